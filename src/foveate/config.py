@@ -1,0 +1,254 @@
+"""Settings: frozen, validated, read from presets, files and flags in that order; no torch here."""
+
+import difflib
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from foveate.errors import ConfigError
+
+__all__ = [
+    "DEFAULT_PRESET",
+    "AttentionKind",
+    "AugmentConfig",
+    "Config",
+    "DataConfig",
+    "ModelConfig",
+    "Monitor",
+    "StageConfig",
+    "TrainConfig",
+    "preset_names",
+    "read_yaml",
+    "resolve_config",
+]
+
+DEFAULT_PRESET = "small"
+
+AttentionKind = Literal["none", "luong_row", "luong"]
+Monitor = Literal["accuracy", "loss", "macro_f1"]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys and values that are not finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataConfig(Section):
+    """How images become splits of equal-sized squares."""
+
+    size: int | None = Field(None, ge=16, le=256)
+    """Side of the network's input in pixels; None: the median shorter side of the images, within 16 to 64."""
+    val_fraction: Fraction = 0.2
+    """Share of the training images held out for validation, where the data has no validation split."""
+    test_fraction: Fraction = 0.2
+    """Share of all images held out for the test, where the data has neither a test nor a validation split."""
+    split_seed: int = Field(0, ge=0, lt=2**63)
+    """Seed of the splits alone, so that runs of different seeds are judged on the same images."""
+    max_bad: Probability = 0.05
+    """Share of unreadable images above which training refuses to start."""
+
+
+class StageConfig(Section):
+    """One block of convolutions, batch normalisation, pooling and dropout (figure 3.1)."""
+
+    filters: int = Field(ge=1, le=4096)
+    kernels: tuple[Annotated[int, Field(ge=1, le=15)], ...] = Field((3, 3), min_length=1)
+    pool: int = Field(2, ge=1, le=8)
+    dropout: Rate = 0.0
+
+
+class ModelConfig(Section):
+    """The network: stages of convolutions with attention after one of them, then a dense head."""
+
+    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    attention: AttentionKind = "luong_row"
+    attention_stage: int = Field(1, ge=1)
+    """The stage, counted from 1, whose output the attention replaces."""
+    hidden: int = Field(512, ge=1, le=65536)
+    """Units of the dense layer before the classifier."""
+    hidden_dropout: Rate = 0.5
+    normalize: Literal["unit", "standard"] = "unit"
+    """`unit` scales pixels to 0…1; `standard` also takes the training images' mean and deviation out."""
+
+
+class AugmentConfig(Section):
+    """The paper's geometric family; each image draws its own transformation in each epoch."""
+
+    flip: Probability | None = None
+    """Chance of a horizontal mirror image; None: 0.5, but 0 where mirroring changes the class (digits)."""
+    shift: Rate = 0.1
+    """Largest shift along each axis, as a share of the side."""
+    rotation: float = Field(15.0, ge=0, le=180)
+    """Largest rotation either way, in degrees."""
+    zoom: Rate = 0.1
+    """Largest change of scale either way, as a share."""
+
+
+class TrainConfig(Section):
+    """How the weights are found, on what, and which are kept."""
+
+    epochs: int = Field(ge=1, le=100_000)
+    batch: int = Field(32, ge=1, le=65536)
+    optimizer: Literal["adamw"] = "adamw"
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(4e-3, ge=0)
+    epsilon: float = Field(1e-7, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    """`cosine` falls from `lr` to zero over all steps of the run."""
+    gradient_clip: float | None = Field(None, gt=0)
+    """Largest global L2 norm of the gradients; None: not clipped."""
+    monitor: Monitor = "accuracy"
+    """The validation metric that names the best epoch and stops early."""
+    patience: int | None = Field(None, ge=1)
+    """Epochs without a better `monitor` after which training stops; None: never."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights are the run's result."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` is bf16 autocast on a GPU that has it, fp32 elsewhere."""
+    compile: bool = False
+    seed: int = Field(0, ge=0, lt=2**63)
+    device: str = "auto"
+    threads: int | None = Field(None, ge=1, le=1024)
+    """CPU threads; None: torch's choice. Sums, and so the last bits of a result, change with it."""
+    save_every_s: float = Field(60.0, ge=0)
+    """Seconds between saves within an epoch: what a kill can cost at most."""
+
+
+class Config(Section):
+    """Every setting of a run. Leaf names are unique over the sections, so a leaf name alone names a setting."""
+
+    preset: str
+    data: DataConfig = DataConfig()
+    model: ModelConfig
+    augment: AugmentConfig = AugmentConfig()
+    train: TrainConfig
+
+    def replacing(self, **settings: Any) -> "Config":
+        """A copy with some leaf settings replaced, validated again.
+
+        Raises:
+            ConfigError: for an unknown name or a value out of range.
+        """
+        return _validate(_merge(self.model_dump(mode="json"), _nest(settings)))
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the presets in the package, sorted."""
+    folder = resources.files("foveate") / "presets"
+    return tuple(
+        sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    )
+
+
+def resolve_config(
+    preset: str | None = None, file: Path | None = None, settings: Mapping[str, Any] | None = None
+) -> Config:
+    """Settings from a preset, over which come those of a YAML `file`, over which come `settings`.
+
+    `settings` maps leaf names (`epochs`) or dotted names (`train.epochs`) to values; None values are left
+    out. A `file` may name its own `preset`, which the argument overrides; a run's `args.yaml` is such a file.
+
+    Raises:
+        ConfigError: for an unknown preset or key (the nearest name is in the message), or a bad value.
+    """
+    from_file = _nest(read_yaml(file)) if file else {}
+    # args.yaml also records which data set was used; that is an argument of its own, not a setting.
+    named = from_file.pop("preset", None)
+    values = _preset(preset or named or DEFAULT_PRESET)
+    values = _merge(values, from_file)
+    given = {key: value for key, value in (settings or {}).items() if value is not None}
+    return _validate(_merge(values, _nest(given)))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ConfigError: when it cannot be read, is not YAML, or is not a mapping.
+    """
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} must hold settings as `key: value`")
+    return value
+
+
+def _preset(name: str) -> dict[str, Any]:
+    if name not in preset_names():
+        raise ConfigError(f"unknown preset {name!r}{_nearest(name, preset_names())}")
+    text = (resources.files("foveate") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    return {"preset": name, **yaml.safe_load(text)}
+
+
+@cache
+def _sections() -> dict[str, tuple[str, ...]]:
+    """The leaf names of every section."""
+    return {
+        name: tuple(field.annotation.model_fields)
+        for name, field in Config.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    }
+
+
+def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`{"epochs": 3, "train.lr": 1, "data": {…}}` as `{"train": {"epochs": 3, "lr": 1}, "data": {…}}`."""
+    sections = _sections()
+    owner = {leaf: section for section, leaves in sections.items() for leaf in leaves}
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        section, _, leaf = key.rpartition(".")
+        section = section or owner.get(leaf, "")
+        if key in sections:
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{key} is a section: it must hold settings as `key: value`")
+            nested = _merge(nested, {key: {name: value[name] for name in value}})
+        elif key == "preset":
+            nested["preset"] = value
+        elif leaf in sections.get(section, ()):
+            nested = _merge(nested, {section: {leaf: value}})
+        else:
+            raise ConfigError(f"unknown setting {key!r}{_nearest(leaf, owner)}")
+    for section, values in nested.items():
+        for leaf in values if section in sections else ():
+            if leaf not in sections[section]:
+                raise ConfigError(f"unknown setting '{section}.{leaf}'{_nearest(leaf, owner)}")
+    return nested
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _validate(values: Mapping[str, Any]) -> Config:
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where}={first['input']!r}: {first['msg'].lower()}") from error
+    stages = len(config.model.stages)
+    if config.model.attention_stage > stages:
+        raise ConfigError(f"model.attention_stage={config.model.attention_stage}: there are {stages} stages")
+    return config

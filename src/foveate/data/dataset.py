@@ -1,0 +1,276 @@
+"""A data set ready to train or evaluate on: decoded images, labels, splits, and what is wrong with it."""
+
+import difflib
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.config import DataConfig
+from foveate.data.cache import decoded_images
+from foveate.data.source import Source, reading, typical_side
+from foveate.data.splits import SPLITS, UNDECLARED, hold_out
+from foveate.errors import DataError
+from foveate.progress import Track, untracked
+
+__all__ = ["BadImage", "Dataset", "align_classes", "load_dataset"]
+
+_KNOWN = ("cifar10", "digits")
+_SIDES = (16, 64)
+"""Smallest and largest side that is chosen by itself, in pixels."""
+
+
+@dataclass(frozen=True)
+class BadImage:
+    """An image that cannot be decoded; it is in no split."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Images of one size with their labels and splits.
+
+    `images` is [N, H, W, 3] uint8, memory-mapped copy-on-write, so that torch takes it as it is; the row of a
+    bad image means nothing.
+    """
+
+    name: str
+    """Names a run: a known name, or the stem of the folder or file."""
+    location: str
+    """What finds it again: a known name, or an absolute path."""
+    class_names: tuple[str, ...]
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    """[N], index into `class_names`."""
+    ids: Sequence[str]
+    """[N], path within the data set, or `shard.parquet#row`."""
+    groups: tuple[str, ...] | None
+    splits: Mapping[str, NDArray[np.int64]]
+    """Sorted indices into `images` of `train`, `validation`, `test` or `all`; a split that is absent is no key."""
+    bad: tuple[BadImage, ...]
+    notes: tuple[str, ...]
+    """Lines that a person should be told."""
+    fingerprint: str
+    """sha256 of contents, labels, declared splits and class names; not of size or place."""
+    mirror_safe: bool
+    """Whether a mirror image is of the same class."""
+
+
+def load_dataset(
+    data: str,
+    config: DataConfig,
+    *,
+    data_dir: Path | None = None,
+    for_training: bool = True,
+    track: Track = untracked,
+) -> Dataset:
+    """Find, check, decode (or take from the cache) and split a data set.
+
+    To train, splits that the data does not declare are held out, stratified and seeded by `config.split_seed`:
+    a test and then a validation split where it declares neither, a validation split where it declares a test split
+    alone; a validation split alone leaves it without a test split. Images without a declared split train where
+    others have one. To evaluate, nothing is held out: images without a declared split are the split `all`, and
+    one class and any share of bad images will do.
+
+    Args:
+        data: `digits`, `cifar10`, a folder `[{train,val,test}/]<class>/`, a CSV table, Parquet, or an .npz file.
+        config: the size (None: chosen from the images), what is held out, and the share of bad images allowed.
+        data_dir: where `cifar10` lies.
+        for_training: whether to hold out splits and to refuse what cannot be trained on.
+        track: follows reading, downloading and decoding.
+
+    Raises:
+        DataError: when there is no such data set, it is damaged, or does not suit training.
+        OutputError: when the cache cannot be written.
+    """
+    source = _open_source(data, data_dir, track)
+    size = config.size or int(np.clip(source.side or typical_side(source.blocks) or 0, *_SIDES))
+    images, reasons = decoded_images(source.blocks, source.content, size, track=track)
+    good = np.ones(len(source.labels), bool)
+    good[list(reasons)] = False
+    bad = tuple(BadImage(source.ids[index], reason) for index, reason in reasons.items())
+    if not good.any():
+        raise DataError(f"{data}: not one image can be read; the first, {bad[0].id}: {bad[0].reason}")
+    notes = list(source.notes)
+    if for_training:
+        _check_share(data, bad, len(good), config.max_bad)
+        splits = _training_splits(source, good, config, notes)
+        _check_classes(data, source, splits, notes)
+    else:
+        splits = {name: np.flatnonzero(good & (source.declared == code)) for code, name in enumerate(SPLITS)}
+        splits["all"] = np.flatnonzero(good & (source.declared == UNDECLARED))
+    return Dataset(
+        name=source.name,
+        location=source.location,
+        class_names=source.class_names,
+        images=images,
+        labels=source.labels,
+        ids=source.ids,
+        groups=source.groups,
+        splits={name: indices for name, indices in splits.items() if len(indices)},
+        bad=bad,
+        notes=tuple(notes),
+        fingerprint=_fingerprint(source),
+        mirror_safe=source.mirror_safe,
+    )
+
+
+def align_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
+    """The data set with its labels as positions in `class_names`, matched by name.
+
+    Raises:
+        DataError: when it has images of a class that is not in `class_names`.
+    """
+    position = {name: index for index, name in enumerate(class_names)}
+    present = [dataset.class_names[label] for label in np.unique(dataset.labels)]
+    if unknown := [name for name in present if name not in position]:
+        raise DataError(
+            f"{dataset.location} has images of {_listed(unknown)}, unknown to the model, whose classes are "
+            f"{_listed(class_names)}: rename or remove them"
+        )
+    notes = [f"{dataset.name} has no image of class {name}" for name in class_names if name not in present]
+    table = np.array([position.get(name, -1) for name in dataset.class_names], np.int64)
+    return replace(
+        dataset,
+        class_names=tuple(class_names),
+        labels=table[dataset.labels],
+        notes=tuple(dict.fromkeys([*dataset.notes, *notes])),
+    )
+
+
+def _open_source(data: str, data_dir: Path | None, track: Track) -> Source:
+    # Each kind is imported when it is wanted: pyarrow and scikit-learn are slow to import.
+    if data == "digits":
+        from foveate.data.digits import open_digits
+
+        return open_digits()
+    if data == "cifar10":
+        from foveate.data.cifar10 import open_cifar10
+
+        return open_cifar10(data_dir, track)
+    path = Path(data).expanduser()
+    with reading(path):
+        if path.is_dir():
+            return _open_folder(path, track)
+        if not path.exists():
+            raise DataError(_not_found(data, path))
+    return _open_file(path, track)
+
+
+def _open_folder(path: Path, track: Track) -> Source:
+    from foveate.data.folder import list_files, open_folder
+
+    kinds: dict[Path, set[str]] = {}
+    shards = []
+    with reading(path):
+        for file in map(Path, list_files(path)):
+            kinds.setdefault(file.parent, set()).add(file.suffix)
+            if file.suffix == ".parquet":
+                shards.append(file)
+    # A stray table among a class's images makes no Parquet data set.
+    if any(".parquet" in kinds[folder] and (folder == path or kinds[folder] == {".parquet"}) for folder in kinds):
+        from foveate.data.parquet import open_parquet
+
+        return open_parquet(path, shards, track)
+    return open_folder(path, track)
+
+
+def _open_file(path: Path, track: Track) -> Source:
+    match path.suffix.lower():
+        case ".csv":
+            from foveate.data.folder import open_csv
+
+            return open_csv(path, track)
+        case ".parquet":
+            from foveate.data.parquet import open_parquet
+
+            return open_parquet(path, [path], track)
+        case ".npz":
+            from foveate.data.npz import open_npz
+
+            return open_npz(path, track)
+    raise DataError(f"{path} is no data set: give a folder of images, a .csv, .parquet or .npz file")
+
+
+def _not_found(data: str, path: Path) -> str:
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, siblings, n=1)
+    near = [str(path.parent / name) for name in close] or difflib.get_close_matches(data, _KNOWN, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"give {' or '.join(_KNOWN)}, a folder or a file"
+    return f"there is no data set {data}: {hint}"
+
+
+def _check_share(data: str, bad: tuple[BadImage, ...], count: int, allowed: float) -> None:
+    if len(bad) > allowed * count:
+        raise DataError(
+            f"{len(bad)} of {count} images of {data} cannot be read, more than max_bad={allowed:g} allows; "
+            f"the first, {bad[0].id}: {bad[0].reason}; mend or remove them, or raise max_bad"
+        )
+
+
+def _training_splits(
+    source: Source, good: NDArray[np.bool_], config: DataConfig, notes: list[str]
+) -> dict[str, NDArray[np.int64]]:
+    declared = source.declared
+    train = np.flatnonzero(good & np.isin(declared, (SPLITS.index("train"), UNDECLARED)))
+    validation, test = (np.flatnonzero(good & (declared == SPLITS.index(name))) for name in ("validation", "test"))
+    if not len(train):
+        raise DataError(f"{source.location} has no training images: add a train split, or leave the splits out")
+    if len(validation) and not len(test):
+        notes.append("the data declares a validation split but no test split: there is no test split")
+    if (undeclared := np.count_nonzero(good & (declared == UNDECLARED))) and undeclared < good.sum():
+        notes.append(f"{undeclared} images that declare no split are used for training")
+    if not len(validation) and not len(test):
+        train, test = _hold_out(source, train, config.test_fraction, config.split_seed)
+    if not len(validation):
+        train, validation = _hold_out(source, train, config.val_fraction, config.split_seed)
+    return {"train": train, "validation": validation, "test": test}
+
+
+def _hold_out(
+    source: Source, indices: NDArray[np.int64], fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    kept, held = hold_out(source.labels[indices], fraction, seed)
+    if not len(held):
+        raise DataError(f"{source.location} has one image a class: add images, so that some can be held out")
+    return indices[kept], indices[held]
+
+
+def _check_classes(data: str, source: Source, splits: Mapping[str, NDArray[np.int64]], notes: list[str]) -> None:
+    if len(source.class_names) < 2:
+        raise DataError(f"{data} has one class, {source.class_names[0]}: training needs images of two or more")
+    counts = {
+        name: np.bincount(source.labels[indices], minlength=len(source.class_names))
+        for name, indices in splits.items()
+    }
+    for label, name in enumerate(source.class_names):
+        if counts["train"][label]:
+            continue
+        if elsewhere := [split for split in counts if counts[split][label]]:
+            raise DataError(
+                f"{data}: class {name} has images in {_listed(elsewhere)} but none to train on: add some to "
+                "train, or remove the class"
+            )
+        why = "no image that can be read" if (source.labels == label).any() else "no images"
+        raise DataError(f"{data}: class {name} is empty, it has {why}: add some, or remove the class")
+    for split in ("validation", "test"):
+        missing = [name for label, name in enumerate(source.class_names) if not counts[split][label]]
+        if missing and len(splits[split]):
+            notes.append(f"no image of {_listed(missing)} in {split}")
+
+
+def _fingerprint(source: Source) -> str:
+    digest = hashlib.sha256(source.content.encode())
+    digest.update(source.labels.astype("<i8").tobytes())
+    digest.update(source.declared.tobytes())
+    digest.update("\0".join(source.class_names).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _listed(names: Sequence[str], limit: int = 10) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

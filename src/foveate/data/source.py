@@ -1,0 +1,183 @@
+"""What every kind of data set is read into before its images are decoded: labels, declared splits, and blocks."""
+
+import contextlib
+import hashlib
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.decode import BadImageError, open_regular, shorter_side
+from foveate.errors import DataError
+from foveate.progress import Track
+
+__all__ = [
+    "Block",
+    "FileBlock",
+    "Image",
+    "Source",
+    "file_blocks",
+    "hash_files",
+    "index_classes",
+    "reading",
+    "typical_side",
+]
+
+Image = Path | bytes | NDArray[np.uint8]
+"""An image not yet decoded: a file, a file's bytes, or pixels [H, W], [H, W, 1] or [H, W, 3]."""
+
+
+@dataclass(frozen=True)
+class Block(ABC):
+    """Consecutive images of a data set that are read together."""
+
+    start: int
+    """Index of its first image in the data set."""
+    count: int
+    encoded: ClassVar[bool] = True
+    """Whether decoding costs enough to be spread over processes; such a block's fields are JSON values."""
+
+    @property
+    def files(self) -> Sequence[str]:
+        """The files it reads, where they are encoded."""
+        return ()
+
+    @abstractmethod
+    def images(self) -> Iterator[Image]:
+        """Yield its `count` images in order; DataError when the file that holds them is damaged."""
+
+
+@dataclass(frozen=True)
+class FileBlock(Block):
+    """Image files, one image each."""
+
+    paths: Sequence[str]
+
+    @property
+    def files(self) -> Sequence[str]:
+        """They themselves."""
+        return self.paths
+
+    def images(self) -> Iterator[Image]:
+        """Yield their paths."""
+        yield from map(Path, self.paths)
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A data set as it lies on disk, its images not decoded yet."""
+
+    name: str
+    location: str
+    class_names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    """[N], index into `class_names`."""
+    declared: NDArray[np.int8]
+    """[N], index into `SPLITS`, or `UNDECLARED`."""
+    ids: Sequence[str]
+    blocks: Sequence[Block]
+    content: str
+    """sha256 of the files' contents, in order."""
+    groups: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    side: int | None = None
+    """Shorter side of the images, where every one is known to have the same."""
+    mirror_safe: bool = True
+
+
+def file_blocks(paths: Sequence[str], size: int = 64) -> list[Block]:
+    """Blocks of `size` files."""
+    return [
+        FileBlock(start, len(part), part)
+        for start, part in ((at, paths[at : at + size]) for at in range(0, len(paths), size))
+    ]
+
+
+def index_classes(
+    values: Sequence[str] | NDArray[np.integer[Any]],
+    class_names: Sequence[str] | None,
+    where: Callable[[int], str],
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Class names, and the index into them of each of the [N] `values`, which are class names or integers.
+
+    Integers are positions in `class_names` where these are given, else names themselves, in numeric order.
+
+    Args:
+        values: [N] strings, or an array of integers.
+        class_names: the names in order; None: the sorted distinct values.
+        where: names the place of the i-th value for a message.
+
+    Raises:
+        DataError: for a value that is no class, and for a class named twice.
+    """
+    names = tuple(str(name) for name in (sorted(set(values)) if class_names is None else class_names))
+    if len(set(names)) < len(names):
+        raise DataError(f"a class is named twice in {', '.join(names)}: rename one")
+    if isinstance(values, np.ndarray) and class_names is not None:
+        labels, known = values.astype(np.int64), f"0…{len(names) - 1}"
+    else:
+        position, known = {name: index for index, name in enumerate(names)}, ", ".join(names)
+        labels = np.fromiter((position.get(str(value), -1) for value in values), np.int64, len(values))
+    wrong = np.flatnonzero((labels < 0) | (labels >= len(names)))
+    if len(wrong):
+        row = int(wrong[0])
+        raise DataError(f"{where(row)}: label {values[row]} is not in {known}: correct it or leave it out")
+    return names, labels
+
+
+def hash_files(kind: str, paths: Sequence[str], track: Track) -> str:
+    """sha256 over `kind` and the contents of files, in order; the reason stands in for one that cannot be read."""
+    digest = hashlib.sha256(kind.encode())
+    with ThreadPoolExecutor(4) as pool:  # hashlib lets go of the GIL
+        for one in track(pool.map(_hash_file, paths), total=len(paths), label="reading files", images_each=0):
+            digest.update(one.encode() + b"\n")
+    return digest.hexdigest()
+
+
+def typical_side(blocks: Sequence[Block], sample: int = 256) -> int | None:
+    """Median shorter side, in pixels, of up to `sample` images spread over 16 blocks; None: none is readable."""
+    chosen = [blocks[i] for i in sorted({int(i) for i in np.linspace(0, len(blocks) - 1, 16)})]
+    each = sample // len(chosen)
+    sides = [
+        side
+        for block in chosen
+        # Blocks may be long and are read from their start: 2,048 images of one are enough.
+        for image in itertools.islice(
+            block.images(), 0, min(block.count, 2048), -(-min(block.count, 2048) // each)
+        )
+        if (side := shorter_side(image)) is not None
+    ]
+    return int(np.median(sides)) if sides else None
+
+
+@contextlib.contextmanager
+def reading(path: Path | str, damaged: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Turn an OSError, and the errors that mean `damaged`, into a DataError that names `path` and the fix.
+
+    Raises:
+        DataError: for these.
+    """
+    errors: tuple[type[Exception], ...] = (OSError, *damaged)
+    try:
+        yield
+    except PermissionError as error:
+        raise DataError(
+            f"no permission to read {error.filename or path}: give yourself the right to read it"
+        ) from error
+    except errors as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"cannot read {path}: {reason}: copy or download it again") from error
+
+
+def _hash_file(path: str) -> str:
+    try:
+        with open_regular(Path(path)) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (BadImageError, OSError) as error:
+        return str(error)

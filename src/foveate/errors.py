@@ -1,0 +1,47 @@
+"""The exception tree: every error a user can cause or mend is a FoveateError with one clear line."""
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "FoveateError",
+    "Interrupted",
+    "OutputError",
+    "TrainingError",
+]
+
+
+class FoveateError(Exception):
+    """What went wrong, in one line that carries the fix. `exit_code` is what the command line returns."""
+
+    exit_code = 2
+
+
+class ConfigError(FoveateError):
+    """A setting, flag, preset or device that cannot be used."""
+
+
+class DataError(FoveateError):
+    """A data set that cannot be read or does not suit the request."""
+
+
+class CheckpointError(FoveateError):
+    """A checkpoint or run folder that is damaged, foreign, or of another data set."""
+
+
+class OutputError(FoveateError):
+    """A place that cannot be written: no permission, no space."""
+
+
+class TrainingError(FoveateError):
+    """Training itself failed, for example by a loss that is not finite."""
+
+    exit_code = 1
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, after the state was saved. `command` continues the work."""
+
+    def __init__(self, command: str) -> None:
+        super().__init__(command)
+        self.command = command

@@ -1,0 +1,354 @@
+"""Logits and labels to a Report: metrics in both families, 95 % intervals, calibration, groups.
+
+Every metric here is a function of sums over images. So each image becomes one row of a sparse matrix of
+`statistics`; the estimate is `metrics(sum of rows)`, a bootstrap resample is `metrics(weighted sum of rows)`,
+and a group is some of the rows.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse, special
+from torch import nn
+
+from foveate.errors import DataError, TrainingError
+from foveate.progress import Track, untracked
+
+__all__ = [
+    "BINS",
+    "ClassScores",
+    "ReliabilityBin",
+    "Report",
+    "Scores",
+    "collect_logits",
+    "point_metrics",
+    "score",
+    "wilson_interval",
+]
+
+BINS = 15
+"""Equal-width bins of confidence, as in Guo et al., "On Calibration of Modern Neural Networks", 2017."""
+
+_RESAMPLED_AT_ONCE = 2**22
+"""Weights of images held at once while resampling: 32 MiB in float64."""
+
+Interval = list[float]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassScores:
+    """One class. What is 0/0 is None: precision of a class never predicted, recall of one without images."""
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    support: int
+    intervals: dict[str, Interval | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ReliabilityBin:
+    """Images whose confidence lies in (low, high]: mean confidence and accuracy, None where none are."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Metrics of `n` images, each with its 95 % interval `[low, high]` in `intervals`.
+
+    Macro metrics average classes over the argmax, as scikit-learn does with `zero_division=0`: a class that
+    has no images and is never predicted is left out, any other 0/0 counts as 0. Thresholded micro metrics
+    are those of Keras' `Precision()` and `Recall()` on one-hot labels: every class score above 0.5 is a
+    positive, pooled over classes; 0/0 is 0 there too. `loss` is the mean cross-entropy in nats.
+    """
+
+    n: int
+    loss: float
+    accuracy: float
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+    thresholded_micro_precision: float
+    thresholded_micro_recall: float
+    thresholded_micro_f1: float
+    expected_calibration_error: float
+    intervals: dict[str, Interval]
+
+
+@dataclasses.dataclass(frozen=True)
+class Report(Scores):
+    """Scores of a split, with what lies behind them; `confusion_matrix` has true classes as rows."""
+
+    class_names: list[str]
+    per_class: dict[str, ClassScores]
+    confusion_matrix: list[list[int]]
+    reliability: list[ReliabilityBin]
+    groups: dict[str, Scores]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON, without `groups` where there are none."""
+        plain = dataclasses.asdict(self)
+        if not plain["groups"]:
+            del plain["groups"]
+        return plain
+
+
+def collect_logits(
+    model: nn.Module,
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    *,
+    device: torch.device | str,
+    total: int,
+    label: str,
+    track: Track = untracked,
+    images_each: int = 1,
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Ints]:
+    """Run `model` in evaluation mode over `batches` of (uint8 [B, C, H, W], int64 [B]); its mode is restored.
+
+    Autocast is the caller's choice. `total` batches of `images_each` images are followed under `label`.
+
+    Returns:
+        Logits float32 [N, K] and labels int64 [N], on the host.
+
+    Raises:
+        DataError: when there is no batch.
+    """
+    logits, labels = [], []
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for images, targets in track(batches, total=total, label=label, images_each=images_each):
+                # Left on the device until the end, so that a GPU never waits for a copy to the host.
+                logits.append(model(images.to(device, non_blocking=True)).float())
+                labels.append(targets)
+    finally:
+        model.train(was_training)
+    if not logits:
+        raise DataError("there are no images to evaluate: choose a split or a data set that has some")
+    return torch.cat(logits).cpu().numpy(), torch.cat(labels).cpu().numpy().astype(np.int64)
+
+
+def score(
+    logits: np.ndarray[Any, Any],
+    labels: np.ndarray[Any, Any],
+    class_names: Sequence[str],
+    groups: Sequence[str] | None = None,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Report:
+    """Measure logits [N, K] against labels [N], and again for each of `groups` [N] where given.
+
+    Intervals are 95 %: Wilson (1927) for proportions of images (accuracy, precision and recall per class and
+    thresholded), else percentiles of `resamples` bootstrap samples of the images drawn from `seed`. The
+    calibration error is an average of absolute values, which noise can only raise: its interval may lie
+    above the estimate where the model is well calibrated.
+
+    Raises:
+        DataError: when there are no images.
+        TrainingError: when a logit is not finite.
+        ValueError: when shapes or labels do not agree with `class_names`.
+    """
+    classes = len(class_names)
+    if len(labels) == 0:
+        raise DataError("there are no images to evaluate: choose a split or a data set that has some")
+    if logits.shape != (len(labels), classes):
+        raise ValueError(f"logits {logits.shape} must be [{len(labels)} labels, {classes} class names]")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels must lie in 0…{classes - 1}")
+    if groups is not None and len(groups) != len(labels):
+        raise ValueError(f"{len(groups)} groups for {len(labels)} labels")
+    if broken := int((~np.isfinite(logits).all(axis=1)).sum()):
+        raise TrainingError(
+            f"the model's output is not finite for {broken} of {len(labels)} images: "
+            "train again with a lower lr or in fp32"
+        )
+    statistics = _statistics(logits, labels)
+    generator = np.random.default_rng(seed)
+    sums = _Sums.of(statistics, classes)
+    overall = _scores(statistics, classes, resamples, generator)
+    names, members = np.unique(np.asarray([] if groups is None else groups, dtype=str), return_inverse=True)
+    confusion = np.bincount(labels * classes + logits.argmax(axis=1), minlength=classes**2)
+    return Report(
+        **vars(overall),
+        class_names=list(class_names),
+        per_class=_per_class(sums, class_names),
+        confusion_matrix=confusion.reshape(classes, classes).tolist(),
+        reliability=_reliability(sums),
+        groups={
+            str(name): _scores(statistics[members == index], classes, resamples, generator)
+            for index, name in enumerate(names)
+        },
+    )
+
+
+def point_metrics(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> dict[str, float]:
+    """The scalar metrics of a `Report` for logits [N, K] and labels [N], without their intervals."""
+    sums = _Sums.of(np.asarray(_statistics(logits, labels).sum(axis=0)), logits.shape[1])
+    return {name: float(value) for name, value in _metrics(sums).items()}
+
+
+def wilson_interval(successes: Any, trials: Any) -> tuple[Floats, Floats]:
+    """The 95 % interval of Wilson (1927) for binomial proportions; [0, 1] where there are no trials."""
+    z2 = special.ndtri(0.975) ** 2
+    n = np.asarray(trials, dtype=np.float64)
+    safe = np.maximum(n, 1)
+    p = np.asarray(successes) / safe
+    centre = (p + z2 / (2 * safe)) / (1 + z2 / safe)
+    margin = np.sqrt(z2 * (p * (1 - p) / safe + z2 / (4 * safe**2))) / (1 + z2 / safe)
+    low, high = np.clip(centre - margin, 0, 1), np.clip(centre + margin, 0, 1)
+    return np.where(n > 0, low, 0.0), np.where(n > 0, high, 1.0)
+
+
+def _statistics(logits: np.ndarray[Any, Any], labels: Ints) -> sparse.csr_array:
+    """One sparse row per image, whose sums over images give every metric; columns as `_Sums` splits them."""
+    images, classes = np.arange(len(labels)), logits.shape[1]
+    predicted = logits.argmax(axis=1)
+    correct = predicted == labels
+    # The top score is exp(0) / sum(exp(logit - top)); no other class can be above 0.5.
+    margins = logits.astype(np.float64) - logits.max(axis=1, keepdims=True).astype(np.float64)
+    log_norm = special.logsumexp(margins, axis=1)
+    confidence = np.exp(-log_norm)
+    sure = confidence > 0.5
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    columns_and_values = [
+        (np.zeros_like(predicted), log_norm - margins[images, labels]),
+        (np.full_like(predicted, 1), sure & correct),
+        (np.full_like(predicted, 2), sure),
+        (3 + labels, correct),
+        (3 + classes + predicted, np.ones_like(correct)),
+        (3 + 2 * classes + labels, np.ones_like(correct)),
+        (3 + 3 * classes + bins, np.ones_like(correct)),
+        (3 + 3 * classes + BINS + bins, confidence),
+        (3 + 3 * classes + 2 * BINS + bins, correct),
+    ]
+    columns = np.concatenate([column for column, _ in columns_and_values])
+    values = np.concatenate([np.asarray(value, dtype=np.float64) for _, value in columns_and_values])
+    rows = np.tile(images, len(columns_and_values))
+    return sparse.csr_array((values, (rows, columns)), shape=(len(labels), 3 + 3 * classes + 3 * BINS))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sums:
+    """Columns of summed statistics [..., M] by name; the leading axes, if any, are resamples."""
+
+    loss: Floats  # [...]
+    sure_correct: Floats  # [...] images whose own class scores above 0.5
+    sure: Floats  # [...] images with a class above 0.5
+    correct: Floats  # [..., K]
+    predicted: Floats  # [..., K]
+    true: Floats  # [..., K]
+    bin_count: Floats  # [..., BINS]
+    bin_confidence: Floats  # [..., BINS]
+    bin_correct: Floats  # [..., BINS]
+
+    @classmethod
+    def of(cls, rows: Any, classes: int) -> "_Sums":
+        """Name the columns of `rows` [R, M], or of their sum where they are sparse rows of images."""
+        sums = np.asarray(rows.sum(axis=0)) if sparse.issparse(rows) else rows
+        scalars, *rest = np.split(sums, np.cumsum([3, classes, classes, classes, BINS, BINS]), axis=-1)
+        return cls(scalars[..., 0], scalars[..., 1], scalars[..., 2], *rest)
+
+
+def _divide(numerator: Floats, denominator: Floats) -> Floats:
+    """The ratio, 0 for 0/0: no numerator here is positive where its denominator is 0."""
+    return numerator / np.where(denominator > 0, denominator, 1)
+
+
+def _metrics(sums: _Sums) -> dict[str, Floats]:
+    """Scalar metrics [...] from summed statistics, by name."""
+    n = sums.true.sum(-1)
+    present = (sums.true + sums.predicted) > 0
+
+    def macro(numerator: Floats, denominator: Floats) -> Floats:
+        return np.asarray(_divide(numerator, denominator).sum(-1) / present.sum(-1))
+
+    return {
+        "loss": sums.loss / n,
+        "accuracy": sums.correct.sum(-1) / n,
+        "macro_precision": macro(sums.correct, sums.predicted),
+        "macro_recall": macro(sums.correct, sums.true),
+        "macro_f1": macro(2 * sums.correct, sums.predicted + sums.true),
+        "thresholded_micro_precision": _divide(sums.sure_correct, sums.sure),
+        "thresholded_micro_recall": sums.sure_correct / n,
+        "thresholded_micro_f1": 2 * sums.sure_correct / (sums.sure + n),
+        "expected_calibration_error": np.abs(sums.bin_confidence - sums.bin_correct).sum(-1) / n,
+    }
+
+
+def _scores(statistics: sparse.csr_array, classes: int, resamples: int, generator: np.random.Generator) -> Scores:
+    n = statistics.shape[0]
+    sums = _Sums.of(statistics, classes)
+    values = {name: float(value) for name, value in _metrics(sums).items()}
+    resampled = _metrics(_Sums.of(_resample(statistics, resamples, generator), classes))
+    intervals = {name: np.quantile(values, [0.025, 0.975]).tolist() for name, values in resampled.items()}
+    for name, successes, trials in (
+        ("accuracy", sums.correct.sum(), n),
+        ("thresholded_micro_precision", sums.sure_correct, sums.sure),
+        ("thresholded_micro_recall", sums.sure_correct, n),
+    ):
+        intervals[name] = [float(end) for end in wilson_interval(successes, trials)]
+    return Scores(n=n, **values, intervals=intervals)
+
+
+def _resample(statistics: sparse.csr_array, resamples: int, generator: np.random.Generator) -> Floats:
+    """Sums [R, M] over `resamples` draws of N images with replacement, in bounded memory."""
+    n = statistics.shape[0]
+    transposed = statistics.T.tocsr()
+    at_once = max(1, _RESAMPLED_AT_ONCE // n)
+    sums = []
+    for start in range(0, resamples, at_once):
+        count = min(at_once, resamples - start)
+        # How often each image was drawn, images outermost: [N, R], as the sparse product reads it.
+        drawn = generator.integers(n, size=(n, count)) * count + np.arange(count)
+        weights = np.bincount(drawn.ravel(), minlength=n * count).reshape(n, count).astype(np.float64)
+        sums.append((transposed @ weights).T)
+    return np.concatenate(sums)
+
+
+def _per_class(sums: _Sums, class_names: Sequence[str]) -> dict[str, ClassScores]:
+    trials = {"precision": sums.predicted, "recall": sums.true}
+    bounds = {
+        ratio: np.stack(wilson_interval(sums.correct, counts), axis=-1).tolist()
+        for ratio, counts in trials.items()
+    }
+
+    def defined(numerator: float, denominator: float) -> float | None:
+        return float(numerator / denominator) if denominator else None
+
+    return {
+        name: ClassScores(
+            precision=defined(sums.correct[k], sums.predicted[k]),
+            recall=defined(sums.correct[k], sums.true[k]),
+            f1=defined(2 * sums.correct[k], sums.predicted[k] + sums.true[k]),
+            support=int(sums.true[k]),
+            intervals={ratio: bounds[ratio][k] if counts[k] else None for ratio, counts in trials.items()},
+        )
+        for k, name in enumerate(class_names)
+    }
+
+
+def _reliability(sums: _Sums) -> list[ReliabilityBin]:
+    return [
+        ReliabilityBin(
+            low=index / BINS,
+            high=(index + 1) / BINS,
+            count=int(count),
+            confidence=float(confidence / count) if count else None,
+            accuracy=float(correct / count) if count else None,
+        )
+        for index, (count, confidence, correct) in enumerate(
+            zip(sums.bin_count, sums.bin_confidence, sums.bin_correct, strict=True)
+        )
+    ]

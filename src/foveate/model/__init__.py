@@ -1,0 +1,1 @@
+"""Networks: attention, blocks, and how they are put together."""

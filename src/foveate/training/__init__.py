@@ -1,0 +1,1 @@
+"""Training: optimizer, loop, state, run folder."""

@@ -1,0 +1,569 @@
+"""The jobs themselves, as the command line and the Python API call them: train, resume, evaluate, summarize."""
+
+import contextlib
+import json
+import shlex
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from foveate.allocator import keep_freed_memory
+from foveate.checkpoint import Checkpoint, load_model, model_card, save_tensors
+from foveate.config import Config, resolve_config
+from foveate.data.augment import geometric_batch
+from foveate.data.dataset import Dataset, align_classes, load_dataset
+from foveate.data.loader import Loader, channel_statistics
+from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError, Interrupted
+from foveate.evaluation import collect_logits, score
+from foveate.files import write_json
+from foveate.model.build import LayerTable, build_model, layer_table
+from foveate.progress import Track, untracked
+from foveate.report.page import Mistake, RunPage, most_confident_mistakes, write_report
+from foveate.training.loop import EpochResult, TrainingState, autocast, best_epoch, train_epochs
+from foveate.training.optim import build_optimizer
+from foveate.training.runs import RunFolder, RunRecord, environment, event_writer
+from foveate.training.state import restore_state, save_state
+
+__all__ = ["Display", "Run", "Silent", "evaluate", "open_run", "resume", "summarize", "train"]
+
+T = TypeVar("T")
+
+
+class Display(Protocol):
+    """Whoever follows the work: a terminal, a log, a notebook, nobody."""
+
+    track: Track
+
+    def say(self, line: str) -> None:
+        """Something a person should know."""
+        ...
+
+    def epoch(self, result: EpochResult, *, epochs: int, best: bool) -> None:
+        """An epoch ended."""
+        ...
+
+
+class Silent:
+    """Follows nothing."""
+
+    track: Track = staticmethod(untracked)
+
+    def say(self, line: str) -> None:
+        """Say nothing."""
+
+    def epoch(self, result: EpochResult, *, epochs: int, best: bool) -> None:
+        """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what lies in it."""
+
+    folder: RunFolder
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.folder.path
+
+    @property
+    def config(self) -> Config:
+        """The settings, as resolved."""
+        return self.folder.read_config()
+
+    @property
+    def metrics(self) -> dict[str, dict[str, Any]]:
+        """The measurements by split, as in `metrics.json`."""
+        return self.folder.read_metrics()
+
+    @property
+    def report(self) -> Path:
+        """The page that tells everything."""
+        return self.folder.report
+
+    def checkpoint(self, device: str = "cpu") -> Checkpoint:
+        """The trained network with its classes and preprocessing.
+
+        Raises:
+            CheckpointError: when it is missing or damaged.
+            ConfigError: for a device that is not there.
+        """
+        return load_model(_kept_weights(self.folder, self.config), device=_pick_device(device))
+
+
+def train(
+    data: str | Path,
+    *,
+    preset: str | None = None,
+    config: Path | str | None = None,
+    data_dir: Path | str | None = None,
+    runs: Path | str = "runs",
+    name: str | None = None,
+    final: bool = False,
+    display: Display | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a network on `data`, measure it on validation, and report.
+
+    Args:
+        data: `digits`, `cifar10`, or the path of a folder, CSV, Parquet or `.npz` file.
+        preset: where the settings come from; over it come those of the YAML file `config`, then `settings`.
+        data_dir: where `cifar10` lies; else `$FOVEATE_DATA` and the cache are searched.
+        runs: the run folder is `runs/train/<name>`.
+        final: train on train + validation for the whole length, and open the test split once, at the end.
+        settings: any setting by its name, such as `epochs=3, attention="luong"`.
+
+    Raises:
+        ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
+        TrainingError: when the loss is not finite.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
+    """
+    display = display or Silent()
+    resolved = resolve_config(preset, Path(config) if config else None, settings)
+    device = _pick_device(resolved.train.device)
+    _prepare_process(resolved)
+    place = Path(data_dir) if data_dir else None
+    dataset = load_dataset(str(data), resolved.data, data_dir=place, track=display.track)
+    _tell(dataset, display)
+    resolved = _settle(resolved, dataset, device, final=final)
+    if final:
+        _require(dataset, "test")
+    state = _new_state(resolved, dataset, device, final=final)
+    command = _command(
+        "train",
+        data,
+        preset=preset,
+        config=config,
+        data_dir=data_dir,
+        name=name,
+        final=final,
+        settings=settings,
+    )
+    folder = RunFolder.create(Path(runs), "train", name, fallback=f"{dataset.name}-{resolved.preset}")
+    try:
+        folder.last.parent.mkdir(parents=True)
+        save_state(folder.last, state, _card(resolved, dataset))
+        _write_identity(folder, resolved, device, _record(dataset, place, command, final=final))
+    except FoveateError:
+        shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+    return _fit(folder, resolved, dataset, state, device, display, final=final)
+
+
+def resume(run: Run | Path | str, *, data_dir: Path | str | None = None, display: Display | None = None) -> Run:
+    """Take up a run that was killed or stopped, from its last saved step, and end as if it never had been.
+
+    Raises:
+        CheckpointError: when it is not a run, is damaged, or its data set is another one now.
+        TrainingError, KeyboardInterrupt: as in `train`.
+    """
+    display = display or Silent()
+    folder = _folder(run)
+    config, record = folder.read_config(), folder.read_record()
+    if ("test" if record.final else "validation") in folder.read_metrics():
+        display.say(f"{folder.path} is finished")
+        return Run(folder)
+    device = _pick_device(config.train.device)
+    _prepare_process(config)
+    dataset = _own_dataset(folder, config, record, Path(data_dir) if data_dir else None, display)
+    state = _new_state(config, dataset, device, final=record.final)
+    restore_state(folder.last, state)
+    return _fit(folder, config, dataset, state, device, display, final=record.final)
+
+
+def evaluate(
+    run: Run | Path | str,
+    data: str | Path | None = None,
+    *,
+    final: bool = False,
+    device: str | None = None,
+    data_dir: Path | str | None = None,
+    runs: Path | str = "runs",
+    name: str | None = None,
+    display: Display | None = None,
+) -> Run:
+    """Measure a trained network: on the validation split of its own data, or on other data.
+
+    On its own data the measurements join the run's. On other data, whose classes are matched by name, they go
+    to `runs/evaluate/<name>`: of its validation split, or of all images where it has no splits.
+
+    Args:
+        final: open the test split instead; the run records each time.
+
+    Raises:
+        CheckpointError: when it is not a run, is damaged, or its data set is another one now.
+        DataError: when the data cannot be read, has an unknown class, or lacks the split.
+    """
+    display = display or Silent()
+    folder = _folder(run)
+    config, record = folder.read_config(), folder.read_record()
+    picked = _pick_device(device or config.train.device)
+    _prepare_process(config)
+    place = Path(data_dir) if data_dir else None
+    other = None
+    if data is not None:
+        other = load_dataset(str(data), config.data, data_dir=place, for_training=False, track=display.track)
+        if other.fingerprint == record.fingerprint:
+            other = None  # the run's own data by another path: its splits hold, and the lock on its test split
+    if other is None:
+        dataset = _own_dataset(folder, config, record, place, display)
+        if record.final and not final:
+            raise ConfigError(
+                f"{folder.path} was trained on its validation images as well: measure it with --final"
+            )
+    else:
+        dataset = align_classes(other, record.class_names)
+        _tell(dataset, display)
+    split = "test" if final else "all" if "all" in dataset.splits else "validation"
+    _require(dataset, split)
+    checkpoint = load_model(_kept_weights(folder, config), device=picked)
+    command = _command(
+        "evaluate", folder.path, *([data] if data else []), data_dir=data_dir, name=name, final=final
+    )
+    if final:
+        folder.record_test_opening(command)
+    target = folder
+    if other is not None:
+        target = RunFolder.create(Path(runs), "evaluate", name, fallback=f"{folder.path.name}-on-{dataset.name}")
+        _write_identity(target, config, picked, _record(dataset, place, command, final=final))
+    _measure(target, checkpoint, config, dataset, split, picked, display.track)
+    return Run(target)
+
+
+def open_run(path: Path | str) -> Run:
+    """A run that lies in a folder.
+
+    Raises:
+        CheckpointError: when it is not one.
+    """
+    return Run(RunFolder.open(Path(path)))
+
+
+def summarize(
+    *, preset: str | None = None, config: Path | str | None = None, num_classes: int = 10, **settings: Any
+) -> LayerTable:
+    """The table of layers of a preset's network, as figure 3.1 of the paper.
+
+    Raises:
+        ConfigError: for settings that no network can have.
+    """
+    resolved = resolve_config(preset, Path(config) if config else None, settings)
+    size = resolved.data.size or 32
+    return layer_table(build_model(resolved.model, num_classes=num_classes, size=size), size)
+
+
+def _fit(
+    folder: RunFolder,
+    config: Config,
+    dataset: Dataset,
+    state: TrainingState,
+    device: torch.device,
+    display: Display,
+    *,
+    final: bool,
+) -> Run:
+    """Train from wherever `state` is to the end, saving on the way; then measure and report."""
+    card = _card(config, dataset)
+    save = partial(save_state, folder.last, state, card)
+    augment = partial(geometric_batch, **config.augment.model_dump())
+    validation = None if final else _loader(config, dataset, "validation")
+    train_images = _training_images(dataset, final=final)
+    loader = Loader(dataset.images, dataset.labels, train_images, config.train.batch, seed=config.train.seed)
+    with _interruptible(f"foveate train --resume {shlex.quote(str(folder.path))}") as interrupted:
+        track = _saving(display.track, save, config.train.save_every_s, interrupted)
+        epochs = train_epochs(state, loader, validation, config.train, augment=augment, device=device, track=track)
+        with event_writer(folder.path, state.history) as log:
+            for result in epochs:
+                best = best_epoch(state.history, config.train.monitor) == result.epoch
+                if best:
+                    save_tensors(folder.best, state.model.state_dict(), card)
+                save()
+                folder.write_history(state.history)
+                log(result)
+                display.epoch(result, epochs=config.train.epochs, best=best)
+        folder.write_history(state.history)
+        checkpoint = load_model(_kept_weights(folder, config), device=device)
+        if final:
+            folder.record_test_opening(folder.read_record().command)
+        _measure(folder, checkpoint, config, dataset, "test" if final else "validation", device, track)
+    return Run(folder)
+
+
+def _measure(
+    folder: RunFolder,
+    checkpoint: Checkpoint,
+    config: Config,
+    dataset: Dataset,
+    split: str,
+    device: torch.device,
+    track: Track,
+) -> None:
+    """Score one split; put the measurements, every image's probabilities and the report into `folder`."""
+    loader, indices = _loader(config, dataset, split), dataset.splits[split]
+    with autocast(device, config.train):
+        logits, labels = collect_logits(
+            checkpoint.model,
+            loader.epoch(),
+            device=device,
+            track=track,
+            total=len(loader),
+            label=split,
+            images_each=loader.batch,
+        )
+    groups = [dataset.groups[index] for index in indices] if dataset.groups else None
+    report = score(logits, labels, dataset.class_names, groups)
+    folder.write_predictions(
+        split,
+        ids=[dataset.ids[index] for index in indices],
+        labels=labels,
+        probabilities=softmax(logits, axis=1),
+        class_names=dataset.class_names,
+        groups=groups,
+    )
+    folder.write_metrics(split, report.to_dict())
+    write_report(_page(folder, checkpoint, config, dataset, split, softmax(logits, axis=1)), folder.path)
+
+
+def _page(
+    folder: RunFolder,
+    checkpoint: Checkpoint,
+    config: Config,
+    dataset: Dataset,
+    split: str,
+    probabilities: NDArray[np.float32],
+) -> RunPage:
+    """All that the run's report shows; its pictures are of `split`, just measured with `probabilities`."""
+    record, history = folder.read_record(), folder.read_history()
+    indices, names = dataset.splits[split], dataset.class_names
+    layers = layer_table(checkpoint.model, checkpoint.size)
+    wrong = most_confident_mistakes(probabilities, dataset.labels[indices], count=24)
+    return RunPage(
+        title=folder.path.name,
+        command=record.command,
+        dataset=dataset.name,
+        size=checkpoint.size,
+        counts={
+            name: dict(zip(names, np.bincount(dataset.labels[chosen], minlength=len(names)).tolist(), strict=True))
+            for name, chosen in dataset.splits.items()
+        },
+        reports=folder.read_metrics(),
+        shown=split,
+        settings=config.model_dump(mode="json"),
+        environment=folder.read_json("env.json"),
+        layers=[(row.name, row.kind, " × ".join(map(str, row.output_shape)), row.params) for row in layers.rows],
+        params=(layers.total, layers.trainable, layers.non_trainable),
+        history=[asdict(row) for row in history],
+        timing=folder.read_json("timing.json") if history else {},
+        kept_epoch=best_epoch(history, config.train.monitor) if config.train.keep == "best" else None,
+        mistakes=[
+            Mistake(
+                pixels=dataset.images[indices[row]],
+                id=dataset.ids[indices[row]],
+                true=names[dataset.labels[indices[row]]],
+                predicted=names[probabilities[row].argmax()],
+                confidence=float(probabilities[row].max()),
+            )
+            for row in wrong
+        ],
+        bad=[(image.id, image.reason) for image in dataset.bad],
+        notes=dataset.notes,
+        test_openings=record.test_openings,
+        paper=config.preset == "paper" and dataset.name == "cifar10",
+    )
+
+
+def _saving(track: Track, save: Callable[[], None], every_s: float, interrupted: threading.Event) -> Track:
+    """`track`, with a save between batches whenever the last is `every_s` old, and on an interrupt."""
+    saved = time.monotonic()
+
+    def wrapped(items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterator[T]:
+        nonlocal saved
+        for item in track(items, total=total, label=label, images_each=images_each):
+            yield item
+            if interrupted.is_set():
+                save()
+                raise KeyboardInterrupt
+            if time.monotonic() - saved >= every_s:
+                save()
+                saved = time.monotonic()
+
+    return wrapped
+
+
+@contextlib.contextmanager
+def _interruptible(command: str) -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C or SIGTERM into an event that is looked at between steps; the second acts at once.
+
+    Raises:
+        Interrupted: with the `command` that continues, for a KeyboardInterrupt raised inside.
+    """
+    event = threading.Event()
+    previous: dict[int, Any] = {}
+
+    def note(signum: int, _: FrameType | None) -> None:
+        event.set()
+        signal.signal(signum, previous[signum])
+
+    if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
+        previous = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+        for signum in previous:
+            signal.signal(signum, note)
+    try:
+        yield event
+    except KeyboardInterrupt:
+        raise Interrupted(command) from None
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def _new_state(config: Config, dataset: Dataset, device: torch.device, *, final: bool) -> TrainingState:
+    """The state before the first step; seeds torch's global generators, which dropout draws from."""
+    seed = config.train.seed
+    torch.manual_seed(seed)
+    standard = config.model.normalize == "standard"
+    statistics = channel_statistics(dataset.images, _training_images(dataset, final=final)) if standard else ()
+    model = build_model(
+        config.model,
+        *statistics,
+        num_classes=len(dataset.class_names),
+        size=dataset.images.shape[1],
+        generator=torch.Generator().manual_seed(seed),
+    ).to(device)
+    generator = torch.Generator(device).manual_seed(seed)
+    return TrainingState(model, build_optimizer(model, config.train), generator)
+
+
+def _settle(config: Config, dataset: Dataset, device: torch.device, *, final: bool) -> Config:
+    """Replace what was left to be found out by what was found, so that `args.yaml` says all."""
+    settled: dict[str, Any] = {
+        "size": dataset.images.shape[1],
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+    if config.augment.flip is None:
+        settled["flip"] = 0.5 if dataset.mirror_safe else 0.0
+    if final:
+        # Without validation nothing can stop early or be best.
+        settled |= {"keep": "last", "patience": None}
+    return config.replacing(**settled)
+
+
+def _own_dataset(
+    folder: RunFolder, config: Config, record: RunRecord, data_dir: Path | None, display: Display
+) -> Dataset:
+    """The data set the run was trained on, by its record, and proof that it is the same."""
+    place = data_dir or (Path(record.data_dir) if record.data_dir else None)
+    dataset = load_dataset(record.dataset, config.data, data_dir=place, track=display.track)
+    if dataset.fingerprint != record.fingerprint:
+        raise CheckpointError(
+            f"{record.dataset} is not the data set {folder.path} was trained on, or has changed since: "
+            f"bring that back, or measure on this one with `foveate evaluate {folder.path} {record.dataset}`"
+        )
+    _tell(dataset, display)
+    return dataset
+
+
+def _record(dataset: Dataset, data_dir: Path | None, command: str, *, final: bool) -> RunRecord:
+    return RunRecord(
+        command=command,
+        dataset=dataset.location,
+        data_dir=str(data_dir.resolve()) if data_dir else None,
+        fingerprint=dataset.fingerprint,
+        class_names=dataset.class_names,
+        final=final,
+    )
+
+
+def _write_identity(folder: RunFolder, config: Config, device: torch.device, record: RunRecord) -> None:
+    folder.write_config(config, record.command)
+    write_json(folder.path / "env.json", environment(device))
+    # The record comes last: a folder without it is not a run yet.
+    folder.write_record(record)
+
+
+def _training_images(dataset: Dataset, *, final: bool) -> NDArray[np.int64]:
+    """Indices of the training images; of train and validation together under `final`."""
+    if not final:
+        return dataset.splits["train"]
+    return np.sort(np.concatenate([dataset.splits["train"], dataset.splits["validation"]]))
+
+
+def _loader(config: Config, dataset: Dataset, split: str) -> Loader:
+    return Loader(dataset.images, dataset.labels, dataset.splits[split], config.train.batch)
+
+
+def _require(dataset: Dataset, split: str) -> None:
+    if split not in dataset.splits:
+        there = ", ".join(dataset.splits)
+        raise DataError(f"{dataset.name} has no {split} images (it has: {there}): add a {split} split to it")
+
+
+def _card(config: Config, dataset: Dataset) -> dict[str, Any]:
+    return model_card(config.model, dataset.class_names, dataset.images.shape[1])
+
+
+def _kept_weights(folder: RunFolder, config: Config) -> Path:
+    return folder.best if config.train.keep == "best" else folder.last
+
+
+def _folder(run: Run | Path | str) -> RunFolder:
+    return run.folder if isinstance(run, Run) else RunFolder.open(Path(run))
+
+
+def _pick_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name!r} is not a device: use auto, cpu, cuda, cuda:N or mps") from error
+    count = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(device.type, 0)
+    if (device.index or 0) >= count:
+        raise ConfigError(f"device={name!r} is not there on this machine: use --device cpu, or auto")
+    return device
+
+
+def _prepare_process(config: Config) -> None:
+    keep_freed_memory()
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+
+
+def _tell(dataset: Dataset, display: Display) -> None:
+    for note in dataset.notes:
+        display.say(note)
+    for image in dataset.bad[:10]:
+        display.say(f"left out: {image.id} ({image.reason})")
+    if len(dataset.bad) > 10:
+        display.say(f"left out: {len(dataset.bad) - 10} more unreadable images, all listed in the report")
+
+
+def _command(verb: str, *arguments: object, settings: Mapping[str, Any] | None = None, **flags: object) -> str:
+    """The command line that does the same."""
+    words = ["foveate", verb, *map(str, arguments)]
+    for name, value in flags.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value not in (None, False):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    for name, value in (settings or {}).items():
+        if value is not None:
+            words += ["--set", f"{name}={json.dumps(value)}"]
+    return shlex.join(words)

@@ -1,0 +1,49 @@
+"""Fixtures that several folders of tests share."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# Keras, the oracle of some tests, reads this when it is imported.
+os.environ["KERAS_BACKEND"] = "torch"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Keep every test out of the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("FOVEATE_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar10() -> str:
+    """The folder of the real CIFAR-10."""
+    folder = os.environ.get("FOVEATE_DATA")
+    if not folder:
+        pytest.skip("needs the real CIFAR-10: set FOVEATE_DATA to the folder that holds it")
+    return folder
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of JPEG files, `root/<class>/<number>.jpg`, whose classes differ in colour."""
+
+    def make(
+        name: str = "photographs", *, classes: tuple[str, ...] = ("red", "green", "blue"), each: int = 12
+    ) -> Path:
+        rng = np.random.default_rng(len(name))
+        root = tmp_path / name
+        for channel, label in enumerate(classes):
+            (root / label).mkdir(parents=True)
+            for number in range(each):
+                pixels = rng.integers(0, 120, (20, 24, 3), dtype=np.uint8)
+                pixels[..., channel % 3] += 120
+                Image.fromarray(pixels).save(root / label / f"{number}.jpg")
+        return root
+
+    return make

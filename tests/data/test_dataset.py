@@ -1,0 +1,323 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from foveate.config import DataConfig
+from foveate.data.dataset import Dataset, align_classes, load_dataset
+from foveate.errors import DataError
+
+WriteFolder = Callable[..., Path]
+Encode = Callable[..., bytes]
+
+CONFIG = DataConfig()
+
+
+def counts(dataset: Dataset) -> dict[str, list[int]]:
+    """Images of each class in each split."""
+    return {
+        name: np.bincount(dataset.labels[indices], minlength=len(dataset.class_names)).tolist()
+        for name, indices in dataset.splits.items()
+    }
+
+
+def save_npz(folder: Path, labels: list[str], **arrays: object) -> str:
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 16, 16), np.uint8)
+    path = folder / "set.npz"
+    np.savez(path, images=images, labels=labels, **arrays)
+    return str(path)
+
+
+def test_digits() -> None:
+    dataset = load_dataset("digits", CONFIG)
+    assert dataset.name == dataset.location == "digits"
+    assert dataset.images.shape == (1797, 16, 16, 3)
+    assert {name: len(indices) for name, indices in dataset.splits.items()} == {
+        "train": 1151,
+        "validation": 287,
+        "test": 359,
+    }
+    assert not dataset.mirror_safe
+
+
+@pytest.mark.slow
+def test_the_real_cifar10(cifar10: str) -> None:
+    dataset = load_dataset("cifar10", CONFIG, data_dir=Path(cifar10))
+    assert dataset.images.shape == (60_000, 32, 32, 3)
+    assert counts(dataset) == {"train": [4000] * 10, "validation": [1000] * 10, "test": [1000] * 10}
+    assert dataset.bad == dataset.notes == ()
+    assert dataset.mirror_safe
+    # Published means of the 50,000 training images: .4914, .4822, .4465.
+    train = np.concatenate([dataset.splits["train"], dataset.splits["validation"]])
+    assert dataset.images[np.sort(train)].mean((0, 1, 2)) / 255 == pytest.approx(
+        [0.4914, 0.4822, 0.4465], abs=1e-4
+    )
+
+
+def test_a_folder_end_to_end(write_folder: WriteFolder) -> None:
+    root = write_folder({"train/cat": 10, "train/dog": 10, "test/cat": 2, "test/dog": 3})
+    (root / "train/cat/bad.png").write_bytes(b"")
+    dataset = load_dataset(str(root), CONFIG)
+    assert counts(dataset) == {"train": [8, 8], "validation": [2, 2], "test": [2, 3]}
+    assert [(bad.id, bad.reason) for bad in dataset.bad] == [("train/cat/bad.png", "zero bytes")]
+    assert dataset.images.shape == (26, 20, 20, 3)
+    assert dataset.labels.dtype == np.int64
+    bad = list(dataset.ids).index("train/cat/bad.png")
+    assert all(bad not in indices for indices in dataset.splits.values())
+    assert all((np.diff(indices) > 0).all() for indices in dataset.splits.values())
+
+
+def test_torch_takes_the_images_as_they_are(write_folder: WriteFolder) -> None:
+    import torch
+
+    dataset = load_dataset(str(write_folder({"cat": 5, "dog": 5})), CONFIG)
+    assert isinstance(dataset.images, np.memmap)
+    assert torch.from_numpy(dataset.images).shape == (10, 20, 20, 3)
+
+
+@pytest.mark.parametrize(("side", "size"), [(8, 16), (40, 40), (90, 64)])
+def test_the_size_is_the_typical_side_within_bounds(side: int, size: int, tmp_path: Path, encode: Encode) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            (tmp_path / name / f"{number}.png").write_bytes(encode(number, size=(side, side + 10)))
+    assert load_dataset(str(tmp_path), CONFIG).images.shape[1:] == (size, size, 3)
+    assert load_dataset(str(tmp_path), DataConfig(size=24)).images.shape[1:] == (24, 24, 3)
+
+
+@pytest.mark.parametrize(
+    ("declared", "expected"),
+    [
+        (["", "", ""], {"train": 18, "validation": 6, "test": 6}),
+        (["train", "train", "train"], {"train": 18, "validation": 6, "test": 6}),
+        (["train", "train", "test"], {"train": 16, "validation": 4, "test": 10}),
+        (["train", "val", "test"], {"train": 10, "validation": 10, "test": 10}),
+        (["train", "val", "train"], {"train": 20, "validation": 10}),
+        (["", "val", "test"], {"train": 10, "validation": 10, "test": 10}),
+    ],
+)
+def test_what_is_not_declared_is_held_out(declared: list[str], expected: dict[str, int], tmp_path: Path) -> None:
+    path = save_npz(tmp_path, ["cat", "dog"] * 15, split=np.repeat(declared, 10))
+    config = DataConfig(test_fraction=0.2, val_fraction=0.25 if "test" not in declared else 0.2)
+    dataset = load_dataset(path, config)
+    assert {name: len(indices) for name, indices in dataset.splits.items()} == expected
+    assert any("no test split" in note for note in dataset.notes) == ("test" not in expected)
+    assert any("declare no split" in note for note in dataset.notes) == (declared == ["", "val", "test"])
+    for indices in dataset.splits.values():
+        assert len(np.unique(dataset.labels[indices])) == 2
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    declared=st.lists(st.sampled_from(["train", "val", "test", ""]), min_size=20, max_size=20),
+    for_training=st.booleans(),
+)
+def test_every_image_is_in_one_split(declared: list[str], for_training: bool, tmp_path: Path) -> None:
+    declared[:2] = ["train", "train"]
+    path = save_npz(tmp_path, ["cat", "dog"] * 10, split=declared)
+    dataset = load_dataset(path, CONFIG, for_training=for_training)
+    assert sorted(np.concatenate(list(dataset.splits.values())).tolist()) == list(range(20))
+
+
+def test_the_seed_and_the_size_choose_splits_and_pixels_alone(write_folder: WriteFolder) -> None:
+    root = str(write_folder({"cat": 20, "dog": 20}))
+    first, again = load_dataset(root, CONFIG), load_dataset(root, CONFIG)
+    other = load_dataset(root, DataConfig(split_seed=1, size=18))
+    assert all(np.array_equal(first.splits[name], again.splits[name]) for name in first.splits)
+    assert not np.array_equal(first.splits["test"], other.splits["test"])
+    assert first.fingerprint == again.fingerprint == other.fingerprint
+
+
+def test_the_fingerprint_is_of_contents_labels_splits_and_names(write_folder: WriteFolder, tmp_path: Path) -> None:
+    root = write_folder({"cat": 3, "dog": 3})
+    prints = [load_dataset(str(root), CONFIG).fingerprint]
+    root.rename(tmp_path / "moved")
+    assert load_dataset(str(tmp_path / "moved"), CONFIG).fingerprint == prints[0]
+    (tmp_path / "moved/dog").rename(tmp_path / "moved/hound")
+    prints.append(load_dataset(str(tmp_path / "moved"), CONFIG).fingerprint)
+    (tmp_path / "moved/cat/0002.png").rename(tmp_path / "moved/hound/0000-0.png")
+    prints.append(load_dataset(str(tmp_path / "moved"), CONFIG).fingerprint)
+    (tmp_path / "moved/hound/0000-0.png").write_bytes((tmp_path / "moved/cat/0000.png").read_bytes())
+    prints.append(load_dataset(str(tmp_path / "moved"), CONFIG).fingerprint)
+    prints += [
+        load_dataset(save_npz(tmp_path, ["cat", "dog"] * 3, split=split), CONFIG).fingerprint
+        for split in (["train"] * 6, ["train"] * 4 + ["test"] * 2)
+    ]
+    # npz contents differ by their split array in any case, a folder's by its names
+    assert len(set(prints)) == len(prints)
+
+
+def test_to_evaluate_nothing_is_held_out_or_refused(write_folder: WriteFolder) -> None:
+    root = write_folder({"cat": 3})
+    (root / "cat/bad.png").write_text("bad")
+    (root / "cat/worse.png").write_text("bad")
+    dataset = load_dataset(str(root), CONFIG, for_training=False)
+    assert counts(dataset) == {"all": [3]}
+    assert len(dataset.bad) == 2
+    declared = load_dataset(str(write_folder({"train/cat": 1, "test/dog": 1}, "b")), CONFIG, for_training=False)
+    assert counts(declared) == {"train": [1, 0], "test": [0, 1]}
+
+
+def test_a_class_missing_in_a_split_is_noted(write_folder: WriteFolder) -> None:
+    root = write_folder({"train/cat": 4, "train/dog": 4, "val/cat": 1, "test/dog": 1})
+    assert load_dataset(str(root), CONFIG).notes == ("no image of dog in validation", "no image of cat in test")
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        ({"cat": 3}, r"has one class, cat: training needs images of two or more$"),
+        ({"cat": 3, "dog": 0}, r"class dog is empty, it has no images: add some, or remove the class$"),
+        (
+            {"train/cat": 3, "train/dog": 3, "val/cow": 1},
+            r"class cow has images in validation but none to train on",
+        ),
+        ({"train/cat": 3, "train/dog": 0, "test/dog": 1}, r"class dog has images in test but none to train on"),
+        ({"test/cat": 3, "test/dog": 3}, r"has no training images: add a train split"),
+        ({"cat": 1, "dog": 1}, r"has one image a class: add images"),
+    ],
+)
+def test_what_cannot_be_trained_on(folders: dict[str, int], message: str, write_folder: WriteFolder) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset(str(write_folder(folders)), CONFIG)
+    assert "\n" not in str(caught.value)
+
+
+def test_too_many_bad_images(write_folder: WriteFolder) -> None:
+    root = write_folder({"cat": 10, "dog": 9})
+    (root / "cat/bad.png").write_text("bad")
+    assert len(load_dataset(str(root), CONFIG).bad) == 1  # 5 % exactly
+    (root / "dog/bad.png").write_text("bad")
+    with pytest.raises(
+        DataError, match=r"^2 of 21 images .* more than max_bad=0.05 allows; .*cat/bad\.png: not a JPEG"
+    ):
+        load_dataset(str(root), CONFIG)
+    assert len(load_dataset(str(root), DataConfig(max_bad=0.1)).bad) == 2
+
+
+def test_a_class_whose_images_are_all_bad(write_folder: WriteFolder) -> None:
+    root = write_folder({"cat": 5, "dog": 0})
+    (root / "dog/bad.png").write_text("bad")
+    with pytest.raises(DataError, match="class dog is empty, it has no image that can be read"):
+        load_dataset(str(root), DataConfig(max_bad=1))
+
+
+def test_not_one_image_can_be_read(write_folder: WriteFolder) -> None:
+    root = write_folder({"cat": 0})
+    (root / "cat/a.txt").write_text("bad")
+    with pytest.raises(DataError, match=r"not one image can be read; the first, cat/a\.txt: not a JPEG"):
+        load_dataset(str(root), CONFIG, for_training=False)
+
+
+def test_csv_lists_a_missing_image(write_folder: WriteFolder, tmp_path: Path) -> None:
+    write_folder({"x": 20})
+    rows = [f"pets/x/{number:04}.png,{'cat' if number % 2 else 'dog'},g{number % 3}" for number in range(20)]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["image,label,group", *rows, "pets/x/gone.png,cat,g0"]))
+    dataset = load_dataset(str(table), CONFIG)
+    assert [(bad.id, bad.reason) for bad in dataset.bad] == [("pets/x/gone.png", "missing file")]
+    assert dataset.groups is not None
+    assert dataset.groups[:4] == ("g0", "g1", "g2", "g0")
+
+
+def test_parquet_by_folder_and_file(tmp_path: Path, encode: Encode) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table(
+        {"image": pa.array([encode(seed) for seed in range(10)], pa.binary()), "label": ["cat", "dog"] * 5}
+    )
+    (tmp_path / "set/data").mkdir(parents=True)
+    (tmp_path / "set/README.md").write_text("about")
+    pq.write_table(table, tmp_path / "set/data/train-00000-of-00001.parquet")
+    folder = load_dataset(str(tmp_path / "set"), CONFIG)
+    file = load_dataset(str(tmp_path / "set/data/train-00000-of-00001.parquet"), CONFIG)
+    assert folder.name == "set"
+    assert folder.ids[0] == "data/train-00000-of-00001.parquet#0"
+    assert file.ids[0] == "train-00000-of-00001.parquet#0"
+    assert folder.fingerprint == file.fingerprint
+
+
+def test_a_table_among_the_images_makes_no_parquet(write_folder: WriteFolder) -> None:
+    root = write_folder({"cat": 10, "dog": 10})
+    (root / "cat/stray.parquet").write_text("stray")
+    assert [bad.id for bad in load_dataset(str(root), CONFIG).bad] == ["cat/stray.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("pest", r"^there is no data set .*pest: did you mean .*pets\?$"),
+        ("zzz", r"give cifar10 or digits, a folder or a file$"),
+        ("none/zzz", r"give cifar10 or digits, a folder or a file$"),
+        ("table.xlsx", r"table\.xlsx is no data set: give a folder of images, a \.csv, \.parquet or \.npz file$"),
+    ],
+)
+def test_not_found(data: str, message: str, write_folder: WriteFolder, tmp_path: Path) -> None:
+    write_folder({"cat": 1})
+    (tmp_path / "table.xlsx").write_text("")
+    with pytest.raises(DataError, match=message):
+        load_dataset(str(tmp_path / data), CONFIG)
+
+
+def test_a_misspelt_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=r"^there is no data set cifra10: did you mean cifar10\?$"):
+        load_dataset("cifra10", CONFIG)
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: Path, write_folder: WriteFolder, unprivileged: None) -> None:
+    with pytest.raises(DataError, match=r"^no permission to read .*: give yourself the right to read it$"):
+        load_dataset(str(tmp_path / "pets"), CONFIG)
+
+
+def test_the_users_folder_is_left_as_it_was(write_folder: WriteFolder) -> None:
+    root = write_folder({"cat": 5, "dog": 5})
+    before = sorted((path, path.stat().st_mtime_ns) for path in [root, *root.rglob("*")])
+    load_dataset(str(root), CONFIG)
+    assert sorted((path, path.stat().st_mtime_ns) for path in [root, *root.rglob("*")]) == before
+
+
+@pytest.fixture
+def animals(write_folder: WriteFolder) -> Dataset:
+    return load_dataset(str(write_folder({"cat": 4, "dog": 4})), CONFIG)
+
+
+def test_classes_are_aligned_by_name(animals: Dataset) -> None:
+    aligned = align_classes(animals, ["cow", "dog", "cat"])
+    assert aligned.class_names == ("cow", "dog", "cat")
+    names: NDArray[np.str_] = np.array(aligned.class_names)[aligned.labels]
+    assert names.tolist() == ["cat"] * 4 + ["dog"] * 4
+    assert aligned.notes == ("pets has no image of class cow",)
+    assert aligned.images is animals.images
+    assert align_classes(animals, animals.class_names).notes == ()
+
+
+def test_an_unknown_class_is_refused(animals: Dataset) -> None:
+    with pytest.raises(
+        DataError, match=r"has images of dog, unknown to the model, whose classes are cat, cow: rename"
+    ):
+        align_classes(animals, ["cat", "cow"])
+    without = replace(animals, labels=np.zeros(8, np.int64))  # a name without images does not matter
+    assert align_classes(without, ["cow", "cat"]).labels.tolist() == [1] * 8
+
+
+def test_a_script_needs_no_main_guard(write_folder: WriteFolder, tmp_path: Path) -> None:
+    root = write_folder({"cat": 800, "dog": 800})  # enough for workers
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, sys\n"
+        "from foveate.config import DataConfig\n"
+        "from foveate.data.dataset import load_dataset\n"
+        f"print(load_dataset({str(root)!r}, DataConfig()).images.shape, 'torch' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert done.stdout == "(1600, 20, 20, 3) False\n"
+    assert done.stderr == ""

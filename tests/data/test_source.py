@@ -1,0 +1,113 @@
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foveate.data.source import file_blocks, hash_files, index_classes, reading, typical_side
+from foveate.errors import DataError
+from foveate.progress import untracked
+
+Encode = Callable[..., bytes]
+
+
+@given(st.lists(st.text(max_size=4), min_size=1))
+def test_names_are_sorted_and_give_back_the_values(values: list[str]) -> None:
+    names, labels = index_classes(values, None, str)
+    assert list(names) == sorted(set(values))
+    assert [names[label] for label in labels] == values
+
+
+def test_integers_are_named_in_numeric_order() -> None:
+    names, labels = index_classes(np.array([10, 9, 10]), None, str)
+    assert names == ("9", "10")
+    assert labels.tolist() == [1, 0, 1]
+
+
+def test_given_names_keep_their_order() -> None:
+    assert index_classes(np.array([1, 0]), ["dog", "cat"], str)[1].tolist() == [1, 0]
+    assert index_classes(["cat", "dog"], ["dog", "cat"], str)[1].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.array([0, 2]), r"^row 1: label 2 is not in 0…1: "),
+        (np.array([-1, 0]), r"^row 0: label -1 is not in 0…1: "),
+        (["cat", "cow"], r"^row 1: label cow is not in dog, cat: "),
+    ],
+)
+def test_a_label_that_is_no_class(values: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        index_classes(values, ["dog", "cat"], lambda row: f"row {row}")
+
+
+def test_a_class_named_twice() -> None:
+    with pytest.raises(DataError, match="named twice"):
+        index_classes(np.array([0]), ["cat", "cat"], str)
+
+
+@given(st.integers(1, 300), st.integers(1, 70))
+def test_file_blocks_cover_the_files_in_order(count: int, size: int) -> None:
+    paths = [str(number) for number in range(count)]
+    blocks = file_blocks(paths, size)
+    assert [str(image) for block in blocks for image in block.images()] == paths
+    assert [block.start for block in blocks] == list(range(0, count, size))
+    assert sum(block.count for block in blocks) == count
+
+
+def test_the_hash_is_of_contents_in_order(tmp_path: Path) -> None:
+    for name, content in (("a", "one"), ("b", "two"), ("c", "one")):
+        (tmp_path / name).write_text(content)
+    a, b, c, missing = (str(tmp_path / name) for name in ("a", "b", "c", "missing"))
+
+    def content(*paths: str, kind: str = "files") -> str:
+        return hash_files(kind, paths, untracked)
+
+    assert content(a, b) == content(c, b)
+    assert len({content(a, b), content(b, a), content(a), content(a, missing), content(a, b, kind="other")}) == 5
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in ("one", "two")]
+    assert content(a, b) == hashlib.sha256(f"files{digests[0]}\n{digests[1]}\n".encode()).hexdigest()
+
+
+def test_typical_side_is_the_median_of_readable_images(tmp_path: Path, encode: Encode) -> None:
+    sides = [20, 30, 40, 50, 60]
+    paths = [tmp_path / f"{side}.png" for side in sides]
+    for path, side in zip(paths, sides, strict=True):
+        path.write_bytes(encode(size=(side, 80)))
+    (tmp_path / "bad.png").write_text("bad")
+    names = [str(path) for path in [*paths, tmp_path / "bad.png"]]
+    assert typical_side(file_blocks(names)) == 40
+    assert typical_side(file_blocks(names, 1)) == 40
+    assert typical_side(file_blocks([str(tmp_path / "bad.png")])) is None
+
+
+def test_typical_side_opens_few_files(tmp_path: Path, encode: Encode) -> None:
+    opened = []
+
+    class Spy(list[str]):
+        def __iter__(self):
+            for path in super().__iter__():
+                opened.append(path)
+                yield path
+
+    path = tmp_path / "one.png"
+    path.write_bytes(encode(size=(33, 44)))
+    blocks = file_blocks([str(path)] * 100_000)
+    object.__setattr__(blocks[0], "paths", Spy(blocks[0].files))
+    assert typical_side(blocks) == 33
+    assert len(opened) <= 64
+
+
+def test_reading_names_the_file_and_the_fix(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^cannot read x: .*: copy or download it again$"), reading("x"):
+        (tmp_path / "missing").read_text()
+    with pytest.raises(DataError, match="two lines"), reading("x", (ValueError,)):
+        raise ValueError("two\nlines")
+    with pytest.raises(DataError, match="no permission to read x: "), reading("x"):
+        raise PermissionError
+    with pytest.raises(KeyError), reading("x", (ValueError,)):
+        raise KeyError

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foveate.data.splits import SPLITS, UNDECLARED, hold_out, split_code, split_codes
+from foveate.errors import DataError
+
+labels_lists = st.lists(st.integers(0, 5), min_size=1, max_size=200)
+fractions = st.floats(0.01, 0.99)
+
+
+@given(labels_lists, fractions, st.integers(0, 2**63 - 1))
+def test_hold_out_divides_every_class_by_the_share(labels: list[int], fraction: float, seed: int) -> None:
+    array = np.array(labels, np.int64)
+    kept, held = hold_out(array, fraction, seed)
+    assert sorted([*kept, *held]) == list(range(len(labels)))
+    assert (np.diff(kept) > 0).all()
+    assert (np.diff(held) > 0).all()
+    for label in set(labels):
+        count = labels.count(label)
+        expected = 0 if count == 1 else min(max(round(count * fraction), 1), count - 1)
+        assert (array[held] == label).sum() == expected
+
+
+@given(labels_lists, fractions, st.integers(0, 2**63 - 1))
+def test_a_seed_repeats_the_split(labels: list[int], fraction: float, seed: int) -> None:
+    array = np.array(labels, np.int64)
+    for first, second in zip(hold_out(array, fraction, seed), hold_out(array, fraction, seed), strict=True):
+        assert np.array_equal(first, second)
+
+
+def test_seeds_differ_and_the_draw_is_not_the_first_images() -> None:
+    labels = np.zeros(100, np.int64)
+    first, second = hold_out(labels, 0.2, 0)[1], hold_out(labels, 0.2, 1)[1]
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, np.arange(20))
+
+
+def test_every_image_is_held_out_equally_often() -> None:
+    counts = np.zeros(10)
+    for seed in range(1000):
+        counts[hold_out(np.zeros(10, np.int64), 0.3, seed)[1]] += 1
+    # 300 expected each, with a standard deviation of 14.5: five of these.
+    assert abs(counts - 300).max() < 73
+
+
+def test_the_paper_holds_out_a_fifth_of_each_class() -> None:
+    kept, held = hold_out(np.repeat(np.arange(10), 5000), 0.2, 0)
+    labels = np.repeat(np.arange(10), 5000)
+    assert np.bincount(labels[held]).tolist() == [1000] * 10
+    assert len(kept) == 40_000
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("train", "train"),
+        ("Val", "validation"),
+        ("valid", "validation"),
+        (" dev ", "validation"),
+        ("TEST", "test"),
+    ],
+)
+def test_splits_are_known_as_users_spell_them(name: str, split: str) -> None:
+    code = split_code(name)
+    assert code is not None
+    assert SPLITS[code] == split
+
+
+def test_codes_of_a_column() -> None:
+    assert split_codes(["test", "", None, "train"], str).tolist() == [2, UNDECLARED, UNDECLARED, 0]
+
+
+def test_an_unknown_split_names_its_first_place() -> None:
+    with pytest.raises(DataError, match=r"^row 1: split 'tset' is none of train, val, test: correct it$"):
+        split_codes(["test", "tset", "tset"], lambda row: f"row {row}")

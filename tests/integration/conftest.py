@@ -1,0 +1,47 @@
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from foveate.cli import main
+
+TINY = [
+    "--set",
+    "stages=[{filters: 4, kernels: [3], pool: 2}, {filters: 6, kernels: [3], pool: 3}]",
+    "--set",
+    "hidden=8",
+]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command gave."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def foveate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: object
+) -> Callable[..., Outcome]:
+    """Runs the command line in this process, in a folder of its own."""
+    monkeypatch.chdir(str(tmp_path))
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["foveate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        assert isinstance(exit_.value.code, int)
+        return Outcome(exit_.value.code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def tiny() -> list[str]:
+    """Flags of a network that trains in a moment."""
+    return TINY

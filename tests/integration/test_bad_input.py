@@ -1,0 +1,173 @@
+"""Every wrong request is one line with the fix, exit code 2, and leaves nothing half-written."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Foveate = Callable[..., Any]
+Photographs = Callable[..., Path]
+
+
+@pytest.fixture
+def run(foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path) -> Path:
+    assert foveate("train", photographs(), "--epochs", 1, "--name", "good", *tiny).status == 0
+    return tmp_path / "runs" / "train" / "good"
+
+
+def refused(outcome: Any, *, saying: str) -> None:
+    assert outcome.status == 2
+    assert saying in outcome.err
+    assert outcome.err.startswith("foveate: ")
+    assert outcome.err.count("\n") == 1
+    assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "saying"),
+    [
+        (["train"], "nothing to train on"),
+        (["train", "digits", "--preset", "papr"], "did you mean 'paper'"),
+        (["train", "digits", "--set", "epoch=3"], "did you mean 'epochs'"),
+        (["train", "digits", "--set", "epochs"], "--set KEY=VALUE"),
+        (["train", "digits", "--set", "epochs=["], "not YAML"),
+        (["train", "digits", "--epoch", "3"], "--epoch"),
+        (["train", "digits", "--epochs", "many"], "many"),
+        (["train", "digits", "--size", "8"], "size=8"),
+        (["train", "digits", "--size", "1000"], "size=1000"),
+        (["train", "digits", "--batch", "0"], "batch=0"),
+        (["train", "digits", "--lr", "nan"], "lr=nan"),
+        (["train", "digits", "--device", "cuda:7"], "not there on this machine"),
+        (["train", "digits", "--device", "toaster"], "is not a device"),
+        (["train", "digits", "--attention", "loung"], "'luong_row'"),
+        (["train", "digits", "--config", "none.yaml"], "cannot read none.yaml"),
+        (["train", "digts"], "digits"),
+        (["train", "missing/folder"], "missing/folder"),
+        (["train", "digits", "--name", "a/b"], "plain name"),
+        (["train", "cifar10", "--data-dir", "."], "cifar10"),
+        (["train", "--resume", "none"], "no run folder at none"),
+        (["train", "--resume", "."], "not a run folder"),
+        (["train", "digits", "--resume", "x"], "--resume takes every setting from the run"),
+        (["train", "--resume", "x", "--epochs", "3"], "--resume takes every setting from the run"),
+        (["evaluate", "none"], "no run folder at none"),
+        (["summary", "--size", "16", "--set", "stages=[{filters: 2, pool: 8}, {filters: 2, pool: 8}]"], "pools"),
+        (["summary", "--classes", "1"], "num_classes=1"),
+        (["tarin", "digits"], "tarin"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_wrong_command_writes_nothing(
+    foveate: Foveate, tmp_path: Path, arguments: list[str], saying: str
+) -> None:
+    refused(foveate(*arguments), saying=saying)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_data_writes_no_run(foveate: Foveate, photographs: Photographs, tmp_path: Path) -> None:
+    refused(foveate("train", photographs("one", classes=("a",))), saying="one class")
+    empty = photographs("empty_class")
+    (empty / "yellow").mkdir()
+    refused(foveate("train", empty), saying="yellow")
+    bad = photographs("bad")
+    for number in range(4):
+        (bad / "red" / f"x{number}.jpg").write_bytes(b"")
+    refused(foveate("train", bad), saying="4 of 40")
+    (tmp_path / "nothing").mkdir()
+    refused(foveate("train", tmp_path / "nothing"), saying="nothing")
+    assert not (tmp_path / "runs").exists()
+    assert foveate("train", bad, "--allow-bad", "--epochs", 1).status == 0
+
+
+def test_a_name_that_is_taken_is_refused_and_the_run_is_left_alone(foveate: Foveate, run: Path) -> None:
+    before = sorted(path.stat().st_mtime_ns for path in run.rglob("*"))
+    refused(foveate("train", "digits", "--name", "good"), saying="--resume")
+    assert sorted(path.stat().st_mtime_ns for path in run.rglob("*")) == before
+
+
+def test_final_without_a_test_split_is_refused_before_training(
+    foveate: Foveate, photographs: Photographs, tmp_path: Path
+) -> None:
+    for split in ("train", "val"):
+        shutil.copytree(photographs(f"p{split}"), tmp_path / "data" / split)
+    refused(foveate("train", tmp_path / "data", "--final"), saying="no test images")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_changed_data_set_is_not_the_runs_own(foveate: Foveate, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "photographs" / "red" / "0.jpg").unlink()
+    refused(foveate("evaluate", run), saying="has changed since")
+    refused(foveate("evaluate", run, "--final"), saying="has changed since")
+    assert json.loads((run / "run.json").read_text())["test_openings"] == []
+    assert foveate("evaluate", run, tmp_path / "photographs").status == 0
+
+
+def test_a_class_the_model_does_not_know_is_said(foveate: Foveate, run: Path, photographs: Photographs) -> None:
+    refused(foveate("evaluate", run, photographs("other", classes=("red", "purple"))), saying="purple")
+
+
+def test_a_run_of_another_data_set_does_not_resume(foveate: Foveate, run: Path) -> None:
+    (run / "metrics.json").unlink()
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "dataset": "digits"}))
+    refused(foveate("train", "--resume", run), saying="is not the data set")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "missing", "flipped"])
+def test_a_damaged_or_foreign_checkpoint_is_said(foveate: Foveate, run: Path, damage: str) -> None:
+    weights = run / "weights" / "best.safetensors"
+    content = weights.read_bytes()
+    if damage == "missing":
+        weights.unlink()
+    else:
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 8]) + content[middle + 1 :]
+        weights.write_bytes({"truncated": content[:-9], "foreign": b"PK\3\4 foreign", "flipped": flipped}[damage])
+    refused(foveate("evaluate", run), saying=str(weights))
+
+
+@pytest.mark.parametrize("name", ["run.json", "args.yaml", "metrics.json"])
+def test_a_damaged_run_folder_is_said(foveate: Foveate, run: Path, name: str) -> None:
+    (run / name).write_text("{")
+    refused(foveate("evaluate", run), saying=name)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 300 KiB: room for the start of a run, not for its weights."""
+    folder = tmp_path / "small_disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root, and a machine that lets a test do it")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_run(foveate: Foveate, small_disk: Path) -> None:
+    refused(foveate("train", "digits", "--runs", small_disk, "--epochs", 1), saying="the disk is full")
+    assert not list(small_disk.rglob("*.json"))
+    assert not list(small_disk.rglob("*.safetensors"))
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written_is_said(foveate: Foveate, tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    refused(foveate("train", "digits", "--runs", tmp_path / "closed"), saying="no permission")
+
+
+def test_a_runs_folder_that_is_a_file_is_said(foveate: Foveate, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    refused(foveate("train", "digits", "--runs", tmp_path / "file", "--epochs", 1), saying="is a file")
+
+
+def test_training_that_fails_is_exit_code_1(foveate: Foveate, tmp_path: Path) -> None:
+    done = foveate("train", "digits", "--lr", 1e30, "--epochs", 2, "--set", "schedule=constant")
+    assert done.status == 1
+    assert "the loss became" in done.err
+    assert "lower lr" in done.err

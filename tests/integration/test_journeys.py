@@ -1,0 +1,210 @@
+"""Whole journeys of a user, from a data set to its report, by the command line and from Python."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import foveate as fv
+from foveate.config import resolve_config
+
+Foveate = Callable[..., Any]
+Photographs = Callable[..., Path]
+
+RUN_FILES = {
+    "args.yaml", "run.json", "env.json", "results.csv", "timing.json", "metrics.json", "predictions.parquet",
+    "report.html", "accuracy.png", "loss.png", "confusion_matrix.png", "reliability.png", "per_class.png",
+}  # fmt: skip
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_digits_by_default_learn_and_leave_a_whole_run_folder(foveate: Foveate, tmp_path: Path) -> None:
+    done = foveate("train", "digits", "--epochs", 8)
+    assert done.status == 0, done.err
+    run = tmp_path / "runs" / "train" / "digits-small"
+    assert {path.name for path in run.iterdir() if path.is_file()} >= RUN_FILES
+    assert done.out.endswith(f"report: {run.relative_to(tmp_path)}/report.html\n")
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics) == {"validation"}
+    assert metrics["validation"]["accuracy"] > 0.9
+    assert f"{metrics['validation']['accuracy']:.4f}" in done.out
+    assert len((run / "results.csv").read_text().splitlines()) == 9
+    table = pq.read_table(run / "predictions.parquet").to_pydict()
+    assert len(table["image"]) == metrics["validation"]["n"] == len(set(table["image"]))
+    right = np.mean([a == b for a, b in zip(table["label"], table["predicted"], strict=True)])
+    assert right == pytest.approx(metrics["validation"]["accuracy"])
+    # Lines, not bars, where there is no terminal.
+    assert len(re.findall(r"^epoch \d/8 .* images/s ", done.out, re.MULTILINE)) == 8
+    assert "\x1b" not in done.out
+
+
+def test_a_folder_of_photographs_is_trained_on_and_left_as_it_was(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    folder = photographs(each=30)
+    (folder / "red" / "broken.jpg").write_bytes((folder / "red" / "0.jpg").read_bytes()[:200])
+    before = tree(folder)
+    done = foveate("train", folder, "--epochs", 12, "--lr", 0.01, "--name", "mine", *tiny)
+    assert done.status == 0, done.err
+    assert tree(folder) == before
+    assert re.search(r"left out: red/broken\.jpg \(.+\)", done.out)
+    run = fv.open_run(tmp_path / "runs" / "train" / "mine")
+    assert run.metrics["validation"]["accuracy"] > 0.8
+    assert "broken.jpg" in run.report.read_text()
+    checkpoint = run.checkpoint()
+    assert checkpoint.class_names == ("blue", "green", "red")
+    assert checkpoint.size == run.config.data.size == 20
+
+
+def test_the_test_split_is_locked_until_final_and_every_opening_is_recorded(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    foveate("train", photographs(), "--epochs", 1, "--name", "a", *tiny)
+    run = tmp_path / "runs" / "train" / "a"
+
+    def openings() -> list[dict[str, str]]:
+        return json.loads((run / "run.json").read_text())["test_openings"]
+
+    assert foveate("evaluate", "runs/train/a").status == 0
+    assert set(json.loads((run / "metrics.json").read_text())) == {"validation"}
+    assert openings() == []
+    done = foveate("evaluate", "runs/train/a", "--final")
+    assert done.status == 0
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert set(metrics) == {"validation", "test"}
+    assert foveate("evaluate", "runs/train/a", "--final").status == 0
+    assert [opening["command"] for opening in openings()] == ["foveate evaluate runs/train/a --final"] * 2
+    splits = pq.read_table(run / "predictions.parquet")["split"].to_pylist()
+    assert splits.count("test") == metrics["test"]["n"]
+    assert splits.count("validation") == metrics["validation"]["n"]
+
+
+def test_train_final_uses_train_and_validation_and_opens_the_test_split_once(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    done = foveate("train", photographs(), "--final", "--epochs", 3, "--set", "patience=1", "--name", "f", *tiny)
+    assert done.status == 0, done.err
+    run = fv.open_run(tmp_path / "runs" / "train" / "f")
+    assert set(run.metrics) == {"test"}
+    assert len(run.folder.read_record().test_openings) == 1
+    assert run.config.train.patience is None
+    assert run.config.train.keep == "last"
+    rows = (run.path / "results.csv").read_text().splitlines()
+    assert len(rows) == 4
+    assert ",,," in rows[1]
+    assert "25/25" not in done.out
+    refused = foveate("evaluate", run.path)
+    assert refused.status == 2
+    assert "trained on its validation images" in refused.err
+    again = foveate("train", "--resume", run.path)
+    assert again.status == 0
+    assert len(run.folder.read_record().test_openings) == 1
+
+
+def test_other_data_is_matched_by_class_name_and_measured_in_a_folder_of_its_own(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    foveate("train", photographs(each=30), "--epochs", 12, "--lr", 0.01, "--name", "a", *tiny)
+    before = tree(tmp_path / "runs" / "train" / "a")
+    other = photographs("elsewhere", classes=("red", "green"), each=9)
+    done = foveate("evaluate", "runs/train/a", other)
+    assert done.status == 0, done.err
+    assert "no image of class blue" in done.out
+    metrics = json.loads((tmp_path / "runs/evaluate/a-on-elsewhere/metrics.json").read_text())
+    assert set(metrics) == {"all"}
+    assert metrics["all"]["n"] == 18
+    assert metrics["all"]["accuracy"] > 0.8
+    assert tree(tmp_path / "runs" / "train" / "a") == before
+    assert "report.html" in {path.name for path in (tmp_path / "runs/evaluate/a-on-elsewhere").iterdir()}
+    # The run's own data by another path is its own data: the lock on its test split holds.
+    copy = tmp_path / "copied"
+    (tmp_path / "photographs").rename(copy)
+    done = foveate("evaluate", "runs/train/a", copy)
+    assert done.status == 2
+    assert "no data set" in done.err
+
+
+def test_groups_are_measured_each(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    folder = photographs(each=10)
+    lines = ["image,label,split,group"]
+    for index, path in enumerate(sorted(folder.rglob("*.jpg"))):
+        split = ("train", "train", "val", "test")[index % 4]
+        lines.append(f"{path.relative_to(tmp_path)},{path.parent.name},{split},{'day' if index % 3 else 'night'}")
+    (tmp_path / "table.csv").write_text("\n".join(lines))
+    assert foveate("train", "table.csv", "--epochs", 1, "--name", "g", *tiny).status == 0
+    report = fv.open_run(tmp_path / "runs/train/g").metrics["validation"]
+    assert set(report["groups"]) == {"day", "night"}
+    assert sum(group["n"] for group in report["groups"].values()) == report["n"]
+    assert set(report["groups"]["day"]["intervals"]) == set(report["intervals"])
+
+
+def test_the_same_from_python(photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    stages = [{"filters": 4, "kernels": [3], "pool": 2}]
+    run = fv.train(photographs(), preset="small", epochs=2, seed=3, stages=stages, attention="luong", runs="r")
+    assert run.path == Path("r/train/photographs-small")
+    assert run.metrics["validation"]["n"] > 0
+    assert fv.evaluate(run, final=True).metrics["test"]["n"] > 0
+    model = run.checkpoint().model
+    assert model(torch.zeros(1, 3, 20, 20, dtype=torch.uint8)).shape == (1, 3)
+    assert fv.summarize(preset="paper").total == 5_370_954
+    again = resolve_config(file=run.path / "args.yaml")
+    assert again == run.config
+    with pytest.raises(AttributeError, match="nothing_here"):
+        fv.nothing_here  # noqa: B018
+
+
+def test_a_run_repeats_itself_from_its_args_yaml(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    folder = photographs()
+    foveate("train", folder, "--epochs", 2, "--name", "a", "--seed", 5, *tiny)
+    foveate("train", folder, "--config", "runs/train/a/args.yaml", "--name", "b")
+    foveate("train", folder, "--config", "runs/train/a/args.yaml", "--name", "c", "--seed", 6)
+    results = [(tmp_path / "runs" / "train" / name / "results.csv").read_text() for name in "abc"]
+    assert results[0] == results[1] != results[2]
+
+
+def test_summary_prints_figure_3_1(foveate: Foveate) -> None:
+    done = foveate("summary", "--preset", "paper")
+    assert done.status == 0
+    for text in ("(None, 16, 16, 256)", "1,638,656", "LuongRowAttention2d", "(None, 6400)", "3,277,312"):
+        assert text in done.out
+    assert "Total params: 5,370,954" in done.out
+    assert "Trainable params: 5,370,314" in done.out
+    assert "Non-trainable params: 640" in done.out
+
+
+def test_version_and_help(foveate: Foveate) -> None:
+    assert re.fullmatch(r"foveate \d+\.\d+\.\d+\n", foveate("--version").out)
+    for arguments in (["--help"], ["train", "--help"], ["evaluate", "-h"], ["summary", "-h"]):
+        done = foveate(*arguments)
+        assert done.status == 0
+        assert "Usage: foveate" in done.out
+
+
+@pytest.mark.slow
+def test_cifar10_trains_from_its_parquet_shards(foveate: Foveate, cifar10: str, tmp_path: Path) -> None:
+    config = tmp_path / "s.yaml"
+    config.write_text(
+        "stages: [{filters: 2, kernels: [1], pool: 8}]\nhidden: 4\nbatch: 500\nepochs: 1\nsize: 32\n"
+    )
+    done = foveate("train", "cifar10", "--data-dir", cifar10, "--config", config)
+    assert done.status == 0, done.err
+    run = fv.open_run(tmp_path / "runs/train/cifar10-small")
+    report = run.metrics["validation"]
+    assert report["n"] == 10_000
+    assert {scores["support"] for scores in report["per_class"].values()} == {1000}
+    assert report["class_names"][0] == "airplane"

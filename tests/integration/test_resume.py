@@ -1,0 +1,121 @@
+"""Real processes, really killed: the resumed run ends as the run that was never killed, bit for bit."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from foveate.checkpoint import load_tensors
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = [
+    "--epochs", "3", "--seed", "7", "--attention", "luong", "--set", "save_every_s=0", "--set", "flip=0.5",
+    "--set", "stages=[{filters: 4, kernels: [3], pool: 2}, {filters: 6, kernels: [3], pool: 3, dropout: 0.2}]",
+]  # fmt: skip
+SAME = ("weights/best.safetensors", "weights/last/state.safetensors", "results.csv", "metrics.json", "args.yaml")
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from foveate.cli import main; main()", *arguments]
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def wait_for_progress(run: Path, process: "subprocess.Popen[str]", saves: int) -> None:
+    """Until the state was saved `saves` times: each save is a new file."""
+    state, seen = run / "weights" / "last" / "state.safetensors", set()
+    deadline = time.monotonic() + 120
+    while len(seen) < saves and process.poll() is None and time.monotonic() < deadline:
+        with contextlib.suppress(FileNotFoundError):
+            seen.add(state.stat().st_ino)
+        time.sleep(0.001)
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    found = {name: (run / name).read_bytes() for name in SAME if name.endswith((".csv", ".json", ".yaml"))}
+    for name in SAME[:2]:
+        tensors, meta = load_tensors(run / name)
+        for row in meta.get("training", {}).get("history", []):
+            del row["seconds"], row["images_per_s"]
+        found[name + " header"] = json.dumps(meta).encode()
+        for key, tensor in tensors.items():
+            found[f"{name} {key}"] = tensor.numpy().tobytes()
+    return found
+
+
+@pytest.fixture(scope="module")
+def unkilled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("unkilled")
+    finish(folder, "train", "digits", "--name", "a", *SETTINGS)
+    return contents(folder / "runs" / "train" / "a")
+
+
+def test_killed_in_three_epochs_and_resumed_it_ends_with_the_same_bits(
+    unkilled: dict[str, bytes], tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "train" / "a"
+    process = start(tmp_path, "train", "digits", "--name", "a", *SETTINGS)
+    for saves in (4, 30, 20):
+        wait_for_progress(run, process, saves)
+        assert process.poll() is None, "it ended before it was killed"
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        process = start(tmp_path, "train", "--resume", "runs/train/a")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    killed = contents(run)
+    assert killed.keys() == unkilled.keys()
+    assert [name for name in killed if killed[name] != unkilled[name]] == []
+    assert "report: runs/train/a/report.html" in out
+    assert not list(run.rglob(".*.tmp"))
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    unkilled: dict[str, bytes], tmp_path: Path, signum: signal.Signals
+) -> None:
+    settings = [item.replace("save_every_s=0", "save_every_s=3600") for item in SETTINGS]
+    process = start(tmp_path, "train", "digits", "--name", "a", *settings)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("epoch 1/3")
+    process.send_signal(signum)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    told = re.fullmatch(r"foveate: stopped and saved; continue with: (foveate train --resume runs/train/a)\n", err)
+    assert told
+    finish(tmp_path, *told[1].split()[1:])
+    ours = contents(tmp_path / "runs" / "train" / "a")
+    assert [n for n in ours if ours[n] != unkilled[n] and n != "args.yaml"] == []
+
+
+def test_a_script_without_a_main_guard_works(tmp_path: Path, cifar10: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import foveate\n"
+        "run = foveate.train('cifar10', epochs=1, batch=1000, hidden=4, size=32,\n"
+        "                    stages=[{'filters': 2, 'kernels': [1], 'pool': 8}])\n"
+        "print(run.metrics['validation']['n'])\n"
+    )
+    environment = {**os.environ, "FOVEATE_DATA": cifar10}
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "10000\n", done.stderr

@@ -1,0 +1,107 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from foveate.config import ModelConfig, resolve_config
+from foveate.errors import ConfigError
+from foveate.model.build import build_model, layer_table
+
+FIGURE_3_1 = [
+    ((32, 32, 3), 0),
+    ((32, 32, 64), 1792),
+    ((32, 32, 64), 36928),
+    ((32, 32, 64), 256),
+    ((16, 16, 64), 0),
+    ((16, 16, 64), 0),
+    ((16, 16, 256), 409856),
+    ((16, 16, 256), 1638656),
+    ((16, 16, 256), 1024),
+    ((5, 5, 256), 0),
+    ((5, 5, 256), 0),
+    ((6400,), 0),
+    ((512,), 3277312),
+    ((512,), 0),
+    ((10,), 5130),
+]
+
+
+def preset(name: str) -> ModelConfig:
+    return resolve_config(name).model
+
+
+def test_paper_is_figure_3_1_to_the_letter() -> None:
+    table = layer_table(build_model(preset("paper"), num_classes=10, size=32), 32)
+    assert [(row.output_shape, row.params) for row in table.rows] == FIGURE_3_1
+    kinds = [row.kind for row in table.rows]
+    assert kinds == [
+        "Normalize", "Conv2d", "Conv2d", "BatchNorm2d", "MaxPool2d", "LuongRowAttention2d", "Conv2d", "Conv2d",
+        "BatchNorm2d", "MaxPool2d", "Dropout", "Flatten", "Linear", "Dropout", "Linear",
+    ]  # fmt: skip
+    assert (table.total, table.trainable, table.non_trainable) == (5_370_954, 5_370_314, 640)
+
+
+def test_table_leaves_the_network_as_it_was() -> None:
+    network = build_model(preset("small"), num_classes=3, size=32).train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    layer_table(network, 32)
+    assert network.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    size=st.integers(16, 96),
+    classes=st.integers(2, 200),
+    kind=st.sampled_from(["none", "luong", "luong_row"]),
+)
+def test_small_works_at_any_size_and_any_number_of_classes(size: int, classes: int, kind: str) -> None:
+    config = resolve_config("small", settings={"attention": kind}).model
+    network = build_model(config, num_classes=classes, size=size)
+    logits = network(torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8))
+    assert logits.shape == (2, classes)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["paper", "small"])
+def test_the_largest_size_works(name: str) -> None:
+    config = resolve_config(name, settings={"attention": "luong", "hidden": 8}).model
+    network = build_model(config, num_classes=2, size=256)
+    network(torch.zeros(1, 3, 256, 256, dtype=torch.uint8)).sum().backward()
+    assert all(bool(p.grad is not None and p.grad.isfinite().all()) for p in network.parameters())
+
+
+def test_network_is_channels_last_and_the_same_for_the_same_generator() -> None:
+    first, again, other = (
+        build_model(preset("small"), num_classes=4, size=16, generator=torch.Generator().manual_seed(seed))
+        for seed in (5, 5, 6)
+    )
+    assert all(
+        module.weight.is_contiguous(memory_format=torch.channels_last)
+        for module in first.modules()
+        if isinstance(module, nn.Conv2d)
+    )
+    equal = [torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)]
+    assert all(equal)
+    assert not torch.equal(first.head.dense.weight, other.head.dense.weight)
+
+
+def test_only_standard_normalisation_takes_the_statistics() -> None:
+    images = torch.randint(0, 256, (1, 3, 16, 16), dtype=torch.uint8)
+    mean, std = (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
+    small = build_model(preset("small"), mean, std, num_classes=2, size=16)
+    torch.testing.assert_close(
+        small.normalize(images)[0, 1], (images[0, 1] / 255 - 0.5) / 0.2, atol=1e-5, rtol=1e-5
+    )
+    paper = build_model(preset("paper"), mean, std, num_classes=2, size=16)
+    torch.testing.assert_close(paper.normalize(images), images / 255)
+
+
+def test_too_few_classes_and_too_small_images_are_refused_with_the_fix() -> None:
+    with pytest.raises(ConfigError, match="num_classes=1"):
+        build_model(preset("small"), num_classes=1, size=32)
+    deep = ModelConfig.model_validate({"stages": [{"filters": 2, "kernels": [1], "pool": 8}] * 2})
+    with pytest.raises(ConfigError, match=r"size=32: the pools \(8×8\) leave nothing.*larger size"):
+        build_model(deep, num_classes=2, size=32)

@@ -1,0 +1,122 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from foveate.config import DEFAULT_PRESET, Config, preset_names, resolve_config
+from foveate.errors import ConfigError
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_is_valid_and_says_its_name(name: str) -> None:
+    assert resolve_config(name).preset == name
+
+
+def test_paper_has_the_papers_figures() -> None:
+    config = resolve_config("paper")
+    assert (config.train.epochs, config.train.batch, config.data.size) == (45, 32, 32)
+    assert (config.train.lr, config.train.weight_decay, config.train.epsilon) == (1e-3, 4e-3, 1e-7)
+    assert (config.train.keep, config.train.patience, config.data.val_fraction) == ("last", None, 0.2)
+    assert (config.augment.shift, config.augment.rotation, config.augment.zoom) == (0.1, 15, 0.1)
+
+
+def test_leaf_names_are_unique_so_that_a_leaf_alone_names_a_setting() -> None:
+    leaves = [
+        leaf
+        for field in Config.model_fields.values()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for leaf in field.annotation.model_fields
+    ]
+    assert len(leaves) == len(set(leaves))
+
+
+def test_a_file_comes_over_the_preset_and_settings_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("preset: paper\nepochs: 7\ntrain:\n  batch: 8\naugment.zoom: 0.3\n")
+    config = resolve_config(file=file, settings={"epochs": 9, "train.lr": 0.5, "seed": None})
+    assert config.preset == "paper"
+    assert (config.train.epochs, config.train.batch, config.train.lr) == (9, 8, 0.5)
+    assert config.augment.zoom == 0.3
+    assert resolve_config("small", file=file).preset == "small"
+    assert resolve_config().preset == DEFAULT_PRESET
+
+
+@given(epochs=st.integers(1, 500), lr=st.floats(1e-6, 1), kind=st.sampled_from(["none", "luong"]))
+def test_resolved_settings_are_read_back_as_they_were(epochs: int, lr: float, kind: str) -> None:
+    config = resolve_config("paper", settings={"epochs": epochs, "lr": lr, "attention": kind})
+    assert Config.model_validate(config.model_dump(mode="json")) == config
+    assert config.replacing(seed=3).train.seed == 3
+    assert config.replacing(seed=3).replacing(seed=config.train.seed) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epoch": 3}, "unknown setting 'epoch'; did you mean 'epochs'"),
+        ({"train.epocs": 3}, "unknown setting 'train.epocs'; did you mean 'epochs'"),
+        ({"train": {"bach": 3}}, "unknown setting 'train.bach'; did you mean 'batch'"),
+        ({"model.epochs": 3}, "unknown setting 'model.epochs'"),
+        ({"train": 3}, "train is a section"),
+        ({"epochs": 0}, r"train\.epochs=0: input should be greater than or equal to 1"),
+        ({"epochs": "many"}, r"train\.epochs='many'"),
+        ({"lr": float("nan")}, r"train\.lr=nan"),
+        ({"size": 15}, r"data\.size=15"),
+        ({"size": 257}, r"data\.size=257"),
+        ({"batch": 0}, r"train\.batch=0"),
+        ({"batch": 10**9}, r"train\.batch=1000000000"),
+        ({"attention": "loung"}, r"model\.attention='loung': input should be 'none', 'luong_row' or 'luong'"),
+        ({"attention_stage": 3}, "there are 2 stages"),
+        ({"stages": []}, r"model\.stages=\[\]"),
+        ({"val_fraction": 1}, r"data\.val_fraction=1"),
+        ({"zzz": 1}, "known are attention, "),
+    ],
+)
+def test_a_wrong_setting_is_one_line_with_the_fix(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        resolve_config(settings=settings)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="unknown preset 'papr'; did you mean 'paper'"):
+        resolve_config("papr")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"- a\n- b\n", "must hold settings as `key: value`"),
+        (b"a: [1\n", "is not YAML"),
+        (b"\xff\xfe\x00", "is not YAML"),
+        (b"!!python/object/apply:os.system ['true']\n", "is not YAML"),
+        (b"epocs: 3\n", "did you mean 'epochs'"),
+        (b"preset: [paper]\n", "unknown preset"),
+    ],
+)
+def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as error:
+        resolve_config(file=file)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read .*none\.yaml: No such file"):
+        resolve_config(file=tmp_path / "none.yaml")
+
+
+def test_settings_are_frozen() -> None:
+    config = resolve_config()
+    with pytest.raises(ValueError, match="frozen"):
+        config.train.epochs = 3  # type: ignore[misc]
+
+
+def test_neither_settings_nor_the_help_import_torch() -> None:
+    code = "import sys, foveate, foveate.cli; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,184 @@
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from foveate.config import Config
+from foveate.data.loader import Loader
+from foveate.errors import TrainingError
+from foveate.evaluation import collect_logits, score
+from foveate.training.loop import EpochResult, TrainingState, autocast, best_epoch, train_epochs
+
+CPU = torch.device("cpu")
+Settings = Callable[..., Config]
+Fresh = Callable[[Config], TrainingState]
+Loaders = tuple[Loader, Loader]
+EPOCH = EpochResult(1, 1.0, 0.5, 1.0, 0.5, 0.5, 1e-3, 1.0, 10.0)
+
+
+def plain(images: Tensor, _: torch.Generator) -> Tensor:
+    return images
+
+
+def test_an_easy_task_is_learnt_and_every_epoch_is_told(
+    tiny: Settings, fresh: Fresh, loaders: Loaders, augment: Any
+) -> None:
+    config = tiny(epochs=30, lr=0.01)
+    state = fresh(config)
+    told = list(train_epochs(state, *loaders, config.train, augment=augment, device=CPU))
+    assert [row.epoch for row in told] == list(range(1, 31))
+    assert told == state.history
+    assert told[-1].train_loss < 0.5 * told[0].train_loss
+    assert told[-1].val_accuracy == 1.0
+    assert all(row.seconds > 0 and row.images_per_s > 0 for row in told)
+    assert told[0].lr > told[-1].lr > 0
+
+
+def test_validation_is_that_of_the_evaluation(tiny: Settings, fresh: Fresh, loaders: Loaders) -> None:
+    config = tiny(epochs=2)
+    state = fresh(config)
+    rows = list(train_epochs(state, *loaders, config.train, augment=plain, device=CPU))
+    logits, labels = collect_logits(state.model, loaders[1].epoch(), device=CPU, total=2, label="")
+    report = score(logits, labels, ["a", "b", "c"])
+    last = rows[-1]
+    assert (last.val_loss, last.val_accuracy, last.val_macro_f1) == (
+        report.loss,
+        report.accuracy,
+        report.macro_f1,
+    )
+
+
+def test_the_training_loss_is_the_mean_over_images_of_the_model_before_each_step(
+    tiny: Settings, fresh: Fresh, loaders: Loaders
+) -> None:
+    """With a vanishing rate and no dropout the model stands still: the mean can be taken afterwards."""
+    stages = [{"filters": 4, "kernels": [3], "pool": 2, "dropout": 0.0}]
+    config = tiny(epochs=1, lr=1e-30, weight_decay=0, stages=stages, hidden_dropout=0.0)
+    state = fresh(config)
+    (row,) = train_epochs(state, loaders[0], None, config.train, augment=plain, device=CPU)
+    losses, correct = [], 0
+    for images, labels in loaders[0].epoch(1):
+        logits = fresh(config).model.train()(images)
+        losses += torch.nn.functional.cross_entropy(logits, labels, reduction="none").tolist()
+        correct += int((logits.argmax(1) == labels).sum())
+    assert row.train_loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert row.train_accuracy == correct / 44
+    assert (row.val_loss, row.val_accuracy, row.val_macro_f1) == (None, None, None)
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(
+    tiny: Settings, fresh: Fresh, loaders: Loaders, augment: Any
+) -> None:
+    def weights(seed: int) -> list[Tensor]:
+        config = tiny(seed=seed)
+        state = fresh(config)
+        list(train_epochs(state, *loaders, config.train, augment=augment, device=CPU))
+        return list(state.model.state_dict().values())
+
+    first, again, other = weights(0), weights(0), weights(1)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_before_the_update(
+    tiny: Settings, fresh: Fresh, loaders: Loaders, bad: float
+) -> None:
+    config = tiny()
+    state = fresh(config)
+    steps = 0
+
+    def poisoned(images: Tensor, _: torch.Generator) -> Tensor:
+        nonlocal steps
+        steps += 1
+        return images.float() * bad if steps == 9 else images
+
+    before: dict[str, Tensor] = {}
+
+    def watch(items: Iterable[Any], **_: object) -> Iterator[Any]:
+        for item in items:
+            before.update({name: p.detach().clone() for name, p in state.model.named_parameters()})
+            yield item
+
+    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) at epoch 2, step 3: lower lr"):
+        list(train_epochs(state, *loaders, config.train, augment=poisoned, device=CPU, track=watch))
+    assert all(torch.equal(p, before[name]) for name, p in state.model.named_parameters())
+    assert (state.epoch, state.step) == (2, 2)
+
+
+def test_gradients_are_clipped_where_asked(tiny: Settings, fresh: Fresh, loaders: Loaders) -> None:
+    def largest_gradient(clip: float | None) -> float:
+        config = tiny(epochs=1, gradient_clip=clip)
+        state, norms = fresh(config), []
+        state.optimizer.register_step_pre_hook(
+            lambda *_: norms.append(
+                float(torch.stack([p.grad.norm() for p in state.model.parameters() if p.grad is not None]).norm())
+            )
+        )
+        list(train_epochs(state, *loaders, config.train, augment=plain, device=CPU))
+        return max(norms)
+
+    assert largest_gradient(None) > 0.2
+    assert largest_gradient(0.1) <= 0.1 + 1e-6
+
+
+def test_training_stops_when_the_monitor_no_longer_improves(
+    tiny: Settings, fresh: Fresh, loaders: Loaders
+) -> None:
+    config = tiny(epochs=50, patience=3, monitor="loss", lr=0.3, schedule="constant")
+    state = fresh(config)
+    rows = list(train_epochs(state, *loaders, config.train, augment=plain, device=CPU))
+    best = best_epoch(rows, "loss")
+    assert best is not None
+    assert len(rows) == best + 3 < 50
+    assert list(train_epochs(state, *loaders, config.train, augment=plain, device=CPU)) == []
+
+
+def test_the_best_epoch_is_the_first_best_by_the_named_metric() -> None:
+    rows = [
+        replace(EPOCH, epoch=1, val_loss=0.9, val_accuracy=0.6, val_macro_f1=0.1),
+        replace(EPOCH, epoch=2, val_loss=0.5, val_accuracy=0.7, val_macro_f1=0.3),
+        replace(EPOCH, epoch=3, val_loss=0.5, val_accuracy=0.8, val_macro_f1=0.2),
+        replace(EPOCH, epoch=4, val_loss=0.6, val_accuracy=0.8, val_macro_f1=0.2),
+    ]
+    assert [best_epoch(rows, monitor) for monitor in ("loss", "accuracy", "macro_f1")] == [2, 3, 2]
+    assert best_epoch([replace(EPOCH, val_loss=None, val_accuracy=None, val_macro_f1=None)], "loss") is None
+    assert best_epoch([], "accuracy") is None
+
+
+def test_track_sees_every_batch_and_may_break_off(tiny: Settings, fresh: Fresh, loaders: Loaders) -> None:
+    config = tiny(epochs=2)
+    seen: list[tuple[str, int, int]] = []
+
+    def track(items: Iterable[Any], *, total: int, label: str, images_each: int = 1) -> Iterator[Any]:
+        seen.append((label, total, images_each))
+        yield from items
+
+    state = fresh(config)
+    list(train_epochs(state, *loaders, config.train, augment=plain, device=CPU, track=track))
+    assert seen[:2] == [("epoch 1/2", 6, 8), ("validation", 2, 8)]
+
+    state = fresh(config)
+    epochs = train_epochs(state, *loaders, config.train, augment=plain, device=CPU)
+    next(epochs)
+    assert (state.epoch, state.step, len(state.history)) == (2, 0, 1)
+
+
+def test_bf16_autocast_is_used_only_where_it_is_asked_for_or_native(tiny: Settings) -> None:
+    def dtype(**settings: Any) -> torch.dtype:
+        with autocast(CPU, tiny(**settings).train):
+            return torch.nn.functional.linear(torch.ones(2, 2), torch.ones(2, 2)).dtype
+
+    assert dtype() == dtype(precision="fp32") == torch.float32
+    assert dtype(precision="bf16") == torch.bfloat16
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_it_learns_in_either_precision(tiny: Settings, fresh: Fresh, loaders: Loaders, precision: str) -> None:
+    config = tiny(epochs=20, lr=0.01, precision=precision)
+    rows = list(train_epochs(fresh(config), *loaders, config.train, augment=plain, device=CPU))
+    assert rows[-1].train_loss < 0.6 * rows[0].train_loss
