@@ -38,7 +38,7 @@ def test_leaf_names_are_unique_so_that_a_leaf_alone_names_a_setting() -> None:
 def test_a_file_comes_over_the_preset_and_settings_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     file.write_text("preset: paper\nepochs: 7\ntrain:\n  batch: 8\naugment.zoom: 0.3\n")
-    config = resolve_config(file=file, settings={"epochs": 9, "train.lr": 0.5, "seed": None})
+    config = resolve_config(file=file, settings={"epochs": 9, "train.lr": 0.5, "patience": None})
     assert config.preset == "paper"
     assert (config.train.epochs, config.train.batch, config.train.lr) == (9, 8, 0.5)
     assert config.augment.zoom == 0.3

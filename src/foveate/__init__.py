@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foveate.workflows import Run, evaluate, open_run, summarize, train
+    from foveate.workflows import Run, evaluate, open_run, resume, summarize, train
 
-__all__ = ["Run", "evaluate", "open_run", "summarize", "train"]
+__all__ = ["Run", "evaluate", "open_run", "resume", "summarize", "train"]
 
 
 def __getattr__(name: str) -> Any:

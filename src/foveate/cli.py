@@ -30,6 +30,7 @@ app = typer.Typer(
     help="Attention in small CNNs for image classification: train, measure and report, honestly.",
     no_args_is_help=True,
     add_completion=False,
+    pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -91,23 +92,22 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Run folder to take up where it stopped.")] = None,
 ) -> None:
     """Train on DATA, measure on its validation split, and write a report."""
-    settings = {
-        "epochs": epochs,
-        "batch": batch,
-        "size": size,
-        "lr": lr,
-        "seed": seed,
-        "attention": attention,
-        "device": device,
-        "threads": threads,
-        "max_bad": 1.0 if allow_bad else None,
-        **_settings(setting),
-    }
+    settings = _settings(
+        setting,
+        epochs=epochs,
+        batch=batch,
+        size=size,
+        lr=lr,
+        seed=seed,
+        attention=attention,
+        device=device,
+        threads=threads,
+        max_bad=1.0 if allow_bad else None,
+    )
     from foveate import workflows
 
     if resume is not None:
-        given = [key for key, value in settings.items() if value is not None]
-        if data or preset or config or name or final or given:
+        if data or preset or config or name or final or settings:
             raise ConfigError(f"--resume takes every setting from the run: `foveate train --resume {resume}`")
         run = workflows.resume(resume, data_dir=data_dir, display=_display())
     elif data is None:
@@ -161,7 +161,7 @@ def summary(
 
     from foveate import workflows
 
-    settings = {"size": size, "attention": attention, **_settings(setting)}
+    settings = _settings(setting, size=size, attention=attention)
     layers = workflows.summarize(preset=preset, config=config, num_classes=classes, **settings)
     table = Table("Layer", "Type", "Output shape", "Params", box=None, pad_edge=False, header_style="bold")
     table.columns[-1].justify = "right"
@@ -253,9 +253,9 @@ def _display() -> Lines:
     return Bars() if sys.stdout.isatty() else Lines()
 
 
-def _settings(given: list[str] | None) -> dict[str, Any]:
-    """`["lr=0.1", "flip=0"]` as settings; values are read as YAML, so that numbers, lists and null are."""
-    settings = {}
+def _settings(given: list[str] | None, **flags: Any) -> dict[str, Any]:
+    """The flags that were given, and over them `["lr=0.1", "patience=null"]`, whose values are read as YAML."""
+    settings = {name: value for name, value in flags.items() if value is not None}
     for item in given or ():
         key, equals, text = item.partition("=")
         if not equals:

@@ -154,19 +154,17 @@ def resolve_config(
 ) -> Config:
     """Settings from a preset, over which come those of a YAML `file`, over which come `settings`.
 
-    `settings` maps leaf names (`epochs`) or dotted names (`train.epochs`) to values; None values are left
-    out. A `file` may name its own `preset`, which the argument overrides; a run's `args.yaml` is such a file.
+    `settings` maps leaf names (`epochs`) or dotted names (`train.epochs`) to values. A `file` may name its
+    own `preset`, which the argument overrides; a run's `args.yaml` is such a file.
 
     Raises:
         ConfigError: for an unknown preset or key (the nearest name is in the message), or a bad value.
     """
     from_file = _nest(read_yaml(file)) if file else {}
-    # args.yaml also records which data set was used; that is an argument of its own, not a setting.
     named = from_file.pop("preset", None)
     values = _preset(preset or named or DEFAULT_PRESET)
     values = _merge(values, from_file)
-    given = {key: value for key, value in (settings or {}).items() if value is not None}
-    return _validate(_merge(values, _nest(given)))
+    return _validate(_merge(values, _nest(settings or {})))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The jobs themselves, as the command line and the Python API call them: train, resume, evaluate, summarize."""
 
 import contextlib
+import io
 import json
 import shlex
 import shutil
@@ -8,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from scipy.special import softmax
 
 from foveate.allocator import keep_freed_memory
@@ -30,7 +32,14 @@ from foveate.evaluation import collect_logits, score
 from foveate.files import write_json
 from foveate.model.build import LayerTable, build_model, layer_table
 from foveate.progress import Track, untracked
-from foveate.report.page import Mistake, RunPage, most_confident_mistakes, write_report
+from foveate.report.page import (
+    DatasetSummary,
+    Layer,
+    Mistake,
+    RunPage,
+    most_confident_mistakes,
+    write_report,
+)
 from foveate.training.loop import EpochResult, TrainingState, autocast, best_epoch, train_epochs
 from foveate.training.optim import build_optimizer
 from foveate.training.runs import RunFolder, RunRecord, environment, event_writer
@@ -333,55 +342,63 @@ def _measure(
         groups=groups,
     )
     folder.write_metrics(split, report.to_dict())
-    write_report(_page(folder, checkpoint, config, dataset, split, softmax(logits, axis=1)), folder.path)
+    write_report(_page(folder, checkpoint, config, dataset), folder.path)
 
 
-def _page(
-    folder: RunFolder,
-    checkpoint: Checkpoint,
-    config: Config,
-    dataset: Dataset,
-    split: str,
-    probabilities: NDArray[np.float32],
-) -> RunPage:
-    """All that the run's report shows; its pictures are of `split`, just measured with `probabilities`."""
-    record, history = folder.read_record(), folder.read_history()
-    indices, names = dataset.splits[split], dataset.class_names
-    layers = layer_table(checkpoint.model, checkpoint.size)
-    wrong = most_confident_mistakes(probabilities, dataset.labels[indices], count=24)
-    return RunPage(
+def _page(folder: RunFolder, checkpoint: Checkpoint, config: Config, dataset: Dataset) -> RunPage:
+    """All that the report of what lies in `folder` shows."""
+    record, history, names = folder.read_record(), folder.read_history(), dataset.class_names
+    table = layer_table(checkpoint.model, checkpoint.size)
+    page = RunPage(
         title=folder.path.name,
-        command=record.command,
-        dataset=dataset.name,
-        size=checkpoint.size,
-        counts={
-            name: dict(zip(names, np.bincount(dataset.labels[chosen], minlength=len(names)).tolist(), strict=True))
-            for name, chosen in dataset.splits.items()
-        },
+        subtitle=f"{dataset.name}, {len(names)} classes, seed {config.train.seed}",
+        dataset=DatasetSummary(
+            name=dataset.name,
+            size=checkpoint.size,
+            counts={
+                split: dict(zip(names, np.bincount(dataset.labels[indices], minlength=len(names)), strict=True))
+                for split, indices in dataset.splits.items()
+            },
+        ),
         reports=folder.read_metrics(),
-        shown=split,
+        history=[asdict(row) for row in history],
+        best_epoch=best_epoch(history, config.train.monitor) if config.train.keep == "best" else None,
         settings=config.model_dump(mode="json"),
         environment=folder.read_json("env.json"),
-        layers=[(row.name, row.kind, " × ".join(map(str, row.output_shape)), row.params) for row in layers.rows],
-        params=(layers.total, layers.trainable, layers.non_trainable),
-        history=[asdict(row) for row in history],
-        timing=folder.read_json("timing.json") if history else {},
-        kept_epoch=best_epoch(history, config.train.monitor) if config.train.keep == "best" else None,
-        mistakes=[
-            Mistake(
-                pixels=dataset.images[indices[row]],
-                id=dataset.ids[indices[row]],
-                true=names[dataset.labels[indices[row]]],
-                predicted=names[probabilities[row].argmax()],
-                confidence=float(probabilities[row].max()),
-            )
-            for row in wrong
-        ],
+        timing=folder.read_json("timing.json") | {"epochs": len(history)} if history else {},
+        layers=[Layer(row.name, row.kind, row.output_shape, row.params) for row in table.rows],
+        trainable=table.trainable,
+        non_trainable=table.non_trainable,
+        attention=config.model.attention,
         bad=[(image.id, image.reason) for image in dataset.bad],
         notes=dataset.notes,
         test_openings=record.test_openings,
         paper=config.preset == "paper" and dataset.name == "cifar10",
+        command=record.command,
     )
+    return replace(page, mistakes=_mistakes(folder, dataset, page.lead))
+
+
+def _mistakes(folder: RunFolder, dataset: Dataset, split: str, count: int = 24) -> list[Mistake]:
+    """The most confident mistakes of a measured split, with their pictures."""
+    indices, probabilities = dataset.splits[split], folder.read_probabilities(split, dataset.class_names)
+    labels = dataset.labels[indices]
+    return [
+        Mistake(
+            png=_png(dataset.images[indices[row]]),
+            id=dataset.ids[indices[row]],
+            true=dataset.class_names[labels[row]],
+            predicted=dataset.class_names[probabilities[row].argmax()],
+            confidence=float(probabilities[row].max()),
+        )
+        for row in most_confident_mistakes(probabilities, labels, count)
+    ]
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png")
+    return buffer.getvalue()
 
 
 def _saving(track: Track, save: Callable[[], None], every_s: float, interrupted: threading.Event) -> Track:
@@ -564,6 +581,5 @@ def _command(verb: str, *arguments: object, settings: Mapping[str, Any] | None =
         elif value not in (None, False):
             words += [f"--{name.replace('_', '-')}", str(value)]
     for name, value in (settings or {}).items():
-        if value is not None:
-            words += ["--set", f"{name}={json.dumps(value)}"]
+        words += ["--set", f"{name}={json.dumps(value)}"]
     return shlex.join(words)

@@ -54,7 +54,7 @@ def test_a_folder_of_photographs_is_trained_on_and_left_as_it_was(
     folder = photographs(each=30)
     (folder / "red" / "broken.jpg").write_bytes((folder / "red" / "0.jpg").read_bytes()[:200])
     before = tree(folder)
-    done = foveate("train", folder, "--epochs", 12, "--lr", 0.01, "--name", "mine", *tiny)
+    done = foveate("train", folder, "--epochs", 30, "--lr", 0.01, "--name", "mine", *tiny)
     assert done.status == 0, done.err
     assert tree(folder) == before
     assert re.search(r"left out: red/broken\.jpg \(.+\)", done.out)
@@ -114,7 +114,7 @@ def test_train_final_uses_train_and_validation_and_opens_the_test_split_once(
 def test_other_data_is_matched_by_class_name_and_measured_in_a_folder_of_its_own(
     foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
 ) -> None:
-    foveate("train", photographs(each=30), "--epochs", 12, "--lr", 0.01, "--name", "a", *tiny)
+    foveate("train", photographs(each=30), "--epochs", 30, "--lr", 0.01, "--name", "a", *tiny)
     before = tree(tmp_path / "runs" / "train" / "a")
     other = photographs("elsewhere", classes=("red", "green"), each=9)
     done = foveate("evaluate", "runs/train/a", other)

@@ -1,54 +1,53 @@
-"""Everything a run has to say, as plain data, to one self-contained HTML page and its plots."""
+"""Everything a run's page shows, as plain data, to one HTML file that loads nothing from anywhere."""
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
-from PIL import Image
 
 from foveate.files import write_atomically
 from foveate.report import plots
 
-__all__ = ["Mistake", "RunPage", "most_confident_mistakes", "render", "write_report"]
+__all__ = ["DatasetSummary", "Layer", "Mistake", "RunPage", "most_confident_mistakes", "render", "write_report"]
 
-TABLE_4_1 = (
-    ("Loss (categorical cross-entropy)", 0.467, "loss"),
-    ("Accuracy", 0.854, "accuracy"),
-    ("Precision (thresholded, micro)", 0.900, "thresholded_micro_precision"),
-    ("Recall (thresholded, micro)", 0.823, "thresholded_micro_recall"),
-    ("F1 (macro)", 0.855, "macro_f1"),
+METRICS = (
+    ("loss", "Loss", "mean cross-entropy in nats"),
+    ("accuracy", "Accuracy", "share of images whose highest score is the right class"),
+    ("macro_precision", "Precision", "mean over classes of the argmax’s precision"),
+    ("macro_recall", "Recall", "mean over classes of the argmax’s recall"),
+    ("macro_f1", "F1", "mean over classes of the argmax’s F1"),
+    ("thresholded_micro_precision", "Precision", "of all class scores above 0.5, those of the right class"),
+    ("thresholded_micro_recall", "Recall", "images whose right class scores above 0.5"),
+    ("thresholded_micro_f1", "F1", "harmonic mean of these two"),
+    ("expected_calibration_error", "Calibration error", "expected, 15 equal-width bins of confidence"),
 )
-"""The paper's results, and which of our metrics each is: Keras' are thresholded at .5 and micro-averaged."""
+"""Every metric of a report: its key, its name, what it is."""
 
-METRICS = {
-    "accuracy": "Accuracy",
-    "loss": "Loss (cross-entropy, nats)",
-    "macro_precision": "Precision, macro over argmax",
-    "macro_recall": "Recall, macro over argmax",
-    "macro_f1": "F1, macro over argmax",
-    "thresholded_micro_precision": "Precision, thresholded micro (Keras)",
-    "thresholded_micro_recall": "Recall, thresholded micro (Keras)",
-    "thresholded_micro_f1": "F1, thresholded micro (Keras)",
-    "expected_calibration_error": "Expected calibration error",
+PAPER_TABLE = {
+    "loss": (0.467, None),
+    "accuracy": (0.854, (0.847, 0.861)),
+    "thresholded_micro_precision": (0.900, None),
+    "thresholded_micro_recall": (0.823, None),
+    "macro_f1": (0.855, None),
 }
-SPLITS = {"validation": "Validation", "test": "Test", "all": "All images"}
-_MOST_BAD = 50
+"""Table 4.1 of the paper, 10,000 test images; the interval is Wilson's and ours, the paper gives none."""
+
+MOST_LISTED = 100
+"""Rows of a list that may be as long as the data set (bad images, groups); the count is always whole."""
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image whose class was predicted wrongly, and how sure the model was of it."""
+    """An image the model was wrong about: `png` as the model saw it, `confidence` in `predicted`, 0…1."""
 
-    pixels: NDArray[np.uint8]
-    """[H, W, 3]."""
+    png: bytes
     id: str
     true: str
     predicted: str
@@ -56,98 +55,146 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """A row of the table of layers (figure 3.1)."""
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]
+    params: int
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """What was learned from: images per split and class, and the side in pixels the model sees."""
+
+    name: str
+    size: int
+    counts: Mapping[str, Mapping[str, int]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class RunPage:
-    """What the page of one run shows. `reports` holds `evaluation.Report.to_dict()` by split."""
+    """A run as its page shows it. What is left at its default is left out of the page."""
 
     title: str
-    command: str
-    dataset: str
-    size: int
-    """Side of the images the network sees, in pixels."""
-    counts: Mapping[str, Mapping[str, int]]
-    """Images by split and class."""
+    subtitle: str
+    dataset: DatasetSummary
     reports: Mapping[str, Mapping[str, Any]]
-    shown: str
-    """The split of `reports` whose plots and mistakes are shown."""
-    settings: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    layers: Sequence[tuple[str, str, str, int]]
-    """Name, type, output shape and parameters of each layer."""
-    params: tuple[int, int, int]
-    """In all, trainable, not trainable."""
-    history: Sequence[Mapping[str, float | None]] = ()
-    timing: Mapping[str, Any] = field(default_factory=dict)
-    kept_epoch: int | None = None
-    """The epoch whose weights are the result, where it need not be the last."""
+    """`evaluation.Report.to_dict()` by split, only where measured; at least one."""
+    history: Sequence[Mapping[str, Any]] = ()
+    """Rows of results.csv; `val_*` are None where nothing was held out."""
+    best_epoch: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, float] = field(default_factory=dict)
+    """`train_s`, `images_per_s`, `epochs`."""
+    layers: Sequence[Layer] = ()
+    trainable: int = 0
+    non_trainable: int = 0
+    attention: str = ""
     mistakes: Sequence[Mistake] = ()
     bad: Sequence[tuple[str, str]] = ()
-    """Name and reason of every image that cannot be read."""
+    """(id, reason) of images left out; the page lists the first of them."""
     notes: Sequence[str] = ()
     test_openings: Sequence[Mapping[str, str]] = ()
+    """`time` and `command` of every look at the test split."""
     paper: bool = False
-    """Whether this is the paper's experiment, whose results then stand beside."""
+    """The paper's preset on its data set: its figures stand beside the run's."""
+    command: str = ""
+
+    @property
+    def lead(self) -> str:
+        """The split that headlines and plots show: test where it was opened, else validation."""
+        return min(self.reports, key=lambda split: {"test": 0, "validation": 1}.get(split, 2))
 
 
 def most_confident_mistakes(
-    probabilities: NDArray[np.float32], labels: NDArray[np.int64], count: int
-) -> NDArray[np.int64]:
-    """Indices of up to `count` wrong predictions, the surest first.
+    probabilities: np.ndarray[Any, Any], labels: np.ndarray[Any, Any], count: int
+) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Indices of the `count` wrong predictions of highest confidence, the highest first; fewer if there are fewer.
 
-    Args:
-        probabilities: [N, K].
-        labels: [N].
+    `probabilities` is [N, K], `labels` [N]; equals keep the order of the images.
     """
-    wrong = np.flatnonzero(probabilities.argmax(1) != labels)
-    return wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:count]
+    wrong = np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    confidence = probabilities[wrong].max(axis=1)
+    return wrong[np.argsort(-confidence, kind="stable")[:count]]
 
 
-def render(page: RunPage, figures: Mapping[str, Figure] | None = None) -> str:
-    """The page as HTML that needs nothing from outside itself."""
-    figures = _figures(page) if figures is None else figures
-    return _TEMPLATES.get_template("run.html").render(
-        page=page,
-        report=page.reports[page.shown],
-        metrics=METRICS,
-        splits=SPLITS,
-        table_4_1=TABLE_4_1,
-        most_bad=_MOST_BAD,
-        svg={name: Markup(plots.to_svg(figure)) for name, figure in figures.items()},  # noqa: S704 (our own)
-    )
+def render(page: RunPage) -> str:
+    """The page as HTML that needs no script, no other file and no network; the same text for the same data."""
+    return _render(page, _figures(page))
 
 
-def write_report(page: RunPage, folder: Path) -> None:
-    """Write `report.html`, and each of its plots as a PNG beside it.
+def write_report(page: RunPage, folder: Path) -> Path:
+    """Write report.html and its plots as PNG into `folder`, which exists; returns the page's path.
 
     Raises:
-        OutputError: when they cannot be written.
+        OutputError: when a file cannot be written.
     """
     figures = _figures(page)
+    path = folder / "report.html"
+    write_atomically(path, _render(page, figures))
     for name, figure in figures.items():
         write_atomically(folder / f"{name}.png", plots.to_png(figure))
-    write_atomically(folder / "report.html", render(page, figures))
+    return path
 
 
 def _figures(page: RunPage) -> dict[str, Figure]:
-    report = page.reports[page.shown]
-    figures = {
+    """By the name of their PNG."""
+    report = page.reports[page.lead]
+    curves = {
+        "accuracy": plots.accuracy_curves(page.history, page.best_epoch),
+        "loss": plots.loss_curves(page.history, page.best_epoch),
+    }
+    return (curves if page.history else {}) | {
         "confusion_matrix": plots.confusion_matrix(report),
         "reliability": plots.reliability_diagram(report),
         "per_class": plots.per_class_bars(report),
     }
-    if page.history:
-        figures["accuracy"] = plots.accuracy_curves(page.history, page.kept_epoch)
-        figures["loss"] = plots.loss_curves(page.history, page.kept_epoch)
-    return figures
 
 
-def _png(pixels: NDArray[np.uint8]) -> str:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="png")
-    return base64.b64encode(buffer.getvalue()).decode()
+def _render(page: RunPage, figures: Mapping[str, Figure]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("foveate.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": _percent,
+        "metric": _metric,
+        "interval": _interval,
+        "duration": _duration,
+        "data_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
+    }
+    return environment.get_template("report.html").render(
+        page=page,
+        lead=page.reports[page.lead],
+        reports=dict(sorted(page.reports.items(), key=lambda item: item[0] != page.lead)),
+        figures={name: Markup(plots.to_svg(figure)) for name, figure in figures.items()},  # noqa: S704
+        metrics=METRICS,
+        paper_table=PAPER_TABLE if page.paper else {},
+        confused=_confused_pairs(page.reports[page.lead]),
+        settings=_flat(page.settings),
+        environment=_flat(page.environment),
+        most_listed=MOST_LISTED,
+    )
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
+def _percent(share: float | None, digits: int = 1) -> str:
+    return "–" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def _metric(value: float, key: str) -> str:
+    """A loss is no share of anything; every other metric is."""
+    return f"{value:.3f}" if key == "loss" else _percent(value)
+
+
+def _interval(bounds: Sequence[float], key: str) -> str:
+    low, high = (_metric(bound, key).removesuffix(" %") for bound in bounds)
+    return f"{low}–{high}"
 
 
 def _duration(seconds: float) -> str:
@@ -158,15 +205,37 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
 
 
-_TEMPLATES = Environment(
-    loader=PackageLoader("foveate.report"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_TEMPLATES.filters |= {
-    "png": _png,
-    "percent": _percent,
-    "duration": _duration,
-}
+def _confused_pairs(report: Mapping[str, Any], most: int = 8) -> list[dict[str, Any]]:
+    """The largest cells off the diagonal of the confusion matrix, largest count first."""
+    names, matrix = report["class_names"], np.array(report["confusion_matrix"])
+    supports = matrix.sum(axis=1)
+    np.fill_diagonal(matrix, 0)
+    order = np.argsort(-matrix, axis=None, kind="stable")[:most]
+    cells = zip(*np.unravel_index(order, matrix.shape), strict=True)
+    return [
+        {
+            "true": names[row],
+            "predicted": names[column],
+            "count": int(matrix[row, column]),
+            "share": float(matrix[row, column] / supports[row]),
+        }
+        for row, column in cells
+        if matrix[row, column]
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as rows of dotted name and text; mappings in a list are numbered from 1."""
+
+    def rows(name: str, value: Any) -> list[tuple[str, str]]:
+        if isinstance(value, Mapping):
+            return _flat(value, f"{name}.")
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            if any(isinstance(item, Mapping) for item in value):
+                return _flat({str(number): item for number, item in enumerate(value, 1)}, f"{name}.")
+            return [(name, ", ".join(map(str, value)))]
+        # By identity: 1 == True, but a seed of 1 is not "yes".
+        words = {id(None): "–", id(True): "yes", id(False): "no"}
+        return [(name, words.get(id(value), str(value)))]
+
+    return list(chain.from_iterable(rows(f"{prefix}{key}", value) for key, value in values.items()))

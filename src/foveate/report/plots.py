@@ -94,7 +94,7 @@ def _curves(history: Sequence[Mapping[str, Any]], metric: str, label: str, best_
             if measured:
                 axes.plot(*zip(*measured, strict=True), color=colour, marker=marker, markersize=4, label=name)
         if best_epoch is not None:
-            axes.axvline(best_epoch, color=MUTED, linewidth=1, linestyle=(0, (2, 3)), label="weights kept")
+            axes.axvline(best_epoch, color=MUTED, linewidth=1, linestyle=(0, (2, 3)), label="best epoch")
         axes.set(xlabel="Epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.margins(x=0.02)

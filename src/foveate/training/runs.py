@@ -219,6 +219,11 @@ class RunFolder:
         with replacing(path) as temporary:
             pq.write_table(table, temporary, compression="zstd")
 
+    def read_probabilities(self, split: str, class_names: Sequence[str]) -> NDArray[np.float32]:
+        """What `write_predictions` wrote of a split: [N, K], in its order."""
+        table = pq.read_table(self.path / "predictions.parquet", filters=[("split", "=", split)])
+        return np.stack([table[f"p_{name}"].to_numpy() for name in class_names], axis=1)
+
     def read_json(self, name: str) -> dict[str, Any]:
         """A JSON file of the run.
 

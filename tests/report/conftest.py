@@ -1,0 +1,134 @@
+"""Reports as `evaluation` makes them, and pages of plain data around them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from foveate.evaluation import score
+from foveate.report.page import Mistake, RunPage
+
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+NASTY = (
+    "<script>alert('a')</script>",
+    "$5 & more_than^that$",
+    "two\nlines",
+    "猫と犬",
+    '"quoted" onerror=alert(1)',
+    "x" * 200,
+)
+
+
+@pytest.fixture(scope="session")
+def nasty() -> tuple[str, ...]:
+    """Class names that break what does not escape or measure them."""
+    return NASTY
+
+
+@pytest.fixture(scope="session")
+def scored() -> Callable[..., dict[str, Any]]:
+    """Makes the dict of a `Report` of a model that is mostly right; the larger `skill`, the more often."""
+
+    @cache
+    def make(
+        names: tuple[str, ...] = CIFAR10, *, images: int = 600, skill: float = 3.0, seed: int = 0, groups: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(len(names), size=images)
+        logits = rng.normal(size=(images, len(names)))
+        logits[np.arange(images), labels] += skill
+        of_groups = rng.choice(groups, images).tolist() if groups else None
+        return score(logits, labels, names, of_groups, resamples=50).to_dict()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def epochs() -> Callable[..., list[dict[str, float | None]]]:
+    """Makes a history of `count` epochs; those that `validated` leaves out were not validated."""
+
+    def make(count: int = 45, *, validated: Callable[[int], bool] = lambda _: True) -> list[dict[str, float | None]]:
+        rows: list[dict[str, float | None]] = []
+        for epoch in range(1, count + 1):
+            there = validated(epoch)
+            rows.append(
+                {
+                    "epoch": epoch,
+                    "train_loss": 0.35 + 1.4 * 0.9**epoch,
+                    "train_accuracy": 0.88 - 0.5 * 0.9**epoch,
+                    "val_loss": 0.5 + 1.1 * 0.88**epoch + 0.08 * (epoch % 3) if there else None,
+                    "val_accuracy": 0.85 - 0.42 * 0.88**epoch - 0.03 * (epoch % 3) if there else None,
+                    "val_macro_f1": 0.84 if there else None,
+                    "lr": 1e-3,
+                    "seconds": 61.5,
+                    "images_per_s": 650.4,
+                }
+            )
+        return rows
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def mistakes() -> Callable[..., list[Mistake]]:
+    """Makes `count` mistakes, whose pictures are noise: the heaviest a PNG can be."""
+
+    def make(count: int = 24, *, names: Sequence[str] = CIFAR10, size: int = 32) -> list[Mistake]:
+        rng = np.random.default_rng(0)
+        return [
+            Mistake(
+                pixels=rng.integers(0, 256, (size, size, 3), dtype=np.uint8),
+                id=f"test-00000-of-00001.parquet#{number}",
+                true=names[number % len(names)],
+                predicted=names[(number + 1) % len(names)],
+                confidence=1 - number / 100,
+            )
+            for number in range(count)
+        ]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def paged(scored: Callable[..., dict[str, Any]]) -> Callable[..., RunPage]:
+    """Makes the page of a run on CIFAR-10's classes, validated only; every field can be another's."""
+
+    def make(names: tuple[str, ...] = CIFAR10, **fields: Any) -> RunPage:
+        reports: Mapping[str, Any] = fields.get("reports") or {"validation": scored(names)}
+        counts = {split: dict.fromkeys(names, 4000) for split in ("train", "validation", "test")}
+        return RunPage(
+            **{
+                "title": "cifar10-paper",
+                "command": "foveate train cifar10 --preset paper",
+                "dataset": "cifar10",
+                "size": 32,
+                "counts": counts,
+                "reports": reports,
+                "shown": next(reversed(reports)),
+                "settings": {
+                    "preset": "paper",
+                    "data": {"size": 32, "val_fraction": 0.2},
+                    "model": {"attention": "luong_row", "stages": [{"filters": 64, "kernels": [3, 3]}]},
+                    "train": {"epochs": 45, "seed": 0, "gradient_clip": None},
+                },
+                "environment": {
+                    "time": "2026-01-02T03:04:05+00:00",
+                    "python": "3.12.1",
+                    "processor": "a processor",
+                    "threads": 2,
+                    "device": "cpu",
+                    "versions": {"foveate": "0.1.0", "torch": "2.13.0"},
+                },
+                "layers": [
+                    ("normalize", "Normalize", "32 × 32 × 3", 0),
+                    ("stages.0.convs.0", "Conv2d", "32 × 32 × 64", 1792),
+                    ("head.dense", "Linear", "512", 3277312),
+                ],
+                "params": (5370954, 5370314, 640),
+                **fields,
+            }
+        )
+
+    return make
