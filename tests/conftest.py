@@ -10,6 +10,8 @@ from PIL import Image
 
 # Keras, the oracle of some tests, reads this when it is imported.
 os.environ["KERAS_BACKEND"] = "torch"
+# As the command line does it: threads that wait for each other sleep. Read when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(autouse=True)

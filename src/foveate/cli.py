@@ -106,24 +106,27 @@ def train(
     )
     from foveate import workflows
 
-    if resume is not None:
-        if data or preset or config or name or final or settings:
-            raise ConfigError(f"--resume takes every setting from the run: `foveate train --resume {resume}`")
-        run = workflows.resume(resume, data_dir=data_dir, display=_display())
-    elif data is None:
+    if resume is not None and (data or preset or config or name or final or settings):
+        raise ConfigError(f"--resume takes every setting from the run: `foveate train --resume {resume}`")
+    if resume is None and data is None:
         raise ConfigError("nothing to train on: name a data set, as in `foveate train digits`")
-    else:
-        run = workflows.train(
-            data,
-            preset=preset,
-            config=config,
-            data_dir=data_dir,
-            runs=runs,
-            name=name,
-            final=final,
-            display=_display(),
-            **settings,
-        )
+    try:
+        if resume is not None:
+            run = workflows.resume(resume, data_dir=data_dir, display=_display())
+        else:
+            run = workflows.train(
+                data or "",
+                preset=preset,
+                config=config,
+                data_dir=data_dir,
+                runs=runs,
+                name=name,
+                final=final,
+                display=_display(),
+                **settings,
+            )
+    except Interrupted as stopped:  # typer would end silently
+        raise typer.Exit(_complain(f"stopped and saved; continue with: {stopped}", INTERRUPTED)) from stopped
     _print_results(run)
 
 
@@ -182,15 +185,12 @@ def main() -> None:
     # of two; where none has, sleeping costs nothing that was measured. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        status = app(standalone_mode=False)
+        status = app(prog_name="foveate", standalone_mode=False)
     except FoveateError as error:
         status = _complain(str(error), error.exit_code)
     except typer.TyperException as error:
-        status = _complain(f"{' '.join(str(error).split())} (`foveate --help` lists what there is)", 2)
-    except Interrupted as interrupt:
-        status = _complain(f"stopped and saved; continue with: {interrupt.command}", INTERRUPTED)
-    except (KeyboardInterrupt, typer.Abort):
-        status = _complain("stopped", INTERRUPTED)
+        told = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
+        status = _complain(f"{' '.join(told.split())} (`foveate --help` lists what there is)", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -40,8 +40,4 @@ class TrainingError(FoveateError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, after the state was saved. `command` continues the work."""
-
-    def __init__(self, command: str) -> None:
-        super().__init__(command)
-        self.command = command
+    """Ctrl-C or SIGTERM, after the state was saved; its text is the command that continues the work."""

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import shlex
 import shutil
 import signal
@@ -306,6 +307,7 @@ def _fit(
         checkpoint = load_model(_kept_weights(folder, config), device=device)
         if final:
             folder.record_test_opening(folder.read_record().command)
+        track = _saving(display.track, lambda: None, math.inf, interrupted)
         _measure(folder, checkpoint, config, dataset, "test" if final else "validation", device, track)
     return Run(folder)
 

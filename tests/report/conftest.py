@@ -1,14 +1,16 @@
 """Reports as `evaluation` makes them, and pages of plain data around them."""
 
+import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from foveate.evaluation import score
-from foveate.report.page import Mistake, RunPage
+from foveate.report import DatasetSummary, Layer, Mistake, RunPage
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NASTY = (
@@ -33,7 +35,12 @@ def scored() -> Callable[..., dict[str, Any]]:
 
     @cache
     def make(
-        names: tuple[str, ...] = CIFAR10, *, images: int = 600, skill: float = 3.0, seed: int = 0, groups: tuple[str, ...] = ()
+        names: tuple[str, ...] = CIFAR10,
+        *,
+        images: int = 600,
+        skill: float = 3.0,
+        seed: int = 0,
+        groups: tuple[str, ...] = (),
     ) -> dict[str, Any]:
         rng = np.random.default_rng(seed)
         labels = rng.integers(len(names), size=images)
@@ -49,7 +56,9 @@ def scored() -> Callable[..., dict[str, Any]]:
 def epochs() -> Callable[..., list[dict[str, float | None]]]:
     """Makes a history of `count` epochs; those that `validated` leaves out were not validated."""
 
-    def make(count: int = 45, *, validated: Callable[[int], bool] = lambda _: True) -> list[dict[str, float | None]]:
+    def make(
+        count: int = 45, *, validated: Callable[[int], bool] = lambda _: True
+    ) -> list[dict[str, float | None]]:
         rows: list[dict[str, float | None]] = []
         for epoch in range(1, count + 1):
             there = validated(epoch)
@@ -77,9 +86,15 @@ def mistakes() -> Callable[..., list[Mistake]]:
 
     def make(count: int = 24, *, names: Sequence[str] = CIFAR10, size: int = 32) -> list[Mistake]:
         rng = np.random.default_rng(0)
+
+        def picture() -> bytes:
+            buffer = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8)).save(buffer, format="png")
+            return buffer.getvalue()
+
         return [
             Mistake(
-                pixels=rng.integers(0, 256, (size, size, 3), dtype=np.uint8),
+                png=picture(),
                 id=f"test-00000-of-00001.parquet#{number}",
                 true=names[number % len(names)],
                 predicted=names[(number + 1) % len(names)],
@@ -93,42 +108,52 @@ def mistakes() -> Callable[..., list[Mistake]]:
 
 @pytest.fixture(scope="session")
 def paged(scored: Callable[..., dict[str, Any]]) -> Callable[..., RunPage]:
-    """Makes the page of a run on CIFAR-10's classes, validated only; every field can be another's."""
+    """Makes the page of a model of CIFAR-10's classes, only validated; a run's fields are added as needed."""
 
     def make(names: tuple[str, ...] = CIFAR10, **fields: Any) -> RunPage:
-        reports: Mapping[str, Any] = fields.get("reports") or {"validation": scored(names)}
         counts = {split: dict.fromkeys(names, 4000) for split in ("train", "validation", "test")}
-        return RunPage(
-            **{
-                "title": "cifar10-paper",
-                "command": "foveate train cifar10 --preset paper",
-                "dataset": "cifar10",
-                "size": 32,
-                "counts": counts,
-                "reports": reports,
-                "shown": next(reversed(reports)),
-                "settings": {
-                    "preset": "paper",
-                    "data": {"size": 32, "val_fraction": 0.2},
-                    "model": {"attention": "luong_row", "stages": [{"filters": 64, "kernels": [3, 3]}]},
-                    "train": {"epochs": 45, "seed": 0, "gradient_clip": None},
-                },
-                "environment": {
-                    "time": "2026-01-02T03:04:05+00:00",
-                    "python": "3.12.1",
-                    "processor": "a processor",
-                    "threads": 2,
-                    "device": "cpu",
-                    "versions": {"foveate": "0.1.0", "torch": "2.13.0"},
-                },
-                "layers": [
-                    ("normalize", "Normalize", "32 × 32 × 3", 0),
-                    ("stages.0.convs.0", "Conv2d", "32 × 32 × 64", 1792),
-                    ("head.dense", "Linear", "512", 3277312),
-                ],
-                "params": (5370954, 5370314, 640),
-                **fields,
-            }
-        )
+        reports: Mapping[str, Any] = {"validation": scored(names)}
+        plain = {
+            "title": "cifar10-paper",
+            "subtitle": f"{len(names)} classes, seed 0",
+            "dataset": DatasetSummary(name="cifar10", size=32, counts=counts),
+            "reports": reports,
+        }
+        return RunPage(**plain | fields)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run(
+    paged: Callable[..., RunPage],
+    epochs: Callable[..., list[dict[str, float | None]]],
+    mistakes: Callable[..., list[Mistake]],
+) -> Callable[..., RunPage]:
+    """Makes the page of a run that has all there is to show, with 24 mistakes."""
+
+    def make(names: tuple[str, ...] = CIFAR10, **fields: Any) -> RunPage:
+        plain = {
+            "history": epochs(),
+            "settings": {
+                "preset": "paper",
+                "data": {"size": 32, "val_fraction": 0.2},
+                "model": {"attention": "luong_row", "stages": [{"filters": 64, "kernels": [3, 3]}]},
+                "train": {"epochs": 45, "seed": 1, "gradient_clip": None, "compile": False},
+            },
+            "environment": {"processor": "a processor", "threads": 2, "versions": {"torch": "2.13.0"}},
+            "timing": {"train_s": 2767.5, "images_per_s": 650.4, "epochs": 45},
+            "layers": [
+                Layer("stages.0.convs.0", "Conv2d", (32, 32, 64), 1792),
+                Layer("stages.0.attention", "LuongRowAttention2d", (16, 16, 64), 0),
+                Layer("head.dense", "Linear", (512,), 3277312),
+            ],
+            "trainable": 5370314,
+            "non_trainable": 640,
+            "attention": "luong_row",
+            "mistakes": mistakes(names=names),
+            "command": "foveate train cifar10 --preset paper",
+        }
+        return paged(names, **plain | fields)
 
     return make

@@ -9,7 +9,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from foveate.files import write_atomically
@@ -143,15 +142,15 @@ def write_report(page: RunPage, folder: Path) -> Path:
 def _figures(page: RunPage) -> dict[str, Figure]:
     """By the name of their PNG."""
     report = page.reports[page.lead]
-    curves = {
-        "accuracy": plots.accuracy_curves(page.history, page.best_epoch),
-        "loss": plots.loss_curves(page.history, page.best_epoch),
-    }
-    return (curves if page.history else {}) | {
+    figures = {
         "confusion_matrix": plots.confusion_matrix(report),
         "reliability": plots.reliability_diagram(report),
         "per_class": plots.per_class_bars(report),
     }
+    if page.history:
+        figures["accuracy"] = plots.accuracy_curves(page.history, page.best_epoch)
+        figures["loss"] = plots.loss_curves(page.history, page.best_epoch)
+    return figures
 
 
 def _render(page: RunPage, figures: Mapping[str, Figure]) -> str:
@@ -173,7 +172,7 @@ def _render(page: RunPage, figures: Mapping[str, Figure]) -> str:
         page=page,
         lead=page.reports[page.lead],
         reports=dict(sorted(page.reports.items(), key=lambda item: item[0] != page.lead)),
-        figures={name: Markup(plots.to_svg(figure)) for name, figure in figures.items()},  # noqa: S704
+        figures={name: plots.to_svg(figure) for name, figure in figures.items()},
         metrics=METRICS,
         paper_table=PAPER_TABLE if page.paper else {},
         confused=_confused_pairs(page.reports[page.lead]),
@@ -183,8 +182,11 @@ def _render(page: RunPage, figures: Mapping[str, Figure]) -> str:
     )
 
 
-def _percent(share: float | None, digits: int = 1) -> str:
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
+_PERCENT = "\N{NO-BREAK SPACE}%"
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.1f}{_PERCENT}"
 
 
 def _metric(value: float, key: str) -> str:
@@ -193,7 +195,7 @@ def _metric(value: float, key: str) -> str:
 
 
 def _interval(bounds: Sequence[float], key: str) -> str:
-    low, high = (_metric(bound, key).removesuffix(" %") for bound in bounds)
+    low, high = (_metric(bound, key).removesuffix(_PERCENT) for bound in bounds)
     return f"{low}–{high}"
 
 

@@ -69,9 +69,10 @@ def _style() -> Iterator[None]:
 
 
 def shorten(name: str, length: int = 22) -> str:
-    """`name` on one line of at most `length` characters."""
+    """`name` on one line of at most `length` characters; the end stays, where long names tend to differ."""
     flat = " ".join(name.split())
-    return flat if len(flat) <= length else flat[: length - 1] + "…"
+    end = length // 3
+    return flat if len(flat) <= length else f"{flat[: length - 1 - end]}…{flat[-end:]}"
 
 
 def accuracy_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None = None) -> Figure:
@@ -96,8 +97,8 @@ def _curves(history: Sequence[Mapping[str, Any]], metric: str, label: str, best_
         if best_epoch is not None:
             axes.axvline(best_epoch, color=MUTED, linewidth=1, linestyle=(0, (2, 3)), label="best epoch")
         axes.set(xlabel="Epoch", ylabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.margins(x=0.02)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_xlim(0.5, max([row["epoch"] for row in history], default=1) + 0.5)
         axes.legend(loc="best")
     return figure
 
@@ -113,8 +114,9 @@ def confusion_matrix(report: Mapping[str, Any]) -> Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     right = np.eye(classes, dtype=bool)
     largest_error = max(shares[~right].max(), 1e-9)
-    # Transparent where zero, so that the theme's background shows; numbers stay readable on 0.75 vermilion.
-    alpha = np.where(right, shares, 0.75 * shares / largest_error)
+    # Transparent where zero, so that the theme's background shows, and at once visible above it. Vermilion
+    # ends at 0.75, where dark and light numbers are still readable.
+    alpha = np.where(right, 0.2 + 0.8 * shares, 0.05 + 0.7 * shares / largest_error) * (counts > 0)
     pixels = np.where(right[..., None], mpl.colors.to_rgb(BLUE), mpl.colors.to_rgb(ORANGE))
     names = [shorten(name, 14) for name in report["class_names"]]
     with _style():
@@ -131,7 +133,8 @@ def confusion_matrix(report: Mapping[str, Any]) -> Figure:
                     axes.text(column, row, text, ha="center", va="center", size=size, color=colour)
         if classes <= _MOST_CLASSES_WITH_NAMES:
             size = min(9.5, 200 / classes)
-            axes.set_xticks(range(classes), names, rotation=90 if classes > 4 else 0, size=size)
+            turn = 90 if classes * max(map(len, names)) > 48 else 0
+            axes.set_xticks(range(classes), names, rotation=turn, size=size)
             axes.set_yticks(range(classes), names, size=size)
         else:
             axes.set(xticks=[], yticks=[])
@@ -158,7 +161,7 @@ def reliability_diagram(report: Mapping[str, Any]) -> Figure:
             label="this model",
         )
         axes.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="Accuracy")
-        axes.legend(loc="upper left")
+        axes.legend(loc="best")
         width = bins[0]["high"] - bins[0]["low"]
         middles = [(one["low"] + one["high"]) / 2 for one in bins]
         below.bar(middles, [one["count"] for one in bins], width=width * 0.86, color=BLUE)
@@ -173,7 +176,7 @@ def per_class_bars(report: Mapping[str, Any]) -> Figure:
     shown = ranked[:_MOST_BARS]
     positions = np.arange(len(shown), dtype=np.float64)
     with _style():
-        figure, axes = _axes(1.0 + 0.4 * max(len(shown), 3))
+        figure, axes = _axes(1.0 + (0.4 if len(shown) <= 12 else 0.3) * max(len(shown), 3))
         for offset, metric, colour in ((-0.19, "recall", BLUE), (0.19, "precision", ORANGE)):
             values = np.array([scores[metric] or 0.0 for _, scores in shown])
             bounds = [scores["intervals"][metric] or [0, 0] for _, scores in shown]
