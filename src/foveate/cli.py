@@ -246,7 +246,7 @@ class Bars(Lines):
             for done, item in enumerate(items, start=1):
                 yield item
                 rate = done * images_each / (time.monotonic() - began)
-                progress.update(task, completed=done, rate=f"{rate:,.0f} images/s")
+                progress.update(task, completed=done, rate=f"{rate:,.0f} images/s" if rate else "")
 
 
 def _display() -> Lines:

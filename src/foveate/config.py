@@ -76,6 +76,8 @@ class ModelConfig(Section):
     hidden: int = Field(512, ge=1, le=65536)
     """Units of the dense layer before the classifier."""
     hidden_dropout: Rate = 0.5
+    norm_momentum: float = Field(0.01, gt=0, le=1)
+    """Share of each batch in batch normalisation's running statistics; Keras' .99 is 0.01 here."""
     normalize: Literal["unit", "standard"] = "unit"
     """`unit` scales pixels to 0…1; `standard` also takes the training images' mean and deviation out."""
 

@@ -20,13 +20,13 @@ def test_normalize_leaves_a_channel_without_variation_finite() -> None:
 
 
 def test_block_keeps_the_size_but_for_the_pool_which_drops_what_does_not_fill_a_window() -> None:
-    block = ConvBlock(3, 8, kernels=(3, 5, 1), pool=3, attention=nn.Identity(), dropout=0.5)
+    block = ConvBlock(3, 8, kernels=(3, 5, 1), pool=3, norm_momentum=0.01, attention=nn.Identity(), dropout=0.5)
     assert block(torch.rand(2, 3, 16, 17)).shape == (2, 8, 5, 5)
     assert sum(isinstance(layer, nn.Conv2d) for layer in block.convs) == 3
 
 
-def test_batch_normalisation_has_keras_defaults() -> None:
-    norm = ConvBlock(3, 8, kernels=(3,), pool=2, attention=nn.Identity(), dropout=0).norm
+def test_batch_normalisation_is_keras_where_the_momentum_is_its_complement() -> None:
+    norm = ConvBlock(3, 8, kernels=(3,), pool=2, norm_momentum=0.01, attention=nn.Identity(), dropout=0).norm
     assert (norm.eps, norm.momentum) == (1e-3, 0.01)
     norm.train()(torch.full((4, 8, 2, 2), 10.0))
     torch.testing.assert_close(norm.running_mean, torch.full((8,), 0.1))  # .99 · 0 + .01 · 10
@@ -39,7 +39,7 @@ def test_attention_comes_after_the_pool_and_before_the_dropout() -> None:
             return torch.zeros_like(features)
 
     seen = Seen()
-    block = ConvBlock(3, 8, kernels=(3,), pool=2, attention=seen, dropout=0.25)
+    block = ConvBlock(3, 8, kernels=(3,), pool=2, norm_momentum=0.01, attention=seen, dropout=0.25)
     assert not block(torch.rand(1, 3, 8, 8)).any()
     assert seen.shape == (1, 8, 4, 4)
 

@@ -40,6 +40,7 @@ class ConvBlock(nn.Module):
     Args:
         kernels: side of each convolution's kernel, in order; padding keeps the size.
         pool: side and stride of the pooling; what does not fill a window is dropped (Keras' `valid`).
+        norm_momentum: share of each batch in the running statistics; Keras' momentum .99 is 0.01 here.
         attention: what comes after the pooling.
     """
 
@@ -50,6 +51,7 @@ class ConvBlock(nn.Module):
         *,
         kernels: Sequence[int],
         pool: int,
+        norm_momentum: float,
         attention: nn.Module,
         dropout: float,
     ) -> None:
@@ -59,8 +61,7 @@ class ConvBlock(nn.Module):
         for kernel, width in zip(kernels, widths, strict=False):
             self.convs.append(nn.Conv2d(width, out_channels, kernel, padding="same"))
             self.convs.append(nn.ReLU(inplace=True))
-        # Keras' momentum .99 is PyTorch's 0.01: they name the two ends of the same average.
-        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.01)
+        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=norm_momentum)
         self.pool = nn.MaxPool2d(pool)
         self.attention = attention
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()

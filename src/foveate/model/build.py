@@ -50,6 +50,7 @@ def build_model(
                 stage.filters,
                 kernels=stage.kernels,
                 pool=stage.pool,
+                norm_momentum=config.norm_momentum,
                 attention=ATTENTION[config.attention if attends else "none"](),
                 dropout=stage.dropout,
             )

@@ -1,0 +1,217 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import softmax
+from sklearn import metrics
+from torch import nn
+
+from foveate.errors import DataError, TrainingError
+from foveate.evaluation import BINS, collect_logits, point_metrics, score, wilson_interval
+
+NAMES = tuple("abcde")
+SCALARS = {
+    "loss", "accuracy", "macro_precision", "macro_recall", "macro_f1", "thresholded_micro_precision",
+    "thresholded_micro_recall", "thresholded_micro_f1", "expected_calibration_error",
+}  # fmt: skip
+
+
+def measured(seed: int, n: int = 200, k: int = 5, skill: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that are right more often than not, and labels."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, k, n)
+    logits = rng.normal(0, 1.5, (n, k)).astype(np.float32)
+    logits[np.arange(n), labels] += skill
+    return logits, labels
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 300), k=st.integers(2, 7), skill=st.floats(-2, 6))
+def test_point_values_are_scikit_learns(seed: int, n: int, k: int, skill: float) -> None:
+    logits, labels = measured(seed, n, k, skill)
+    report = score(logits, labels, [str(i) for i in range(k)], resamples=10).to_dict()
+    predicted, probabilities = logits.argmax(1), softmax(logits.astype(np.float64), axis=1)
+    macro = metrics.precision_recall_fscore_support(labels, predicted, average="macro", zero_division=0)
+    got = [report[f"macro_{name}"] for name in ("precision", "recall", "f1")]
+    np.testing.assert_allclose(got, macro[:3], atol=1e-12)
+    assert report["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted))
+    assert report["loss"] == pytest.approx(metrics.log_loss(labels, probabilities, labels=range(k)))
+    matrix = metrics.confusion_matrix(labels, predicted, labels=range(k))
+    assert report["confusion_matrix"] == matrix.tolist()
+    each = metrics.precision_recall_fscore_support(labels, predicted, labels=range(k), zero_division=np.nan)
+    for index, scores in enumerate(report["per_class"].values()):
+        for name, values in zip(("precision", "recall"), each, strict=False):
+            assert scores[name] == (None if np.isnan(values[index]) else pytest.approx(values[index]))
+        assert scores["support"] == each[3][index]
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 300), skill=st.floats(-2, 6))
+def test_calibration_error_is_its_definition(seed: int, n: int, skill: float) -> None:
+    logits, labels = measured(seed, n, skill=skill)
+    probabilities = softmax(logits.astype(np.float64), axis=1)
+    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    error = 0.0
+    for low in range(BINS):
+        inside = (confidence > low / BINS) & (confidence <= (low + 1) / BINS)
+        if inside.any():
+            error += inside.sum() / n * abs(right[inside].mean() - confidence[inside].mean())
+    report = score(logits, labels, NAMES, resamples=2)
+    assert report.expected_calibration_error == pytest.approx(error, abs=1e-9)
+    assert sum(one.count for one in report.reliability) == n
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("skill", [-1.0, 1.0, 4.0])
+def test_thresholded_micro_metrics_are_keras(skill: float) -> None:
+    import keras
+
+    logits, labels = measured(3, 500, skill=skill)
+    report = score(logits, labels, NAMES, resamples=2)
+    for metric, ours in (
+        (keras.metrics.Precision(), report.thresholded_micro_precision),
+        (keras.metrics.Recall(), report.thresholded_micro_recall),
+    ):
+        metric.update_state(np.eye(5, dtype="float32")[labels], softmax(logits, axis=1))
+        assert ours == pytest.approx(float(metric.result()), abs=1e-6)
+    # The paper's two are not equal, and neither is its accuracy: that is what thresholding does.
+    assert report.thresholded_micro_precision >= report.thresholded_micro_recall
+
+
+def test_wilson_is_the_papers_interval_and_scipys() -> None:
+    low, high = wilson_interval(8540, 10_000)
+    assert (round(float(low), 3), round(float(high), 3)) == (0.847, 0.861)
+    assert [float(end) for end in wilson_interval(0, 0)] == [0.0, 1.0]
+    for right, trials in ((0, 7), (7, 7), (3, 11), (999, 1000)):
+        expected = stats.binomtest(right, trials).proportion_ci(method="wilson")
+        got = [float(end) for end in wilson_interval(right, trials)]
+        np.testing.assert_allclose(got, [expected.low, expected.high], atol=1e-12)
+
+
+def test_bootstrap_intervals_are_those_of_plain_resampling() -> None:
+    logits, labels = measured(1, 120)
+    report = score(logits, labels, NAMES, resamples=4000)
+    rng = np.random.default_rng(5)
+    plain = [point_metrics(logits[rows], labels[rows]) for rows in rng.integers(0, 120, (1500, 120))]
+    for name in ("loss", "macro_f1", "expected_calibration_error"):
+        expected = np.quantile([values[name] for values in plain], [0.025, 0.975])
+        width = expected[1] - expected[0]
+        np.testing.assert_allclose(report.intervals[name], expected, atol=0.08 * width)
+
+
+def test_intervals_are_seeded_and_narrow_with_more_images() -> None:
+    small, large = measured(2, 100), measured(2, 6400)
+    first, again = score(*small, NAMES), score(*small, NAMES)
+    assert first == again
+    assert first.intervals["loss"] != score(*small, NAMES, seed=1).intervals["loss"]
+
+    def width(report: Any, name: str) -> float:
+        low, high = report.intervals[name]
+        return float(high - low)
+
+    for name in SCALARS - {"expected_calibration_error"}:
+        assert width(score(*large, NAMES), name) == pytest.approx(width(first, name) / 8, rel=0.4)
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 999), n=st.integers(1, 60))
+def test_the_order_of_images_does_not_matter_and_shares_are_shares(seed: int, n: int) -> None:
+    logits, labels = measured(seed, n)
+    report = score(logits, labels, NAMES, resamples=20).to_dict()
+    order = np.random.default_rng(seed).permutation(n)
+    shuffled = point_metrics(logits[order], labels[order])
+    assert set(shuffled) == SCALARS == set(report["intervals"])
+    for name, value in shuffled.items():
+        assert report[name] == pytest.approx(value)
+        low, high = report["intervals"][name]
+        assert low <= high
+        assert low >= 0
+        assert name == "loss" or high <= 1
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+def test_a_perfect_model_has_perfect_figures() -> None:
+    labels = np.arange(50) % 5
+    report = score(np.eye(5, dtype=np.float32)[labels] * 100, labels, NAMES)
+    for name in SCALARS - {"loss", "expected_calibration_error"}:
+        assert getattr(report, name) == 1.0
+    assert report.loss == pytest.approx(0, abs=1e-9)
+    assert report.expected_calibration_error == pytest.approx(0, abs=1e-9)
+    assert report.intervals["accuracy"][0] < 1.0
+
+
+def test_what_is_undefined_is_none_for_a_class_and_counts_as_zero_in_the_mean() -> None:
+    logits = np.array([[3, 0, 0], [3, 0, 0], [0, 3, 0]], np.float32)
+    report = score(logits, np.array([0, 1, 1]), ("seen", "half", "absent"), resamples=5)
+    absent = report.per_class["absent"]
+    assert (absent.precision, absent.recall, absent.f1, absent.support) == (None, None, None, 0)
+    assert absent.intervals == {"precision": None, "recall": None}
+    assert report.macro_recall == pytest.approx((1 + 0.5) / 2)
+    never = score(logits[:2], np.array([0, 1]), ("seen", "never", "absent"), resamples=5)
+    assert never.per_class["never"].precision is None
+    assert never.per_class["never"].recall == 0.0
+    assert never.macro_precision == pytest.approx((0.5 + 0) / 2)
+
+
+def test_a_group_is_measured_as_its_images_alone_would_be() -> None:
+    logits, labels = measured(4)
+    groups = ["day" if index % 3 else "night" for index in range(200)]
+    report = score(logits, labels, NAMES, groups).to_dict()
+    night = [index for index, group in enumerate(groups) if group == "night"]
+    alone = point_metrics(logits[night], labels[night])
+    assert list(report["groups"]) == ["day", "night"]
+    assert {name: report["groups"]["night"][name] for name in alone} == pytest.approx(alone)
+    assert report["groups"]["night"]["n"] == len(night)
+    assert "groups" not in score(logits, labels, NAMES).to_dict()
+
+
+def test_what_cannot_be_scored_is_said() -> None:
+    logits, labels = measured(0, 4)
+    with pytest.raises(DataError, match="no images to evaluate"):
+        score(logits[:0], labels[:0], NAMES)
+    broken = logits.copy()
+    broken[1, 2] = np.nan
+    with pytest.raises(TrainingError, match="not finite for 1 of 4 images"):
+        score(broken, labels, NAMES)
+    with pytest.raises(ValueError, match="must be"):
+        score(logits, labels, NAMES[:3])
+    with pytest.raises(ValueError, match="labels must lie"):
+        score(logits, labels + 5, NAMES)
+    with pytest.raises(ValueError, match="1 groups for 4"):
+        score(logits, labels, NAMES, ["x"])
+
+
+class Mean(nn.Module):
+    """Logits that tell which image it was, and the mode the module was in."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        assert not self.training
+        assert torch.is_inference_mode_enabled()
+        return images.float().mean((1, 2, 3)).unsqueeze(1) * torch.tensor([1.0, -1.0])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_logits_come_in_the_order_of_the_batches_and_the_mode_is_restored(training: bool) -> None:
+    images = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1).expand(7, 3, 2, 2)
+    batches = [(images[:4], torch.arange(4)), (images[4:], torch.arange(4, 7))]
+    model = Mean().train(training)
+    logits, labels = collect_logits(model, batches, device="cpu", total=2, label="")
+    assert model.training is training
+    assert logits.dtype == np.float32
+    assert logits[:, 0].tolist() == labels.tolist() == list(range(7))
+    with pytest.raises(DataError, match="no images"):
+        collect_logits(model, [], device="cpu", total=0, label="")
+
+
+@pytest.mark.slow
+def test_many_classes_and_images_fit() -> None:
+    logits, labels = measured(0, 50_000, 200, skill=3.0)
+    report = score(logits, labels, [str(index) for index in range(200)], resamples=100)
+    assert report.n == 50_000
+    assert report.intervals["macro_f1"][0] < report.macro_f1 < report.intervals["macro_f1"][1]
