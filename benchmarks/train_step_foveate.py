@@ -2,10 +2,13 @@
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TypeVar
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is imported
 
 import numpy as np
 import torch
@@ -13,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from foveate.allocator import keep_freed_memory
 from foveate.config import Config, resolve_config
 from foveate.data.augment import geometric_batch
 from foveate.data.loader import Loader
@@ -104,6 +108,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--augment", action="store_true")
     arguments = parser.parse_args()
+    keep_freed_memory()  # as `foveate.train` does
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
 

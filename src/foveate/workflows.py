@@ -1,25 +1,18 @@
 """The jobs themselves, as the command line and the Python API call them: train, resume, evaluate, summarize."""
 
-import contextlib
-import io
 import json
 import math
 import shlex
 import shutil
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.special import softmax
 
 from foveate.allocator import keep_freed_memory
@@ -28,27 +21,20 @@ from foveate.config import Config, resolve_config
 from foveate.data.augment import geometric_batch
 from foveate.data.dataset import Dataset, align_classes, load_dataset
 from foveate.data.loader import Loader, channel_statistics
-from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError, Interrupted
+from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError
 from foveate.evaluation import collect_logits, score
 from foveate.files import write_json
 from foveate.model.build import LayerTable, build_model, layer_table
 from foveate.progress import Track, untracked
-from foveate.report.page import (
-    DatasetSummary,
-    Layer,
-    Mistake,
-    RunPage,
-    most_confident_mistakes,
-    write_report,
-)
+from foveate.report.page import write_report
+from foveate.report.run_page import page_of_run
 from foveate.training.loop import EpochResult, TrainingState, autocast, best_epoch, train_epochs
 from foveate.training.optim import build_optimizer
 from foveate.training.runs import RunFolder, RunRecord, environment, event_writer
+from foveate.training.saving import interruptible, saving
 from foveate.training.state import restore_state, save_state
 
 __all__ = ["Display", "Run", "Silent", "evaluate", "open_run", "resume", "summarize", "train"]
-
-T = TypeVar("T")
 
 
 class Display(Protocol):
@@ -291,8 +277,8 @@ def _fit(
     validation = None if final else _loader(config, dataset, "validation")
     train_images = _training_images(dataset, final=final)
     loader = Loader(dataset.images, dataset.labels, train_images, config.train.batch, seed=config.train.seed)
-    with _interruptible(f"foveate train --resume {shlex.quote(str(folder.path))}") as interrupted:
-        track = _saving(display.track, save, config.train.save_every_s, interrupted)
+    with interruptible(f"foveate train --resume {shlex.quote(str(folder.path))}") as interrupted:
+        track = saving(display.track, save, config.train.save_every_s, interrupted)
         epochs = train_epochs(state, loader, validation, config.train, augment=augment, device=device, track=track)
         with event_writer(folder.path, state.history) as log:
             for result in epochs:
@@ -307,7 +293,7 @@ def _fit(
         checkpoint = load_model(_kept_weights(folder, config), device=device)
         if final:
             folder.record_test_opening(folder.read_record().command)
-        track = _saving(display.track, lambda: None, math.inf, interrupted)
+        track = saving(display.track, lambda: None, math.inf, interrupted)
         _measure(folder, checkpoint, config, dataset, "test" if final else "validation", device, track)
     return Run(folder)
 
@@ -344,108 +330,7 @@ def _measure(
         groups=groups,
     )
     folder.write_metrics(split, report.to_dict())
-    write_report(_page(folder, checkpoint, config, dataset), folder.path)
-
-
-def _page(folder: RunFolder, checkpoint: Checkpoint, config: Config, dataset: Dataset) -> RunPage:
-    """All that the report of what lies in `folder` shows."""
-    record, history, names = folder.read_record(), folder.read_history(), dataset.class_names
-    table = layer_table(checkpoint.model, checkpoint.size)
-    page = RunPage(
-        title=folder.path.name,
-        subtitle=f"{dataset.name}, {len(names)} classes, seed {config.train.seed}",
-        dataset=DatasetSummary(
-            name=dataset.name,
-            size=checkpoint.size,
-            counts={
-                split: dict(zip(names, np.bincount(dataset.labels[indices], minlength=len(names)), strict=True))
-                for split, indices in dataset.splits.items()
-            },
-        ),
-        reports=folder.read_metrics(),
-        history=[asdict(row) for row in history],
-        best_epoch=best_epoch(history, config.train.monitor) if config.train.keep == "best" else None,
-        settings=config.model_dump(mode="json"),
-        environment=folder.read_json("env.json"),
-        timing=folder.read_json("timing.json") | {"epochs": len(history)} if history else {},
-        layers=[Layer(row.name, row.kind, row.output_shape, row.params) for row in table.rows],
-        trainable=table.trainable,
-        non_trainable=table.non_trainable,
-        attention=config.model.attention,
-        bad=[(image.id, image.reason) for image in dataset.bad],
-        notes=dataset.notes,
-        test_openings=record.test_openings,
-        paper=config.preset == "paper" and dataset.name == "cifar10",
-        command=record.command,
-    )
-    return replace(page, mistakes=_mistakes(folder, dataset, page.lead))
-
-
-def _mistakes(folder: RunFolder, dataset: Dataset, split: str, count: int = 24) -> list[Mistake]:
-    """The most confident mistakes of a measured split, with their pictures."""
-    indices, probabilities = dataset.splits[split], folder.read_probabilities(split, dataset.class_names)
-    labels = dataset.labels[indices]
-    return [
-        Mistake(
-            png=_png(dataset.images[indices[row]]),
-            id=dataset.ids[indices[row]],
-            true=dataset.class_names[labels[row]],
-            predicted=dataset.class_names[probabilities[row].argmax()],
-            confidence=float(probabilities[row].max()),
-        )
-        for row in most_confident_mistakes(probabilities, labels, count)
-    ]
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="png")
-    return buffer.getvalue()
-
-
-def _saving(track: Track, save: Callable[[], None], every_s: float, interrupted: threading.Event) -> Track:
-    """`track`, with a save between batches whenever the last is `every_s` old, and on an interrupt."""
-    saved = time.monotonic()
-
-    def wrapped(items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterator[T]:
-        nonlocal saved
-        for item in track(items, total=total, label=label, images_each=images_each):
-            yield item
-            if interrupted.is_set():
-                save()
-                raise KeyboardInterrupt
-            if time.monotonic() - saved >= every_s:
-                save()
-                saved = time.monotonic()
-
-    return wrapped
-
-
-@contextlib.contextmanager
-def _interruptible(command: str) -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into an event that is looked at between steps; the second acts at once.
-
-    Raises:
-        Interrupted: with the `command` that continues, for a KeyboardInterrupt raised inside.
-    """
-    event = threading.Event()
-    previous: dict[int, Any] = {}
-
-    def note(signum: int, _: FrameType | None) -> None:
-        event.set()
-        signal.signal(signum, previous[signum])
-
-    if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
-        previous = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
-        for signum in previous:
-            signal.signal(signum, note)
-    try:
-        yield event
-    except KeyboardInterrupt:
-        raise Interrupted(command) from None
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+    write_report(page_of_run(folder, checkpoint, config, dataset), folder.path)
 
 
 def _new_state(config: Config, dataset: Dataset, device: torch.device, *, final: bool) -> TrainingState:

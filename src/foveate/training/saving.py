@@ -1,0 +1,61 @@
+"""Saving while training runs: every so often, and when Ctrl-C or SIGTERM asks it to stop."""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from types import FrameType
+from typing import Any, TypeVar
+
+from foveate.errors import Interrupted
+from foveate.progress import Track
+
+__all__ = ["interruptible", "saving"]
+
+T = TypeVar("T")
+
+
+def saving(track: Track, save: Callable[[], None], every_s: float, interrupted: threading.Event) -> Track:
+    """`track`, with a save between batches whenever the last is `every_s` old, and on an interrupt."""
+    saved = time.monotonic()
+
+    def wrapped(items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterator[T]:
+        nonlocal saved
+        for item in track(items, total=total, label=label, images_each=images_each):
+            yield item
+            if interrupted.is_set():
+                save()
+                raise KeyboardInterrupt
+            if time.monotonic() - saved >= every_s:
+                save()
+                saved = time.monotonic()
+
+    return wrapped
+
+
+@contextlib.contextmanager
+def interruptible(command: str) -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C or SIGTERM into an event that is looked at between steps; the second acts at once.
+
+    Raises:
+        Interrupted: with the `command` that continues, for a KeyboardInterrupt raised inside.
+    """
+    event = threading.Event()
+    previous: dict[int, Any] = {}
+
+    def note(signum: int, _: FrameType | None) -> None:
+        event.set()
+        signal.signal(signum, previous[signum])
+
+    if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
+        previous = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+        for signum in previous:
+            signal.signal(signum, note)
+    try:
+        yield event
+    except KeyboardInterrupt:
+        raise Interrupted(command) from None
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
