@@ -22,6 +22,10 @@ $(VENV)/.test: $(VENV)/.installed
 	$(PIP) --editable ".[test]"
 	@touch $@
 
+$(VENV)/.browser: $(VENV)/.test
+	$(PIP) --editable ".[browser]"
+	@touch $@
+
 $(VENV)/.check: $(VENV)/.installed
 	$(PIP) --editable ".[check]"
 	@touch $@
@@ -31,6 +35,9 @@ demo: $(VENV)/.installed ## train on handwritten digits and show the results and
 
 test: $(VENV)/.test ## run the tests, with branch coverage
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=90 -m "not browser"
+
+test-all: $(VENV)/.browser ## run the tests that need more: pages in a browser (Debian's chromium)
+	$(BIN)/python -m pytest -m browser
 
 check: $(VENV)/.check ## ruff, mypy (strict) and the import contracts
 	$(BIN)/ruff check .
