@@ -1,0 +1,237 @@
+import html.parser
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foveate.errors import OutputError
+from foveate.report import RunPage, most_confident_mistakes, render, write_report
+from foveate.report.page import PAPER_TABLE
+
+Run = Callable[..., RunPage]
+Scored = Callable[..., dict[str, Any]]
+
+
+class Parsed(html.parser.HTMLParser):
+    """The tags and the text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def test_the_page_tells_all_that_a_run_has_to_tell(run: Run) -> None:
+    text = Parsed(render(run(bad=[("a/b.jpg", "truncated")], notes=["no image of cat in test"]))).text
+    for told in (
+        "cifar10-paper", "foveate train cifar10 --preset paper", "5,370,314 trainable", "5.37 M", "46 min 08 s",
+        "650 images/s", "LuongRowAttention2d", "16×16×64", "train.gradient_clip –", "train.compile no",
+        "train.seed 1",
+        "a/b.jpg", "truncated", "no image of cat in test", "airplane", "4,000", "a processor", "2.13.0",
+        "1 could not be read and was left out, never replaced", "Looks at the test split None so far",
+    ):  # fmt: skip
+        assert told in text, told
+
+
+def test_every_metric_stands_with_its_interval(run: Run) -> None:
+    page = run()
+    report, text = page.reports["validation"], Parsed(render(page)).text
+    assert f"{report['loss']:.3f} {report['intervals']['loss'][0]:.3f}–" in text
+    for metric in set(report["intervals"]) - {"loss"}:
+        low, high = report["intervals"][metric]
+        assert f"{100 * report[metric]:.1f} % {100 * low:.1f}–{100 * high:.1f}" in text
+
+
+def test_names_paths_and_settings_cannot_be_markup(run: Run, nasty: tuple[str, ...]) -> None:
+    attack = "<img src=x onerror=alert(1)>"
+    page = render(
+        run(
+            nasty, title=attack, subtitle=attack, command=attack, notes=[attack], bad=[(attack, attack)],
+            settings={attack: attack}, environment={attack: [attack]},
+            test_openings=[{"time": attack, "command": attack}],
+        )
+    )  # fmt: skip
+    parsed = Parsed(page)
+    assert attack in parsed.text
+    assert "<script>alert('a')</script>" in parsed.text
+    assert not [tag for tag, _ in parsed.tags if tag == "script"]
+    assert not [attributes for _, attributes in parsed.tags if any(name.startswith("on") for name in attributes)]
+    assert {attributes["src"].partition(":")[0] for tag, attributes in parsed.tags if tag == "img"} == {"data"}
+
+
+def test_nothing_is_loaded_from_anywhere(run: Run) -> None:
+    page = render(run())
+    parsed = Parsed(page)
+    assert not {"script", "link", "iframe", "object", "embed"} & {tag for tag, _ in parsed.tags}
+    for _, attributes in parsed.tags:
+        for name in ("src", "href", "xlink:href", "srcset"):
+            assert re.match(r"(data:|#|$)", attributes.get(name) or "")
+    assert not re.search(r"url\((?!#)|@import", page)
+    assert "default-src 'none'" in page
+
+
+def test_pictures_and_plots_say_what_they_are(run: Run) -> None:
+    parsed = Parsed(render(run()))
+    assert all(attributes["alt"] for tag, attributes in parsed.tags if tag == "img")
+    labels = [a["aria-label"] for _, a in parsed.tags if a.get("role") == "img"]
+    assert len(labels) == 5
+    assert all(labels)
+    assert all(a.get("scope") for tag, a in parsed.tags if tag == "th")
+    ids = [a["id"] for _, a in parsed.tags if "id" in a]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_papers_table_stands_beside_only_for_the_paper(run: Run, scored: Scored) -> None:
+    assert "Table 4.1" not in render(run())
+    text = Parsed(render(run(paper=True))).text
+    assert "Table 4.1" in text
+    assert "Figure 4.2" in text
+    assert "this run was measured on validation only" in text
+    assert "84.7–86.1" in text
+    for value, _ in PAPER_TABLE.values():
+        assert f"{value:.3f}" in text or f"{100 * value:.1f} %" in text
+    both = run(paper=True, reports={"validation": scored(), "test": scored(seed=1)})
+    assert "measured on validation only" not in render(both)
+    assert both.lead == "test"
+
+
+def test_looks_at_the_test_split_are_listed(run: Run) -> None:
+    openings = [{"time": f"2026-01-0{day}", "command": f"look {day}"} for day in (1, 2)]
+    text = Parsed(render(run(test_openings=openings))).text
+    assert "2026-01-01 look 1 2026-01-02 look 2" in text
+
+
+def test_of_many_bad_images_the_first_are_listed_and_all_are_counted(run: Run) -> None:
+    text = Parsed(render(run(bad=[(f"image-{index}.jpg", "zero bytes") for index in range(300)]))).text
+    assert "300 could not be read" in text
+    assert "the first 100 are listed" in text
+    assert "image-99.jpg" in text
+    assert "image-100.jpg" not in text
+
+
+def test_groups_are_a_table_lowest_accuracy_first(run: Run, scored: Scored) -> None:
+    report = scored(groups=("day", "night", "<b>dusk</b>"))
+    text = Parsed(render(run(reports={"validation": report}))).text
+    order = sorted(report["groups"], key=lambda name: report["groups"][name]["accuracy"])
+    places = [text.index(f"{name} {report['groups'][name]['n']:,}") for name in order]
+    assert places == sorted(places)
+
+
+def test_what_was_only_evaluated_has_no_training(paged: Run, scored: Scored) -> None:
+    page = render(paged(reports={"all": scored()}))
+    assert 'id="curves"' not in page
+    assert "Training time" not in page
+    assert "Accuracy, all" in page
+
+
+def test_final_training_has_curves_without_validation(run: Run, epochs: Any) -> None:
+    text = Parsed(render(run(history=epochs(3, validated=lambda _: False), best_epoch=None))).text
+    assert "nothing was held out for validation" in text
+    assert "the best on validation" not in text
+
+
+def test_a_perfect_model_has_no_mistakes(run: Run, scored: Scored) -> None:
+    page = render(run(reports={"validation": scored(skill=50.0)}, mistakes=[]))
+    assert 'id="mistakes"' not in page
+    assert "every image was classified correctly" in page
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(4.25, "4.2 s"), (59.4, "59.4 s"), (61, "1 min 01 s"), (3599.6, "1 h 00 min"), (27000, "7 h 30 min")],
+)
+def test_durations_are_told_in_fitting_units(run: Run, seconds: float, told: str) -> None:
+    page = run(timing={"train_s": seconds, "images_per_s": 10.0, "epochs": 1})
+    assert told in Parsed(render(page)).text
+
+
+@given(
+    st.lists(st.tuples(st.floats(0.01, 1), st.integers(0, 2)), min_size=1, max_size=30),
+    st.integers(0, 40),
+)
+def test_mistakes_are_the_surest_wrong_ones_in_order(drawn: list[tuple[float, int]], count: int) -> None:
+    probabilities = np.array([[p, 0, (1 - p) / 2] for p, _ in drawn], np.float32)
+    labels = np.array([label for _, label in drawn])
+    predicted = probabilities.argmax(1)
+    found = most_confident_mistakes(probabilities, labels, count)
+    wrong = np.flatnonzero(predicted != labels)
+    assert len(found) == min(count, len(wrong))
+    assert set(found) <= set(wrong)
+    sure = probabilities.max(1)
+    assert list(sure[found]) == sorted(sure[wrong], reverse=True)[:count]
+
+
+def test_the_report_is_written_with_its_plots_and_is_small(run: Run, tmp_path: Path) -> None:
+    path = write_report(run(), tmp_path)
+    assert path == tmp_path / "report.html"
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "report.html", "accuracy.png", "loss.png", "confusion_matrix.png", "reliability.png", "per_class.png",
+    }  # fmt: skip
+    assert path.stat().st_size < 1_500_000
+    assert render(run()) == path.read_text(encoding="utf-8")
+    with pytest.raises(OutputError):
+        write_report(run(), tmp_path / "none")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_it_without_overflow_network_or_faint_text(
+    run: Run, nasty: tuple[str, ...], tmp_path: Path, width: int, scheme: Any
+) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install '.[browser]'")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("needs chromium, as from Debian's package of that name")
+    path = write_report(run(nasty, paper=True, bad=[("x" * 300 + ".jpg", "truncated")] * 150), tmp_path)
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        asked: list[str] = []
+        complaints: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: complaints.append(message.text))
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+        assert complaints == []
+        assert min(page.evaluate(CONTRASTS)) >= 4.5
+        browser.close()
+
+
+CONTRASTS = """() => {
+  const parse = text => text.match(/[\\d.]+/g).map(Number);
+  const luminance = ([r, g, b]) => [r, g, b]
+    .map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const ground = element => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = parse(getComputedStyle(e).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll('p, small, td, th, dt, figcaption, a, h1, h2, h3, summary')].map(e => {
+    const [a, b] = [luminance(parse(getComputedStyle(e).color)), luminance(ground(e))].sort((x, y) => y - x);
+    return (a + .05) / (b + .05);
+  });
+}"""
+"""Contrast of text with its ground, by WCAG 2's formula."""
