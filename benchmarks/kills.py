@@ -45,8 +45,6 @@ def main() -> None:
                 started = (run / "run.json").exists()
                 command = ["--resume", f"runs/train/{name}"] if started else ["digits", "--name", name, *SETTINGS]
                 spare = draws.uniform(0, arguments.longest) if kills < arguments.kills else None
-                if not started:  # killed before its folder was whole: the name is free again
-                    subprocess.run(["rm", "-rf", str(run)], check=True)  # noqa: S607
                 ended = live(root, "train", *command, spare=spare)
                 if not ended:
                     kills += 1

@@ -121,9 +121,12 @@ def new_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
             yield temporary
-            for file in temporary.iterdir():
-                with file.open("rb+") as opened:
-                    os.fsync(opened.fileno())
+            for file in temporary.rglob("*"):
+                if file.is_dir():
+                    sync_folder(file)
+                else:
+                    with file.open("rb+") as opened:
+                        os.fsync(opened.fileno())
             sync_folder(temporary)
             temporary.rename(path)
             sync_folder(path.parent)

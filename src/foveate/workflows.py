@@ -3,7 +3,6 @@
 import json
 import math
 import shlex
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +20,7 @@ from foveate.config import Config, resolve_config
 from foveate.data.augment import geometric_batch
 from foveate.data.dataset import Dataset, align_classes, load_dataset
 from foveate.data.loader import Loader, channel_statistics
-from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError
+from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.evaluation import collect_logits, score
 from foveate.files import write_json
 from foveate.model.build import LayerTable, build_model, layer_table
@@ -147,14 +146,14 @@ def train(
         final=final,
         settings=settings,
     )
-    folder = RunFolder.create(Path(runs), "train", name, fallback=f"{dataset.name}-{resolved.preset}")
-    try:
+
+    def fill(folder: RunFolder) -> None:
         folder.last.parent.mkdir(parents=True)
         save_state(folder.last, state, _card(resolved, dataset))
         _write_identity(folder, resolved, device, _record(dataset, place, command, final=final))
-    except FoveateError:
-        shutil.rmtree(folder.path, ignore_errors=True)
-        raise
+
+    fallback = f"{dataset.name}-{resolved.preset}"
+    folder = RunFolder.create(Path(runs), "train", name, fallback=fallback, fill=fill)
     return _fit(folder, resolved, dataset, state, device, display, final=final)
 
 
@@ -232,8 +231,13 @@ def evaluate(
         folder.record_test_opening(command)
     target = folder
     if other is not None:
-        target = RunFolder.create(Path(runs), "evaluate", name, fallback=f"{folder.path.name}-on-{dataset.name}")
-        _write_identity(target, config, picked, _record(dataset, place, command, final=final))
+        target = RunFolder.create(
+            Path(runs),
+            "evaluate",
+            name,
+            fallback=f"{folder.path.name}-on-{dataset.name}",
+            fill=lambda made: _write_identity(made, config, picked, _record(dataset, place, command, final=final)),
+        )
     _measure(target, checkpoint, config, dataset, split, picked, display.track)
     return Run(target)
 
@@ -394,7 +398,6 @@ def _record(dataset: Dataset, data_dir: Path | None, command: str, *, final: boo
 def _write_identity(folder: RunFolder, config: Config, device: torch.device, record: RunRecord) -> None:
     folder.write_config(config, record.command)
     write_json(folder.path / "env.json", environment(device))
-    # The record comes last: a folder without it is not a run yet.
     folder.write_record(record)
 
 

@@ -98,7 +98,7 @@ def test_pictures_and_plots_say_what_they_are(run: Run) -> None:
     assert len(ids) == len(set(ids))
 
 
-def test_the_papers_table_stands_beside_only_for_the_paper(run: Run, scored: Scored) -> None:
+def test_the_papers_table_stands_beside_only_for_the_paper(run: Run, scored: Scored, epochs: Any) -> None:
     assert "Table 4.1" not in render(run())
     text = Parsed(render(run(paper=True))).text
     assert "Table 4.1" in text
@@ -107,6 +107,11 @@ def test_the_papers_table_stands_beside_only_for_the_paper(run: Run, scored: Sco
     assert "84.7–86.1" in text
     for value, _ in PAPER_TABLE.values():
         assert f"{value:.3f}" in text or f"{100 * value:.1f} %" in text
+    assert "this run for" not in text
+    assert (
+        "The paper trained for 45 epochs, this run for 6."
+        in Parsed(render(run(paper=True, history=epochs(6)))).text
+    )
     both = run(paper=True, reports={"validation": scored(), "test": scored(seed=1)})
     assert "measured on validation only" not in render(both)
     assert both.lead == "test"

@@ -21,37 +21,52 @@ HISTORY = [
 RECORD = RunRecord("foveate train digits", "digits", None, "f" * 64, ("a", "b"), final=False)
 
 
+def created(root: Path, name: str | None = None, fallback: str = "x") -> RunFolder:
+    return RunFolder.create(root, "train", name, fallback=fallback, fill=lambda made: made.write_record(RECORD))
+
+
 def run(tmp_path: Path) -> RunFolder:
-    folder = RunFolder.create(tmp_path, "train", None, fallback="digits-small")
+    folder = created(tmp_path, None, "digits-small")
     folder.write_config(resolve_config("paper"), "foveate train digits --preset paper")
     folder.write_record(RECORD)
     return folder
 
 
 def test_a_run_is_named_by_itself_and_numbered_where_the_name_is_taken(tmp_path: Path) -> None:
-    made = [RunFolder.create(tmp_path, "train", None, fallback="x").path for _ in range(3)]
+    made = [created(tmp_path).path for _ in range(3)]
     assert [path.relative_to(tmp_path).as_posix() for path in made] == ["train/x", "train/x-2", "train/x-3"]
-    assert RunFolder.create(tmp_path, "train", "mine", fallback="x").path == tmp_path / "train" / "mine"
+    assert created(tmp_path, "mine").path == tmp_path / "train" / "mine"
+
+
+def test_a_run_that_cannot_be_filled_is_not_there(tmp_path: Path) -> None:
+    def fill(made: RunFolder) -> None:
+        made.write_record(RECORD)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        RunFolder.create(tmp_path, "train", "mine", fallback="x", fill=fill)
+    assert [path.name for path in (tmp_path / "train").iterdir()] == [".lock"]
+    assert created(tmp_path, "mine").read_record() == RECORD
 
 
 def test_a_chosen_name_that_is_taken_or_no_name_is_refused(tmp_path: Path) -> None:
-    RunFolder.create(tmp_path, "train", "mine", fallback="x")
+    created(tmp_path, "mine")
     with pytest.raises(ConfigError, match=r"mine exists: choose another --name, or continue it with --resume"):
-        RunFolder.create(tmp_path, "train", "mine", fallback="x")
+        created(tmp_path, "mine")
     for name in ("a/b", "..", ""):
         with pytest.raises(ConfigError, match="plain name"):
-            RunFolder.create(tmp_path, "train", name, fallback="x")
+            created(tmp_path, name)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files as folders are told otherwise there")
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"cannot write .*file.*: a part of the path is a file"):
-        RunFolder.create(tmp_path / "file", "train", None, fallback="x")
+        created(tmp_path / "file")
     if os.geteuid():
         (tmp_path / "closed").mkdir(mode=0o500)
         with pytest.raises(OutputError, match="no permission"):
-            RunFolder.create(tmp_path / "closed", "train", None, fallback="x")
+            created(tmp_path / "closed")
 
 
 def test_settings_and_record_come_back(tmp_path: Path) -> None:

@@ -3,10 +3,11 @@
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -18,11 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from foveate.config import Config, resolve_config
-from foveate.errors import CheckpointError, ConfigError, OutputError
-from foveate.files import replacing, write_atomically, write_json, writing_to
+from foveate.errors import CheckpointError, ConfigError
+from foveate.files import new_folder, replacing, write_atomically, write_json, writing_to
 from foveate.training.loop import EpochResult
 
 __all__ = ["RunFolder", "RunRecord", "environment", "event_writer"]
@@ -53,8 +55,14 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, root: Path, verb: str, name: str | None, *, fallback: str) -> "RunFolder":
-        """Make a new folder: `name`, which must be free, or `fallback`, numbered until it is free.
+    def create(
+        cls, root: Path, verb: str, name: str | None, *, fallback: str, fill: Callable[["RunFolder"], None]
+    ) -> "RunFolder":
+        """Make a new run: `name`, which must be free, or `fallback`, numbered until it is free.
+
+        Args:
+            fill: writes into the folder what makes it a run, before it appears under its name: a kill leaves
+                a whole run or none.
 
         Raises:
             ConfigError: when `name` is taken or is not a plain name.
@@ -65,18 +73,20 @@ class RunFolder:
         parent = root / verb
         with writing_to(parent):
             parent.mkdir(parents=True, exist_ok=True)
-            for number in range(1, 1_000_000):
-                path = parent / (name or (fallback if number == 1 else f"{fallback}-{number}"))
-                try:
-                    path.mkdir()
-                except FileExistsError:
-                    if name is not None:
-                        raise ConfigError(
-                            f"{path} exists: choose another --name, or continue it with --resume {path}"
-                        ) from None
-                else:
-                    return cls(path)
-        raise OutputError(f"cannot write {parent}: a million runs are there; choose another place with --runs")
+            lock = FileLock(parent / ".lock")  # two runs that start at once take two numbers
+            lock.acquire()
+        try:
+            numbers = itertools.count(2)
+            path = parent / (name or fallback)
+            while path.exists():
+                if name is not None:
+                    raise ConfigError(f"{path} exists: choose another --name, or continue it with --resume {path}")
+                path = parent / f"{fallback}-{next(numbers)}"
+            with new_folder(path) as temporary:
+                fill(cls(temporary))
+        finally:
+            lock.release()
+        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
