@@ -178,6 +178,8 @@ def test_stopping_half_way_leaves_no_process_and_nothing_half_written(
 def test_ctrl_c_on_a_script_without_a_main_guard(paths: list[str], own_cache: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
+        # A shell starts its background jobs with SIGINT ignored, and so their children.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from foveate.data import cache\n"
         "from foveate.data.source import file_blocks\n"
         "print('started', flush=True)\n"
