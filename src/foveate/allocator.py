@@ -11,8 +11,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 def keep_freed_memory() -> bool:
     """Let glibc keep what tensors of up to 1 GiB free, instead of giving it back and faulting it in again.
 
-    A step of the paper's model at batch 64 costs 12,000 to 19,000 page faults without and none with it, 2 to
-    5 % of its time (benchmarks/README.md). It holds for the whole process.
+    A step of the paper's model at batch 64 costs thousands of page faults without it and about none with it.
+    It holds for the whole process.
 
     Returns:
         Whether it was done: other C libraries have no such setting.
