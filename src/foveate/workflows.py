@@ -27,9 +27,11 @@ from foveate.model.build import LayerTable, build_model, layer_table
 from foveate.progress import Track, untracked
 from foveate.report.page import write_report
 from foveate.report.run_page import page_of_run
+from foveate.training.environment import environment
+from foveate.training.events import event_writer
 from foveate.training.loop import EpochResult, TrainingState, autocast, best_epoch, train_epochs
 from foveate.training.optim import build_optimizer
-from foveate.training.runs import RunFolder, RunRecord, environment, event_writer
+from foveate.training.runs import RunFolder, RunRecord
 from foveate.training.saving import interruptible, saving
 from foveate.training.state import restore_state, save_state
 

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from foveate.config import resolve_config
 from foveate.errors import CheckpointError, ConfigError, OutputError
 from foveate.training.loop import EpochResult
-from foveate.training.runs import RunFolder, RunRecord, environment, event_writer
+from foveate.training.runs import RunFolder, RunRecord
 
 HISTORY = [
     EpochResult(1, 1.5, 0.25, 1.4, 0.3, 0.2, 1e-3, 2.0, 100.0),
@@ -140,33 +139,3 @@ def test_predictions_hold_every_image_of_every_split_once(tmp_path: Path) -> Non
         "p_cat": pytest.approx(0.4),
         "p_a b": pytest.approx(0.6),
     }
-
-
-def test_the_environment_says_what_a_figure_depends_on() -> None:
-    told = environment(torch.device("cpu"))
-    assert told["versions"]["torch"] == torch.__version__.split("+")[0] or told["versions"]["torch"]
-    assert told["threads"] == torch.get_num_threads()
-    assert told["processor"]
-    assert json.dumps(told)
-
-
-@pytest.mark.slow
-def test_epochs_are_tensorboard_events_and_resuming_logs_none_twice(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    with event_writer(tmp_path, []) as log:
-        log(HISTORY[0])
-        log(HISTORY[1])
-    with event_writer(tmp_path, HISTORY[:1]) as log:  # epoch 2 was logged, but not saved
-        log(HISTORY[1])
-    events = EventAccumulator(str(tmp_path / "events"))
-    events.Reload()
-    assert [(e.step, e.value) for e in events.Scalars("train_accuracy")] == [(1, 0.25), (2, 0.5)]
-    assert len(events.Scalars("val_loss")) == 1
-
-
-def test_without_tensorboard_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with event_writer(tmp_path, []) as log:
-        log(HISTORY[0])
-    assert not list(tmp_path.iterdir())

@@ -1,23 +1,18 @@
 """The run folder: where everything a run makes lies, and the record of what the run is."""
 
-import contextlib
 import csv
 import io
 import itertools
 import json
-import os
-import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 import yaml
 from filelock import FileLock
 from numpy.typing import NDArray
@@ -27,7 +22,7 @@ from foveate.errors import CheckpointError, ConfigError
 from foveate.files import new_folder, replacing, write_atomically, write_json, writing_to
 from foveate.training.loop import EpochResult
 
-__all__ = ["RunFolder", "RunRecord", "environment", "event_writer"]
+__all__ = ["RunFolder", "RunRecord"]
 
 TIMING_COLUMNS = ("seconds", "images_per_s")
 """Kept out of results.csv: a run that was killed and resumed has the same results.csv as one that was not."""
@@ -249,59 +244,3 @@ class RunFolder:
         if not isinstance(value, dict):
             raise CheckpointError(f"{self.path / name} is damaged: restore it from a copy or train again")
         return value
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """What a figure depends on beside the settings: versions, processor, threads, device."""
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "versions": {name: _version(name) for name in ("foveate", "torch", "numpy", "pillow", "scikit-learn")},
-    }
-
-
-@contextlib.contextmanager
-def event_writer(folder: Path, history: Sequence[EpochResult]) -> Iterator[Any]:
-    """A function that logs an epoch as TensorBoard events, where tensorboard is installed; else does nothing.
-
-    Args:
-        history: the epochs already logged, when a run is taken up again.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        yield lambda _: None
-        return
-    # What a killed run logged beyond its last saved state would stand twice: purge_step takes it back.
-    writer = SummaryWriter(str(folder / "events"), purge_step=len(history) + 1 if history else None)
-
-    def log(row: EpochResult) -> None:
-        for name, value in asdict(row).items():
-            if name != "epoch" and value is not None:
-                writer.add_scalar(name, value, row.epoch)
-        writer.flush()
-
-    try:
-        yield log
-    finally:
-        writer.close()
-
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
