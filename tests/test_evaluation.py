@@ -119,6 +119,23 @@ def test_intervals_are_seeded_and_narrow_with_more_images() -> None:
         assert width(score(*large, NAMES), name) == pytest.approx(width(first, name) / 8, rel=0.4)
 
 
+def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
+    truth = point_metrics(*measured(0, 200_000))
+    reports = [score(*measured(seed, 200), NAMES, resamples=200) for seed in range(1, 101)]
+    for name in ("loss", "accuracy", "macro_f1", "thresholded_micro_f1"):
+        within = [low <= truth[name] <= high for low, high in (one.intervals[name] for one in reports)]
+        assert 88 <= sum(within) <= 100, name
+    assert any(not low <= truth["loss"] <= high for low, high in (one.intervals["loss"] for one in reports))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
+def test_narrow_integers_are_labels_as_well(dtype: type[np.integer[Any]]) -> None:
+    logits, labels = measured(6, 300, 60)
+    names = [str(index) for index in range(60)]
+    assert score(logits, labels.astype(dtype), names) == score(logits, labels, names)
+    assert point_metrics(logits, labels.astype(dtype)) == point_metrics(logits, labels)
+
+
 @settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 999), n=st.integers(1, 60))
 def test_the_order_of_images_does_not_matter_and_shares_are_shares(seed: int, n: int) -> None:

@@ -161,6 +161,7 @@ def score(
         ValueError: when shapes or labels do not agree with `class_names`.
     """
     classes = len(class_names)
+    labels = labels.astype(np.int64)  # products with K overflow narrower integers, silently
     if len(labels) == 0:
         raise DataError("there are no images to evaluate: choose a split or a data set that has some")
     if logits.shape != (len(labels), classes):
@@ -195,7 +196,7 @@ def score(
 
 def point_metrics(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> dict[str, float]:
     """The scalar metrics of a `Report` for logits [N, K] and labels [N], without their intervals."""
-    sums = _Sums.of(np.asarray(_statistics(logits, labels).sum(axis=0)), logits.shape[1])
+    sums = _Sums.of(np.asarray(_statistics(logits, labels.astype(np.int64)).sum(axis=0)), logits.shape[1])
     return {name: float(value) for name, value in _metrics(sums).items()}
 
 

@@ -123,6 +123,12 @@ def test_looks_at_the_test_split_are_listed(run: Run) -> None:
     assert "2026-01-01 look 1 2026-01-02 look 2" in text
 
 
+def test_a_look_that_another_run_records_is_not_denied(run: Run, scored: Scored) -> None:
+    text = Parsed(render(run(reports={"test": scored()}))).text
+    assert "the look is recorded in the model’s own run" in text
+    assert "None so far" not in text
+
+
 def test_of_many_bad_images_the_first_are_listed_and_all_are_counted(run: Run) -> None:
     text = Parsed(render(run(bad=[(f"image-{index}.jpg", "zero bytes") for index in range(300)]))).text
     assert "300 could not be read" in text
@@ -144,6 +150,7 @@ def test_what_was_only_evaluated_has_no_training(paged: Run, scored: Scored) -> 
     assert 'id="curves"' not in page
     assert "Training time" not in page
     assert "Accuracy, all" in page
+    assert "All of it on all 600 images." in page
 
 
 def test_final_training_has_curves_without_validation(run: Run, epochs: Any) -> None:

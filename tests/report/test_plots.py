@@ -85,6 +85,16 @@ def test_a_perfect_model_and_a_class_never_predicted_are_drawn(scored: Scored) -
             plots.to_svg(plot(scored(skill=skill, images=40)))
 
 
+def test_the_zeros_of_two_axes_stand_apart(scored: Scored) -> None:
+    figure = plots.reliability_diagram(scored())
+    figure.draw_without_rendering()
+    below = figure.axes[1]
+    across, up = (axis.get_major_ticks()[0].label1 for axis in (below.xaxis, below.yaxis))
+    assert across.get_text() == "0.0"
+    assert up.get_text() == "0"
+    assert not across.get_window_extent().overlaps(up.get_window_extent())
+
+
 @pytest.mark.parametrize("plot", PLOTS)
 def test_the_same_data_are_the_same_bytes(plot: Any, scored: Scored) -> None:
     assert plots.to_png(plot(scored())) == plots.to_png(plot(scored()))

@@ -166,6 +166,7 @@ def reliability_diagram(report: Mapping[str, Any]) -> Figure:
         middles = [(one["low"] + one["high"]) / 2 for one in bins]
         below.bar(middles, [one["count"] for one in bins], width=width * 0.86, color=BLUE)
         below.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+        below.tick_params(axis="x", pad=6)  # else the 0 of this axis touches the 0 of the other
         below.set(xlabel="Confidence of the predicted class", ylabel="Images")
     return figure
 
