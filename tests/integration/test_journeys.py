@@ -1,7 +1,9 @@
 """Whole journeys of a user, from a data set to its report, by the command line and from Python."""
 
 import json
+import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,27 @@ def test_a_folder_of_photographs_is_trained_on_and_left_as_it_was(
     checkpoint = run.checkpoint()
     assert checkpoint.class_names == ("blue", "green", "red")
     assert checkpoint.size == run.config.data.size == 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_that_are_not_utf8_are_spelled_out(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    folder = photographs()
+    odd = folder / os.fsdecode(b"caf\xe9")
+    (folder / "red").rename(odd)
+    (odd / "0.jpg").rename(odd / os.fsdecode(b"\xff.jpg"))
+    (odd / os.fsdecode(b"bad\xfe.jpg")).write_bytes(b"")
+    done = foveate("train", folder, "--epochs", 1, "--name", "odd", *tiny)
+    assert done.status == 0, done.err
+    run = fv.open_run(tmp_path / "runs" / "train" / "odd")
+    assert run.checkpoint().class_names == ("blue", "caf\\xe9", "green")
+    assert "bad\\xfe.jpg" in run.report.read_text(encoding="utf-8")
+    unwritable = tmp_path / os.fsdecode(b"\xe9")
+    folder.rename(unwritable)
+    refused = foveate("train", unwritable)
+    assert refused.status == 2
+    assert "rename it" in refused.err
 
 
 def test_the_test_split_is_locked_until_final_and_every_opening_is_recorded(

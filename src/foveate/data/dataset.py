@@ -154,6 +154,12 @@ def _open_source(data: str, data_dir: Path | None, track: Track) -> Source:
 
         return open_cifar10(data_dir, track)
     path = Path(data).expanduser()
+    try:
+        str(path.resolve()).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{data!a}: its path has a name that is not UTF-8, to be written down: rename it"
+        ) from error
     with reading(path):
         if path.is_dir():
             return _open_folder(path, track)

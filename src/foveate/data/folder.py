@@ -41,7 +41,7 @@ def open_folder(root: Path, track: Track) -> Source:
         for folder in classes:
             files = list(list_files(folder))
             paths += files
-            names += [folder.name] * len(files)
+            names += [_printable(folder.name)] * len(files)
             splits += [parts[folder.parent] if is_split else UNDECLARED] * len(files)
         beside = sum(path.is_file() and not _is_clutter(path.name) for path in root.iterdir())
     if not paths:
@@ -49,14 +49,14 @@ def open_folder(root: Path, track: Track) -> Source:
     notes = [f"{beside} file(s) beside the class folders of {root} were passed over"] if beside else []
     if is_split:
         notes += [f"{folder} is no split and was passed over" for folder in folders if folder not in parts]
-    class_names, labels = index_classes(names, sorted({folder.name for folder in classes}), str)
+    class_names, labels = index_classes(names, sorted({_printable(folder.name) for folder in classes}), str)
     return Source(
         name=root.resolve().name or "data",
         location=str(root.resolve()),
         class_names=class_names,
         labels=labels,
         declared=np.array(splits, np.int8),
-        ids=[Path(path).relative_to(root).as_posix() for path in paths],
+        ids=[_printable(Path(path).relative_to(root).as_posix()) for path in paths],
         blocks=file_blocks(paths),
         content=hash_files("files", paths, track),
         notes=tuple(notes),
@@ -142,6 +142,11 @@ def _split_of(folder: Path) -> int | None:
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_clutter(path.name))
+
+
+def _printable(name: str) -> str:
+    """`name` as text that can be written anywhere: its bytes that are not UTF-8 are spelled out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _is_clutter(name: str) -> bool:
