@@ -1,5 +1,6 @@
 """The command line: one command per verb. The only place that prints."""
 
+import errno
 import os
 import sys
 import time
@@ -89,7 +90,9 @@ def train(
     final: Annotated[
         bool, typer.Option("--final", help="Train on train + validation, then open the test split once.")
     ] = False,
-    resume: Annotated[Path | None, typer.Option(help="Run folder to take up where it stopped.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run folder to take up where it stopped; DATA only if it was moved.")
+    ] = None,
 ) -> None:
     """Train on DATA, measure on its validation split, and write a report."""
     settings = _settings(
@@ -106,13 +109,13 @@ def train(
     )
     from foveate import workflows
 
-    if resume is not None and (data or preset or config or name or final or settings):
+    if resume is not None and (preset or config or name or final or settings):
         raise ConfigError(f"--resume takes every setting from the run: `foveate train --resume {resume}`")
     if resume is None and data is None:
         raise ConfigError("nothing to train on: name a data set, as in `foveate train digits`")
     try:
         if resume is not None:
-            run = workflows.resume(resume, data_dir=data_dir, display=_display())
+            run = workflows.resume(resume, data, data_dir=data_dir, display=_display())
         else:
             run = workflows.train(
                 data or "",
@@ -188,6 +191,11 @@ def main() -> None:
         status = app(prog_name="foveate", standalone_mode=False)
     except FoveateError as error:
         status = _complain(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise
+        # What is lost is what was to be shown: the run folder is written by itself, and whole.
+        status = _complain(f"cannot write the output: {error.strerror}; what was done is in the run folder", 2)
     except typer.TyperException as error:
         told = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
         status = _complain(f"{' '.join(told.split())} (`foveate --help` lists what there is)", 2)

@@ -128,6 +128,7 @@ def train(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
     display = display or Silent()
+    _keep_out(Path(runs), data)
     resolved = resolve_config(preset, Path(config) if config else None, settings)
     device = _pick_device(resolved.train.device)
     _prepare_process(resolved)
@@ -136,7 +137,7 @@ def train(
     _tell(dataset, display)
     resolved = _settle(resolved, dataset, device, final=final)
     if final:
-        _require(dataset, "test")
+        _require(dataset, "test", "add a test split to it, or train without --final")
     state = _new_state(resolved, dataset, device, final=final)
     command = _command(
         "train",
@@ -159,8 +160,17 @@ def train(
     return _fit(folder, resolved, dataset, state, device, display, final=final)
 
 
-def resume(run: Run | Path | str, *, data_dir: Path | str | None = None, display: Display | None = None) -> Run:
+def resume(
+    run: Run | Path | str,
+    data: str | Path | None = None,
+    *,
+    data_dir: Path | str | None = None,
+    display: Display | None = None,
+) -> Run:
     """Take up a run that was killed or stopped, from its last saved step, and end as if it never had been.
+
+    Args:
+        data: where its data set lies now, if it was moved; it must be the same.
 
     Raises:
         CheckpointError: when it is not a run, is damaged, or its data set is another one now.
@@ -174,7 +184,7 @@ def resume(run: Run | Path | str, *, data_dir: Path | str | None = None, display
         return Run(folder)
     device = _pick_device(config.train.device)
     _prepare_process(config)
-    dataset = _own_dataset(folder, config, record, Path(data_dir) if data_dir else None, display)
+    dataset = _own_dataset(folder, config, record, data, Path(data_dir) if data_dir else None, display)
     state = _new_state(config, dataset, device, final=record.final)
     restore_state(folder.last, state)
     return _fit(folder, config, dataset, state, device, display, final=record.final)
@@ -215,16 +225,17 @@ def evaluate(
         if other.fingerprint == record.fingerprint:
             other = None  # the run's own data by another path: its splits hold, and the lock on its test split
     if other is None:
-        dataset = _own_dataset(folder, config, record, place, display)
+        dataset = _own_dataset(folder, config, record, data, place, display)
         if record.final and not final:
             raise ConfigError(
                 f"{folder.path} was trained on its validation images as well: measure it with --final"
             )
     else:
+        _keep_out(Path(runs), str(data))
         dataset = align_classes(other, record.class_names)
         _tell(dataset, display)
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
-    _require(dataset, split)
+    _require(dataset, split, f"measure on other data with `foveate evaluate {folder.path} DATA`")
     checkpoint = load_model(_kept_weights(folder, config), device=picked)
     command = _command(
         "evaluate", folder.path, *([data] if data else []), data_dir=data_dir, name=name, final=final
@@ -283,7 +294,8 @@ def _fit(
     validation = None if final else _loader(config, dataset, "validation")
     train_images = _training_images(dataset, final=final)
     loader = Loader(dataset.images, dataset.labels, train_images, config.train.batch, seed=config.train.seed)
-    with interruptible(f"foveate train --resume {shlex.quote(str(folder.path))}") as interrupted:
+    resuming = f"foveate train --resume {shlex.quote(str(folder.path))}"
+    with folder.being_trained(), interruptible(resuming) as interrupted:
         track = saving(display.track, save, config.train.save_every_s, interrupted)
         epochs = train_epochs(state, loader, validation, config.train, augment=augment, device=device, track=track)
         with event_writer(folder.path, state.history) as log:
@@ -372,15 +384,21 @@ def _settle(config: Config, dataset: Dataset, device: torch.device, *, final: bo
 
 
 def _own_dataset(
-    folder: RunFolder, config: Config, record: RunRecord, data_dir: Path | None, display: Display
+    folder: RunFolder,
+    config: Config,
+    record: RunRecord,
+    data: str | Path | None,
+    data_dir: Path | None,
+    display: Display,
 ) -> Dataset:
-    """The data set the run was trained on, by its record, and proof that it is the same."""
+    """The data set the run was trained on, where its record says or at `data`, and proof that it is the same."""
     place = data_dir or (Path(record.data_dir) if record.data_dir else None)
-    dataset = load_dataset(record.dataset, config.data, data_dir=place, track=display.track)
+    where = str(data or record.dataset)
+    dataset = load_dataset(where, config.data, data_dir=place, track=display.track)
     if dataset.fingerprint != record.fingerprint:
         raise CheckpointError(
-            f"{record.dataset} is not the data set {folder.path} was trained on, or has changed since: "
-            f"bring that back, or measure on this one with `foveate evaluate {folder.path} {record.dataset}`"
+            f"{where} is not the data set {folder.path} was trained on, or has changed since: bring that back "
+            "(images it was trained on would make new figures too good)"
         )
     _tell(dataset, display)
     return dataset
@@ -414,10 +432,10 @@ def _loader(config: Config, dataset: Dataset, split: str) -> Loader:
     return Loader(dataset.images, dataset.labels, dataset.splits[split], config.train.batch)
 
 
-def _require(dataset: Dataset, split: str) -> None:
+def _require(dataset: Dataset, split: str, fix: str) -> None:
     if split not in dataset.splits:
         there = ", ".join(dataset.splits)
-        raise DataError(f"{dataset.name} has no {split} images (it has: {there}): add a {split} split to it")
+        raise DataError(f"{dataset.name} has no {split} images (it has: {there}): {fix}")
 
 
 def _card(config: Config, dataset: Dataset) -> dict[str, Any]:
@@ -430,6 +448,13 @@ def _kept_weights(folder: RunFolder, config: Config) -> Path:
 
 def _folder(run: Run | Path | str) -> RunFolder:
     return run.folder if isinstance(run, Run) else RunFolder.open(Path(run))
+
+
+def _keep_out(runs: Path, data: str | Path) -> None:
+    """Refuse to write runs into the folder the images are in: it is the user's, and they would become a class."""
+    place = Path(data).expanduser()
+    if str(data).strip() and place.is_dir() and runs.resolve().is_relative_to(place.resolve()):
+        raise ConfigError(f"{runs} lies within the data, {data}: write elsewhere with --runs FOLDER")
 
 
 def _pick_device(name: str) -> torch.device:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from foveate.training.runs import RunFolder
+
 Foveate = Callable[..., Any]
 Photographs = Callable[..., Path]
 
@@ -53,7 +55,7 @@ def refused(outcome: Any, *, saying: str) -> None:
         (["train", "cifar10", "--data-dir", "."], "does not hold CIFAR-10: put"),
         (["train", "--resume", "none"], "no run folder at none"),
         (["train", "--resume", "."], "not a run folder"),
-        (["train", "digits", "--resume", "x"], "--resume takes every setting from the run"),
+        (["train", "", "--epochs", "1"], "the name of the data set is empty"),
         (["train", "--resume", "x", "--epochs", "3"], "--resume takes every setting from the run"),
         (["evaluate", "none"], "no run folder at none"),
         (["summary", "--size", "16", "--set", "stages=[{filters: 2, pool: 8}, {filters: 2, pool: 8}]"], "pools"),
@@ -82,6 +84,37 @@ def test_wrong_data_writes_no_run(foveate: Foveate, photographs: Photographs, tm
     refused(foveate("train", tmp_path / "nothing"), saying="nothing")
     assert not (tmp_path / "runs").exists()
     assert foveate("train", bad, "--allow-bad", "--epochs", 1).status == 0
+
+
+def test_runs_are_not_written_into_the_data(
+    foveate: Foveate, photographs: Photographs, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = photographs("here")
+    monkeypatch.chdir(folder)
+    refused(foveate("train", "."), saying="write elsewhere with --runs FOLDER")
+    refused(foveate("evaluate", run, "."), saying="write elsewhere with --runs FOLDER")
+    assert sorted(path.name for path in folder.iterdir()) == ["blue", "green", "red"]
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(foveate: Foveate, run: Path) -> None:
+    (run / "metrics.json").unlink()
+    with RunFolder.open(run).being_trained():
+        refused(foveate("train", "--resume", run), saying="is being trained by another process")
+    assert foveate("train", "--resume", run).status == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
+def test_output_that_cannot_be_written_is_said_and_the_run_is_whole(tmp_path: Path) -> None:
+    code = "from foveate.cli import main; main()"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-u", "-c", code, "train", "digits", "--epochs", "1"],
+            cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("foveate: cannot write the output: No space left on device")
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "runs" / "train" / "digits-small" / "run.json").exists()
 
 
 def test_a_name_that_is_taken_is_refused_and_the_run_is_left_alone(foveate: Foveate, run: Path) -> None:

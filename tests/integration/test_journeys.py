@@ -149,12 +149,14 @@ def test_other_data_is_matched_by_class_name_and_measured_in_a_folder_of_its_own
     assert metrics["all"]["accuracy"] > 0.8
     assert tree(tmp_path / "runs" / "train" / "a") == before
     assert "report.html" in {path.name for path in (tmp_path / "runs/evaluate/a-on-elsewhere").iterdir()}
-    # The run's own data by another path is its own data: the lock on its test split holds.
-    copy = tmp_path / "copied"
-    (tmp_path / "photographs").rename(copy)
-    done = foveate("evaluate", "runs/train/a", copy)
-    assert done.status == 2
-    assert "no data set" in done.err
+    # The run's own data where they were moved to are its own data: the lock on its test split holds.
+    moved = tmp_path / "moved"
+    (tmp_path / "photographs").rename(moved)
+    assert foveate("evaluate", "runs/train/a").status == 2
+    assert foveate("evaluate", "runs/train/a", moved).status == 0
+    assert set(fv.open_run(tmp_path / "runs/train/a").metrics) == {"validation"}
+    (tmp_path / "runs/train/a/metrics.json").unlink()
+    assert foveate("train", moved, "--resume", "runs/train/a").status == 0
 
 
 def test_groups_are_measured_each(

@@ -153,6 +153,8 @@ def _open_source(data: str, data_dir: Path | None, track: Track) -> Source:
         from foveate.data.cifar10 import open_cifar10
 
         return open_cifar10(data_dir, track)
+    if not data.strip():
+        raise DataError("the name of the data set is empty: give cifar10, digits, a folder or a file")
     path = Path(data).expanduser()
     try:
         str(path.resolve()).encode()
@@ -213,9 +215,11 @@ def _not_found(data: str, path: Path) -> str:
 
 def _check_share(data: str, bad: tuple[BadImage, ...], count: int, allowed: float) -> None:
     if len(bad) > allowed * count:
+        first = "; ".join(f"{image.id}: {image.reason}" for image in bad[:3])
         raise DataError(
-            f"{len(bad)} of {count} images of {data} cannot be read, more than max_bad={allowed:g} allows; "
-            f"the first, {bad[0].id}: {bad[0].reason}; mend or remove them, or raise max_bad"
+            f"{len(bad)} of {count} images of {data} cannot be read, more than max_bad={allowed:g} allows "
+            f"({first}{'; …' if len(bad) > 3 else ''}): mend or remove them, or train without them by "
+            "--allow-bad, which lists them all"
         )
 
 
@@ -243,7 +247,7 @@ def _hold_out(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     kept, held = hold_out(source.labels[indices], fraction, seed)
     if not len(held):
-        raise DataError(f"{source.location} has one image a class: add images, so that some can be held out")
+        raise DataError(f"{source.location} has too few images to hold some out: give every class three or more")
     return indices[kept], indices[held]
 
 

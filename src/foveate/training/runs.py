@@ -1,10 +1,11 @@
 """The run folder: where everything a run makes lies, and the record of what the run is."""
 
+import contextlib
 import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from foveate.config import Config, resolve_config
@@ -97,6 +98,22 @@ class RunFolder:
                 f"{path} is not a run folder (no run.json and args.yaml): give one made by `foveate train`"
             )
         return cls(path)
+
+    @contextlib.contextmanager
+    def being_trained(self) -> Iterator[None]:
+        """Keep other processes from training in this folder; a lock that the system lifts when this one dies.
+
+        Raises:
+            ConfigError: when another process trains in it.
+        """
+        try:
+            lock = FileLock(self.path / ".lock", timeout=0).acquire()
+        except Timeout:
+            raise ConfigError(
+                f"{self.path} is being trained by another process: wait for it, or stop it"
+            ) from None
+        with lock:
+            yield
 
     @property
     def best(self) -> Path:
