@@ -240,8 +240,6 @@ def evaluate(
     command = _command(
         "evaluate", folder.path, *([data] if data else []), data_dir=data_dir, name=name, final=final
     )
-    if final:
-        folder.record_test_opening(command)
     target = folder
     if other is not None:
         target = RunFolder.create(
@@ -251,6 +249,8 @@ def evaluate(
             fallback=f"{folder.path.name}-on-{dataset.name}",
             fill=lambda made: _write_identity(made, config, picked, _record(dataset, place, command, final=final)),
         )
+    if final:
+        folder.record_test_opening(command)
     _measure(target, checkpoint, config, dataset, split, picked, display.track)
     return Run(target)
 

@@ -86,7 +86,21 @@ def test_killed_at_any_steps_and_resumed_it_ends_with_the_same_bits(
             continue
     assert bits(state) == bits(whole)
     assert without_time(state) == without_time(whole)
-    assert (state.epoch, state.step) == (4, 0)
+    assert (state.epoch, state.step, state.seconds) == (4, 0, 0.0)
+
+
+def test_the_time_of_an_epoch_is_that_of_all_processes_it_took(
+    tiny: Settings, fresh: Fresh, loaders: Loaders, augment: Any, tmp_path: Path
+) -> None:
+    config = tiny(epochs=1)
+    state = fresh(config)
+    state.step, state.seconds = 5, 1000.0
+    save_state(tmp_path / "s", state, card(config))
+    again = fresh(config)
+    restore_state(tmp_path / "s", again)
+    (row,) = train_epochs(again, loaders[0], None, config.train, augment=augment, device=CPU)
+    assert 1000 < row.seconds < 1100
+    assert row.images_per_s == 44 / row.seconds
 
 
 def test_a_saved_state_is_a_checkpoint_of_the_model(

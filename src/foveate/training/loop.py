@@ -35,7 +35,7 @@ class EpochResult:
     lr: float
     """Of the epoch's last update."""
     seconds: float
-    """Spent on the epoch by the process that finished it, validation left out."""
+    """Spent on the epoch's steps, over all processes it took, validation left out."""
     images_per_s: float
 
 
@@ -53,6 +53,7 @@ class TrainingState:
     """Updates done in it."""
     loss_sum: float = 0.0
     correct: int = 0
+    seconds: float = 0.0
     history: list[EpochResult] = field(default_factory=list)
 
 
@@ -79,7 +80,7 @@ def train_epochs(
         forward = cast("nn.Module", torch.compile(forward))
     steps, images = len(train), len(train.indices)
     while state.epoch <= config.epochs and not _stops_early(state.history, config):
-        began, begun_at = time.monotonic(), state.step
+        ticked = time.monotonic()
         state.model.train()
         batches = train.epoch(state.epoch, start=state.step)
         label = f"epoch {state.epoch}/{config.epochs}"
@@ -107,7 +108,8 @@ def train_epochs(
             state.loss_sum += value * len(labels)
             state.correct += int((logits.argmax(1) == targets).sum())
             state.step += 1
-        seconds = time.monotonic() - began
+            now = time.monotonic()
+            state.seconds, ticked = state.seconds + now - ticked, now
         val = _validate(forward, validation, config, device, track)
         result = EpochResult(
             epoch=state.epoch,
@@ -117,11 +119,12 @@ def train_epochs(
             val_accuracy=val.get("accuracy"),
             val_macro_f1=val.get("macro_f1"),
             lr=lr,
-            seconds=seconds,
-            images_per_s=min(images, (steps - begun_at) * train.batch) / seconds,
+            seconds=state.seconds,
+            images_per_s=images / state.seconds,
         )
         state.history.append(result)
-        state.epoch, state.step, state.loss_sum, state.correct = state.epoch + 1, 0, 0.0, 0
+        state.epoch, state.step = state.epoch + 1, 0
+        state.loss_sum, state.correct, state.seconds = 0.0, 0, 0.0
         yield result
 
 

@@ -29,12 +29,7 @@ def save_state(path: Path, state: TrainingState, card: Mapping[str, Any]) -> Non
         f"optimizer.{index}.{key}": value for index, values in optimizer.items() for key, value in values.items()
     }
     tensors |= {f"generator.{name}": value for name, value in _generators(state).items()}
-    position = {
-        "epoch": state.epoch,
-        "step": state.step,
-        "loss_sum": state.loss_sum,
-        "correct": state.correct,
-    }
+    position = {name: getattr(state, name) for name in ("epoch", "step", "loss_sum", "correct", "seconds")}
     save_tensors(
         path,
         {**state.model.state_dict(), **{TRAINING_PREFIX + name: value for name, value in tensors.items()}},
