@@ -19,7 +19,18 @@ from pathlib import Path
 from foveate.checkpoint import load_tensors
 
 STAGES = "[{filters: 8, kernels: [3], pool: 2}, {filters: 12, kernels: [3], pool: 3, dropout: 0.25}]"
-SETTINGS = ["--epochs", "6", "--seed", "3", "--set", "save_every_s=0", "--set", f"stages={STAGES}"]
+SETTINGS = [
+    "--preset",
+    "small",
+    "--epochs",
+    "6",
+    "--seed",
+    "3",
+    "--set",
+    "save_every_s=0",
+    "--set",
+    f"stages={STAGES}",
+]
 
 
 def main() -> None:

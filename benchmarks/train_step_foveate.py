@@ -4,100 +4,18 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from typing import TypeVar
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is imported
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.allocator import keep_freed_memory
-from foveate.config import Config, resolve_config
-from foveate.data.augment import geometric_batch
-from foveate.data.loader import Loader
-from foveate.model.build import build_model
-from foveate.training.loop import TrainingState, train_epochs
-from foveate.training.optim import build_optimizer
+from foveate.config import resolve_config
+from foveate.data.augment import build_augment
+from rates import matmul_gflop_per_s, noise, training_rates
 
-T = TypeVar("T")
-
-CLASSES, SIZE = 10, 32
-MOST_STEPS = 10_000
-"""Of one epoch: more than a process has time for."""
-WARM_UP = 3
-"""Steps that are not counted: memory is allocated and kernels are chosen in them."""
-
-
-class Stopwatch:
-    """A `Track` that ends the epoch after `seconds` of counted steps; counts the first step's operations."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.step_seconds: list[float] = []
-        self.flops = 0
-
-    def __call__(self, items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterator[T]:  # noqa: ARG002
-        """Yield `items`, timing what is done with each."""
-        for number, item in enumerate(items):
-            if number == 0:
-                with FlopCounterMode(display=False) as counter:
-                    yield item
-                self.flops = counter.get_total_flops()
-                continue
-            began = time.perf_counter()
-            yield item
-            if number >= WARM_UP:
-                self.step_seconds.append(time.perf_counter() - began)
-            if self.step_seconds and sum(self.step_seconds) >= self.seconds:
-                return
-
-
-class Augmentation:
-    """The paper's geometric family, timed."""
-
-    def __init__(self, config: Config) -> None:
-        flip = 0.5 if config.augment.flip is None else config.augment.flip
-        self.settings = config.augment.model_dump() | {"flip": flip}
-        self.seconds: list[float] = []
-
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment a batch."""
-        began = time.perf_counter()
-        augmented = geometric_batch(images, generator, **self.settings)
-        self.seconds.append(time.perf_counter() - began)
-        return augmented
-
-
-def identity(images: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG001
-    """No augmentation."""
-    return images
-
-
-def matmul_gflop_per_s(seconds: float) -> dict[str, float]:
-    """The best rates of fp32 matrix products of 2048² and 3072², each tried at least once.
-
-    torch multiplies by MKL, which leaves half of some processors' vector width idle, and convolves by oneDNN, so
-    oneDNN's own product is measured as well: a step beats the other without effort there.
-    """
-    best, until = {"torch.mm": 0.0, "oneDNN": 0.0}, time.perf_counter() + seconds
-    while True:
-        for side in (2048, 3072):
-            left, right, out = torch.randn(3, side, side).unbind()
-            products: dict[str, Callable[[], object]] = {"torch.mm": partial(torch.mm, left, right, out=out)}
-            if torch.backends.mkldnn.is_available():
-                products["oneDNN"] = partial(F.linear, left.to_mkldnn(), right.to_mkldnn())
-            for name, product in products.items():
-                product()
-                began = time.perf_counter()
-                product()
-                best[name] = max(best[name], 2 * side**3 / (time.perf_counter() - began) / 1e9)
-        if time.perf_counter() >= until:
-            return best
+SIZE = 32
 
 
 def main() -> None:
@@ -112,35 +30,30 @@ def main() -> None:
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
 
-    config = resolve_config("paper", settings={"batch": arguments.batch, "epochs": 1, "device": "cpu"})
-    random = np.random.default_rng(0)
-    images = random.integers(0, 256, (arguments.batch, SIZE, SIZE, 3), np.uint8)
-    labels = random.integers(0, CLASSES, arguments.batch)
-    # One epoch goes over the same batch until the stopwatch ends it.
-    loader = Loader(
-        images, labels, np.tile(np.arange(arguments.batch), 1_000_000 // arguments.batch), arguments.batch
-    )
-    model = build_model(config.model, num_classes=CLASSES, size=SIZE)
-    state = TrainingState(model, build_optimizer(model, config.train), torch.Generator().manual_seed(0))
-    stopwatch, augmentation = Stopwatch(arguments.seconds), Augmentation(config)
+    config = resolve_config("paper", settings={"batch": arguments.batch, "device": "cpu", "flip": 0.5})
+    product, augment_seconds = build_augment(config.augment), []
 
+    def augment(images: Tensor, turn: Tensor, generator: torch.Generator) -> Tensor:
+        if not arguments.augment:
+            return images
+        began = time.perf_counter()
+        augmented = product(images, turn, generator)
+        augment_seconds.append(time.perf_counter() - began)
+        return augmented
+
+    batch = noise(arguments.batch, SIZE, torch.device("cpu"))
     before = matmul_gflop_per_s(arguments.seconds / 10)
-    augment = augmentation if arguments.augment else identity
-    for _ in train_epochs(
-        state, loader, None, config.train, augment=augment, device=torch.device("cpu"), track=stopwatch
-    ):
-        pass
+    images_per_s, gflop_per_image = training_rates(config, *batch, arguments.seconds, augment)
     after = matmul_gflop_per_s(arguments.seconds / 10)
-    counted = len(stopwatch.step_seconds)
+    counted = augment_seconds[-len(images_per_s) :]
+    step_seconds = sum(arguments.batch / each for each in images_per_s)
     result = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "images_per_s": [arguments.batch / seconds for seconds in stopwatch.step_seconds],
-        "gflop_per_image": stopwatch.flops / arguments.batch / 1e9,
+        "images_per_s": images_per_s,
+        "gflop_per_image": gflop_per_image,
         "matmul_gflop_per_s": {name: [before[name], after[name]] for name in before},
-        "augment_share": (
-            sum(augmentation.seconds[-counted:]) / sum(stopwatch.step_seconds) if arguments.augment else None
-        ),
+        "augment_share": sum(counted) / step_seconds if arguments.augment else None,
     }
     print(json.dumps(result))
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -69,17 +70,90 @@ def test_resolved_settings_are_read_back_as_they_were(epochs: int, lr: float, ki
         ({"size": 257}, r"data\.size=257"),
         ({"batch": 0}, r"train\.batch=0"),
         ({"batch": 10**9}, r"train\.batch=1000000000"),
-        ({"attention": "loung"}, r"model\.attention='loung': input should be 'none', 'luong_row' or 'luong'"),
+        (
+            {"attention": "loung"},
+            r"model\.attention='loung': input should be 'none', 'luong_row', 'luong' or 'luong_scaled'",
+        ),
         ({"attention_stage": 3}, "there are 2 stages"),
+        ({"epochs": 3, "images_seen": 100}, r"epochs or train\.images_seen says how long.*: both are given"),
+        ({"epochs": None}, r"epochs or train\.images_seen says how long.*: none is given"),
+        ({"images_seen": 0}, r"train\.images_seen=0"),
+        (
+            {"block": "normed", "stages": [{"filters": 4, "kernels": [3]}]},
+            r"two kernels at least.*kernels: \[3, 3\]",
+        ),
+        ({"resize_until": 0.5}, r"train\.resize_until=0\.5: model\.head='dense' takes one size only"),
+        ({"whiten": 6}, r"model\.whiten=6"),
+        ({"views": 2}, r"train\.views=2: input should be 1 or 6"),
+        ({"optimizer": "adam"}, r"train\.optimizer='adam': input should be 'adamw', 'sgd' or 'muon'"),
+        ({"family": "crops"}, r"augment\.family='crops': input should be 'affine' or 'crop'"),
+        ({"momentum": 1}, r"train\.momentum=1"),
+        ({"resize_scale": 0}, r"train\.resize_scale=0"),
+        ({"micro_batch": 0}, r"train\.micro_batch=0"),
+        ({"label_smoothing": 1}, r"train\.label_smoothing=1"),
         ({"stages": []}, r"model\.stages=\[\]"),
         ({"val_fraction": 1}, r"data\.val_fraction=1"),
-        ({"zzz": 1}, "known are attention, "),
+        ({"zzz": 1}, "known are activation, alternate, attention, "),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_the_fix(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
-        resolve_config(settings=settings)
+        resolve_config("small", settings=settings)
     assert "\n" not in str(error.value)
+
+
+def test_a_length_in_one_unit_takes_the_place_of_one_in_the_other(tmp_path: Path) -> None:
+    def lengths(**given: Any) -> tuple[int | None, int | None]:
+        train = resolve_config(**given).train
+        return train.epochs, train.images_seen
+
+    assert lengths(preset="small", settings={"images_seen": 500}) == (None, 500)
+    assert lengths(preset="minute", settings={"epochs": 2}) == (2, None)
+    file = tmp_path / "settings.yaml"
+    file.write_text("preset: small\ntrain: {images_seen: 700}\n")
+    assert lengths(file=file) == (None, 700)
+    assert lengths(file=file, settings={"train.epochs": 4}) == (4, None)
+    assert lengths(file=file, settings={"seed": 4}) == (None, 700)
+    config = resolve_config("minute")
+    assert config.replacing(epochs=3).train.images_seen is None
+    assert config.replacing(epochs=3).replacing(images_seen=9).train.epochs is None
+    # As a run's own settings are: one of the two is there, and null.
+    file.write_text(yaml.safe_dump(config.replacing(epochs=3).model_dump(mode="json")))
+    assert lengths(file=file) == (3, None)
+    assert lengths(file=file, settings={"images_seen": 9}) == (None, 9)
+
+
+@pytest.mark.parametrize("name", [name for name in preset_names() if name.endswith("-twin")])
+def test_a_twin_differs_from_its_base_in_attention_alone(name: str) -> None:
+    twin, base = resolve_config(name), resolve_config(name.removesuffix("-twin"))
+    assert base.model.attention != "none"
+    assert twin.model.attention == "none"
+    assert twin.replacing(attention=base.model.attention).model_copy(update={"preset": base.preset}) == base
+
+
+def test_there_is_a_twin_of_every_preset_with_a_gate() -> None:
+    gated = {name for name in preset_names() if resolve_config(name).model.attention_mode == "residual"}
+    assert gated
+    bases = {name for name in gated if not name.endswith("-twin")}
+    assert gated - bases == {f"{name}-twin" for name in bases}
+
+
+def test_a_preset_lies_over_the_one_it_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    presets = tmp_path / "presets"
+    presets.mkdir()
+    (presets / "small.yaml").write_text(
+        "model: {stages: [{filters: 4}], hidden: 8}\ntrain: {epochs: 5, batch: 16}\n"
+    )
+    (presets / "over.yaml").write_text("preset: small\nmodel: {hidden: 9}\ntrain: {images_seen: 70}\n")
+    (presets / "again.yaml").write_text("preset: over\ntrain: {batch: 17}\n")
+    monkeypatch.setattr("foveate.config.resources.files", lambda _: tmp_path)
+    assert preset_names() == ("again", "over", "small")
+    config = resolve_config("again")
+    assert (config.preset, config.model.hidden, config.model.stages[0].filters) == ("again", 9, 4)
+    assert (config.train.epochs, config.train.images_seen, config.train.batch) == (None, 70, 17)
+    (presets / "lost.yaml").write_text("preset: smal\n")
+    with pytest.raises(ConfigError, match="unknown preset 'smal'; did you mean 'small'"):
+        resolve_config("lost")
 
 
 def test_an_unknown_preset_names_the_nearest() -> None:

@@ -11,8 +11,17 @@ from scipy.special import softmax
 from sklearn import metrics
 from torch import nn
 
+from foveate.data.loader import Batch
 from foveate.errors import DataError, TrainingError
-from foveate.evaluation import BINS, collect_logits, point_metrics, score, wilson_interval
+from foveate.evaluation import (
+    BINS,
+    ViewsAveraged,
+    collect_logits,
+    point_metrics,
+    score,
+    score_variant,
+    wilson_interval,
+)
 
 NAMES = tuple("abcde")
 SCALARS = {
@@ -216,7 +225,7 @@ class Mean(nn.Module):
 @pytest.mark.parametrize("training", [True, False])
 def test_logits_come_in_the_order_of_the_batches_and_the_mode_is_restored(training: bool) -> None:
     images = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1).expand(7, 3, 2, 2)
-    batches = [(images[:4], torch.arange(4)), (images[4:], torch.arange(4, 7))]
+    batches: list[Any] = [(images[:4], torch.arange(4)), Batch(images[4:], torch.arange(4, 7), torch.zeros(3))]
     model = Mean().train(training)
     logits, labels = collect_logits(model, batches, device="cpu", total=2, label="")
     assert model.training is training
@@ -224,6 +233,53 @@ def test_logits_come_in_the_order_of_the_batches_and_the_mode_is_restored(traini
     assert logits[:, 0].tolist() == labels.tolist() == list(range(7))
     with pytest.raises(DataError, match="no images"):
         collect_logits(model, [], device="cpu", total=0, label="")
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 300), k=st.integers(2, 7))
+def test_a_variant_is_measured_as_the_report_is(seed: int, n: int, k: int) -> None:
+    logits, labels = measured(seed, n, k)
+    variant = score_variant(logits, labels)
+    report = score(logits, labels, [str(i) for i in range(k)], resamples=2)
+    assert (variant.n, variant.loss, variant.accuracy) == (n, report.loss, report.accuracy)
+    assert variant.intervals == {"accuracy": report.intervals["accuracy"]}
+
+
+class Corner(nn.Module):
+    """Logits that tell every pixel apart from its neighbours: a fixed weight for each, and a nonlinearity."""
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.weight = torch.randn(3, side, side + 1, 4, generator=torch.Generator().manual_seed(0)) / side**2
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(torch.einsum("bchw,chwk->bk", images.float(), self.weight))
+
+
+@pytest.mark.parametrize("mirror", [True, False])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_views_are_averaged_as_a_plain_loop_averages_them(mirror: bool, dtype: torch.dtype) -> None:
+    network = Corner(5)
+    images = torch.randint(0, 256, (3, 3, 5, 6), generator=torch.Generator().manual_seed(1)).to(dtype)
+    expected = np.zeros((3, 4))
+    for offset, weight in (((0, 0), 0.5), ((-1, -1), 0.25), ((1, 1), 0.25)):
+        rows = [abs(row + offset[0]) if row + offset[0] < 5 else 3 for row in range(5)]
+        columns = [abs(column + offset[1]) if column + offset[1] < 6 else 4 for column in range(6)]
+        view = images[:, :, rows][..., columns]
+        views = [view, view.flip(3)] if mirror else [view]
+        for each in views:
+            expected += weight / len(views) * network(each).numpy()
+    got = ViewsAveraged(network, mirror=mirror)(images)
+    np.testing.assert_allclose(got.numpy(), expected, atol=1e-5)
+    assert np.abs(expected - network(images).numpy()).max() > 0.01
+
+
+def test_averaging_passes_the_mode_on_to_the_network() -> None:
+    model = Mean()
+    batches = [(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))]
+    logits, _ = collect_logits(ViewsAveraged(model.train(), mirror=True), batches, device="cpu", total=1, label="")
+    assert logits.tolist() == [[0, 0], [0, 0]]  # `Mean` asserts that it is in evaluation mode
+    assert model.training
 
 
 @pytest.mark.slow

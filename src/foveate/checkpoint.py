@@ -11,12 +11,13 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveate.config import ModelConfig
 from foveate.errors import CheckpointError
 from foveate.files import write_atomically
 from foveate.model.build import build_model
+from foveate.model.network import AttentionCNN
 
 __all__ = ["TRAINING_PREFIX", "Checkpoint", "load_model", "load_tensors", "model_card", "save_tensors"]
 
@@ -29,7 +30,7 @@ TRAINING_PREFIX = "training/"
 class Checkpoint:
     """What a checkpoint says of its network, and the network itself."""
 
-    model: nn.Module
+    model: AttentionCNN
     config: ModelConfig
     class_names: tuple[str, ...]
     size: int

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 T = TypeVar("T")
+_BEGAN = time.monotonic()
 INTERRUPTED = 130
 """What shells expect of a command that Ctrl-C ended."""
 
@@ -47,7 +48,7 @@ Setting = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; repeatable.")
 ]
 Size = Annotated[int | None, typer.Option(help="Side of the network's input in pixels, 16 to 256.")]
-Attention = Annotated[str | None, typer.Option(help="Kind of attention: none, luong_row, luong.")]
+Attention = Annotated[str | None, typer.Option(help="Kind of attention: none, luong_row, luong, luong_scaled.")]
 DataDir = Annotated[
     Path | None, typer.Option(help="Where cifar10 lies (else $FOVEATE_DATA, the cache, a download).")
 ]
@@ -293,6 +294,13 @@ def _print_results(run: "Run") -> None:
             cells += [f"{report[metric]:.4f}", f"{low:.4f} to {high:.4f}"]
         table.add_row(*cells)
     Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for split, report in metrics.items():
+        for name, variant in report.get("variants", {}).items():
+            low, high = variant["intervals"]["accuracy"]
+            print(f"{split} accuracy, {name}: {variant['accuracy']:.4f} ({low:.4f} to {high:.4f})")
+        if report.get("gate") is not None:
+            print(f"gate of the attention: {report['gate']:+.4f}")
+    print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
     print(f"report: {run.report}")
 
 

@@ -14,10 +14,15 @@ from foveate.errors import ConfigError
 
 __all__ = [
     "DEFAULT_PRESET",
+    "Activation",
     "AttentionKind",
+    "AttentionMode",
     "AugmentConfig",
+    "AugmentFamily",
+    "BlockKind",
     "Config",
     "DataConfig",
+    "HeadKind",
     "ModelConfig",
     "Monitor",
     "StageConfig",
@@ -27,10 +32,17 @@ __all__ = [
     "resolve_config",
 ]
 
-DEFAULT_PRESET = "small"
+DEFAULT_PRESET = "minute"
 
-AttentionKind = Literal["none", "luong_row", "luong"]
+AttentionKind = Literal["none", "luong_row", "luong", "luong_scaled"]
+AttentionMode = Literal["replace", "residual"]
+Activation = Literal["relu", "gelu", "silu"]
+BlockKind = Literal["plain", "normed"]
+HeadKind = Literal["dense", "pooled"]
+AugmentFamily = Literal["affine", "crop"]
 Monitor = Literal["accuracy", "loss", "macro_f1"]
+_LENGTHS = ("epochs", "images_seen")
+"""The two ways of saying how long to train."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -58,7 +70,7 @@ class DataConfig(Section):
 
 
 class StageConfig(Section):
-    """One block of convolutions, batch normalisation, pooling and dropout (figure 3.1)."""
+    """One stage: convolutions at one width, and a pooling."""
 
     filters: int = Field(ge=1, le=4096)
     kernels: tuple[Annotated[int, Field(ge=1, le=15)], ...] = Field((3, 3), min_length=1)
@@ -67,14 +79,23 @@ class StageConfig(Section):
 
 
 class ModelConfig(Section):
-    """The network: stages of convolutions with attention after one of them, then a dense head."""
+    """The network: a stem, stages of convolutions with attention after one of them, and a head."""
 
     stages: tuple[StageConfig, ...] = Field(min_length=1)
+    whiten: int = Field(0, ge=0, le=5)
+    """Side of the patches that a fixed first convolution whitens, in pixels; 0: no such layer."""
+    block: BlockKind = "plain"
+    """`plain`: convolutions, then one normalisation, as in figure 3.1; `normed`: one after every convolution."""
+    activation: Activation = "relu"
     attention: AttentionKind = "luong_row"
     attention_stage: int = Field(1, ge=1)
-    """The stage, counted from 1, whose output the attention replaces."""
+    """The stage, counted from 1, after which the attention comes."""
+    attention_mode: AttentionMode = "replace"
+    """`replace`: its output takes its input's place, as in the paper; `residual`: is added to it, times a gate."""
+    head: HeadKind = "dense"
+    """`dense`: flatten, a hidden layer, the classifier; `pooled`: the maximum over positions, the classifier."""
     hidden: int = Field(512, ge=1, le=65536)
-    """Units of the dense layer before the classifier."""
+    """Units of the dense head's hidden layer."""
     hidden_dropout: Rate = 0.5
     norm_momentum: float = Field(0.01, gt=0, le=1)
     """Share of each batch in batch normalisation's running statistics; Keras' .99 is 0.01 here."""
@@ -85,8 +106,12 @@ class ModelConfig(Section):
 class AugmentConfig(Section):
     """The paper's geometric family; each image draws its own transformation in each epoch."""
 
+    family: AugmentFamily = "affine"
+    """`affine`: all four, by one bilinear sampling; `crop`: mirror and shift by whole pixels, by reflection."""
     flip: Probability | None = None
     """Chance of a horizontal mirror image; None: 0.5, but 0 where mirroring changes the class (digits)."""
+    alternate: bool = False
+    """Mirror every image in each other pass, half of them in the first, in place of by chance."""
     shift: Rate = 0.1
     """Largest shift along each axis, as a share of the side."""
     rotation: float = Field(15.0, ge=0, le=180)
@@ -98,14 +123,39 @@ class AugmentConfig(Section):
 class TrainConfig(Section):
     """How the weights are found, on what, and which are kept."""
 
-    epochs: int = Field(ge=1, le=100_000)
+    epochs: int | None = Field(None, ge=1, le=100_000)
+    """Length of the run in epochs; this or `images_seen`."""
+    images_seen: int | None = Field(None, ge=1)
+    """Length of the run in training images shown, so that few images are shown often enough."""
+    passes: int | None = Field(None, ge=1)
+    """Passes over the training images that make an epoch; None: one, but more where few images would make
+    more than 20 epochs of `images_seen`."""
     batch: int = Field(32, ge=1, le=65536)
-    optimizer: Literal["adamw"] = "adamw"
+    micro_batch: int | None = Field(None, ge=1)
+    """Images in one forward and backward pass, whose gradients are summed to those of a step; None: the batch.
+    Batch normalisation then sees a part at a time (ghost batch normalisation, Hoffer et al. 2017, 1705.08741)."""
+    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
+    """`muon` is for convolution kernels; the rest has Nesterov's momentum at the rates below, as `sgd` has."""
     lr: float = Field(1e-3, gt=0)
+    """Of every weight under `adamw`, of convolution kernels under `muon` and `sgd`."""
+    head_lr: float = Field(0.67, gt=0)
+    """Per image, of the classifier, under `muon` and `sgd`."""
+    bias_lr: float = Field(0.053, gt=0)
+    """Per image, of biases, under `muon` and `sgd`."""
+    gate_lr: float = Field(0.005, gt=0)
+    """Per image, of the gate of a residual attention, under `muon` and `sgd`."""
+    momentum: Rate = 0.6
+    """Of convolution kernels, under `muon` and `sgd`."""
     weight_decay: float = Field(4e-3, ge=0)
     epsilon: float = Field(1e-7, gt=0)
-    schedule: Literal["constant", "cosine"] = "constant"
-    """`cosine` falls from `lr` to zero over all steps of the run."""
+    """Of `adamw`."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    """`linear` and `cosine` fall from `lr` to zero over all steps of the run."""
+    label_smoothing: Rate = 0.0
+    resize_scale: float = Field(1.0, gt=0, le=1)
+    """Side of the images that training begins with, as a share of the size: small images are fast."""
+    resize_until: Probability = 0.0
+    """Share of the run that they are used for."""
     gradient_clip: float | None = Field(None, gt=0)
     """Largest global L2 norm of the gradients; None: not clipped."""
     monitor: Monitor = "accuracy"
@@ -114,6 +164,8 @@ class TrainConfig(Section):
     """Epochs without a better `monitor` after which training stops; None: never."""
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights are the run's result."""
+    views: Literal[1, 6] = 1
+    """Views of an image that are averaged when measuring, told beside the image as it is."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """`auto` is bf16 autocast on a GPU that has it, fp32 elsewhere."""
     compile: bool = False
@@ -140,7 +192,7 @@ class Config(Section):
         Raises:
             ConfigError: for an unknown name or a value out of range.
         """
-        return _validate(_merge(self.model_dump(mode="json"), _nest(settings)))
+        return _validate(_over(self.model_dump(mode="json"), _nest(settings)))
 
 
 def preset_names() -> tuple[str, ...]:
@@ -165,8 +217,7 @@ def resolve_config(
     from_file = _nest(read_yaml(file)) if file else {}
     named = from_file.pop("preset", None)
     values = _preset(preset or named or DEFAULT_PRESET)
-    values = _merge(values, from_file)
-    return _validate(_merge(values, _nest(settings or {})))
+    return _validate(_over(_over(values, from_file), _nest(settings or {})))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -187,10 +238,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _preset(name: str) -> dict[str, Any]:
+    """The settings of a preset; one that names another in `preset` is laid over that one."""
     if name not in preset_names():
         raise ConfigError(f"unknown preset {name!r}{_nearest(name, preset_names())}")
     text = (resources.files("foveate") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    return {"preset": name, **yaml.safe_load(text)}
+    values = yaml.safe_load(text)
+    base = values.pop("preset", None)
+    return {**_over(_preset(base) if base else {}, values), "preset": name}
 
 
 @cache
@@ -233,6 +287,16 @@ def _nearest(name: str, known: Any) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
 
 
+def _over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of `base`; a length of the run in one unit takes the place of one in the other."""
+    merged = _merge(base, over)
+    given = [name for name in _LENGTHS if _merge({"train": {}}, over)["train"].get(name) is not None]
+    if len(given) == 1:
+        (other,) = set(_LENGTHS) - set(given)
+        merged["train"][other] = None
+    return merged
+
+
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
@@ -251,4 +315,18 @@ def _validate(values: Mapping[str, Any]) -> Config:
     stages = len(config.model.stages)
     if config.model.attention_stage > stages:
         raise ConfigError(f"model.attention_stage={config.model.attention_stage}: there are {stages} stages")
+    if config.model.block == "normed" and any(len(stage.kernels) < 2 for stage in config.model.stages):
+        raise ConfigError("model.block='normed': every stage needs two kernels at least, such as kernels: [3, 3]")
+    if config.model.block == "normed" and any(
+        side % 2 == 0 for stage in config.model.stages for side in stage.kernels
+    ):
+        raise ConfigError("model.block='normed': kernels must have an odd side, as they begin as the identity")
+    if config.train.resize_until and config.model.head == "dense":
+        raise ConfigError(
+            f"train.resize_until={config.train.resize_until}: model.head='dense' takes one size only"
+        )
+    lengths = [name for name in _LENGTHS if getattr(config.train, name) is not None]
+    if len(lengths) != 1:
+        told = "both are given" if lengths else "none is given"
+        raise ConfigError(f"train.epochs or train.images_seen says how long to train: {told}")
     return config

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy import sparse, special
 from torch import nn
 
@@ -23,9 +24,12 @@ __all__ = [
     "ReliabilityBin",
     "Report",
     "Scores",
+    "Variant",
+    "ViewsAveraged",
     "collect_logits",
     "point_metrics",
     "score",
+    "score_variant",
     "wilson_interval",
 ]
 
@@ -86,6 +90,17 @@ class Scores:
 
 
 @dataclasses.dataclass(frozen=True)
+class Variant:
+    """The same images, measured another way."""
+
+    n: int
+    loss: float
+    accuracy: float
+    intervals: dict[str, Interval]
+    """Wilson's, of the accuracy."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Report(Scores):
     """Scores of a split, with what lies behind them; `confusion_matrix` has true classes as rows."""
 
@@ -103,9 +118,37 @@ class Report(Scores):
         return plain
 
 
+class ViewsAveraged(nn.Module):
+    """A network's logits averaged over views of each image, as in Jordan's airbench (arXiv 2404.00498, 3.5).
+
+    The views are the image, which counts half, and it shifted by one pixel along both axes, to and fro, with what
+    comes from outside reflected, which count a quarter each; and where `mirror`, the mirror image of each as well.
+
+    Shape: as the network's: [B, C, H, W] → [B, K].
+    """
+
+    def __init__(self, network: nn.Module, *, mirror: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.mirror = mirror
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The mean of the views' logits."""
+        height, width = images.shape[-2:]
+        padded = F.pad(images.float(), (1, 1, 1, 1), mode="reflect")
+        total = torch.zeros(())
+        for weight, offset in ((0.5, 1), (0.25, 0), (0.25, 2)):
+            view = padded[..., offset : offset + height, offset : offset + width]
+            views = (view, view.flip(-1)) if self.mirror else (view,)
+            for each in views:
+                logits = self.network(each.contiguous(memory_format=torch.channels_last)).float()
+                total = total.to(logits.device) + weight / len(views) * logits
+        return total
+
+
 def collect_logits(
     model: nn.Module,
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    batches: Iterable[Sequence[torch.Tensor]],
     *,
     device: torch.device | str,
     total: int,
@@ -113,7 +156,7 @@ def collect_logits(
     track: Track = untracked,
     images_each: int = 1,
 ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Ints]:
-    """Run `model` in evaluation mode over `batches` of (uint8 [B, C, H, W], int64 [B]); its mode is restored.
+    """Run `model` in evaluation mode over `batches` of (uint8 [B, C, H, W], int64 [B], …); its mode is restored.
 
     Autocast is the caller's choice. `total` batches of `images_each` images are followed under `label`.
 
@@ -128,7 +171,7 @@ def collect_logits(
     model.eval()
     try:
         with torch.inference_mode():
-            for images, targets in track(batches, total=total, label=label, images_each=images_each):
+            for images, targets, *_ in track(batches, total=total, label=label, images_each=images_each):
                 # Left on the device until the end, so that a GPU never waits for a copy to the host.
                 logits.append(model(images.to(device, non_blocking=True)).float())
                 labels.append(targets)
@@ -192,6 +235,13 @@ def score(
             for index, name in enumerate(names)
         },
     )
+
+
+def score_variant(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Variant:
+    """Loss and accuracy of logits [N, K] against labels [N]."""
+    metrics = point_metrics(logits, labels)
+    low, high = wilson_interval((logits.argmax(axis=1) == labels).sum(), len(labels))
+    return Variant(len(labels), metrics["loss"], metrics["accuracy"], {"accuracy": [float(low), float(high)]})
 
 
 def point_metrics(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> dict[str, float]:

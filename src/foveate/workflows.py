@@ -4,7 +4,7 @@ import json
 import math
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,29 +13,44 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
+from torch import nn
 
 from foveate.allocator import keep_freed_memory
 from foveate.checkpoint import Checkpoint, load_model, model_card, save_tensors
 from foveate.config import Config, resolve_config
-from foveate.data.augment import geometric_batch
+from foveate.data.augment import build_augment
 from foveate.data.dataset import Dataset, align_classes, load_dataset
-from foveate.data.loader import Loader, channel_statistics
+from foveate.data.loader import Loader, channel_statistics, on_device
 from foveate.errors import CheckpointError, ConfigError, DataError
-from foveate.evaluation import collect_logits, score
+from foveate.evaluation import ViewsAveraged, collect_logits, score, score_variant
 from foveate.files import write_json
-from foveate.model.build import LayerTable, build_model, layer_table
+from foveate.model.build import LayerTable, build_model, layer_table, side_left
 from foveate.progress import Track, untracked
 from foveate.report.page import write_report
 from foveate.report.run_page import page_of_run
 from foveate.training.environment import environment
 from foveate.training.events import event_writer
-from foveate.training.loop import EpochResult, TrainingState, autocast, best_epoch, train_epochs
-from foveate.training.optim import build_optimizer
+from foveate.training.loop import (
+    EpochResult,
+    TrainingState,
+    autocast,
+    best_epoch,
+    train_epochs,
+)
+from foveate.training.optim import build_optimizer, run_length
 from foveate.training.runs import RunFolder, RunRecord
 from foveate.training.saving import interruptible, saving
 from foveate.training.state import restore_state, save_state
 
 __all__ = ["Display", "Run", "Silent", "evaluate", "open_run", "resume", "summarize", "train"]
+
+
+_EPOCHS_AT_MOST = 20
+"""Of a run whose length is in images seen: every epoch is validated and saved, which takes time."""
+_STEM_SAMPLE = 2000
+"""Training images whose patches the whitening is made from: their covariance has long settled."""
+_MEASURED_AT_ONCE = 250
+"""Images in a batch that is measured: its activations stay in cache."""
 
 
 class Display(Protocol):
@@ -290,10 +305,18 @@ def _fit(
     """Train from wherever `state` is to the end, saving on the way; then measure and report."""
     card = _card(config, dataset)
     save = partial(save_state, folder.last, state, card)
-    augment = partial(geometric_batch, **config.augment.model_dump())
-    validation = None if final else _loader(config, dataset, "validation")
-    train_images = _training_images(dataset, final=final)
-    loader = Loader(dataset.images, dataset.labels, train_images, config.train.batch, seed=config.train.seed)
+    images, labels = on_device(dataset, device)
+    validation = None if final else Loader(images, labels, dataset.splits["validation"], _MEASURED_AT_ONCE)
+    loader = Loader(
+        images,
+        labels,
+        _training_images(dataset, final=final),
+        config.train.batch,
+        seed=config.train.seed,
+        passes=config.train.passes or 1,
+    )
+    augment = build_augment(config.augment)
+    length, _ = run_length(config.train, len(loader), loader.images_before(len(loader)))
     resuming = f"foveate train --resume {shlex.quote(str(folder.path))}"
     with folder.being_trained(), interruptible(resuming) as interrupted:
         track = saving(display.track, save, config.train.save_every_s, interrupted)
@@ -306,7 +329,7 @@ def _fit(
                 save()
                 folder.write_history(state.history)
                 log(result)
-                display.epoch(result, epochs=config.train.epochs, best=best)
+                display.epoch(result, epochs=length, best=best)
         folder.write_history(state.history)
         checkpoint = load_model(_kept_weights(folder, config), device=device)
         if final:
@@ -326,17 +349,27 @@ def _measure(
     track: Track,
 ) -> None:
     """Score one split; put the measurements, every image's probabilities and the report into `folder`."""
-    loader, indices = _loader(config, dataset, split), dataset.splits[split]
-    with autocast(device, config.train):
-        logits, labels = collect_logits(
-            checkpoint.model,
-            loader.epoch(),
-            device=device,
-            track=track,
-            total=len(loader),
-            label=split,
-            images_each=loader.batch,
-        )
+    indices, model = dataset.splits[split], checkpoint.model
+    loader = Loader(*on_device(dataset, device), indices, _MEASURED_AT_ONCE)
+
+    def logits_of(network: nn.Module, label: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        batches, total = loader.epoch(), len(loader)
+        with autocast(device, config.train):
+            return collect_logits(
+                network, batches, device=device, track=track, total=total, label=label, images_each=loader.batch
+            )
+
+    logits, labels = logits_of(model, split)
+    variants = {}
+    if config.train.views > 1:
+        mirror = bool(config.augment.flip)
+        averaged = ViewsAveraged(model, mirror=mirror)
+        name = f"mean of {6 if mirror else 3} views"
+        variants[name] = asdict(score_variant(*logits_of(averaged, f"{split}, {name}")))
+    if config.model.attention != "none":
+        with model.without_attention():
+            name = "attention taken out"
+            variants[name] = asdict(score_variant(*logits_of(model, f"{split}, {name}")))
     groups = [dataset.groups[index] for index in indices] if dataset.groups else None
     report = score(logits, labels, dataset.class_names, groups)
     folder.write_predictions(
@@ -347,7 +380,7 @@ def _measure(
         class_names=dataset.class_names,
         groups=groups,
     )
-    folder.write_metrics(split, report.to_dict())
+    folder.write_metrics(split, {**report.to_dict(), "variants": variants, "gate": model.gate})
     write_report(page_of_run(folder, checkpoint, config, dataset), folder.path)
 
 
@@ -357,13 +390,18 @@ def _new_state(config: Config, dataset: Dataset, device: torch.device, *, final:
     torch.manual_seed(seed)
     standard = config.model.normalize == "standard"
     statistics = channel_statistics(dataset.images, _training_images(dataset, final=final)) if standard else ()
+    weights = torch.Generator().manual_seed(seed)
     model = build_model(
         config.model,
         *statistics,
         num_classes=len(dataset.class_names),
         size=dataset.images.shape[1],
-        generator=torch.Generator().manual_seed(seed),
-    ).to(device)
+        generator=weights,
+    )
+    training = torch.from_numpy(_training_images(dataset, final=final))
+    sample = training[torch.randperm(len(training), generator=weights)[:_STEM_SAMPLE]]
+    model.fit_stem(torch.from_numpy(dataset.images[sample.sort().values]).permute(0, 3, 1, 2))
+    model.to(device)
     generator = torch.Generator(device).manual_seed(seed)
     return TrainingState(model, build_optimizer(model, config.train), generator)
 
@@ -375,12 +413,37 @@ def _settle(config: Config, dataset: Dataset, device: torch.device, *, final: bo
         "device": str(device),
         "threads": torch.get_num_threads(),
     }
+    if config.train.passes is None:
+        seen = config.train.images_seen or 0
+        per_pass = len(_training_images(dataset, final=final))
+        settled["passes"] = max(1, math.ceil(seen / (_EPOCHS_AT_MOST * per_pass)))
     if config.augment.flip is None:
         settled["flip"] = 0.5 if dataset.mirror_safe else 0.0
     if final:
         # Without validation nothing can stop early or be best.
         settled |= {"keep": "last", "patience": None}
-    return config.replacing(**settled)
+    resolved = config.replacing(**settled)
+    _check_parts(resolved, dataset, final=final)
+    return resolved
+
+
+def _check_parts(config: Config, dataset: Dataset, *, final: bool) -> None:
+    """Refuse what batch normalisation cannot be trained with: one value a channel in the smallest part of a step.
+
+    Raises:
+        ConfigError: for that, and for images that become too small for the network.
+    """
+    train = config.train
+    size = dataset.images.shape[1]
+    small = round(size * train.resize_scale) if train.resize_until else size
+    images = len(_training_images(dataset, final=final)) * (train.passes or 1)
+    smallest = images // math.ceil(images / train.batch)
+    smallest //= math.ceil(smallest / (train.micro_batch or smallest))
+    if smallest == 1 and side_left(config.model, small) == 1:
+        raise ConfigError(
+            f"batch={train.batch}, micro_batch={train.micro_batch}: batch normalisation needs two images at least "
+            f"where its maps are 1×1, as at size={small}: use larger ones, or a larger size"
+        )
 
 
 def _own_dataset(
@@ -426,10 +489,6 @@ def _training_images(dataset: Dataset, *, final: bool) -> NDArray[np.int64]:
     if not final:
         return dataset.splits["train"]
     return np.sort(np.concatenate([dataset.splits["train"], dataset.splits["validation"]]))
-
-
-def _loader(config: Config, dataset: Dataset, split: str) -> Loader:
-    return Loader(dataset.images, dataset.labels, dataset.splits[split], config.train.batch)
 
 
 def _require(dataset: Dataset, split: str, fix: str) -> None:

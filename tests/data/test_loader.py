@@ -1,50 +1,131 @@
+import itertools
+import math
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveate.data.loader import Loader, channel_statistics
+from foveate.config import DataConfig
+from foveate.data.dataset import load_dataset
+from foveate.data.loader import Batch, Loader, channel_statistics, on_device
+
+SEEDS = st.none() | st.integers(0, 5)
 
 
-def loader(count: int, batch: int, seed: int | None, total: int = 60) -> Loader:
+def loader(count: int, batch: int, seed: int | None, total: int = 60, passes: int = 1) -> Loader:
     """Images whose every pixel is their index, so that a batch tells where it comes from."""
-    images = np.broadcast_to(np.arange(total, dtype=np.uint8)[:, None, None, None], (total, 2, 2, 3)).copy()
-    return Loader(images, np.arange(total) % 7, np.arange(count) * total // count, batch, seed)
+    images = torch.arange(total, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 2, 2, 3).contiguous()
+    indices = np.arange(count) * total // count
+    return Loader(images, torch.arange(total) % 7, indices, batch, seed, passes)
 
 
-def seen(batches: object) -> list[int]:
-    return [int(image[0, 0, 0]) for images, _ in batches for image in images]  # type: ignore[attr-defined]
+def seen(batches: Iterable[Batch]) -> list[int]:
+    return [int(image[0, 0, 0]) for batch in batches for image in batch.images]
+
+
+def turns(batches: Iterable[Batch]) -> dict[int, list[bool]]:
+    """For each image, whether it was its turn, each time it was shown."""
+    found: dict[int, list[bool]] = {}
+    for batch in batches:
+        for image, turn in zip(batch.images[:, 0, 0, 0].tolist(), batch.turn.tolist(), strict=True):
+            found.setdefault(image, []).append(turn)
+    return found
 
 
 @settings(deadline=None)
-@given(count=st.integers(1, 60), batch=st.integers(1, 70), seed=st.none() | st.integers(0, 5), data=st.data())
-def test_an_epoch_is_every_image_once_and_any_position_can_be_taken_up(
-    count: int, batch: int, seed: int | None, data: st.DataObject
+@given(count=st.integers(1, 60), batch=st.integers(1, 200), seed=SEEDS, passes=st.integers(1, 4), data=st.data())
+def test_an_epoch_is_every_image_once_a_pass_and_any_position_can_be_taken_up(
+    count: int, batch: int, seed: int | None, passes: int, data: st.DataObject
 ) -> None:
-    source = loader(count, batch, seed)
+    source = loader(count, batch, seed, passes=passes)
     whole = list(source.epoch(3))
-    assert len(whole) == len(source)
-    assert sorted(seen(whole)) == source.indices.tolist()
+    assert len(whole) == len(source) == math.ceil(count * passes / batch)
+    order = seen(whole)
+    for each in range(passes):
+        assert sorted(order[each * count : (each + 1) * count]) == source.indices.tolist()
     start = data.draw(st.integers(0, len(source)))
-    rest = list(source.epoch(3, start=start))
-    assert seen(rest) == seen(whole[start:])
-    assert all(len(images) == batch for images, _ in whole[:-1])
+    stop = data.draw(st.integers(start, len(source)))
+    part = list(source.epoch(3, start=start, stop=stop))
+    assert len(part) == stop - start
+    assert seen(part) == seen(whole[start:stop])
+    assert [batch.turn.tolist() for batch in part] == [batch.turn.tolist() for batch in whole[start:stop]]
+
+
+@settings(deadline=None)
+@given(count=st.integers(1, 60), batch=st.integers(1, 200), passes=st.integers(1, 4))
+def test_batches_differ_by_one_image_at_most(count: int, batch: int, passes: int) -> None:
+    source = loader(count, batch, seed=0, passes=passes)
+    sizes = [len(each.labels) for each in source.epoch()]
+    assert max(sizes) <= batch
+    assert min(sizes) >= max(sizes) - 1
+    assert [source.images_before(step) for step in range(len(source) + 1)] == np.cumsum([0, *sizes]).tolist()
 
 
 def test_batches_are_channels_last_uint8_with_their_own_labels() -> None:
-    for images, labels in loader(60, 16, seed=1).epoch():
+    for images, labels, turn in loader(60, 16, seed=1).epoch():
         assert images.dtype == torch.uint8
         assert images.is_contiguous(memory_format=torch.channels_last)
         assert images.shape[1:] == (3, 2, 2)
         assert (images[:, 0, 0, 0] % 7 == labels).all()
+        assert labels.dtype == torch.int64
+        assert (turn.dtype, turn.shape) == (torch.bool, labels.shape)
 
 
-def test_the_order_depends_on_seed_and_epoch_alone() -> None:
+def test_the_order_depends_on_seed_and_pass_alone() -> None:
     first = seen(loader(60, 8, seed=1).epoch(1))
     assert first == seen(loader(60, 16, seed=1).epoch(1))
     orders = [first, seen(loader(60, 8, seed=1).epoch(2)), seen(loader(60, 8, seed=2).epoch(1))]
     assert len({tuple(order) for order in orders}) == 3
     assert seen(loader(60, 8, seed=None).epoch(1)) == seen(loader(60, 8, seed=None).epoch(2))
+    # Passes are numbered through: how many make an epoch changes nothing of what is shown.
+    three = loader(60, 8, seed=1, passes=3)
+    assert seen(three.epoch(2)) == [
+        image for each in (4, 5, 6) for image in seen(loader(60, 8, seed=1).epoch(each))
+    ]
+
+
+@settings(deadline=None)
+@given(
+    count=st.integers(1, 60),
+    batch=st.integers(1, 70),
+    seed=st.integers(0, 99),
+    passes=st.integers(1, 3),
+    epoch=st.integers(1, 4),
+)
+def test_each_image_has_its_turn_in_every_other_pass(
+    count: int, batch: int, seed: int, passes: int, epoch: int
+) -> None:
+    source = loader(count, batch, seed, passes=passes)
+    two = turns([*source.epoch(epoch), *source.epoch(epoch + 1)])
+    assert set(two) == set(source.indices.tolist())
+    for shown in two.values():
+        assert len(shown) == 2 * passes
+        assert all(now is not then for now, then in itertools.pairwise(shown))
+
+
+def test_half_of_the_images_have_their_turn_in_the_first_pass_by_the_seed_alone() -> None:
+    def first(seed: int, batch: int) -> list[bool]:
+        images = torch.zeros(10_000, 1, 1, 3, dtype=torch.uint8)
+        source = Loader(images, torch.arange(10_000), np.arange(10_000), batch, seed)
+        found = torch.zeros(10_000, dtype=torch.bool)
+        for each in source.epoch(1):
+            found[each.labels] = each.turn
+        return found.tolist()
+
+    assert 4800 < sum(first(0, 500)) < 5200  # 5000 ± 4 standard deviations
+    assert first(0, 500) == first(0, 333)
+    assert 4500 < sum(a != b for a, b in zip(first(0, 500), first(1, 500), strict=True)) < 5500
+    assert not any(any(shown) for shown in turns(loader(60, 8, seed=None).epoch()).values())
+
+
+def test_a_data_set_stays_where_it_is_on_a_cpu() -> None:
+    dataset = load_dataset("digits", DataConfig())
+    images, labels = on_device(dataset, torch.device("cpu"))
+    assert images.data_ptr() == dataset.images.ctypes.data
+    assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
+    assert (images.shape, labels.tolist()) == (dataset.images.shape, dataset.labels.tolist())
 
 
 def test_torchs_global_generator_is_not_drawn_from() -> None:

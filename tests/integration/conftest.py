@@ -7,6 +7,8 @@ import pytest
 from foveate.cli import main
 
 TINY = [
+    "--preset",
+    "small",
     "--set",
     "stages=[{filters: 4, kernels: [3], pool: 2}, {filters: 6, kernels: [3], pool: 3}]",
     "--set",

@@ -114,7 +114,7 @@ def test_output_that_cannot_be_written_is_said_and_the_run_is_whole(tmp_path: Pa
     assert done.returncode == 2
     assert done.stderr.startswith("foveate: cannot write the output: No space left on device")
     assert "Traceback" not in done.stderr
-    assert (tmp_path / "runs" / "train" / "digits-small" / "run.json").exists()
+    assert (tmp_path / "runs" / "train" / "digits-minute" / "run.json").exists()
 
 
 def test_a_name_that_is_taken_is_refused_and_the_run_is_left_alone(foveate: Foveate, run: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_runs_folder_that_is_a_file_is_said(foveate: Foveate, tmp_path: Path) 
 
 
 def test_training_that_fails_is_exit_code_1(foveate: Foveate, tmp_path: Path) -> None:
-    done = foveate("train", "digits", "--lr", 1e30, "--epochs", 2, "--set", "schedule=constant")
+    done = foveate("train", "digits", "--preset", "small", "--lr", 1e30, "--epochs", 2)
     assert done.status == 1
     assert "the loss became" in done.err
     assert "lower lr" in done.err

@@ -1,5 +1,6 @@
 """The benchmarks run, at a size of seconds: what they find is for a quiet machine, and not asserted."""
 
+import importlib.util
 import io
 import json
 import math
@@ -7,17 +8,32 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
+
+from foveate.evaluation import ViewsAveraged
+from foveate.model.blocks import Normalize, WhiteningConv2d
+from foveate.training.optim import Muon
 
 pytestmark = pytest.mark.slow
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+FIGURE_3_1 = (
+    (1024, 27, 64),
+    (1024, 576, 64),
+    (256, 1600, 256),
+    (256, 6400, 256),
+    (1, 6400, 512),
+    (1, 512, 10),
+)
+"""Positions, inputs and outputs of its convolutions and dense layers."""
 
 
 def run(script: str, *arguments: object, folder: Path) -> tuple[str, dict[str, Any]]:
@@ -52,15 +68,7 @@ def test_train_step_measures_the_step_the_product_and_the_augmentation(tmp_path:
     printed, record = run("train_step.py", "--peer", "none", "--augment", *sizes, folder=tmp_path)
     summary = record["summary"]
     # Figure 3.1 forward and twice that backward; the first convolution has no gradient of its input.
-    convolutions = [
-        (1024, 27, 64),
-        (1024, 576, 64),
-        (256, 1600, 256),
-        (256, 6400, 256),
-        (1, 6400, 512),
-        (1, 512, 10),
-    ]
-    forward = [2 * math.prod(each) for each in convolutions]
+    forward = [2 * math.prod(each) for each in FIGURE_3_1]
     assert summary["gflop_per_image"] == pytest.approx((3 * sum(forward) - forward[0]) / 1e9, rel=0.005)
     assert summary["foveate_gflop_per_s"] == pytest.approx(
         summary["gflop_per_image"] * summary["foveate_images_per_s"]
@@ -91,15 +99,215 @@ def test_loading_refuses_what_is_no_parquet(tmp_path: Path) -> None:
     assert "not read from Parquet shards" in done.stderr
 
 
-def test_large_set_samples_memory_and_removes_what_it_made(tmp_path: Path) -> None:
+def test_scaling_repeats_the_images_measures_each_size_and_removes_what_it_made(
+    shards: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "large"
     folder.mkdir()
-    sizes = ("--images", 400, "--steps", 8)
-    printed, record = run("large_set.py", "--folder", folder, *sizes, folder=tmp_path)
-    assert len(record["rss_anon_mb"]) == 8
-    assert min(record["rss_anon_mb"]) > 10
-    assert "last quarter" in printed
+    sizes = ("--factors", 1, 3, "--steps", 8, "--data", shards)
+    printed, record = run("scaling.py", "--folder", folder, *sizes, folder=tmp_path)
+    assert [row["images"] for row in record] == [80, 240]
+    for row in record:
+        assert row["steps"] == 8
+        assert row["step_s"] > 0
+        assert len(row["rss_anon_mb"]) == 2
+        assert min(row["rss_anon_mb"]) > 10
+    assert printed.count("goal ≤ 1.02") == 2
     assert not list(folder.iterdir())
+
+
+def test_scaling_says_in_one_line_that_there_is_no_room(shards: Path, tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "scaling.py"), "--data", str(shards), "--factors", "1000000000"]
+    done = subprocess.run([*command, "--folder", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert len(done.stderr.splitlines()) == 1
+    assert "give another --folder" in done.stderr
+
+
+def test_throughput_counts_training_and_inference_of_a_preset(tmp_path: Path) -> None:
+    sizes = ("--presets", "paper", "minute-twin", "--seconds", 0.05, "--threads", 1)
+    printed, record = run("throughput.py", *sizes, folder=tmp_path)
+    found = {(row["preset"], row["work"]): row for row in record["rows"]}
+    assert len(found) == len(record["rows"]) == 4
+    # Of the paper's model as above; nothing goes back through a stem that is frozen.
+    forward = [2 * math.prod(each) for each in FIGURE_3_1]
+    forward.append(2 * 2 * 16 * 16 * 16 * 64)  # attention: scores and their products with the values
+    assert found["paper", "inference"]["gflop_per_image"] == pytest.approx(sum(forward) / 1e9)
+    trained = 3 * sum(forward) - forward[0]
+    assert found["paper", "training"]["gflop_per_image"] == pytest.approx(trained / 1e9)
+    stem = 2 * 31 * 31 * 12 * 24 / 1e9
+    through = [found["minute-twin", work]["gflop_per_image"] for work in ("training", "inference")]
+    assert through[0] < 3 * through[1] - 2 * stem
+    for row in record["rows"]:
+        assert row["gflop_per_s"] == pytest.approx(row["images_per_s"] * row["gflop_per_image"])
+        assert 0 < row["share"] < 2
+    assert printed.count("minute-twin") == 2
+
+
+@pytest.fixture
+def dark_and_bright(tmp_path: Path) -> Path:
+    """An .npz file of noise of two brightnesses, which any training tells apart."""
+    random = np.random.default_rng(0)
+    labels = np.arange(240) % 2
+    images = random.integers(0, 128 + 128 * labels[:, None, None, None], (240, 32, 32, 3)).astype(np.uint8)
+    path = tmp_path / "brightness.npz"
+    parts = {"x_train": images[:180], "y_train": labels[:180], "x_test": images[180:], "y_test": labels[180:]}
+    np.savez(path, **parts)
+    return path
+
+
+def test_the_port_of_airbench_learns_and_tells_time_and_both_accuracies(
+    dark_and_bright: Path, tmp_path: Path
+) -> None:
+    sizes = ("--data", dark_and_bright, "--batch", 36, "--epochs", 4, "--train-limit", 100, "--threads", 1)
+    printed, record = run("airbench_cpu.py", *sizes, "--seed", 3, 4, folder=tmp_path)
+    rows = record["rows"]
+    assert [(row["seed"], row["epoch"]) for row in rows] == [
+        (seed, epoch) for seed in (3, 4) for epoch in (1, 2, 3, 4)
+    ]
+    for last in (rows[3], rows[7]):
+        assert last["plain"] > 0.9
+        assert last["six_views"] > 0.9
+    assert 0 < rows[0]["train_s"] < rows[3]["train_s"] < rows[3]["since_start_s"]
+    assert record["threads"] == 1
+    assert printed.count("six views") == 8
+
+
+def test_the_port_of_airbench_refuses_fewer_images_than_a_batch(dark_and_bright: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "airbench_cpu.py"), "--data", str(dark_and_bright)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "180 training images make no batch of 2000" in done.stderr
+
+
+@pytest.fixture
+def port() -> ModuleType:
+    """The port of airbench as a module."""
+    found = importlib.util.spec_from_file_location("airbench_cpu", BENCHMARKS / "airbench_cpu.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[found.name] = module  # dataclasses look it up
+    found.loader.exec_module(module)
+    return module
+
+
+def test_the_port_steps_its_kernels_as_foveates_muon_does(port: ModuleType) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    kernels = [torch.randn(shape, generator=drawn) for shape in ((8, 3, 3, 3), (16, 8, 1, 1))]
+    ports = [torch.nn.Parameter(kernel.clone()) for kernel in kernels]
+    ours = [torch.nn.Parameter(kernel.clone()) for kernel in kernels]
+    theirs, muon = port.Muon(ports), Muon(ours, [], lr=0.24, momentum=0.6)
+    for _ in range(3):
+        for one, other in zip(ports, ours, strict=True):
+            one.grad = torch.randn(one.shape, generator=drawn)
+            other.grad = one.grad.clone()
+        theirs.step(0.24)
+        muon.step()
+    for one, other, kernel in zip(ports, ours, kernels, strict=True):
+        torch.testing.assert_close(one, other)
+        assert not torch.allclose(one, kernel, atol=0.1)
+
+
+def test_the_port_whitens_as_foveate_does(port: ModuleType) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    images = torch.randn(200, 3, 8, 8, generator=drawn)
+    images = images + 0.8 * images.roll(1, 3) + torch.randn(200, 1, 8, 8, generator=drawn)
+    ours = WhiteningConv2d(3, 2)
+    ours.fit(images)
+    network = port.Network(10)
+    network.fit_whitening(images)
+    patches = torch.nn.functional.conv2d(images, network.whiten.weight)[:, :12].transpose(0, 1).flatten(1)
+    torch.testing.assert_close(patches @ patches.T / patches.shape[1], torch.eye(12), atol=0.01, rtol=0)
+    # The sign of an eigenvector is anyone's.
+    torch.testing.assert_close(network.whiten.weight.abs(), ours.weight.abs(), atol=1e-3, rtol=1e-3)
+
+
+def test_the_port_counts_its_views_as_foveate_does(port: ModuleType) -> None:
+    drawn = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (300, 32, 32, 3), generator=drawn, dtype=torch.uint8)
+    torch.manual_seed(0)
+    network = port.Network(10).eval()
+    features: list[torch.Tensor] = []
+    handle = network.head.register_forward_pre_hook(lambda _, inputs: features.append(inputs[0].mean(0)))
+    network(port.normalized(pixels))
+    handle.remove()
+    weight, mean = network.head.weight.data, features[0]
+    weight -= torch.outer(weight @ mean, mean) / mean.square().sum()  # else all images are of one class
+    channels_first = pixels.permute(0, 3, 1, 2)
+    normalized = torch.nn.Sequential(Normalize(port.MEAN.tolist(), port.STD.tolist()), network)
+    with torch.inference_mode():
+        plain = normalized(channels_first).argmax(1)
+        averaged = ViewsAveraged(normalized, mirror=True)(channels_first).argmax(1)
+    labels = torch.where(torch.arange(300) < 100, plain, averaged)
+    images = port.Images(pixels[:0], labels[:0], pixels, labels, classes=10)
+    assert port.accuracy(network, images, port.PLAIN) == pytest.approx((plain == labels).sum().item() / 300)
+    assert port.accuracy(network, images, port.SIX_VIEWS) == pytest.approx((averaged == labels).sum().item() / 300)
+    assert (plain != averaged).any()
+
+
+def test_time_to_accuracy_runs_both_sides_in_turns_and_goes_on_from_its_record(
+    dark_and_bright: Path, tmp_path: Path
+) -> None:
+    ours, port = "--foveate-more=--set images_seen=360 --batch 36", "--airbench-more=--batch 36 --train-limit 72"
+    sizes = (
+        "--data",
+        dark_and_bright,
+        "--presets",
+        "minute",
+        "--airbench-epochs",
+        1,
+        "--skip-keras",
+        "--threads",
+        1,
+    )
+    printed, record = run("time_to_accuracy.py", *sizes, ours, port, folder=tmp_path)
+    assert [(row["who"], row["side"]) for row in record] == [
+        ("minute", "ours"),
+        ("airbench port, epochs: 1", "airbench"),
+    ]
+    assert record[0]["plain"] > 0.9
+    assert record[0]["gate"] is not None
+    for row in record:
+        assert 0 < row["train_s"] < row["seconds"]
+        assert row["matmul_gflop_per_s"]["torch.mm"] > 0
+    assert "to 90.0% plain: minute" in printed
+    printed, again = run("time_to_accuracy.py", *sizes, ours, port, "--seeds", 0, 1, folder=tmp_path)
+    assert again[:2] == record
+    assert [(row["who"], row["seed"]) for row in again[2:]] == [("minute", 1), ("airbench port, epochs: 1", 1)]
+    assert "seed 0" not in printed
+
+
+def test_gpu_rows_runs_every_script_and_keeps_what_the_original_prints(
+    dark_and_bright: Path, tmp_path: Path
+) -> None:
+    original, out = tmp_path / "original.py", tmp_path / "out"
+    original.write_text("print('the original was here')\n")
+    more = "--threads 1 --airbench-epochs 1 --foveate-more='--set images_seen=180 --batch 36'"
+    more += " --airbench-more='--batch 36 --train-limit 36'"
+    arguments = (
+        "--device",
+        "cpu",
+        "--short",
+        "minute",
+        "--long",
+        "--seeds",
+        "1",
+        "--seconds",
+        "0.05",
+        "--paper-seeds",
+    )
+    command = [sys.executable, str(BENCHMARKS / "gpu_rows.py"), "--out", str(out), "--data", str(dark_and_bright)]
+    command += [*arguments, "--airbench", str(original), "--more", more]
+    environment = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = {row["who"]: row for row in json.loads((out / "short.json").read_text())}
+    assert list(rows) == ["minute", "airbench port, epochs: 1", "minute, warm", "airbench port, epochs: 1, warm"]
+    # A process that is warm has its imports behind it.
+    assert 0 < rows["minute, warm"]["seconds"] < rows["minute, warm"]["first_s"]
+    assert len(json.loads((out / "throughput.json").read_text())["rows"]) == 2
+    assert (out / "airbench.txt").read_text() == "the original was here\n"
 
 
 def test_loading_asks_where_cifar10_lies_instead_of_downloading_it() -> None:

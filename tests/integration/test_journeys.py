@@ -1,6 +1,7 @@
 """Whole journeys of a user, from a data set to its report, by the command line and from Python."""
 
 import json
+import math
 import os
 import re
 import sys
@@ -15,6 +16,7 @@ import torch
 
 import foveate as fv
 from foveate.config import resolve_config
+from foveate.data.dataset import load_dataset
 
 Foveate = Callable[..., Any]
 Photographs = Callable[..., Path]
@@ -33,7 +35,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_digits_by_default_learn_and_leave_a_whole_run_folder(foveate: Foveate, tmp_path: Path) -> None:
     done = foveate("train", "digits", "--epochs", 8)
     assert done.status == 0, done.err
-    run = tmp_path / "runs" / "train" / "digits-small"
+    run = tmp_path / "runs" / "train" / "digits-minute"
     assert {path.name for path in run.iterdir() if path.is_file()} >= RUN_FILES
     assert done.out.endswith(f"report: {run.relative_to(tmp_path)}/report.html\n")
     metrics = json.loads((run / "metrics.json").read_text())
@@ -66,6 +68,61 @@ def test_a_folder_of_photographs_is_trained_on_and_left_as_it_was(
     checkpoint = run.checkpoint()
     assert checkpoint.class_names == ("blue", "green", "red")
     assert checkpoint.size == run.config.data.size == 20
+
+
+def test_a_gate_six_views_and_the_attention_taken_out_are_told(
+    foveate: Foveate, photographs: Photographs, tmp_path: Path
+) -> None:
+    folder = photographs(each=30)
+    narrow = "stages=[{filters: 6, kernels: [3, 3]}, {filters: 8, kernels: [3, 3]}]"
+    done = foveate(
+        "train", folder, "--preset", "minute", "--set", narrow, "--set", "images_seen=300", "--set", "batch=10",
+        "--set", "views=6", "--name", "m",
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    run = fv.open_run(tmp_path / "runs" / "train" / "m")
+    report = run.metrics["validation"]
+    gate = run.checkpoint().model.gate
+    assert gate
+    assert report["gate"] == gate
+    assert set(report["variants"]) == {"mean of 6 views", "attention taken out"}
+    for name, variant in report["variants"].items():
+        assert variant["n"] == report["n"]
+        low, high = variant["intervals"]["accuracy"]
+        assert low <= variant["accuracy"] <= high
+        told = f"validation accuracy, {name}: {variant['accuracy']:.4f} ({low:.4f} to {high:.4f})"
+        assert told in done.out
+        assert name.capitalize() in run.report.read_text()
+    assert {variant["loss"] for variant in report["variants"].values()}.isdisjoint({report["loss"]})
+    assert f"gate of the attention: {gate:+.4f}" in done.out
+    # All that was left to be found out is in the settings, by which the run repeats itself.
+    assert (run.config.train.passes, run.config.train.epochs, run.config.augment.flip) == (1, None, 0.5)
+    again = foveate("train", folder, "--config", run.path / "args.yaml", "--name", "again")
+    assert again.status == 0, again.err
+    assert fv.open_run(tmp_path / "runs/train/again").metrics == run.metrics
+    # On other data it is told as well.
+    foveate("evaluate", run.path, photographs("elsewhere", each=5))
+    other = fv.open_run(tmp_path / "runs/evaluate/m-on-elsewhere").metrics["all"]
+    assert other["gate"] == gate
+    assert set(other["variants"]) == set(report["variants"])
+
+
+def test_a_run_in_images_seen_makes_an_epoch_of_many_passes_over_few_images(
+    photographs: Photographs, tmp_path: Path
+) -> None:
+    settings = {"stages": [{"filters": 4, "kernels": [3, 3]}], "attention_stage": 1, "attention": "none"}
+    folder = photographs()
+    run = fv.train(folder, preset="minute", runs=tmp_path / "runs", images_seen=2500, batch=25, **settings)
+    images = len(load_dataset(str(folder), run.config.data).splits["train"])
+    passes = run.config.train.passes
+    assert passes == math.ceil(2500 / (20 * images)) > 1
+    rows = run.folder.read_history()
+    assert len(rows) == math.ceil(2500 / (passes * images)) <= 20
+    shown = [row.images_per_s * row.seconds for row in rows]
+    assert shown[:-1] == pytest.approx([passes * images] * (len(rows) - 1))
+    assert sum(shown) == pytest.approx(2500, abs=25)
+    assert run.metrics["validation"]["variants"] == {}
+    assert run.metrics["validation"]["gate"] is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
@@ -224,7 +281,8 @@ def test_version_and_help(foveate: Foveate) -> None:
 def test_cifar10_trains_from_its_parquet_shards(foveate: Foveate, cifar10: str, tmp_path: Path) -> None:
     config = tmp_path / "s.yaml"
     config.write_text(
-        "stages: [{filters: 2, kernels: [1], pool: 8}]\nhidden: 4\nbatch: 500\nepochs: 1\nsize: 32\n"
+        "preset: small\nstages: [{filters: 2, kernels: [1], pool: 8}]\n"
+        "hidden: 4\nbatch: 500\nepochs: 1\nsize: 32\n"
     )
     done = foveate("train", "cifar10", "--data-dir", cifar10, "--config", config)
     assert done.status == 0, done.err

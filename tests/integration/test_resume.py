@@ -17,9 +17,16 @@ from foveate.checkpoint import load_tensors
 pytestmark = pytest.mark.slow
 
 SETTINGS = [
-    "--epochs", "3", "--seed", "7", "--attention", "luong", "--set", "save_every_s=0", "--set", "flip=0.5",
+    "--preset", "small", "--epochs", "3", "--seed", "7", "--attention", "luong",
+    "--set", "save_every_s=0", "--set", "flip=0.5",
     "--set", "stages=[{filters: 4, kernels: [3], pool: 2}, {filters: 6, kernels: [3], pool: 3, dropout: 0.2}]",
 ]  # fmt: skip
+FAST = [
+    "--preset", "minute", "--seed", "7", "--set", "save_every_s=0", "--set", "flip=0.5", "--set", "views=6",
+    "--set", "images_seen=3000", "--set", "batch=50", "--set", "micro_batch=20", "--set", "resize_until=0.4",
+    "--set", "stages=[{filters: 4, kernels: [3, 3]}, {filters: 6, kernels: [3, 3, 3], dropout: 0.2}]",
+]  # fmt: skip
+"""Three epochs of 23 steps, the last cut short: Muon, crops, alternating flips, small images first."""
 SAME = ("weights/best.safetensors", "weights/last/state.safetensors", "results.csv", "metrics.json", "args.yaml")
 
 
@@ -61,18 +68,28 @@ def contents(run: Path) -> dict[str, bytes]:
     return found
 
 
-@pytest.fixture(scope="module")
-def unkilled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    folder = tmp_path_factory.mktemp("unkilled")
-    finish(folder, "train", "digits", "--name", "a", *SETTINGS)
+def whole_run(folder: Path, settings: list[str]) -> dict[str, bytes]:
+    finish(folder, "train", "digits", "--name", "a", *settings)
     return contents(folder / "runs" / "train" / "a")
 
 
+@pytest.fixture(scope="module")
+def unkilled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return whole_run(tmp_path_factory.mktemp("unkilled"), SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def unkilled_fast(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return whole_run(tmp_path_factory.mktemp("unkilled_fast"), FAST)
+
+
+@pytest.mark.parametrize(("settings", "whole"), [(SETTINGS, "unkilled"), (FAST, "unkilled_fast")])
 def test_killed_in_three_epochs_and_resumed_it_ends_with_the_same_bits(
-    unkilled: dict[str, bytes], tmp_path: Path
+    settings: list[str], whole: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    unkilled: dict[str, bytes] = request.getfixturevalue(whole)
     run = tmp_path / "runs" / "train" / "a"
-    process = start(tmp_path, "train", "digits", "--name", "a", *SETTINGS)
+    process = start(tmp_path, "train", "digits", "--name", "a", *settings)
     for saves in (4, 15, 10):
         wait_for_progress(run, process, saves)
         assert process.poll() is None, "it ended before it was killed"
@@ -110,7 +127,7 @@ def test_a_script_without_a_main_guard_works(tmp_path: Path, cifar10: str) -> No
     script = tmp_path / "script.py"
     script.write_text(
         "import foveate\n"
-        "run = foveate.train('cifar10', epochs=1, batch=1000, hidden=4, size=32,\n"
+        "run = foveate.train('cifar10', preset='small', epochs=1, batch=1000, hidden=4, size=32,\n"
         "                    stages=[{'filters': 2, 'kernels': [1], 'pool': 8}])\n"
         "print(run.metrics['validation']['n'])\n"
     )

@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from foveate.config import AttentionKind
-from foveate.model.attention import ATTENTION, LuongAttention2d, LuongRowAttention2d
+from foveate.model.attention import (
+    ATTENTION,
+    GatedResidual,
+    LuongAttention2d,
+    LuongRowAttention2d,
+    LuongScaledAttention2d,
+)
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 6), st.integers(1, 6))
 
@@ -17,11 +23,11 @@ def features(shape: tuple[int, ...], seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def attend(queries: np.ndarray, values: np.ndarray) -> np.ndarray:
+def attend(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, scale: float = 1.0) -> np.ndarray:
     """Luong's dot score by its definition, one position at a time."""
     out = np.zeros_like(values)
     for i, query in enumerate(queries):
-        scores = np.array([float(np.dot(query, key)) for key in values])
+        scores = np.array([float(np.dot(query, key)) * scale for key in keys])
         weights = np.exp(scores - scores.max())
         out[i] = (weights / weights.sum()) @ values
     return out
@@ -39,7 +45,7 @@ def test_luong_equals_its_definition_over_all_positions(shape: tuple[int, int, i
     assert got.shape == images.shape
     for image, attended in zip(images.double().numpy(), got.numpy(), strict=True):
         tokens = image.reshape(shape[1], -1).T
-        np.testing.assert_allclose(attended.reshape(shape[1], -1).T, attend(tokens, tokens), atol=1e-5)
+        np.testing.assert_allclose(attended.reshape(shape[1], -1).T, attend(tokens, tokens, tokens), atol=1e-5)
 
 
 @settings(deadline=None, max_examples=25)
@@ -51,7 +57,30 @@ def test_luong_row_equals_its_definition_within_each_row(shape: tuple[int, int, 
     for image, attended in zip(images.double().numpy(), got.numpy(), strict=True):
         for row in range(shape[2]):
             tokens = image[:, row].T
-            np.testing.assert_allclose(attended[:, row].T, attend(tokens, tokens), atol=1e-5)
+            np.testing.assert_allclose(attended[:, row].T, attend(tokens, tokens, tokens), atol=1e-5)
+
+
+@settings(deadline=None, max_examples=25)
+@given(SHAPES, st.integers(0, 99))
+def test_luong_scaled_equals_its_definition_with_projected_scores(
+    shape: tuple[int, int, int, int], seed: int
+) -> None:
+    images, module = features(shape, seed), LuongScaledAttention2d(shape[1])
+    module.init_weights(torch.Generator().manual_seed(seed))
+    project_q, project_k = (
+        conv.weight.detach().double().numpy()[:, :, 0, 0] for conv in (module.query, module.key)
+    )
+    assert len(project_q) == 16  # of 64 channels or fewer
+    got = module(images).detach()
+    assert got.shape == images.shape
+    for image, attended in zip(images.double().numpy(), got.numpy(), strict=True):
+        tokens = image.reshape(shape[1], -1).T
+        expected = attend(tokens @ project_q.T, tokens @ project_k.T, tokens, scale=16**-0.5)
+        np.testing.assert_allclose(attended.reshape(shape[1], -1).T, expected, atol=1e-5)
+
+
+def test_the_rank_of_learned_scores_grows_with_the_channels() -> None:
+    assert LuongScaledAttention2d(128).query.weight.shape == (32, 128, 1, 1)
 
 
 def test_a_row_does_not_see_other_rows_but_luong_sees_all() -> None:
@@ -63,9 +92,12 @@ def test_a_row_does_not_see_other_rows_but_luong_sees_all() -> None:
     assert not torch.allclose(whole(images)[:, :, :2], whole(changed)[:, :, :2])
 
 
-@pytest.mark.parametrize("kind", ["luong", "luong_row"])
+KINDS = [kind for kind in get_args(AttentionKind) if kind != "none"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_asked_weights_are_those_that_were_used(kind: AttentionKind) -> None:
-    module = ATTENTION[kind]()
+    module = ATTENTION[kind](5)
     images = features((2, 5, 4, 3))
     weights = module.attention_weights(images)
     torch.testing.assert_close(weights.sum(-1), torch.ones(weights.shape[:-1]))
@@ -74,16 +106,16 @@ def test_asked_weights_are_those_that_were_used(kind: AttentionKind) -> None:
     torch.testing.assert_close(module(images), attended, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["luong", "luong_row"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_the_definition(kind: AttentionKind) -> None:
     images = features((2, 3, 3, 4)).double().requires_grad_()
-    assert torch.autograd.gradcheck(ATTENTION[kind](), (images,))
+    assert torch.autograd.gradcheck(ATTENTION[kind](3).double(), (images,))
 
 
 @pytest.mark.parametrize("kind", get_args(AttentionKind))
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_any_kind_serves_in_anyones_network(kind: AttentionKind, memory_format: torch.memory_format) -> None:
-    network = nn.Sequential(nn.Conv2d(3, 6, 3), ATTENTION[kind](), nn.Conv2d(6, 2, 3))
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), ATTENTION[kind](6), nn.Conv2d(6, 2, 3))
     images = features((2, 3, 9, 8)).to(memory_format=memory_format)
     network(images).sum().backward()
     assert all(bool(p.grad is not None and p.grad.isfinite().all()) for p in network.parameters())
@@ -91,6 +123,29 @@ def test_any_kind_serves_in_anyones_network(kind: AttentionKind, memory_format: 
 
 def test_scores_too_large_for_exp_stay_finite() -> None:
     images = features((1, 64, 4, 4)) * 1e3
-    for module in (LuongAttention2d(), LuongRowAttention2d()):
+    for kind in KINDS:
+        module = ATTENTION[kind](64)
         assert module(images).isfinite().all()
         assert module.attention_weights(images).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_residual_begins_as_the_identity_and_its_gate_gets_a_gradient(kind: AttentionKind) -> None:
+    images = features((2, 5, 4, 3))
+    module = GatedResidual(ATTENTION[kind](5))
+    assert torch.equal(module(images), images)
+    (module(images) * features((2, 5, 4, 3), seed=1)).sum().backward()
+    assert module.gate.grad is not None
+    expected = (module.attention(images) * features((2, 5, 4, 3), seed=1)).sum()
+    torch.testing.assert_close(module.gate.grad, expected.detach())
+    assert module.gate.grad.abs() > 1e-3
+    with torch.no_grad():
+        module.gate.fill_(0.5)
+        torch.testing.assert_close(module(images), images + 0.5 * module.attention(images))
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_memory_format_changes_nothing(kind: AttentionKind, memory_format: torch.memory_format) -> None:
+    module, images = ATTENTION[kind](6), features((2, 6, 4, 5))
+    torch.testing.assert_close(module(images.to(memory_format=memory_format)), module(images))

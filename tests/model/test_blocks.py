@@ -1,8 +1,50 @@
+import math
+from typing import Any, get_args
+
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
-from foveate.model.blocks import ConvBlock, DenseHead, Normalize, keras_init
+from foveate.config import Activation
+from foveate.model.blocks import (
+    ACTIVATION,
+    ConvBlock,
+    DenseHead,
+    Normalize,
+    NormedBlock,
+    PooledHead,
+    WhiteningConv2d,
+)
+
+SETTINGS: dict[str, Any] = {
+    "kernels": (3, 3),
+    "pool": 2,
+    "norm_momentum": 0.01,
+    "activation": nn.ReLU,
+    "attention": nn.Identity(),
+    "dropout": 0.0,
+}
+
+
+def conv_block(**settings: Any) -> ConvBlock:
+    return ConvBlock(3, 8, **{**SETTINGS, **settings})
+
+
+def normed_block(in_channels: int = 3, out_channels: int = 8, seed: int = 0, **settings: Any) -> NormedBlock:
+    block = NormedBlock(in_channels, out_channels, **{**SETTINGS, **settings})
+    block.init_weights(torch.Generator().manual_seed(seed))
+    return block
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_table_holds_exactly_the_activations_that_settings_may_name() -> None:
+    assert set(ACTIVATION) == set(get_args(Activation))
 
 
 def test_normalize_takes_uint8_and_floating_pixels_alike() -> None:
@@ -20,32 +62,43 @@ def test_normalize_leaves_a_channel_without_variation_finite() -> None:
 
 
 def test_block_keeps_the_size_but_for_the_pool_which_drops_what_does_not_fill_a_window() -> None:
-    block = ConvBlock(3, 8, kernels=(3, 5, 1), pool=3, norm_momentum=0.01, attention=nn.Identity(), dropout=0.5)
+    block = conv_block(kernels=(3, 5, 1), pool=3, dropout=0.5)
     assert block(torch.rand(2, 3, 16, 17)).shape == (2, 8, 5, 5)
     assert sum(isinstance(layer, nn.Conv2d) for layer in block.convs) == 3
 
 
 def test_batch_normalisation_is_keras_where_the_momentum_is_its_complement() -> None:
-    norm = ConvBlock(3, 8, kernels=(3,), pool=2, norm_momentum=0.01, attention=nn.Identity(), dropout=0).norm
+    norm = conv_block(kernels=(3,)).norm
     assert (norm.eps, norm.momentum) == (1e-3, 0.01)
     norm.train()(torch.full((4, 8, 2, 2), 10.0))
     torch.testing.assert_close(norm.running_mean, torch.full((8,), 0.1))  # .99 · 0 + .01 · 10
 
 
-def test_attention_comes_after_the_pool_and_before_the_dropout() -> None:
-    class Seen(nn.Module):
-        def forward(self, features: torch.Tensor) -> torch.Tensor:
-            self.shape = features.shape
-            return torch.zeros_like(features)
+class Seen(nn.Module):
+    """Nothing, and the shape of what came."""
 
+    def forward(self, features: Tensor) -> Tensor:
+        self.shape = features.shape
+        return torch.zeros_like(features)
+
+
+@pytest.mark.parametrize("make", [conv_block, normed_block])
+def test_attention_comes_after_the_pool_and_before_the_dropout(make: Any) -> None:
     seen = Seen()
-    block = ConvBlock(3, 8, kernels=(3,), pool=2, norm_momentum=0.01, attention=seen, dropout=0.25)
+    block = make(attention=seen, dropout=0.25)
     assert not block(torch.rand(1, 3, 8, 8)).any()
     assert seen.shape == (1, 8, 4, 4)
 
 
-def test_head_drops_out_only_in_training() -> None:
-    head = DenseHead(12, 64, 3, dropout=0.5)
+@pytest.mark.parametrize("make", [conv_block, normed_block])
+def test_a_block_drops_out_only_in_training(make: Any) -> None:
+    block, features = make(dropout=0.5), noise(4, 3, 8, 8)
+    assert torch.equal(block.eval()(features), block(features))
+    assert (block.train()(features) == 0).float().mean() > 0.4
+
+
+def test_a_dense_head_drops_out_only_in_training() -> None:
+    head = DenseHead(12, 64, 3, activation=nn.ReLU(), dropout=0.5)
     features = torch.rand(5, 3, 2, 2)
     torch.testing.assert_close(head.eval()(features), head(features))
     head.train()
@@ -53,11 +106,18 @@ def test_head_drops_out_only_in_training() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "fan_in", "fan_out"),
-    [(nn.Conv2d(16, 32, 5), 16 * 25, 32 * 25), (nn.Linear(300, 200), 300, 200)],
+    ("part", "name", "fan_in", "fan_out"),
+    [
+        (ConvBlock(16, 32, **{**SETTINGS, "kernels": (5,)}), "convs.0", 16 * 25, 32 * 25),
+        (DenseHead(300, 200, 50, activation=nn.ReLU(), dropout=0), "dense", 300, 200),
+        (DenseHead(300, 200, 50, activation=nn.ReLU(), dropout=0), "classifier", 200, 50),
+    ],
 )
-def test_weights_are_glorot_uniform_with_zero_bias(layer: nn.Module, fan_in: int, fan_out: int) -> None:
-    keras_init(layer, torch.Generator().manual_seed(1))
+def test_weights_are_glorot_uniform_with_zero_bias(
+    part: ConvBlock | DenseHead, name: str, fan_in: int, fan_out: int
+) -> None:
+    part.init_weights(torch.Generator().manual_seed(1))
+    layer = part.get_submodule(name)
     limit = (6 / (fan_in + fan_out)) ** 0.5
     weight = layer.weight.detach()
     assert weight.abs().max() <= limit
@@ -65,3 +125,136 @@ def test_weights_are_glorot_uniform_with_zero_bias(layer: nn.Module, fan_in: int
     assert abs(float(weight.mean())) < 0.02 * limit
     assert weight.std().item() == pytest.approx(limit / 3**0.5, rel=0.03)
     assert not layer.bias.any()
+
+
+def second_moment(patches: np.ndarray) -> np.ndarray:
+    """[D, D] of [P, D], one patch at a time."""
+    total = np.zeros((patches.shape[1], patches.shape[1]))
+    for patch in patches:
+        total += np.outer(patch, patch)
+    return total / len(patches)
+
+
+def patches_of(images: np.ndarray, side: int) -> np.ndarray:
+    """Every patch [C·k·k] of images [N, C, H, W], one at a time."""
+    _, _, height, width = images.shape
+    return np.array(
+        [
+            image[:, row : row + side, column : column + side].ravel()
+            for image in images
+            for row in range(height - side + 1)
+            for column in range(width - side + 1)
+        ]
+    )
+
+
+@settings(deadline=None, max_examples=10)
+@given(side=st.integers(1, 3), seed=st.integers(0, 99), epsilon=st.sampled_from([5e-4, 0.1]))
+def test_whitening_is_its_definition(side: int, seed: int, epsilon: float) -> None:
+    # Neighbours are alike, as in photographs, so that the eigenvalues differ by orders of magnitude.
+    images = nn.functional.avg_pool2d(noise(6, 3, 12, 12, seed=seed), 3, 1) * 2 + 0.1
+    layer = WhiteningConv2d(3, side, epsilon=epsilon)
+    layer.fit(images)
+    covariance = second_moment(patches_of(images.double().numpy(), side))
+    filters = layer.weight.double().numpy().reshape(2 * 3 * side * side, -1)
+    half = len(filters) // 2
+    np.testing.assert_array_equal(filters[half:], -filters[:half])
+    # W^T W is the inverse of the covariance, but for epsilon; with both signs it counts twice.
+    inverse = np.linalg.inv(covariance + epsilon * np.eye(half))
+    np.testing.assert_allclose(filters.T @ filters, 2 * inverse, rtol=1e-3, atol=1e-3 * np.abs(inverse).max())
+    out = layer(images)
+    assert out.shape == (6, 2 * half, 12 - 2 - side + 1, 12 - 2 - side + 1)
+    values = np.linalg.eigvalsh(covariance)
+    whitened = second_moment(patches_of(out[:, :half].double().numpy(), 1))
+    np.testing.assert_allclose(whitened, np.diag(values / (values + epsilon)), atol=1e-3)
+
+
+def test_a_whitening_layer_is_fixed() -> None:
+    layer = WhiteningConv2d(3, 2)
+    layer.fit(noise(2, 3, 8, 8))
+    assert not layer.weight.requires_grad
+    assert layer.bias is None
+    before = layer.weight.clone()
+    layer.fit(noise(2, 3, 8, 8, seed=1))
+    assert not torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("colour", [0.0, 1.0, -3.0])
+def test_whitening_images_of_one_colour_blows_nothing_up(colour: float) -> None:
+    layer = WhiteningConv2d(3, 2)
+    images = torch.full((4, 3, 8, 8), colour)
+    layer.fit(images)
+    assert layer.weight.isfinite().all()
+    assert layer(images).square().mean((0, 2, 3)).max() <= 1 + 1e-3
+    # Whatever varies later is enlarged by one over the root of epsilon at most.
+    assert torch.linalg.svdvals(layer.weight[:12].flatten(1)).max() <= 5e-4**-0.5 * (1 + 1e-4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    in_channels=st.integers(1, 12),
+    out_channels=st.integers(1, 12),
+    kernels=st.lists(st.sampled_from([1, 3, 5]), min_size=2, max_size=4),
+    seed=st.integers(0, 99),
+)
+def test_a_normed_blocks_convolutions_begin_as_the_identity_on_the_channels_that_come_in(
+    in_channels: int, out_channels: int, kernels: list[int], seed: int
+) -> None:
+    block = normed_block(in_channels, out_channels, seed, kernels=kernels)
+    convs = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
+    assert [conv.kernel_size[0] for conv in convs] == kernels
+    for conv in convs:
+        assert conv.bias is None
+        features = noise(2, conv.in_channels, 6, 7, seed=seed)
+        kept = min(conv.in_channels, out_channels)
+        torch.testing.assert_close(conv(features)[:, :kept], features[:, :kept])
+        if conv.in_channels < out_channels:
+            assert conv.weight[conv.in_channels :].std() > 0.01
+
+
+@pytest.mark.parametrize("kernels", [(3, 3), (3, 3, 3), (3, 1, 5, 3)])
+def test_a_normed_block_is_its_diagram_with_a_skip_from_three_kernels_on(kernels: tuple[int, ...]) -> None:
+    block = normed_block(kernels=kernels, activation=nn.GELU).eval()
+    for index, norm in enumerate(module for module in block.modules() if isinstance(module, nn.BatchNorm2d)):
+        norm.running_mean.copy_(noise(8, seed=index))
+        norm.running_var.copy_(noise(8, seed=index).square() + 0.5)
+        norm.bias.data.copy_(noise(8, seed=index + 10))
+        assert not norm.weight.requires_grad
+        assert norm.bias.requires_grad
+
+    convs = [module for module in block.modules() if isinstance(module, nn.Conv2d)]
+    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert len(convs) == len(norms) == len(kernels)
+    gelu, pool = nn.functional.gelu, nn.functional.max_pool2d
+    features = noise(2, 3, 9, 8)
+    reduced = gelu(norms[0](pool(convs[0](features), 2)))
+    refined = reduced
+    for index in range(1, len(kernels)):
+        refined = norms[index](convs[index](refined))
+        if index < len(kernels) - 1:
+            refined = gelu(refined)
+    expected = gelu(refined + reduced if len(kernels) > 2 else refined)
+    torch.testing.assert_close(block(features), expected)
+    assert expected.shape == (2, 8, 4, 4)
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 13])
+def test_a_pooled_head_takes_any_side(side: int) -> None:
+    head = PooledHead(6, 4)
+    head.init_weights(torch.Generator().manual_seed(0))
+    features = noise(3, 6, side, side + 1)
+    expected = features.amax((2, 3)) @ head.classifier.weight.T / 6
+    torch.testing.assert_close(head(features), expected)
+    assert head.classifier.bias is None
+    assert head.classifier.weight.std().item() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", get_args(Activation))
+def test_an_activation_is_its_definition(kind: Activation) -> None:
+    x = torch.linspace(-4, 4, 41)
+    expected = {
+        "relu": [max(each, 0.0) for each in x.tolist()],
+        "gelu": [each * (1 + math.erf(each / 2**0.5)) / 2 for each in x.tolist()],
+        "silu": [each / (1 + math.exp(-each)) for each in x.tolist()],
+    }
+    torch.testing.assert_close(ACTIVATION[kind]()(x.clone()), torch.tensor(expected[kind]))

@@ -1,12 +1,22 @@
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from foveate.config import ModelConfig, resolve_config
+from foveate.config import (
+    Activation,
+    AttentionKind,
+    AttentionMode,
+    BlockKind,
+    HeadKind,
+    ModelConfig,
+    resolve_config,
+)
 from foveate.errors import ConfigError
-from foveate.model.build import build_model, layer_table
+from foveate.model.build import BLOCK, build_model, layer_table
 
 FIGURE_3_1 = [
     ((32, 32, 3), 0),
@@ -42,6 +52,25 @@ def test_paper_is_figure_3_1_to_the_letter() -> None:
     assert (table.total, table.trainable, table.non_trainable) == (5_370_954, 5_370_314, 640)
 
 
+def test_the_table_holds_exactly_the_blocks_that_settings_may_name() -> None:
+    assert set(BLOCK) == set(get_args(BlockKind))
+
+
+def test_the_table_of_a_fast_network_counts_every_parameter_once() -> None:
+    network = build_model(preset("minute"), num_classes=10, size=32)
+    table = layer_table(network, 32)
+    kinds = [row.kind for row in table.rows]
+    assert kinds[:4] == ["Normalize", "WhiteningConv2d", "Conv2d", "MaxPool2d"]
+    assert kinds.count("GatedResidual") == 1
+    assert kinds[-3:] == ["AdaptiveMaxPool2d", "Flatten", "Linear"]
+    assert sum(row.params for row in table.rows) == table.total
+    assert table.trainable == sum(p.numel() for p in network.parameters() if p.requires_grad)
+    whitening = 24 * 3 * 2 * 2
+    norms = 2 * (32 + 128 + 128)  # two a stage
+    assert table.non_trainable == whitening + norms * 3  # running mean and variance, and the fixed scale
+    assert table.rows[1].output_shape == (31, 31, 24)
+
+
 def test_table_leaves_the_network_as_it_was() -> None:
     network = build_model(preset("small"), num_classes=3, size=32).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -55,7 +84,7 @@ def test_table_leaves_the_network_as_it_was() -> None:
 @given(
     size=st.integers(16, 96),
     classes=st.integers(2, 200),
-    kind=st.sampled_from(["none", "luong", "luong_row"]),
+    kind=st.sampled_from(get_args(AttentionKind)),
 )
 def test_small_works_at_any_size_and_any_number_of_classes(size: int, classes: int, kind: str) -> None:
     config = resolve_config("small", settings={"attention": kind}).model
@@ -65,12 +94,48 @@ def test_small_works_at_any_size_and_any_number_of_classes(size: int, classes: i
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["paper", "small"])
+@settings(deadline=None, max_examples=40)
+@given(
+    size=st.integers(16, 64),
+    whiten=st.integers(0, 5),
+    block=st.sampled_from(get_args(BlockKind)),
+    activation=st.sampled_from(get_args(Activation)),
+    kind=st.sampled_from(get_args(AttentionKind)),
+    mode=st.sampled_from(get_args(AttentionMode)),
+    head=st.sampled_from(get_args(HeadKind)),
+)
+def test_any_parts_go_together(
+    size: int,
+    whiten: int,
+    block: BlockKind,
+    activation: Activation,
+    kind: AttentionKind,
+    mode: AttentionMode,
+    head: HeadKind,
+) -> None:
+    stages = [{"filters": 5, "kernels": [3, 3]}, {"filters": 7, "kernels": [3, 1, 3], "pool": 3}]
+    chosen = {"block": block, "activation": activation, "attention": kind, "attention_mode": mode, "head": head}
+    config = resolve_config("small", settings={"stages": stages, "whiten": whiten, "hidden": 9, **chosen}).model
+    network = build_model(config, num_classes=3, size=size)
+    images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
+    network.fit_stem(images)
+    logits = network(images)
+    assert logits.shape == (2, 3)
+    logits.square().sum().backward()
+    assert all(
+        bool(p.grad is not None and p.grad.isfinite().all()) for p in network.parameters() if p.requires_grad
+    )
+    assert (network.gate is None) is (kind == "none" or mode == "replace")
+
+
+@pytest.mark.parametrize("name", ["paper", "small", "minute"])
 def test_the_largest_size_works(name: str) -> None:
     config = resolve_config(name, settings={"attention": "luong", "hidden": 8}).model
     network = build_model(config, num_classes=2, size=256)
     network(torch.zeros(1, 3, 256, 256, dtype=torch.uint8)).sum().backward()
-    assert all(bool(p.grad is not None and p.grad.isfinite().all()) for p in network.parameters())
+    assert all(
+        bool(p.grad is not None and p.grad.isfinite().all()) for p in network.parameters() if p.requires_grad
+    )
 
 
 def test_network_is_channels_last_and_the_same_for_the_same_generator() -> None:
@@ -86,6 +151,23 @@ def test_network_is_channels_last_and_the_same_for_the_same_generator() -> None:
     equal = [torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True)]
     assert all(equal)
     assert not torch.equal(first.head.dense.weight, other.head.dense.weight)
+
+
+@pytest.mark.parametrize("kind", ["none", "luong", "luong_row"])
+def test_networks_that_differ_in_attention_alone_begin_with_the_same_weights(kind: str) -> None:
+    with_, without = (
+        build_model(resolve_config("minute", settings={"attention": each}).model, num_classes=4, size=16)
+        for each in ("luong_scaled", kind)
+    )
+    images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
+    for network in (with_, without):
+        network.fit_stem(images)
+    shared = without.state_dict()
+    for name, tensor in with_.state_dict().items():
+        if ".attention." in name:
+            continue
+        assert torch.equal(tensor, shared.pop(name)), name
+    assert all(".attention." in name for name in shared)
 
 
 def test_only_standard_normalisation_takes_the_statistics() -> None:

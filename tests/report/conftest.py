@@ -31,7 +31,7 @@ def nasty() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def scored() -> Callable[..., dict[str, Any]]:
-    """Makes the dict of a `Report` of a model that is mostly right; the larger `skill`, the more often."""
+    """Makes what `metrics.json` holds of a model that is mostly right; the larger `skill`, the more often."""
 
     @cache
     def make(
@@ -47,7 +47,8 @@ def scored() -> Callable[..., dict[str, Any]]:
         logits = rng.normal(size=(images, len(names)))
         logits[np.arange(images), labels] += skill
         of_groups = rng.choice(groups, images).tolist() if groups else None
-        return score(logits, labels, names, of_groups, resamples=50).to_dict()
+        report = score(logits, labels, names, of_groups, resamples=50).to_dict()
+        return {**report, "variants": {}, "gate": None}
 
     return make
 

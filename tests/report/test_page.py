@@ -59,6 +59,29 @@ def test_every_metric_stands_with_its_interval(run: Run) -> None:
         assert f"{100 * report[metric]:.1f} % {100 * low:.1f}–{100 * high:.1f}" in text
 
 
+def test_what_was_measured_another_way_stands_beside_with_its_interval(run: Run, scored: Scored) -> None:
+    variants = {
+        "mean of 6 views": {"n": 600, "loss": 0.41, "accuracy": 0.861, "intervals": {"accuracy": [0.831, 0.886]}},
+        "attention taken out": {"n": 600, "loss": 0.62, "accuracy": 0.8, "intervals": {"accuracy": [0.766, 0.83]}},
+    }
+    report = {**scored(), "variants": variants, "gate": -0.2154}
+    text = Parsed(render(run(reports={"validation": report}))).text
+    low, high = report["intervals"]["accuracy"]
+    for told in (
+        "Measured another way, validation",
+        "the gate of the attention is -0.215, and 0 would be no attention",
+        f"As they are {100 * report['accuracy']:.1f} % {100 * low:.1f}–{100 * high:.1f}",
+        "Mean of 6 views 86.1 % 83.1–88.6 0.410",
+        "Attention taken out 80.0 % 76.6–83.0 0.620",
+    ):
+        assert told in text, told
+    assert (
+        "the gate of the attention"
+        not in Parsed(render(run(reports={"validation": {**report, "gate": None}}))).text
+    )
+    assert "Measured another way" not in Parsed(render(run())).text
+
+
 def test_names_paths_and_settings_cannot_be_markup(run: Run, nasty: tuple[str, ...]) -> None:
     attack = "<img src=x onerror=alert(1)>"
     page = render(

@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from foveate.config import Config
+from foveate.data.augment import build_augment
 from foveate.data.loader import Loader
 from foveate.errors import TrainingError
 from foveate.evaluation import collect_logits, score
@@ -20,7 +22,7 @@ Loaders = tuple[Loader, Loader]
 EPOCH = EpochResult(1, 1.0, 0.5, 1.0, 0.5, 0.5, 1e-3, 1.0, 10.0)
 
 
-def plain(images: Tensor, _: torch.Generator) -> Tensor:
+def plain(images: Tensor, turn: Tensor, generator: torch.Generator) -> Tensor:
     return images
 
 
@@ -61,13 +63,103 @@ def test_the_training_loss_is_the_mean_over_images_of_the_model_before_each_step
     state = fresh(config)
     (row,) = train_epochs(state, loaders[0], None, config.train, augment=plain, device=CPU)
     losses, correct = [], 0
-    for images, labels in loaders[0].epoch(1):
+    for images, labels, _ in loaders[0].epoch(1):
         logits = fresh(config).model.train()(images)
         losses += torch.nn.functional.cross_entropy(logits, labels, reduction="none").tolist()
         correct += int((logits.argmax(1) == labels).sum())
     assert row.train_loss == pytest.approx(np.mean(losses), rel=1e-5)
     assert row.train_accuracy == correct / 44
     assert (row.val_loss, row.val_accuracy, row.val_macro_f1) == (None, None, None)
+
+
+def test_a_run_in_images_seen_ends_on_its_step_and_its_last_epoch_tells_of_what_it_showed(
+    quick: Settings, fresh: Fresh, loaders: Loaders
+) -> None:
+    """Vanishing rates keep the model where it is, and one pass of 5.5 batches of 8 is half of an epoch."""
+    train = replace(loaders[0], passes=2)
+    still = {"optimizer": "adamw", "lr": 1e-30, "weight_decay": 0, "resize_until": 0}
+    stages = [{"filters": 4, "kernels": [3, 3]}]
+    config = quick(**still, stages=stages, attention_stage=1, images_seen=120, label_smoothing=0.2)
+    state, steps = fresh(config), 0
+
+    def count(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    state.optimizer.register_step_post_hook(count)
+    rows = list(train_epochs(state, train, loaders[1], config.train, augment=plain, device=CPU))
+    assert len(train) == 11
+    assert steps == 15  # 120 images of 8
+    assert [row.epoch for row in rows] == [1, 2]
+    for row, stop in zip(rows, (11, 4), strict=True):
+        losses, correct = [], 0
+        for images, labels, _ in train.epoch(row.epoch, stop=stop):
+            logits = fresh(config).model.train()(images)
+            smoothed = F.one_hot(labels, 3) * 0.8 + 0.2 / 3
+            losses += (-(smoothed * logits.log_softmax(1)).sum(1)).tolist()
+            correct += int((logits.argmax(1) == labels).sum())
+        assert len(losses) == train.images_before(stop)
+        assert row.train_loss == pytest.approx(np.mean(losses), rel=1e-5)
+        assert row.train_accuracy == correct / len(losses)
+        assert row.val_accuracy is not None
+    assert list(train_epochs(state, train, None, config.train, augment=plain, device=CPU)) == []
+
+
+def test_an_epoch_tells_the_rate_of_its_last_update(quick: Settings, fresh: Fresh, loaders: Loaders) -> None:
+    config = quick(images_seen=120, lr=0.1)
+    state = fresh(config)
+    rates: list[float] = []
+    state.optimizer.register_step_pre_hook(lambda *_: rates.append(state.optimizer.param_groups[0]["lr"]))
+    rows = list(train_epochs(state, loaders[0], None, config.train, augment=plain, device=CPU))
+    assert len(rates) == 16  # 120 images of 44 in 6 batches
+    assert rates == pytest.approx([0.1 * (1 - step / 16) for step in range(16)])
+    assert [row.lr for row in rows] == pytest.approx([rates[5], rates[11], rates[15]])
+
+
+def test_the_speed_settings_learn_an_easy_task(quick: Settings, fresh: Fresh, loaders: Loaders) -> None:
+    config = quick(images_seen=800)
+    augment = build_augment(config.augment)
+    train = replace(loaders[0], passes=2)
+    rows = list(train_epochs(fresh(config), train, loaders[1], config.train, augment=augment, device=CPU))
+    assert rows[-1].train_loss < 0.7 * rows[0].train_loss
+    assert rows[-1].val_accuracy == 1.0
+
+
+def test_the_first_share_of_a_run_sees_smaller_images(quick: Settings, fresh: Fresh, loaders: Loaders) -> None:
+    config = quick(images_seen=120, resize_scale=0.75, resize_until=0.5)
+    state = fresh(config)
+    sides: list[int] = []
+    state.model.register_forward_pre_hook(lambda module, given: sides.append(given[0].shape[-1]))
+    list(train_epochs(state, loaders[0], None, config.train, augment=plain, device=CPU))
+    assert sides == [12] * 8 + [16] * 8
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 8, 50])
+def test_the_gradients_of_parts_of_a_batch_are_summed_to_those_of_the_batch(
+    tiny: Settings, loaders: Loaders, micro_batch: int
+) -> None:
+    def trained(size: int | None) -> tuple[Tensor, list[int], EpochResult]:
+        config = tiny(epochs=1, micro_batch=size, optimizer="adamw", label_smoothing=0.1)
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))  # no image sees another here
+        state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=1e-2), torch.Generator())
+        state.optimizer.param_groups[0]["initial_lr"] = 1e-2
+        seen: list[int] = []
+        model.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+
+        def scaled(images: Tensor, *_: object) -> Tensor:
+            return images / 255
+
+        (row,) = train_epochs(state, loaders[0], None, config.train, augment=scaled, device=CPU)
+        return model[1].weight.detach(), seen, row
+
+    whole, _, row = trained(None)
+    parts, seen, row_of_parts = trained(micro_batch)
+    assert sum(seen) == 44
+    assert max(seen) == min(micro_batch, 8)
+    torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-5)
+    assert row_of_parts.train_loss == pytest.approx(row.train_loss, rel=1e-5)
+    assert row_of_parts.train_accuracy == row.train_accuracy
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not(
@@ -92,7 +184,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
     state = fresh(config)
     steps = 0
 
-    def poisoned(images: Tensor, _: torch.Generator) -> Tensor:
+    def poisoned(images: Tensor, *_: object) -> Tensor:
         nonlocal steps
         steps += 1
         return images.float() * bad if steps == 9 else images
@@ -104,7 +196,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
             before.update({name: p.detach().clone() for name, p in state.model.named_parameters()})
             yield item
 
-    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) at epoch 2, step 3: lower lr"):
+    with pytest.raises(TrainingError, match=r"the loss became (nan|inf) at epoch 2, after 2 steps: lower lr"):
         list(train_epochs(state, *loaders, config.train, augment=poisoned, device=CPU, track=watch))
     assert all(torch.equal(p, before[name]) for name, p in state.model.named_parameters())
     assert (state.epoch, state.step) == (2, 2)

@@ -1,6 +1,9 @@
 """A state that is saved and restored at any step goes on as if nothing had happened, bit for bit."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,10 @@ from hypothesis import strategies as st
 
 from foveate.checkpoint import load_model, model_card, save_tensors
 from foveate.config import Config
+from foveate.data.augment import Augment, build_augment
 from foveate.data.loader import Loader
-from foveate.errors import CheckpointError
-from foveate.training.loop import TrainingState, train_epochs
+from foveate.errors import CheckpointError, TrainingError
+from foveate.training.loop import EpochResult, TrainingState, train_epochs
 from foveate.training.state import restore_state, save_state
 
 CPU = torch.device("cpu")
@@ -46,26 +50,18 @@ def without_time(state: TrainingState) -> list[tuple[float | None, ...]]:
     ]
 
 
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(kills=st.lists(st.integers(1, 23), min_size=1, max_size=4), clip=st.sampled_from([None, 0.5]))
-def test_killed_at_any_steps_and_resumed_it_ends_with_the_same_bits(
+def killed_and_resumed(
+    make: Callable[[], TrainingState],
+    epochs: Callable[..., Iterator[EpochResult]],
+    config: Config,
+    path: Path,
     kills: list[int],
-    clip: float | None,
-    tiny: Settings,
-    fresh: Fresh,
-    loaders: Loaders,
-    augment: Any,
-    tmp_path: Path,
-) -> None:
-    config = tiny(gradient_clip=clip)
-    whole = fresh(config)
-    list(train_epochs(whole, *loaders, config.train, augment=augment, device=CPU))
-
-    path = tmp_path / "state.safetensors"
-    save_state(path, fresh(config), card(config))
+) -> TrainingState:
+    """A run that is killed after so many steps of each lifetime, each time just after a save; its last state."""
+    save_state(path, make(), card(config))
     for lifetime in [*kills, None]:
         torch.manual_seed(99)  # whatever the new process' generators hold must not matter
-        state = fresh(config)
+        state = make()
         torch.manual_seed(98)
         restore_state(path, state)
         handed = 0
@@ -79,18 +75,94 @@ def test_killed_at_any_steps_and_resumed_it_ends_with_the_same_bits(
                 if handed == lifetime:
                     raise Killed
 
-        try:
-            for _ in train_epochs(state, *loaders, config.train, augment=augment, device=CPU, track=track):
+        with contextlib.suppress(Killed):
+            for _ in epochs(state, track=track):
                 save_state(path, state, card(config))
-        except Killed:
-            continue
+    return state
+
+
+@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kills=st.lists(st.integers(1, 23), min_size=1, max_size=4), clip=st.sampled_from([None, 0.5]))
+def test_killed_at_any_steps_and_resumed_it_ends_with_the_same_bits(
+    kills: list[int],
+    clip: float | None,
+    tiny: Settings,
+    fresh: Fresh,
+    loaders: Loaders,
+    augment: Augment,
+    tmp_path: Path,
+) -> None:
+    config = tiny(gradient_clip=clip)
+    epochs = partial(train_epochs, train=loaders[0], validation=loaders[1], augment=augment, device=CPU)
+    epochs = partial(epochs, config=config.train)
+    whole = fresh(config)
+    list(epochs(whole))
+    state = killed_and_resumed(lambda: fresh(config), epochs, config, tmp_path / "state.safetensors", kills)
     assert bits(state) == bits(whole)
     assert without_time(state) == without_time(whole)
     assert (state.epoch, state.step, state.seconds) == (4, 0, 0.0)
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "sgd"])
+@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kills=st.lists(st.integers(1, 25), min_size=1, max_size=4), micro_batch=st.sampled_from([None, 5]))
+def test_so_it_does_with_the_speed_settings(
+    optimizer: str,
+    kills: list[int],
+    micro_batch: int | None,
+    quick: Settings,
+    fresh: Fresh,
+    loaders: Loaders,
+    tmp_path: Path,
+) -> None:
+    config = quick(optimizer=optimizer, micro_batch=micro_batch)
+    epochs = partial(
+        train_epochs,
+        train=replace(loaders[0], passes=2),
+        validation=loaders[1],
+        config=config.train,
+        augment=build_augment(config.augment),
+        device=CPU,
+    )
+    whole = fresh(config)
+    list(epochs(whole))
+    state = killed_and_resumed(lambda: fresh(config), epochs, config, tmp_path / "state.safetensors", kills)
+    assert bits(state) == bits(whole)
+    assert without_time(state) == without_time(whole)
+    assert (state.epoch, state.step, state.totals.tolist()) == (4, 0, [0.0, 0.0])
+
+
+def test_a_kill_after_the_last_step_of_an_epoch_loses_nothing_of_its_row(
+    tiny: Settings, fresh: Fresh, loaders: Loaders, augment: Augment, tmp_path: Path
+) -> None:
+    config = tiny(epochs=2)
+    epochs = partial(train_epochs, train=loaders[0], validation=None, augment=augment, device=CPU)
+    epochs = partial(epochs, config=config.train)
+    whole = fresh(config)
+    list(epochs(whole))
+    state = killed_and_resumed(lambda: fresh(config), epochs, config, tmp_path / "s", [6])
+    assert without_time(state) == without_time(whole)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_state_with_a_loss_that_is_not_finite_is_never_saved(
+    tiny: Settings, fresh: Fresh, tmp_path: Path, bad: float
+) -> None:
+    config = tiny()
+    state = fresh(config)
+    path = tmp_path / "s"
+    save_state(path, state, card(config))
+    before = path.read_bytes()
+    state.totals[0] = bad
+    state.epoch, state.step = 2, 4
+    with pytest.raises(TrainingError, match=rf"the loss became {bad} at epoch 2, after 4 steps: lower lr"):
+        save_state(path, state, card(config))
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["s"]
+
+
 def test_the_time_of_an_epoch_is_that_of_all_processes_it_took(
-    tiny: Settings, fresh: Fresh, loaders: Loaders, augment: Any, tmp_path: Path
+    tiny: Settings, fresh: Fresh, loaders: Loaders, augment: Augment, tmp_path: Path
 ) -> None:
     config = tiny(epochs=1)
     state = fresh(config)
@@ -104,32 +176,36 @@ def test_the_time_of_an_epoch_is_that_of_all_processes_it_took(
 
 
 def test_a_saved_state_is_a_checkpoint_of_the_model(
-    tiny: Settings, fresh: Fresh, loaders: Loaders, augment: Any, tmp_path: Path
+    tiny: Settings, fresh: Fresh, loaders: Loaders, augment: Augment, tmp_path: Path
 ) -> None:
     config = tiny(epochs=1)
     state = fresh(config)
     list(train_epochs(state, *loaders, config.train, augment=augment, device=CPU))
     save_state(tmp_path / "s", state, card(config))
-    images = next(loaders[1].epoch())[0]
+    images = next(loaders[1].epoch()).images
     with torch.inference_mode():
         assert torch.equal(load_model(tmp_path / "s").model(images), state.model.eval()(images))
 
 
+@pytest.mark.parametrize(("optimizer", "moment"), [("adamw", "exp_avg"), ("muon", "muon_buffer")])
 def test_moments_keep_the_memory_format_of_their_parameters(
-    tiny: Settings, fresh: Fresh, loaders: Loaders, augment: Any, tmp_path: Path
+    quick: Settings, fresh: Fresh, loaders: Loaders, tmp_path: Path, optimizer: str, moment: str
 ) -> None:
-    config = tiny(epochs=1)
+    config = quick(optimizer=optimizer)
     state = fresh(config)
+    augment = build_augment(config.augment)
     list(train_epochs(state, *loaders, config.train, augment=augment, device=CPU))
     save_state(tmp_path / "s", state, card(config))
     again = fresh(config)
     restore_state(tmp_path / "s", again)
-    for parameter, moments in again.optimizer.state.items():
-        assert moments["exp_avg"].stride() == parameter.stride()
+    kernels = [parameter for parameter in again.optimizer.state if parameter.ndim == 4]
+    assert any(not kernel.is_contiguous() for kernel in kernels)
+    for kernel in kernels:
+        assert again.optimizer.state[kernel][moment].stride() == kernel.stride()
 
 
 def test_what_is_no_state_of_this_run_is_said(
-    tiny: Settings, fresh: Fresh, loaders: Loaders, augment: Any, tmp_path: Path
+    tiny: Settings, fresh: Fresh, loaders: Loaders, augment: Augment, tmp_path: Path
 ) -> None:
     config = tiny(epochs=1)
     state = fresh(config)

@@ -1,16 +1,44 @@
 """Augmentation: pure functions of (images, generator), a whole batch at a time, on the images' device."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["geometric_batch"]
+from foveate.config import AugmentConfig
+
+__all__ = ["Augment", "affine_batch", "build_augment", "crop_batch", "resize_batch"]
+
+Augment = Callable[[Tensor, Tensor, torch.Generator], Tensor]
+"""Images [B, C, H, W], whether it is each image's turn [B] (`loader.Batch`), a generator on their device."""
 
 
-def geometric_batch(
-    images: Tensor, generator: torch.Generator, *, flip: float, shift: float, rotation: float, zoom: float
+def build_augment(config: AugmentConfig) -> Augment:
+    """The augmentation of `config`, whose `flip` is settled."""
+    flip = config.flip or 0.0
+
+    def mirrored(turn: Tensor, generator: torch.Generator) -> Tensor:
+        # Drawn whether it is used or not: runs that differ in this alone see the same other draws.
+        chance = torch.rand(len(turn), generator=generator, device=turn.device)
+        return turn & (flip > 0) if config.alternate else chance < flip
+
+    def affine(images: Tensor, turn: Tensor, generator: torch.Generator) -> Tensor:
+        mirror = mirrored(turn, generator)
+        return affine_batch(
+            images, mirror, generator, shift=config.shift, rotation=config.rotation, zoom=config.zoom
+        )
+
+    def crop(images: Tensor, turn: Tensor, generator: torch.Generator) -> Tensor:
+        mirror = mirrored(turn, generator)
+        return crop_batch(images, mirror, generator, shift=round(config.shift * images.shape[-1]))
+
+    return affine if config.family == "affine" else crop
+
+
+def affine_batch(
+    images: Tensor, mirror: Tensor, generator: torch.Generator, *, shift: float, rotation: float, zoom: float
 ) -> Tensor:
     """The paper's geometric family: each image is mirrored, shifted, rotated and zoomed by draws of its own.
 
@@ -20,8 +48,8 @@ def geometric_batch(
 
     Args:
         images: [B, C, H, W], uint8 or floating, on any scale.
+        mirror: [B], whether to mirror each.
         generator: on the same device as `images`.
-        flip: chance of a horizontal mirror image.
         shift: largest shift along each axis, as a share of the side.
         rotation: largest rotation either way, in degrees.
         zoom: largest change of scale either way, as a share.
@@ -30,27 +58,62 @@ def geometric_batch(
         [B, C, H, W] float32 on the same scale, in channels_last memory.
     """
     count, _, height, width = images.shape
-    draws = torch.rand(5, count, generator=generator, device=images.device)
-    if not (flip or shift or rotation or zoom):
-        return images.float().contiguous(memory_format=torch.channels_last)
-    mirror = 1.0 - 2.0 * (draws[0] < flip)
-    signed = 2.0 * draws[1:] - 1.0
+    signed = 2.0 * torch.rand(4, count, generator=generator, device=images.device) - 1.0
+    if not (shift or rotation or zoom):
+        mirrored = torch.where(mirror.view(-1, 1, 1, 1), images.flip(-1), images)
+        return mirrored.float().contiguous(memory_format=torch.channels_last)
+    sign = 1.0 - 2.0 * mirror
     angle = signed[0] * math.radians(rotation)
     scale = 1.0 + signed[1] * zoom
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
     # From output to input in coordinates -1…1: the aspect keeps a rotation rigid where height and width differ.
     aspect = height / width
     theta = torch.stack(
-        [
-            mirror * cos,
-            -sin * aspect,
-            2 * shift * signed[2],
-            mirror * sin / aspect,
-            cos,
-            2 * shift * signed[3],
-        ],
-        dim=1,
+        [sign * cos, -sin * aspect, 2 * shift * signed[2], sign * sin / aspect, cos, 2 * shift * signed[3]], dim=1
     ).view(count, 2, 3)
     grid = F.affine_grid(theta, [count, 1, height, width], align_corners=False)  # [B, H, W, 2]
     sampled = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return sampled.contiguous(memory_format=torch.channels_last)
+
+
+def crop_batch(images: Tensor, mirror: Tensor, generator: torch.Generator, *, shift: int) -> Tensor:
+    """Each image is shifted by whole pixels, drawn evenly from -`shift`…`shift` along each axis, and mirrored.
+
+    What comes from outside is the image reflected at its edge. One gather does all.
+
+    Args:
+        images: [B, C, H, W] of any type.
+        mirror: [B], whether to mirror each.
+        generator: on the same device as `images`.
+        shift: in pixels, less than the side.
+
+    Returns:
+        [B, C, H, W] of the same type, in channels_last memory.
+    """
+    count, channels, height, width = images.shape
+    device = images.device
+    moves = torch.randint(-shift, shift + 1, (2, count, 1), generator=generator, device=device)
+    rows = _reflected(torch.arange(height, device=device) + moves[0], height)  # [B, H]
+    columns = _reflected(torch.arange(width, device=device) + moves[1], width)  # [B, W]
+    columns = torch.where(mirror.unsqueeze(1), width - 1 - columns, columns)
+    first = torch.arange(count, device=device).unsqueeze(1) * height
+    pixels = (first + rows).unsqueeze(2) * width + columns.unsqueeze(1)  # [B, H, W], into all pixels of the batch
+    flat = images.permute(0, 2, 3, 1).reshape(-1, channels)
+    return flat[pixels.flatten()].view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def resize_batch(images: Tensor, side: int) -> Tensor:
+    """Images [B, C, H, W] made `side`×`side`, bilinearly, without aliasing; as they came where they are so.
+
+    Returns:
+        [B, C, side, side], float32 where they were resized, in channels_last memory.
+    """
+    if images.shape[-1] == side:
+        return images
+    smaller = F.interpolate(images.float(), size=(side, side), mode="bilinear", antialias=True)
+    return smaller.contiguous(memory_format=torch.channels_last)
+
+
+def _reflected(positions: Tensor, side: int) -> Tensor:
+    """Positions -side < p < 2·side - 1 brought back into 0…side - 1, the edge itself not repeated."""
+    return side - 1 - (side - 1 - positions.abs()).abs()

@@ -1,50 +1,92 @@
-"""Batches of a data set: in order, or shuffled by (seed, epoch) alone, so that any position can be resumed."""
+"""Batches of a data set: in order, or shuffled by (seed, pass) alone, so that any position can be resumed."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Batch", "Loader", "channel_statistics"]
+from foveate.data.dataset import Dataset
 
-Batch = tuple[Tensor, Tensor]
-"""uint8 images [B, C, H, W] in channels_last memory, and int64 labels [B]."""
+__all__ = ["Batch", "Loader", "channel_statistics", "on_device"]
+
+
+class Batch(NamedTuple):
+    """Images with their labels, on the loader's device."""
+
+    images: Tensor
+    """[B, C, H, W] uint8, in channels_last memory."""
+    labels: Tensor
+    """[B] int64."""
+    turn: Tensor
+    """[B] bool: for each image true in every other pass over the data; for half of them in the first."""
 
 
 @dataclass(frozen=True, eq=False)
 class Loader:
-    """The images at `indices`, `batch` at a time; the last batch of an epoch may be smaller.
+    """The images at `indices`, in batches of at most `batch` that differ by one image at most.
 
     Args:
-        images: [N, H, W, C] uint8, in memory or memory-mapped.
-        labels: [N] int64.
+        images: [N, H, W, C] uint8: in memory, memory-mapped, or on a GPU, where batches are then made.
+        labels: [N] int64, on the same device.
         indices: which of them, in order.
         seed: of the order; None: as in `indices`.
+        passes: over the images, in an epoch.
     """
 
-    images: NDArray[np.uint8]
-    labels: NDArray[np.int64]
+    images: Tensor
+    labels: Tensor
     indices: NDArray[np.int64]
     batch: int
     seed: int | None = None
+    passes: int = 1
 
     def __len__(self) -> int:
         """Batches in an epoch."""
-        return math.ceil(len(self.indices) / self.batch)
+        return math.ceil(len(self.indices) * self.passes / self.batch)
 
-    def epoch(self, number: int = 1, *, start: int = 0) -> Iterator[Batch]:
-        """The batches of epoch `number`, from its `start`-th on."""
-        images, labels = torch.from_numpy(self.images), torch.from_numpy(self.labels)
-        order = torch.from_numpy(self.indices)
+    def images_before(self, step: int) -> int:
+        """Images in the first `step` batches of an epoch."""
+        return len(self.indices) * self.passes * step // len(self)
+
+    def epoch(self, number: int = 1, *, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+        """The batches of epoch `number`, from its `start`-th on, up to its `stop`-th."""
+        device = self.images.device
+        first = (number - 1) * self.passes
+        orders, turns = zip(*(self._pass(first + each) for each in range(self.passes)), strict=True)
+        # Moved once an epoch: a GPU is never waited for between batches.
+        order, turn = torch.cat(orders).to(device), torch.cat(turns).to(device)
+        for step in range(start, len(self) if stop is None else stop):
+            here = slice(self.images_before(step), self.images_before(step + 1))
+            chosen = order[here]
+            yield Batch(self.images[chosen].permute(0, 3, 1, 2), self.labels[chosen], turn[here])
+
+    def _pass(self, number: int) -> tuple[Tensor, Tensor]:
+        """Order and turns of the `number`-th pass, from 0."""
+        count = len(self.indices)
+        shuffled = torch.arange(count)
+        turn = torch.zeros(count, dtype=torch.bool)
         if self.seed is not None:
-            order = order[torch.randperm(len(order), generator=_generator(self.seed, number))]
-        for position in range(start * self.batch, len(order), self.batch):
-            chosen = order[position : position + self.batch]
-            yield images[chosen].permute(0, 3, 1, 2), labels[chosen]
+            shuffled = torch.randperm(count, generator=_generator(self.seed, number + 1))
+            first = torch.rand(count, generator=_generator(self.seed, 0)) < 0.5
+            turn = first[shuffled] ^ bool(number % 2)
+        return torch.from_numpy(self.indices)[shuffled], turn
+
+
+def on_device(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images [N, H, W, C] and labels [N] of a data set, as a `Loader` takes them.
+
+    They go to a GPU as a whole where they take no more than half of its free memory, so that no batch has to; else
+    they stay where they are, memory-mapped.
+    """
+    images, labels = torch.from_numpy(dataset.images), torch.from_numpy(dataset.labels)
+    if device.type == "cuda" and images.nbytes <= torch.cuda.mem_get_info(device)[0] // 2:
+        return images.to(device), labels.to(device)
+    return images, labels
 
 
 def channel_statistics(
@@ -64,7 +106,7 @@ def channel_statistics(
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
-    # SeedSequence mixes the two: seed + epoch alone would make epoch 2 of seed 1 the same as epoch 1 of seed 2.
-    mixed = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+def _generator(seed: int, number: int) -> torch.Generator:
+    # SeedSequence mixes the two: seed + number alone would make pass 2 of seed 1 the same as pass 1 of seed 2.
+    mixed = int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
     return torch.Generator().manual_seed(mixed >> 1)

@@ -1,22 +1,33 @@
 """From settings to a network, and from a network to its table of layers."""
 
-import math
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from foveate.config import ModelConfig
+from foveate.config import BlockKind, ModelConfig
 from foveate.errors import ConfigError
-from foveate.model.attention import ATTENTION
-from foveate.model.blocks import ConvBlock, DenseHead, Normalize, keras_init
+from foveate.model.attention import ATTENTION, GatedResidual
+from foveate.model.blocks import (
+    ACTIVATION,
+    ConvBlock,
+    DenseHead,
+    Normalize,
+    NormedBlock,
+    PooledHead,
+    WhiteningConv2d,
+)
 from foveate.model.network import AttentionCNN
 
-__all__ = ["CHANNELS", "LayerRow", "LayerTable", "build_model", "layer_table"]
+__all__ = ["CHANNELS", "LayerRow", "LayerTable", "build_model", "layer_table", "side_left"]
 
 CHANNELS = 3
 """Every image is decoded to RGB."""
+
+BLOCK: Mapping[BlockKind, type[ConvBlock] | type[NormedBlock]] = {"plain": ConvBlock, "normed": NormedBlock}
 
 
 def build_model(
@@ -40,35 +51,76 @@ def build_model(
     """
     if num_classes < 2:
         raise ConfigError(f"num_classes={num_classes}: a classifier needs two classes at least")
-    channels, side = CHANNELS, size
+    activation = ACTIVATION[config.activation]
+    standard = config.normalize == "standard"
+    normalize = Normalize(mean, std) if standard else Normalize((0.0,) * CHANNELS, (1.0,) * CHANNELS)
+    stem: nn.Module = nn.Identity()
+    channels, side = CHANNELS, side_left(config, size)
+    if config.whiten:
+        whitening = WhiteningConv2d(CHANNELS, config.whiten)
+        stem = nn.Sequential(whitening, activation())
+        channels = whitening.out_channels
     stages = nn.Sequential()
     for number, stage in enumerate(config.stages, start=1):
-        attends = number == config.attention_stage
         stages.append(
-            ConvBlock(
+            BLOCK[config.block](
                 channels,
                 stage.filters,
                 kernels=stage.kernels,
                 pool=stage.pool,
                 norm_momentum=config.norm_momentum,
-                attention=ATTENTION[config.attention if attends else "none"](),
+                activation=activation,
+                attention=_attention(config, stage.filters) if number == config.attention_stage else nn.Identity(),
                 dropout=stage.dropout,
             )
         )
-        channels, side = stage.filters, side // stage.pool
-        if side == 0:
-            pools = "×".join(str(each.pool) for each in config.stages)
-            raise ConfigError(
-                f"size={size}: the pools ({pools}) leave nothing of it; use a larger size or fewer stages"
-            )
-    standard = config.normalize == "standard"
-    network = AttentionCNN(
-        normalize=Normalize(mean, std) if standard else Normalize((0.0,) * CHANNELS, (1.0,) * CHANNELS),
-        stages=stages,
-        head=DenseHead(channels * side * side, config.hidden, num_classes, dropout=config.hidden_dropout),
-    )
-    keras_init(network, generator or torch.Generator().manual_seed(0))
+        channels = stage.filters
+    head: nn.Module = PooledHead(channels, num_classes)
+    if config.head == "dense":
+        features = channels * side * side
+        head = DenseHead(
+            features, config.hidden, num_classes, activation=activation(), dropout=config.hidden_dropout
+        )
+    network = AttentionCNN(normalize, stem, stages, head)
+    _init_weights(network, generator or torch.Generator().manual_seed(0))
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def side_left(config: ModelConfig, size: int) -> int:
+    """Side of the last stage's feature maps, for `size`×`size` images.
+
+    Raises:
+        ConfigError: when nothing is left.
+    """
+    side = size - config.whiten + 1 if config.whiten else size
+    for stage in config.stages:
+        side //= stage.pool
+    if side < 1:
+        pools = "×".join(str(stage.pool) for stage in config.stages)
+        raise ConfigError(
+            f"size={size}: the pools ({pools}) leave nothing of it; use a larger size or fewer stages"
+        )
+    return side
+
+
+def _attention(config: ModelConfig, channels: int) -> nn.Module:
+    attention = ATTENTION[config.attention](channels)
+    if config.attention == "none" or config.attention_mode == "replace":
+        return attention
+    return GatedResidual(attention)
+
+
+def _init_weights(network: nn.Module, generator: torch.Generator) -> None:
+    """Let each part draw its weights by its name: networks that differ in one part have all others alike."""
+    base = int(torch.randint(2**62, (), generator=generator))
+    for name, module in network.named_modules():
+        if hasattr(module, "init_weights"):
+            drawn = torch.Generator().manual_seed(base ^ zlib.crc32(name.encode()))
+            cast("Callable[[torch.Generator], None]", module.init_weights)(drawn)
+
+
+_UNLISTED = (nn.ReLU, nn.GELU, nn.SiLU, nn.Identity)
+"""Activations belong to the layer before them, as in figure 3.1; and what does nothing is no layer."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +141,7 @@ class LayerTable:
     rows: tuple[LayerRow, ...]
     trainable: int
     non_trainable: int
-    """Batch normalisation's running means and variances, as Keras counts them."""
+    """Batch normalisation's running means and variances, as Keras counts them, and what is frozen."""
 
     @property
     def total(self) -> int:
@@ -98,15 +150,12 @@ class LayerTable:
 
 
 def layer_table(network: nn.Module, size: int) -> LayerTable:
-    """The layers of `network` in the order they run, with their shapes for `size`×`size` images.
-
-    Activations belong to the layer before them and layers that do nothing are left out, as in figure 3.1.
-    """
+    """The layers of `network` in the order they run, with their shapes for `size`×`size` images."""
     rows: list[LayerRow] = []
 
     def record(name: str, module: nn.Module, output: Tensor) -> None:
         shape = tuple(output.shape[1:])
-        params = sum(math.prod(parameter.shape) for parameter in module.parameters()) + _running(module)
+        params = sum(parameter.numel() for parameter in module.parameters(recurse=False)) + _running(module)
         rows.append(LayerRow(name, type(module).__name__, (*shape[1:], shape[0]), params))
 
     def hook(name: str) -> torch.utils.hooks.RemovableHandle:
@@ -116,7 +165,8 @@ def layer_table(network: nn.Module, size: int) -> LayerTable:
     layers = [
         name
         for name, module in network.named_modules()
-        if not any(module.children()) and not isinstance(module, nn.ReLU | nn.Identity)
+        if not isinstance(module, _UNLISTED)
+        and (not any(module.children()) or any(True for _ in module.parameters(recurse=False)))
     ]
     device = next(network.parameters()).device
     was_training = network.training
@@ -131,7 +181,8 @@ def layer_table(network: nn.Module, size: int) -> LayerTable:
     return LayerTable(
         rows=tuple(rows),
         trainable=sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
-        non_trainable=sum(_running(module) for module in network.modules()),
+        non_trainable=sum(_running(module) for module in network.modules())
+        + sum(parameter.numel() for parameter in network.parameters() if not parameter.requires_grad),
     )
 
 

@@ -1,6 +1,13 @@
-"""The network: normalisation, stages of convolutions with attention among them, a head."""
+"""The network: normalisation, a stem, stages of convolutions with attention among them, a head."""
 
+import contextlib
+from collections.abc import Iterator
+
+import torch
 from torch import Tensor, nn
+
+from foveate.model.attention import GatedResidual
+from foveate.model.blocks import WhiteningConv2d
 
 __all__ = ["AttentionCNN"]
 
@@ -11,13 +18,39 @@ class AttentionCNN(nn.Module):
     Shape: [B, 3, H, W] pixels 0…255, uint8 or floating → [B, num_classes] logits.
     """
 
-    def __init__(self, normalize: nn.Module, stages: nn.Sequential, head: nn.Module) -> None:
+    def __init__(self, normalize: nn.Module, stem: nn.Module, stages: nn.Sequential, head: nn.Module) -> None:
         super().__init__()
         self.normalize = normalize
+        self.stem = stem
         self.stages = stages
         self.head = head
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each class for a batch of images."""
-        logits: Tensor = self.head(self.stages(self.normalize(images)))
+        logits: Tensor = self.head(self.stages(self.stem(self.normalize(images))))
         return logits
+
+    @torch.no_grad()
+    def fit_stem(self, images: Tensor) -> None:
+        """Take from training images [N, 3, H, W] what the stem is made of, if it is made of any."""
+        for module in self.stem.modules():
+            if isinstance(module, WhiteningConv2d):
+                module.fit(self.normalize(images))
+
+    @property
+    def gate(self) -> float | None:
+        """The gate of its residual attention; None where there is none."""
+        gates = [module.gate.item() for module in self.modules() if isinstance(module, GatedResidual)]
+        return gates[0] if gates else None
+
+    @contextlib.contextmanager
+    def without_attention(self) -> Iterator[None]:
+        """The same weights with the attention taken out: what came to it goes on as it is."""
+        attentions = [(stage, stage.attention) for stage in self.stages]
+        try:
+            for stage, _ in attentions:
+                stage.attention = nn.Identity()
+            yield
+        finally:
+            for stage, attention in attentions:
+                stage.attention = attention

@@ -23,13 +23,16 @@ def save_state(path: Path, state: TrainingState, card: Mapping[str, Any]) -> Non
 
     Raises:
         OutputError: when it cannot be written; the state saved before stays.
+        TrainingError: when its loss is not finite; likewise.
     """
+    state.check_finite()
     optimizer = state.optimizer.state_dict()["state"]
     tensors = {
         f"optimizer.{index}.{key}": value for index, values in optimizer.items() for key, value in values.items()
     }
     tensors |= {f"generator.{name}": value for name, value in _generators(state).items()}
-    position = {name: getattr(state, name) for name in ("epoch", "step", "loss_sum", "correct", "seconds")}
+    tensors["totals"] = state.totals
+    position = {name: getattr(state, name) for name in ("epoch", "step", "seconds")}
     save_tensors(
         path,
         {**state.model.state_dict(), **{TRAINING_PREFIX + name: value for name, value in tensors.items()}},
@@ -54,6 +57,7 @@ def restore_state(path: Path, state: TrainingState) -> None:
         _restore_optimizer(state.optimizer, training)
         _restore_generators(state, training)
         position = dict(meta["training"])
+        state.totals = training["totals"]
         state.history = [EpochResult(**row) for row in position.pop("history")]
         for name, value in position.items():
             setattr(state, name, value)

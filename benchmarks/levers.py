@@ -1,0 +1,229 @@
+"""What each lever of a fast preset gives, alone: the preset with one thing changed, against the preset itself.
+
+Every row is the preset trained on the training images and measured on the validation images of CIFAR-10 (the
+test split is never opened), over seeds, in turns: the preset first, then each change, then the next seed. Told:
+points of validation accuracy and seconds of training against the preset at the same seeds. Its peer is the preset.
+
+    python benchmarks/levers.py --preset minute --seeds 3 --json levers.json
+"""
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+import yaml
+
+SGD = "optimizer=sgd"
+
+CHANGES: dict[str, list[str]] = {
+    "no whitening": ["whiten=0"],
+    "whitening of 3×3 patches": ["whiten=3"],
+    "random initial kernels": ["patch=random_kernels"],
+    "ReLU": ["activation=relu"],
+    "SiLU": ["activation=silu"],
+    "BatchNorm momentum .1": ["norm_momentum=0.1"],
+    "bias rate an eighth": ["bias_lr=0.0066"],
+    "no label smoothing": ["label_smoothing=0"],
+    "label smoothing .2": ["label_smoothing=0.2"],
+    "Nesterov SGD, rate 1e-3": [SGD, "lr=1.0e-3", "momentum=0.85"],
+    "Nesterov SGD, rate 3e-3": [SGD, "lr=3.0e-3", "momentum=0.85"],
+    "Nesterov SGD, rate 1e-2": [SGD, "lr=1.0e-2", "momentum=0.85"],
+    "AdamW, rate 2e-3": ["optimizer=adamw", "lr=2.0e-3", "weight_decay=4.0e-3"],
+    "flips by chance": ["alternate=false"],
+    "no flips": ["flip=0"],
+    "no shifts": ["shift=0"],
+    "the paper's augmentation": ["family=affine", "shift=0.1", "alternate=false"],
+    "batch halved": ["batch=half"],
+    "batch doubled": ["batch=double"],
+    "ghost batches of 32": ["micro_batch=32"],
+    "full resolution throughout": ["resize_until=0"],
+    "cosine schedule": ["schedule=cosine"],
+    "weights averaged (lookahead)": ["patch=lookahead"],
+    "no attention": ["attention=none"],
+    "Luong attention, unscaled": ["attention=luong"],
+    "attention in place of its input": ["attention_mode=replace"],
+    "attention after the last stage": ["attention_stage=3"],
+    "bf16": ["precision=bf16"],
+    "one thread": ["threads=1"],
+    "freed memory given back": ["patch=allocator"],
+    "contiguous memory": ["patch=contiguous"],
+    "compiled": ["compile=true"],
+}
+"""Settings by the name of the lever; `patch=` names what no setting changes."""
+
+
+def main() -> None:
+    """Run the levers and print their table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="minute")
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--levers", nargs="*", choices=list(CHANGES), help="which (default: all)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of every row")
+    parser.add_argument("--json", type=Path, help="file that keeps each run as it ends, and is gone on from")
+    parser.add_argument("--one", nargs="*", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one is not None:
+        print(json.dumps(run_once(options.preset, options.data, options.one)))
+        return
+    runs = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
+    names = ["the preset", *(options.levers or CHANGES)]
+    for seed in range(options.seeds):
+        for name in names:
+            if any((run["lever"], run["seed"]) == (name, seed) for run in runs):
+                continue
+            settings = [*options.set, *CHANGES.get(name, []), f"seed={seed}"]
+            command = [
+                sys.executable,
+                __file__,
+                "--preset",
+                options.preset,
+                "--data",
+                options.data,
+                "--one",
+                *settings,
+            ]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            outcome = (
+                json.loads(done.stdout.splitlines()[-1])
+                if done.returncode == 0
+                else {"failed": done.stderr[-300:]}
+            )
+            runs.append({"lever": name, "seed": seed, "settings": settings, **outcome})
+            print(runs[-1], file=sys.stderr, flush=True)
+            if options.json:
+                options.json.write_text(json.dumps(runs, indent=1))
+    print_table(runs, names)
+
+
+def run_once(preset: str, data: str, given: list[str]) -> dict[str, float]:
+    """Train once, in this process; validation accuracy and seconds of training."""
+    import foveate
+    from foveate.config import resolve_config
+
+    settings: dict[str, Any] = {
+        key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in given)
+    }
+    patch = settings.pop("patch", None)
+    if settings.get("batch") in ("half", "double"):
+        batch = resolve_config(preset).train.batch
+        settings["batch"] = batch // 2 if settings["batch"] == "half" else batch * 2
+    with tempfile.TemporaryDirectory() as runs, PATCHES[patch]():
+        run = foveate.train(data, preset=preset, runs=runs, **settings)
+        measured = run.metrics["validation"]
+        seconds = json.loads((run.path / "timing.json").read_text())["train_s"]
+    return {
+        "accuracy": measured["accuracy"],
+        "loss": measured["loss"],
+        "train_s": seconds,
+        **{name: variant["accuracy"] for name, variant in measured["variants"].items()},
+        **({"gate": measured["gate"]} if measured["gate"] is not None else {}),
+    }
+
+
+@contextlib.contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """`owner.name` is `value` for a while."""
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def random_kernels() -> contextlib.AbstractContextManager[None]:
+    """Convolutions begin without the identity."""
+    return replaced(torch.nn.init, "dirac_", lambda weight: weight)
+
+
+def freed_memory_given_back() -> contextlib.AbstractContextManager[None]:
+    """The allocator as glibc sets it."""
+    from foveate import workflows
+
+    return replaced(workflows, "keep_freed_memory", lambda: False)
+
+
+def contiguous() -> contextlib.AbstractContextManager[None]:
+    """Images and kernels in NCHW memory."""
+    from foveate import workflows
+    from foveate.data import augment
+    from foveate.model import build
+
+    def build_contiguous(*args: Any, **kwargs: Any) -> Any:
+        return build.build_model(*args, **kwargs).to(memory_format=torch.contiguous_format)
+
+    def in_nchw(config: Any) -> Callable[..., Any]:
+        inner = augment.build_augment(config)
+        return lambda *args: inner(*args).contiguous(memory_format=torch.contiguous_format)
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(replaced(workflows, "build_model", build_contiguous))
+    stack.enter_context(replaced(workflows, "build_augment", in_nchw))
+    return stack
+
+
+def lookahead() -> contextlib.AbstractContextManager[None]:
+    """Every five steps the weights go back half the way to where they were (Zhang et al. 2019, 1907.08610)."""
+    from foveate import workflows
+    from foveate.training import optim
+
+    def build(model: torch.nn.Module, config: Any) -> torch.optim.Optimizer:
+        optimizer = optim.build_optimizer(model, config)
+        slow = [parameter.detach().clone() for parameter in model.parameters()]
+        steps = iter(range(1, sys.maxsize))
+
+        @torch.no_grad()
+        def average(*_: Any) -> None:
+            if next(steps) % 5 == 0:
+                for kept, parameter in zip(slow, model.parameters(), strict=True):
+                    parameter.copy_(kept.lerp_(parameter, 0.5))
+
+        optimizer.register_step_post_hook(average)
+        return optimizer
+
+    return replaced(workflows, "build_optimizer", build)
+
+
+PATCHES: dict[str | None, Callable[[], contextlib.AbstractContextManager[Any]]] = {
+    None: contextlib.nullcontext,
+    "random_kernels": random_kernels,
+    "allocator": freed_memory_given_back,
+    "contiguous": contiguous,
+    "lookahead": lookahead,
+}
+
+
+def print_table(runs: list[dict[str, Any]], names: list[str]) -> None:
+    """Each lever against the preset at the same seeds: points of accuracy, and seconds of training."""
+    base = {run["seed"]: run for run in runs if run["lever"] == names[0] and "accuracy" in run}
+    print(f"{'lever':36} {'accuracy %':>16} {'against, points':>18} {'seconds':>9} {'times':>6}")
+    for name in names:
+        done = [run for run in runs if run["lever"] == name and "accuracy" in run and run["seed"] in base]
+        if not done:
+            print(f"{name:36} failed")
+            continue
+        points = [100 * (run["accuracy"] - base[run["seed"]]["accuracy"]) for run in done]
+        ratio = mean(run["train_s"] / base[run["seed"]]["train_s"] for run in done)
+        accuracy, seconds = mean(100 * run["accuracy"] for run in done), mean(run["train_s"] for run in done)
+        print(
+            f"{name:36} {accuracy:9.2f} ± {spread([100 * run['accuracy'] for run in done])}"
+            f" {mean(points):+11.2f} ± {spread(points)} {seconds:9.1f} {ratio:6.2f}"
+        )
+
+
+def spread(values: list[float]) -> str:
+    """Standard deviation over seeds."""
+    return f"{stdev(values):4.2f}" if len(values) > 1 else "   –"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""How fast the product's own loop, loader and augmentation run a preset, and the matrix product beside them."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from foveate.config import Config
+from foveate.data.augment import Augment
+from foveate.data.loader import Loader
+from foveate.evaluation import collect_logits
+from foveate.model.build import build_model
+from foveate.training.loop import TrainingState, autocast, train_epochs
+from foveate.training.optim import build_optimizer
+
+__all__ = ["CLASSES", "Stopwatch", "inference_rates", "matmul_gflop_per_s", "new_state", "noise", "training_rates"]
+
+T = TypeVar("T")
+
+CLASSES = 10
+WARM_UP = 3
+"""Steps that are not counted: memory is allocated and kernels are chosen in them."""
+GPU_WARM_UP, GPU_STEPS_TIMED_AT_ONCE = 20, 20
+"""A GPU captures its graphs in the first, and is waited for only after so many."""
+MOST_IMAGES = 4_000_000
+"""Of one epoch: more than a measurement has time for."""
+
+
+class Stopwatch:
+    """A `Track` that times steps and ends the epoch after `seconds` of counted ones."""
+
+    def __init__(self, seconds: float, device: torch.device) -> None:
+        self.seconds = seconds
+        self.device = device
+        self.step_seconds: list[float] = []
+
+    def __call__(self, items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterator[T]:  # noqa: ARG002
+        """Yield `items`, timing what is done with each and the making of it."""
+        on_gpu = self.device.type == "cuda"
+        warm_up, at_once = (GPU_WARM_UP, GPU_STEPS_TIMED_AT_ONCE) if on_gpu else (WARM_UP, 1)
+        began = time.perf_counter()
+        for number, item in enumerate(items, start=1):
+            yield item
+            if number <= warm_up:
+                began = self._now()
+            elif (number - warm_up) % at_once == 0:
+                now = self._now()
+                self.step_seconds.append((now - began) / at_once)
+                began = now
+                if sum(self.step_seconds) * at_once >= self.seconds:
+                    return
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def noise(count: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images [N, H, W, C] of random pixels, and labels [N]."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (count, size, size, 3), np.uint8)
+    return torch.from_numpy(images).to(device), torch.from_numpy(random.integers(0, CLASSES, count)).to(device)
+
+
+def over_and_over(count: int) -> NDArray[np.int64]:
+    """Indices of `count` images, many times: one long epoch, which a stopwatch ends."""
+    return np.tile(np.arange(count), max(1, MOST_IMAGES // count))
+
+
+def new_state(config: Config, images: Tensor) -> TrainingState:
+    """The state before the first step, on the device of `images` [N, H, W, C], from which a stem is made."""
+    model = build_model(config.model, num_classes=CLASSES, size=images.shape[1])
+    model.fit_stem(images.cpu().permute(0, 3, 1, 2))
+    model.to(images.device)
+    return TrainingState(
+        model, build_optimizer(model, config.train), torch.Generator(images.device).manual_seed(0)
+    )
+
+
+def training_rates(
+    config: Config, images: Tensor, labels: Tensor, seconds: float, augment: Augment
+) -> tuple[list[float], float]:
+    """Images per second of each step of the product's loop, and the operations of an image in GFLOP.
+
+    The operations are those of convolutions and matrix products, forward and backward, counted on one batch; those
+    of the optimizer are not among them. Of a preset that begins with smaller images, the steps at full size.
+    """
+    batch, device = config.train.batch, images.device
+    config = config.replacing(epochs=1, resize_until=0)
+    loader = Loader(images, labels, over_and_over(len(images)), batch, seed=0)
+    state, stopwatch = new_state(config, images), Stopwatch(seconds, device)
+    first = next(loader.epoch())
+    # The fused kernel of attention is not counted on a CPU; the plain one is, on any device.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        F.cross_entropy(state.model(first.images), first.labels).backward()
+    for _ in train_epochs(state, loader, None, config.train, augment=augment, device=device, track=stopwatch):
+        pass
+    return [batch / each for each in stopwatch.step_seconds], counter.get_total_flops() / len(first.labels) / 1e9
+
+
+def inference_rates(
+    config: Config, images: Tensor, labels: Tensor, seconds: float, batch: int
+) -> tuple[list[float], float]:
+    """Images per second of each batch of the product's measuring, and the operations of an image in GFLOP."""
+    device = images.device
+    loader = Loader(images, labels, over_and_over(len(images)), batch)
+    model, stopwatch = new_state(config, images).model.eval(), Stopwatch(seconds, device)
+    first = next(loader.epoch())
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.inference_mode():
+        model(first.images)
+    with autocast(device, config.train):
+        collect_logits(model, loader.epoch(), device=device, total=len(loader), label="", track=stopwatch)
+    return [batch / each for each in stopwatch.step_seconds], counter.get_total_flops() / len(first.labels) / 1e9
+
+
+def matmul_gflop_per_s(seconds: float, device: torch.device | str = "cpu") -> dict[str, float]:
+    """The best rates of matrix products of two sizes, each tried at least once, in fp32 and on a GPU in bf16 too.
+
+    On a CPU torch multiplies by MKL, which leaves half of some processors' vector width idle, and convolves by
+    oneDNN, so oneDNN's own product is measured as well: a step beats the other without effort there.
+    """
+    device = torch.device(device)
+    on_gpu = device.type == "cuda"
+    best: dict[str, float] = {}
+    until = time.perf_counter() + seconds
+    while True:
+        for side in (8192, 12288) if on_gpu else (2048, 3072):
+            left, right, out = torch.randn(3, side, side, device=device).unbind()
+            products: dict[str, Callable[[], object]] = {"torch.mm": partial(torch.mm, left, right, out=out)}
+            if on_gpu:
+                products["bf16"] = partial(torch.mm, left.bfloat16(), right.bfloat16())
+            elif torch.backends.mkldnn.is_available():
+                products["oneDNN"] = partial(F.linear, left.to_mkldnn(), right.to_mkldnn())
+            for name, product in products.items():
+                product()
+                if on_gpu:
+                    torch.cuda.synchronize(device)
+                began = time.perf_counter()
+                product()
+                if on_gpu:
+                    torch.cuda.synchronize(device)
+                rate = 2 * side**3 / (time.perf_counter() - began) / 1e9
+                best[name] = max(best.get(name, 0.0), rate)
+        if time.perf_counter() >= until:
+            return best
