@@ -70,7 +70,7 @@ def test_luong_scaled_equals_its_definition_with_projected_scores(
     project_q, project_k = (
         conv.weight.detach().double().numpy()[:, :, 0, 0] for conv in (module.query, module.key)
     )
-    assert len(project_q) == 16  # of 64 channels or fewer
+    assert len(project_q) == 16  # of 128 channels or fewer
     got = module(images).detach()
     assert got.shape == images.shape
     for image, attended in zip(images.double().numpy(), got.numpy(), strict=True):
@@ -80,7 +80,7 @@ def test_luong_scaled_equals_its_definition_with_projected_scores(
 
 
 def test_the_rank_of_learned_scores_grows_with_the_channels() -> None:
-    assert LuongScaledAttention2d(128).query.weight.shape == (32, 128, 1, 1)
+    assert LuongScaledAttention2d(256).query.weight.shape == (32, 256, 1, 1)
 
 
 def test_a_row_does_not_see_other_rows_but_luong_sees_all() -> None:

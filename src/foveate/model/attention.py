@@ -64,7 +64,7 @@ class LuongScaledAttention2d(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        rank = max(16, channels // 4)
+        rank = max(16, channels // 8)
         self.query = nn.Conv2d(channels, rank, 1, bias=False)
         self.key = nn.Conv2d(channels, rank, 1, bias=False)
 
