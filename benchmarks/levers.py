@@ -21,8 +21,6 @@ from typing import Any
 import torch
 import yaml
 
-SGD = "optimizer=sgd"
-
 CHANGES: dict[str, list[str]] = {
     "no whitening": ["whiten=0"],
     "whitening of 3×3 patches": ["whiten=3"],
@@ -33,9 +31,9 @@ CHANGES: dict[str, list[str]] = {
     "bias rate an eighth": ["bias_lr=0.0066"],
     "no label smoothing": ["label_smoothing=0"],
     "label smoothing .2": ["label_smoothing=0.2"],
-    "Nesterov SGD, rate 1e-3": [SGD, "lr=1.0e-3", "momentum=0.85"],
-    "Nesterov SGD, rate 3e-3": [SGD, "lr=3.0e-3", "momentum=0.85"],
-    "Nesterov SGD, rate 1e-2": [SGD, "lr=1.0e-2", "momentum=0.85"],
+    "Nesterov SGD, rate 1e-3": ["optimizer=sgd", "lr=1.0e-3", "momentum=0.85"],
+    "Nesterov SGD, rate 3e-3": ["optimizer=sgd", "lr=3.0e-3", "momentum=0.85"],
+    "Nesterov SGD, rate 1e-2": ["optimizer=sgd", "lr=1.0e-2", "momentum=0.85"],
     "AdamW, rate 2e-3": ["optimizer=adamw", "lr=2.0e-3", "weight_decay=4.0e-3"],
     "flips by chance": ["alternate=false"],
     "no flips": ["flip=0"],
@@ -157,6 +155,10 @@ def contiguous() -> contextlib.AbstractContextManager[None]:
     from foveate import workflows
     from foveate.data import augment
     from foveate.model import build
+    from foveate.training import loop
+
+    def resize_contiguous(images: torch.Tensor, side: int) -> torch.Tensor:
+        return augment.resize_batch(images, side).contiguous(memory_format=torch.contiguous_format)
 
     def build_contiguous(*args: Any, **kwargs: Any) -> Any:
         return build.build_model(*args, **kwargs).to(memory_format=torch.contiguous_format)
@@ -168,6 +170,7 @@ def contiguous() -> contextlib.AbstractContextManager[None]:
     stack = contextlib.ExitStack()
     stack.enter_context(replaced(workflows, "build_model", build_contiguous))
     stack.enter_context(replaced(workflows, "build_augment", in_nchw))
+    stack.enter_context(replaced(loop, "resize_batch", resize_contiguous))
     return stack
 
 

@@ -439,7 +439,8 @@ def _check_parts(config: Config, dataset: Dataset, *, final: bool) -> None:
     images = len(_training_images(dataset, final=final)) * (train.passes or 1)
     smallest = images // math.ceil(images / train.batch)
     smallest //= math.ceil(smallest / (train.micro_batch or smallest))
-    if smallest == 1 and side_left(config.model, small) == 1:
+    side = side_left(config.model, small)
+    if smallest == 1 and side == 1:
         raise ConfigError(
             f"batch={train.batch}, micro_batch={train.micro_batch}: batch normalisation needs two images at least "
             f"where its maps are 1×1, as at size={small}: use larger ones, or a larger size"

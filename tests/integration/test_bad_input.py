@@ -60,6 +60,8 @@ def refused(outcome: Any, *, saying: str) -> None:
         (["evaluate", "none"], "no run folder at none"),
         (["summary", "--size", "16", "--set", "stages=[{filters: 2, pool: 8}, {filters: 2, pool: 8}]"], "pools"),
         (["summary", "--classes", "1"], "num_classes=1"),
+        (["train", "digits", "--set", "resize_scale=0.25"], "size=4: the pools"),
+        (["train", "digits", "--batch", "2", "--set", "micro_batch=1"], "batch normalisation needs two images"),
         (["tarin", "digits"], "tarin"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,

@@ -155,8 +155,8 @@ def train_epochs(
 def autocast(device: torch.device, config: TrainConfig) -> torch.autocast:
     """bf16 autocast where the settings ask for it, or by themselves on a GPU that has it.
 
-    A CPU with bf16 instructions trains 1.3 to 1.5 times faster by it, but up to ten times slower when another
-    process is busy: oneDNN's bf16 convolutions wait for each other by spinning. So it is never chosen there.
+    A CPU with bf16 instructions trains faster by it, but many times slower when another process is busy: the
+    threads of oneDNN's bf16 convolutions wait for each other by spinning. So it is never chosen there.
     """
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     enabled = config.precision == "bf16" or (config.precision == "auto" and native)
