@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import mean, stdev
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -41,7 +42,9 @@ CHANGES: dict[str, list[str]] = {
     "the paper's augmentation": ["family=affine", "shift=0.1", "alternate=false"],
     "batch halved": ["batch=half"],
     "batch doubled": ["batch=double"],
+    "half batches early": ["batch=half", "patch=half_batches_early"],
     "ghost batches of 32": ["micro_batch=32"],
+    "easy images skipped": ["patch=easy_skipped"],
     "full resolution throughout": ["resize_until=0"],
     "cosine schedule": ["schedule=cosine"],
     "weights averaged (lookahead)": ["patch=lookahead"],
@@ -196,12 +199,83 @@ def lookahead() -> contextlib.AbstractContextManager[None]:
     return replaced(workflows, "build_optimizer", build)
 
 
+def half_batches_early() -> contextlib.AbstractContextManager[None]:
+    """From the middle of the run on (of a linear schedule), a step takes the gradients of two batches."""
+    from foveate import workflows
+    from foveate.training import optim
+
+    def build(model: torch.nn.Module, config: Any) -> torch.optim.Optimizer:
+        optimizer = optim.build_optimizer(model, config)
+        update = optimizer.step
+        held: list[torch.Tensor] = []
+
+        def step() -> None:
+            parameters = [each for group in optimizer.param_groups for each in group["params"]]
+            if optimizer.param_groups[0]["lr"] >= optimizer.param_groups[0]["initial_lr"] / 2:
+                update()
+            elif not held:
+                held.extend(each.grad.clone() for each in parameters)
+            else:
+                for each, before in zip(parameters, held, strict=True):
+                    each.grad.add_(before).div_(2)
+                held.clear()
+                for group in optimizer.param_groups:
+                    if group.get("muon") is None:  # a rate per image
+                        group["lr"] *= 2
+                update()
+
+        optimizer.step = step  # type: ignore[method-assign,assignment]
+        return optimizer
+
+    return replaced(workflows, "build_optimizer", build)
+
+
+def easy_skipped() -> contextlib.AbstractContextManager[None]:
+    """From the second pass on, the quarter of the images with the least last loss gives way to the other end's."""
+    from foveate import workflows
+    from foveate.data.loader import Batch, Loader
+    from foveate.training import loop
+
+    losses: dict[str, torch.Tensor] = {}
+
+    class Skipping(Loader):
+        def epoch(self, number: int = 1, *, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
+            first = (number - 1) * self.passes
+            order = torch.cat([self._pass(first + each)[0] for each in range(self.passes)])
+            for step, batch in enumerate(super().epoch(number, start=start, stop=stop), start):
+                losses["shown"] = order[self.images_before(step) : self.images_before(step + 1)]
+                yield batch
+
+        def _pass(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+            order, turn = super()._pass(number)
+            if self.seed is None or number == 0:
+                return order, turn
+            places = losses["last"][order].argsort()
+            quarter = len(order) // 4
+            easy, hard = places[:quarter], places[-quarter:]
+            order[easy], turn[easy] = order[hard], ~turn[hard]
+            return order, turn
+
+    def cross_entropy(logits: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        each = torch.nn.functional.cross_entropy(logits, labels, reduction="none", **kwargs)
+        last = losses.setdefault("last", torch.full((1 + 10**6,), torch.inf))
+        last[losses["shown"]] = each.detach()
+        return each.mean()
+
+    stack = contextlib.ExitStack()
+    stack.enter_context(replaced(workflows, "Loader", Skipping))
+    stack.enter_context(replaced(loop, "F", SimpleNamespace(cross_entropy=cross_entropy)))
+    return stack
+
+
 PATCHES: dict[str | None, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     None: contextlib.nullcontext,
     "random_kernels": random_kernels,
     "allocator": freed_memory_given_back,
     "contiguous": contiguous,
     "lookahead": lookahead,
+    "half_batches_early": half_batches_early,
+    "easy_skipped": easy_skipped,
 }
 
 
