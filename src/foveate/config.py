@@ -1,7 +1,7 @@
 """Settings: frozen, validated, read from presets, files and flags in that order; no torch here."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -27,9 +27,11 @@ __all__ = [
     "Monitor",
     "StageConfig",
     "TrainConfig",
+    "nearest",
     "preset_names",
     "read_yaml",
     "resolve_config",
+    "setting_path",
 ]
 
 DEFAULT_PRESET = "minute"
@@ -240,11 +242,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
 def _preset(name: str) -> dict[str, Any]:
     """The settings of a preset; one that names another in `preset` is laid over that one."""
     if name not in preset_names():
-        raise ConfigError(f"unknown preset {name!r}{_nearest(name, preset_names())}")
+        raise ConfigError(f"unknown preset {name!r}{nearest(name, preset_names())}")
     text = (resources.files("foveate") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     values = yaml.safe_load(text)
     base = values.pop("preset", None)
     return {**_over(_preset(base) if base else {}, values), "preset": name}
+
+
+def setting_path(name: str) -> str:
+    """The dotted name of a setting, from its leaf name.
+
+    Raises:
+        ConfigError: when there is none.
+    """
+    owner = _owners()
+    if name not in owner:
+        raise ConfigError(f"unknown setting {name!r}{nearest(name, owner)}")
+    return f"{owner[name]}.{name}"
+
+
+def _owners() -> dict[str, str]:
+    """The section of every leaf name."""
+    return {leaf: section for section, leaves in _sections().items() for leaf in leaves}
 
 
 @cache
@@ -259,8 +278,7 @@ def _sections() -> dict[str, tuple[str, ...]]:
 
 def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
     """`{"epochs": 3, "train.lr": 1, "data": {…}}` as `{"train": {"epochs": 3, "lr": 1}, "data": {…}}`."""
-    sections = _sections()
-    owner = {leaf: section for section, leaves in sections.items() for leaf in leaves}
+    sections, owner = _sections(), _owners()
     nested: dict[str, Any] = {}
     for key, value in settings.items():
         section, _, leaf = key.rpartition(".")
@@ -274,15 +292,16 @@ def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
         elif leaf in sections.get(section, ()):
             nested = _merge(nested, {section: {leaf: value}})
         else:
-            raise ConfigError(f"unknown setting {key!r}{_nearest(leaf, owner)}")
+            raise ConfigError(f"unknown setting {key!r}{nearest(leaf, owner)}")
     for section, values in nested.items():
         for leaf in values if section in sections else ():
             if leaf not in sections[section]:
-                raise ConfigError(f"unknown setting '{section}.{leaf}'{_nearest(leaf, owner)}")
+                raise ConfigError(f"unknown setting '{section}.{leaf}'{nearest(leaf, owner)}")
     return nested
 
 
-def _nearest(name: str, known: Any) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a `name` that is not `known`: the closest one that is, else all of them."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
 

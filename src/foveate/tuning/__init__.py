@@ -1,0 +1,1 @@
+"""Hyperband: the plan, the space it searches, one trial, and the study that puts them together."""

@@ -1,0 +1,360 @@
+"""Which trial trains when, and how far: Hyperband and ASHA as pure state machines, asked and told.
+
+A plan does no work and reads no clock: whoever runs it asks for a job, does it anywhere, and tells the outcome.
+The same outcomes give the same decisions, in whatever order a synchronous plan is told them.
+"""
+
+import heapq
+import math
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from foveate.errors import ConfigError
+
+__all__ = [
+    "FORMULAS",
+    "Asha",
+    "Bracket",
+    "Cost",
+    "Draw",
+    "Formula",
+    "Hyperband",
+    "Job",
+    "Outcome",
+    "Plan",
+    "Rung",
+    "Settings",
+    "cost",
+    "kerastuner_brackets",
+    "li2018_brackets",
+]
+
+Formula = Literal["li2018", "kerastuner"]
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """So many trials are trained to so many epochs, counted from their first."""
+
+    trials: int
+    epochs: int
+
+
+Bracket = tuple[Rung, ...]
+"""The rungs of one successive halving, from the many short trials to the few long ones."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What brackets take, when a promoted trial goes on from where it was."""
+
+    trials: int
+    jobs: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """Train a trial from the end of one epoch (0: from nothing) to the end of another."""
+
+    trial: int
+    settings: Settings = field(compare=False)
+    bracket: int
+    rung: int
+    from_epoch: int
+    to_epoch: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job: a score, the larger the better; None where the trial failed."""
+
+    score: float | None
+    stopped: bool = False
+    """It stopped early: no training would change its score any more."""
+
+
+Draw = Callable[[int, Mapping[int, float | None]], Settings | None]
+"""Settings of a new trial by its number, given the last scores of all trials in finished brackets; None when
+the space has no more."""
+
+
+class Plan(Protocol):
+    """What runs a study asks and tells."""
+
+    def ask(self) -> Job | Literal["wait", "done"]:
+        """The next job; `wait` when it hangs on outcomes not told yet; `done` when no more will come."""
+        ...
+
+    def tell(self, job: Job, outcome: Outcome) -> None:
+        """Take the outcome of a job that was asked for."""
+        ...
+
+    def give_back(self, job: Job) -> None:
+        """Take a job back whose worker was lost: it is the next to be asked for."""
+        ...
+
+
+def li2018_brackets(max_epochs: int, factor: int) -> tuple[Bracket, ...]:
+    """Hyperband as published: Li et al., JMLR 18 (2018), algorithm 1, with R = `max_epochs` and η = `factor`.
+
+    Brackets from the most halving to none. A rung keeps ⌊n/η⌋ of its n trials. Its resource R·η⁻ˢ⁺ⁱ is rounded to
+    whole epochs, half upwards, and is at least one. Everything is in integers: ⌊log₃ 243⌋ is 4 in floats.
+
+    Raises:
+        ConfigError: for `max_epochs` below 1 or `factor` below 2.
+    """
+    _check(max_epochs, factor)
+    halvings = 0
+    while factor ** (halvings + 1) <= max_epochs:
+        halvings += 1
+    brackets = []
+    for s in range(halvings, -1, -1):
+        trials = -(-(halvings + 1) * factor**s // (s + 1))  # ⌈B/R · ηˢ/(s + 1)⌉
+        rungs = []
+        for i in range(s + 1):
+            share = factor ** (s - i)
+            rungs.append(Rung(trials // factor**i, max(1, (2 * max_epochs + share) // (2 * share))))
+        brackets.append(tuple(rungs))
+    return tuple(brackets)
+
+
+def kerastuner_brackets(max_epochs: int, factor: int) -> tuple[Bracket, ...]:
+    """Hyperband as KerasTuner 1.4.8 has it: sizes and epochs are rounded up, and logarithms taken in floats.
+
+    Raises:
+        ConfigError: as `li2018_brackets`.
+    """
+    _check(max_epochs, factor)
+    brackets: list[Bracket] = []
+    epochs = float(max_epochs)
+    while epochs >= 1:
+        s = len(brackets)
+        end_size = math.ceil(1 + math.log(max_epochs, factor)) / (s + 1)
+        rungs = (
+            Rung(math.ceil(end_size * factor ** (s - i)), math.ceil(max_epochs / factor ** (s - i)))
+            for i in range(s + 1)
+        )
+        brackets.append(tuple(rungs))
+        epochs /= factor
+    return tuple(reversed(brackets))
+
+
+FORMULAS: Mapping[Formula, Callable[[int, int], tuple[Bracket, ...]]] = {
+    "li2018": li2018_brackets,
+    "kerastuner": kerastuner_brackets,
+}
+
+
+def cost(brackets: Iterable[Bracket], *, retrain: bool = False) -> Cost:
+    """Trials, jobs and epochs of `brackets`; with `retrain`, where every job begins from nothing."""
+    trials = jobs = epochs = 0
+    for bracket in brackets:
+        trials, before = trials + bracket[0].trials, 0
+        for rung in bracket:
+            jobs += rung.trials
+            epochs += rung.trials * (rung.epochs - before)
+            before = 0 if retrain else rung.epochs
+    return Cost(trials, jobs, epochs)
+
+
+class _Halving:
+    """One bracket under way: what its rungs still have to do, and what they gave."""
+
+    def __init__(self, number: int, rungs: Bracket, first_trial: int) -> None:
+        self.number, self.rungs, self.first_trial = number, rungs, first_trial
+        self.entrants = [rungs[0].trials, *(0 for _ in rungs[1:])]
+        """How many trials each rung has to hear of before it promotes; of a later one, once known."""
+        self.drawn = 0
+        self.settings: dict[int, Settings] = {}
+        self.scores: list[dict[int, float | None]] = [{} for _ in rungs]
+        self.ready: deque[Job] = deque()
+        self.stopped: set[int] = set()
+        self.finished = False
+
+    def next(self, draw: Callable[[int], Settings | None]) -> Job | None:
+        """A promoted trial, else a new one."""
+        if self.ready:
+            return self.ready.popleft()
+        if self.drawn == self.entrants[0]:
+            return None
+        trial = self.first_trial + self.drawn
+        if (settings := draw(trial)) is None:
+            self.entrants[0] = self.drawn
+            self._promote(0)
+            return self.ready.popleft() if self.ready else None
+        self.drawn += 1
+        self.settings[trial] = settings
+        return Job(trial, settings, self.number, 0, 0, self.rungs[0].epochs)
+
+    def tell(self, job: Job, outcome: Outcome) -> None:
+        """Take an outcome; a rung that is complete promotes."""
+        self.scores[job.rung][job.trial] = outcome.score
+        if outcome.stopped:
+            self.stopped.add(job.trial)
+        self._promote(job.rung)
+
+    def _promote(self, rung: int) -> None:
+        if len(self.scores[rung]) < self.entrants[rung]:
+            return
+        if rung == len(self.rungs) - 1:
+            self.finished = True
+            return
+        following = self.rungs[rung + 1]
+        chosen = _best(self.scores[rung])[: following.trials]
+        self.entrants[rung + 1] = len(chosen)
+        for trial in chosen:
+            if trial in self.stopped:  # carried along: its score stands
+                self.scores[rung + 1][trial] = self.scores[rung][trial]
+            else:
+                epochs = self.rungs[rung].epochs, following.epochs
+                self.ready.append(Job(trial, self.settings[trial], self.number, rung + 1, *epochs))
+        self._promote(rung + 1)
+
+
+class Hyperband:
+    """Brackets side by side, or one after another: a rung's best go on once all of it is known.
+
+    Trials are numbered bracket by bracket, whatever the order in which they are asked for. Of equal scores the
+    lower number goes on. A failed trial is never promoted; where too few are left, a rung is smaller. A trial that
+    stopped early keeps its score, and is carried into the rungs it is promoted to without a job.
+
+    Args:
+        draw: gives new trials their settings.
+        in_turn: a bracket begins when the one before it has ended, so that `draw` can learn from it.
+    """
+
+    def __init__(self, brackets: Sequence[Bracket], draw: Draw, *, in_turn: bool = False) -> None:
+        self._draw, self._in_turn = draw, in_turn
+        self._brackets: list[_Halving] = []
+        trials = 0
+        for number, rungs in enumerate(brackets):
+            self._brackets.append(_Halving(number, rungs, trials))
+            trials += rungs[0].trials
+        self._returned: deque[Job] = deque()
+
+    def ask(self) -> Job | Literal["wait", "done"]:
+        """The next job: of the first bracket that has one, and of its promoted trials before new ones."""
+        if self._returned:
+            return self._returned.popleft()
+        going = False
+        for bracket in self._brackets:
+            if bracket.finished:
+                continue
+            if (job := bracket.next(self._settings)) is not None:
+                return job
+            going |= not bracket.finished  # it may have found out that the space has no more
+            if self._in_turn and not bracket.finished:
+                break
+        return "wait" if going else "done"
+
+    def tell(self, job: Job, outcome: Outcome) -> None:
+        """Take the outcome of a job."""
+        self._brackets[job.bracket].tell(job, outcome)
+
+    def give_back(self, job: Job) -> None:
+        """Take a job back, to be asked for next."""
+        self._returned.append(job)
+
+    def _settings(self, trial: int) -> Settings | None:
+        seen: dict[int, float | None] = {}
+        for bracket in self._brackets:
+            if bracket.finished:
+                for scores in bracket.scores:
+                    seen |= scores
+        return self._draw(trial, seen)
+
+
+class Asha:
+    """Asynchronous successive halving: a trial goes on once it is among the best 1/η of its rung.
+
+    Nobody waits: where none can go on a new one begins, up to `trials` of them. Decisions so hang on the order in
+    which outcomes are told. Ties, failures and early stops are as in `Hyperband`. Li et al., "A system for
+    massively parallel hyperparameter tuning", MLSys 2020 (arXiv 1810.05934), algorithm 2.
+
+    Args:
+        trials: how many begin.
+        draw: as in `Hyperband`; it is never shown scores, as no bracket ends before the last.
+    """
+
+    def __init__(self, max_epochs: int, factor: int, trials: int, draw: Draw) -> None:
+        _check(max_epochs, factor)
+        if trials < 1:
+            raise ConfigError(f"trials={trials}: give 1 at least")
+        self._epochs = [rung.epochs for rung in li2018_brackets(max_epochs, factor)[0]]
+        self._factor, self._trials, self._draw = factor, trials, draw
+        self._settings: list[Settings] = []
+        self._ranked: list[list[tuple[float, int]]] = [[] for _ in self._epochs]
+        """Of each rung, all that it has heard of, the best first: (-score, trial)."""
+        self._unpromoted: list[list[tuple[float, int]]] = [[] for _ in self._epochs]
+        """Heaps of those that have not gone on."""
+        self._heard = [0 for _ in self._epochs]
+        self._stopped: set[int] = set()
+        self._running = 0
+        self._returned: deque[Job] = deque()
+
+    def ask(self) -> Job | Literal["wait", "done"]:
+        """A trial that can go on, the highest rung first; else a new one."""
+        if self._returned:
+            self._running += 1
+            return self._returned.popleft()
+        while (promoted := self._promotable()) is not None:
+            rung, (key, trial) = promoted
+            heapq.heappop(self._unpromoted[rung])
+            if trial in self._stopped:  # carried along: its score stands
+                self._enter(rung + 1, trial, -key)
+                continue
+            self._running += 1
+            return Job(trial, self._settings[trial], 0, rung + 1, *self._epochs[rung : rung + 2])
+        if len(self._settings) < self._trials:
+            trial = len(self._settings)
+            if (settings := self._draw(trial, {})) is None:
+                self._trials = trial
+            else:
+                self._settings.append(settings)
+                self._running += 1
+                return Job(trial, settings, 0, 0, 0, self._epochs[0])
+        return "wait" if self._running else "done"
+
+    def tell(self, job: Job, outcome: Outcome) -> None:
+        """Take the outcome of a job."""
+        self._running -= 1
+        if outcome.stopped:
+            self._stopped.add(job.trial)
+        self._enter(job.rung, job.trial, outcome.score)
+
+    def give_back(self, job: Job) -> None:
+        """Take a job back, to be asked for next."""
+        self._running -= 1
+        self._returned.append(job)
+
+    def _enter(self, rung: int, trial: int, score: float | None) -> None:
+        self._heard[rung] += 1
+        if score is not None:
+            insort(self._ranked[rung], (-score, trial))
+            heapq.heappush(self._unpromoted[rung], (-score, trial))
+
+    def _promotable(self) -> tuple[int, tuple[float, int]] | None:
+        for rung in range(len(self._epochs) - 2, -1, -1):
+            if self._unpromoted[rung]:
+                best = self._unpromoted[rung][0]
+                if bisect_left(self._ranked[rung], best) < self._heard[rung] // self._factor:
+                    return rung, best
+        return None
+
+
+def _best(scores: Mapping[int, float | None]) -> list[int]:
+    """Trials by falling score, those without left out, equal ones by number."""
+    scored = [(-score, trial) for trial, score in scores.items() if score is not None]
+    return [trial for _, trial in sorted(scored)]
+
+
+def _check(max_epochs: int, factor: int) -> None:
+    if max_epochs < 1:
+        raise ConfigError(f"max_epochs={max_epochs}: give 1 at least")
+    if factor < 2:
+        raise ConfigError(f"factor={factor}: give 2 at least; a rung keeps one trial in so many")

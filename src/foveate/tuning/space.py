@@ -1,0 +1,258 @@
+"""What a study searches: knobs declared in YAML, settings drawn from them, and the settings as a run's."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from foveate.config import Config, nearest, read_yaml, resolve_config, setting_path
+from foveate.errors import ConfigError
+
+__all__ = [
+    "ChoiceKnob",
+    "FloatKnob",
+    "IntKnob",
+    "Knob",
+    "Scores",
+    "Space",
+    "random_draws",
+    "read_space",
+    "space_names",
+]
+
+_TRIES = 10_000
+"""Draws in a row that are known or cannot be built, after which a space counts as used up."""
+
+Scalar: TypeAlias = int | float | str | bool | None
+Value: TypeAlias = Scalar | tuple[Scalar, ...]
+Scores: TypeAlias = Mapping[tuple[int, int], float | None]
+"""What is known of trials: their scores by (trial, epochs); None where one failed."""
+
+
+class _Knob(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    sets: dict[str, float] | str | None = None
+    """The settings it sets, each to a multiple of its value; one name alone; None: the one of its own name."""
+    when: dict[str, tuple[Value, ...]] = {}
+    """It exists only where each of these other knobs has one of these values."""
+
+
+class IntKnob(_Knob):
+    """A whole number from `low` to `high`, in steps or on a logarithmic scale."""
+
+    type: Literal["int"]
+    low: int
+    high: int
+    step: int = Field(1, ge=1)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "IntKnob":
+        _check_range(self.low, self.high, log=self.log, stepped=self.step > 1)
+        return self
+
+    def draw(self, generator: np.random.Generator) -> int:
+        """Any of its values, all alike or by their logarithms."""
+        if self.log:
+            return min(self.high, int(math.exp(generator.uniform(math.log(self.low), math.log(self.high + 1)))))
+        return self.low + self.step * int(generator.integers((self.high - self.low) // self.step + 1))
+
+
+class FloatKnob(_Knob):
+    """A number from `low` to `high`, in steps or on a logarithmic scale."""
+
+    type: Literal["float"]
+    low: float
+    high: float
+    step: float | None = Field(None, gt=0)
+    log: bool = False
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "FloatKnob":
+        _check_range(self.low, self.high, log=self.log, stepped=self.step is not None)
+        return self
+
+    def draw(self, generator: np.random.Generator) -> float:
+        """Any of its values, all alike or by their logarithms."""
+        if self.step is not None:
+            steps = math.floor((self.high - self.low) / self.step + 1e-9)
+            return round(self.low + self.step * int(generator.integers(steps + 1)), 12)
+        if self.log:
+            return math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
+        return float(generator.uniform(self.low, self.high))
+
+
+class ChoiceKnob(_Knob):
+    """One of some values."""
+
+    type: Literal["choice"]
+    values: tuple[Value, ...] = Field(min_length=1)
+
+    def draw(self, generator: np.random.Generator) -> Value:
+        """Any of them, all alike."""
+        return self.values[int(generator.integers(len(self.values)))]
+
+
+Knob = Annotated[IntKnob | FloatKnob | ChoiceKnob, Field(discriminator="type")]
+
+
+class Space(BaseModel):
+    """Knobs over a preset. A trial's settings are the values of those knobs that exist in it, by name."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    preset: str
+    settings: dict[str, Any] = {}
+    """Set in every trial."""
+    knobs: dict[str, Knob] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _conditions_are_on_earlier_knobs(self) -> "Space":
+        earlier: set[str] = set()
+        for name, knob in self.knobs.items():
+            if unknown := set(knob.when) - earlier:
+                raise ValueError(f"knob {name!r}: `when` names {min(unknown)!r}, which is no knob before it")
+            earlier.add(name)
+        return self
+
+    def restricted(self, names: Sequence[str]) -> "Space":
+        """The space of some of the knobs alone.
+
+        Raises:
+            ConfigError: for a knob that it does not have.
+        """
+        for name in names:
+            if name not in self.knobs:
+                raise ConfigError(f"unknown knob {name!r}{nearest(name, self.knobs)}")
+        return Space(preset=self.preset, settings=self.settings, knobs={name: self.knobs[name] for name in names})
+
+    def draw(self, generator: np.random.Generator) -> dict[str, Value]:
+        """The settings of one trial, each knob by itself, in their order."""
+        drawn: dict[str, Value] = {}
+        for name, knob in self.knobs.items():
+            value = knob.draw(generator)  # drawn even where it does not exist: a condition moves no other's draw
+            if self.exists(name, drawn):
+                drawn[name] = value
+        return drawn
+
+    def exists(self, name: str, settings: Mapping[str, Value]) -> bool:
+        """Whether a knob is one of a trial whose earlier knobs have these values."""
+        return all(
+            other in settings and settings[other] in values for other, values in self.knobs[name].when.items()
+        )
+
+    def base(self, **settings: Any) -> Config:
+        """What all trials have in common, with `settings` over it.
+
+        Raises:
+            ConfigError: for an unknown preset or setting.
+        """
+        return resolve_config(self.preset, settings={**self.settings, **settings})
+
+    def apply(self, config: Config, settings: Mapping[str, Value]) -> Config:
+        """`config` with the settings of a trial.
+
+        Raises:
+            ConfigError: for a knob that sets what is not there, or a value out of range.
+        """
+        values = config.model_dump(mode="json")
+        for name, value in settings.items():
+            for path, factor in self._targets(name).items():
+                try:
+                    places = list(_places(values, path.split(".")))
+                except (KeyError, IndexError, TypeError, ValueError):
+                    raise ConfigError(f"knob {name!r} sets {path!r}, which is not there") from None
+                for parent, key in places:
+                    parent[key] = _times(value, factor)
+        del values["preset"]
+        return config.replacing(**values)
+
+    def _targets(self, name: str) -> dict[str, float]:
+        """The settings a knob sets, dotted, and the factors."""
+        sets = self.knobs[name].sets
+        targets = sets if isinstance(sets, dict) else {sets if sets is not None else name: 1.0}
+        return {path if "." in path else setting_path(path): factor for path, factor in targets.items()}
+
+
+def space_names() -> tuple[str, ...]:
+    """Names of the spaces in the package, sorted."""
+    folder = resources.files("foveate") / "spaces"
+    return tuple(
+        sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
+    )
+
+
+def read_space(name: str) -> Space:
+    """A space of the package by its name, or one in a YAML file.
+
+    Raises:
+        ConfigError: when there is none, or it is not one.
+    """
+    if name.endswith((".yaml", ".yml")):
+        values = read_yaml(Path(name))
+    elif name in space_names():
+        text = (resources.files("foveate") / "spaces" / f"{name}.yaml").read_text(encoding="utf-8")
+        values = yaml.safe_load(text)
+    else:
+        raise ConfigError(f"unknown space {name!r}{nearest(name, space_names())}; or give a .yaml file")
+    try:
+        space = Space.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "it"
+        raise ConfigError(f"space {name}: {where}: {first['msg'].lower()}") from error
+    space.apply(space.base(), space.draw(np.random.default_rng(0)))  # what it sets is there
+    return space
+
+
+def random_draws(
+    space: Space, seed: int, usable: Callable[[Mapping[str, Value]], bool]
+) -> Iterator[dict[str, Value]]:
+    """Settings of trials, drawn at random, no two alike and all `usable`, until the space is used up."""
+    generator, known, tries = np.random.default_rng(seed), set(), 0
+    while tries < _TRIES:
+        settings = space.draw(generator)
+        key = json.dumps(settings, sort_keys=True)
+        tries += 1
+        if key not in known:
+            known.add(key)
+            if usable(settings):
+                tries = 0
+                yield settings
+
+
+def _places(values: Any, parts: Sequence[str]) -> Iterator[tuple[Any, Any]]:
+    """What holds the value at the end of a path, and its key there; `*` is every place of a list."""
+    first, *rest = parts
+    keys: Sequence[Any] = [first]
+    if isinstance(values, list):
+        keys = range(len(values)) if first == "*" else [int(first)]
+    for key in keys:
+        inner = values[key]  # it must be there
+        if rest:
+            yield from _places(inner, rest)
+        else:
+            yield values, key
+
+
+def _times(value: Value, factor: float) -> Any:
+    if factor == 1 or isinstance(value, bool) or not isinstance(value, int | float):
+        return list(value) if isinstance(value, tuple) else value
+    product = value * factor
+    return int(product) if isinstance(value, int) and product.is_integer() else product
+
+
+def _check_range(low: float, high: float, *, log: bool, stepped: bool) -> None:
+    if low > high:
+        raise ValueError(f"low={low} is above high={high}")
+    if log and low <= 0:
+        raise ValueError(f"low={low} has no logarithm")
+    if log and stepped:
+        raise ValueError("a logarithmic knob has no step")
