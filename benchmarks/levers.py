@@ -148,9 +148,9 @@ def random_kernels() -> contextlib.AbstractContextManager[None]:
 
 def freed_memory_given_back() -> contextlib.AbstractContextManager[None]:
     """The allocator as glibc sets it."""
-    from foveate import workflows
+    from foveate.training import setup
 
-    return replaced(workflows, "keep_freed_memory", lambda: False)
+    return replaced(setup, "keep_freed_memory", lambda: False)
 
 
 def contiguous() -> contextlib.AbstractContextManager[None]:
@@ -158,7 +158,7 @@ def contiguous() -> contextlib.AbstractContextManager[None]:
     from foveate import workflows
     from foveate.data import augment
     from foveate.model import build
-    from foveate.training import loop
+    from foveate.training import loop, setup
 
     def resize_contiguous(images: torch.Tensor, side: int) -> torch.Tensor:
         return augment.resize_batch(images, side).contiguous(memory_format=torch.contiguous_format)
@@ -171,7 +171,7 @@ def contiguous() -> contextlib.AbstractContextManager[None]:
         return lambda *args: inner(*args).contiguous(memory_format=torch.contiguous_format)
 
     stack = contextlib.ExitStack()
-    stack.enter_context(replaced(workflows, "build_model", build_contiguous))
+    stack.enter_context(replaced(setup, "build_model", build_contiguous))
     stack.enter_context(replaced(workflows, "build_augment", in_nchw))
     stack.enter_context(replaced(loop, "resize_batch", resize_contiguous))
     return stack
@@ -179,8 +179,7 @@ def contiguous() -> contextlib.AbstractContextManager[None]:
 
 def lookahead() -> contextlib.AbstractContextManager[None]:
     """Every five steps the weights go back half the way to where they were (Zhang et al. 2019, 1907.08610)."""
-    from foveate import workflows
-    from foveate.training import optim
+    from foveate.training import optim, setup
 
     def build(model: torch.nn.Module, config: Any) -> torch.optim.Optimizer:
         optimizer = optim.build_optimizer(model, config)
@@ -196,13 +195,12 @@ def lookahead() -> contextlib.AbstractContextManager[None]:
         optimizer.register_step_post_hook(average)
         return optimizer
 
-    return replaced(workflows, "build_optimizer", build)
+    return replaced(setup, "build_optimizer", build)
 
 
 def half_batches_early() -> contextlib.AbstractContextManager[None]:
     """From the middle of the run on (of a linear schedule), a step takes the gradients of two batches."""
-    from foveate import workflows
-    from foveate.training import optim
+    from foveate.training import optim, setup
 
     def build(model: torch.nn.Module, config: Any) -> torch.optim.Optimizer:
         optimizer = optim.build_optimizer(model, config)
@@ -227,7 +225,7 @@ def half_batches_early() -> contextlib.AbstractContextManager[None]:
         optimizer.step = step  # type: ignore[method-assign,assignment]
         return optimizer
 
-    return replaced(workflows, "build_optimizer", build)
+    return replaced(setup, "build_optimizer", build)
 
 
 def easy_skipped() -> contextlib.AbstractContextManager[None]:

@@ -15,16 +15,15 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
 
-from foveate.allocator import keep_freed_memory
 from foveate.checkpoint import Checkpoint, load_model, model_card, save_tensors
 from foveate.config import Config, resolve_config
 from foveate.data.augment import build_augment
 from foveate.data.dataset import Dataset, align_classes, load_dataset
-from foveate.data.loader import Loader, channel_statistics, on_device
+from foveate.data.loader import Loader, on_device
 from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.evaluation import ViewsAveraged, collect_logits, score, score_variant
 from foveate.files import write_json
-from foveate.model.build import LayerTable, build_model, layer_table, side_left
+from foveate.model.build import LayerTable, build_model, layer_table
 from foveate.progress import Track, untracked
 from foveate.report.page import write_report
 from foveate.report.run_page import page_of_run
@@ -37,20 +36,20 @@ from foveate.training.loop import (
     best_epoch,
     train_epochs,
 )
-from foveate.training.optim import build_optimizer, run_length
+from foveate.training.optim import run_length
 from foveate.training.runs import RunFolder, RunRecord
 from foveate.training.saving import interruptible, saving
+from foveate.training.setup import (
+    MEASURED_AT_ONCE,
+    new_state,
+    pick_device,
+    prepare_process,
+    settle,
+    training_images,
+)
 from foveate.training.state import restore_state, save_state
 
 __all__ = ["Display", "Run", "Silent", "evaluate", "open_run", "resume", "summarize", "train"]
-
-
-_EPOCHS_AT_MOST = 20
-"""Of a run whose length is in images seen: every epoch is validated and saved, which takes time."""
-_STEM_SAMPLE = 2000
-"""Training images whose patches the whitening is made from: their covariance has long settled."""
-_MEASURED_AT_ONCE = 250
-"""Images in a batch that is measured: its activations stay in cache."""
 
 
 class Display(Protocol):
@@ -112,7 +111,7 @@ class Run:
             CheckpointError: when it is missing or damaged.
             ConfigError: for a device that is not there.
         """
-        return load_model(_kept_weights(self.folder, self.config), device=_pick_device(device))
+        return load_model(_kept_weights(self.folder, self.config), device=pick_device(device))
 
 
 def train(
@@ -145,15 +144,15 @@ def train(
     display = display or Silent()
     _keep_out(Path(runs), data)
     resolved = resolve_config(preset, Path(config) if config else None, settings)
-    device = _pick_device(resolved.train.device)
-    _prepare_process(resolved)
+    device = pick_device(resolved.train.device)
+    prepare_process(resolved)
     place = Path(data_dir) if data_dir else None
     dataset = load_dataset(str(data), resolved.data, data_dir=place, track=display.track)
     _tell(dataset, display)
-    resolved = _settle(resolved, dataset, device, final=final)
+    resolved = settle(resolved, dataset, device, final=final)
     if final:
         _require(dataset, "test", "add a test split to it, or train without --final")
-    state = _new_state(resolved, dataset, device, final=final)
+    state = new_state(resolved, dataset, device, final=final)
     command = _command(
         "train",
         data,
@@ -197,10 +196,10 @@ def resume(
     if ("test" if record.final else "validation") in folder.read_metrics():
         display.say(f"{folder.path} is finished")
         return Run(folder)
-    device = _pick_device(config.train.device)
-    _prepare_process(config)
+    device = pick_device(config.train.device)
+    prepare_process(config)
     dataset = _own_dataset(folder, config, record, data, Path(data_dir) if data_dir else None, display)
-    state = _new_state(config, dataset, device, final=record.final)
+    state = new_state(config, dataset, device, final=record.final)
     restore_state(folder.last, state)
     return _fit(folder, config, dataset, state, device, display, final=record.final)
 
@@ -231,8 +230,8 @@ def evaluate(
     display = display or Silent()
     folder = _folder(run)
     config, record = folder.read_config(), folder.read_record()
-    picked = _pick_device(device or config.train.device)
-    _prepare_process(config)
+    picked = pick_device(device or config.train.device)
+    prepare_process(config)
     place = Path(data_dir) if data_dir else None
     other = None
     if data is not None:
@@ -306,11 +305,11 @@ def _fit(
     card = _card(config, dataset)
     save = partial(save_state, folder.last, state, card)
     images, labels = on_device(dataset, device)
-    validation = None if final else Loader(images, labels, dataset.splits["validation"], _MEASURED_AT_ONCE)
+    validation = None if final else Loader(images, labels, dataset.splits["validation"], MEASURED_AT_ONCE)
     loader = Loader(
         images,
         labels,
-        _training_images(dataset, final=final),
+        training_images(dataset, final=final),
         config.train.batch,
         seed=config.train.seed,
         passes=config.train.passes or 1,
@@ -350,7 +349,7 @@ def _measure(
 ) -> None:
     """Score one split; put the measurements, every image's probabilities and the report into `folder`."""
     indices, model = dataset.splits[split], checkpoint.model
-    loader = Loader(*on_device(dataset, device), indices, _MEASURED_AT_ONCE)
+    loader = Loader(*on_device(dataset, device), indices, MEASURED_AT_ONCE)
 
     def logits_of(network: nn.Module, label: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         batches, total = loader.epoch(), len(loader)
@@ -382,69 +381,6 @@ def _measure(
     )
     folder.write_metrics(split, {**report.to_dict(), "variants": variants, "gate": model.gate})
     write_report(page_of_run(folder, checkpoint, config, dataset), folder.path)
-
-
-def _new_state(config: Config, dataset: Dataset, device: torch.device, *, final: bool) -> TrainingState:
-    """The state before the first step; seeds torch's global generators, which dropout draws from."""
-    seed = config.train.seed
-    torch.manual_seed(seed)
-    standard = config.model.normalize == "standard"
-    statistics = channel_statistics(dataset.images, _training_images(dataset, final=final)) if standard else ()
-    weights = torch.Generator().manual_seed(seed)
-    model = build_model(
-        config.model,
-        *statistics,
-        num_classes=len(dataset.class_names),
-        size=dataset.images.shape[1],
-        generator=weights,
-    )
-    training = torch.from_numpy(_training_images(dataset, final=final))
-    sample = training[torch.randperm(len(training), generator=weights)[:_STEM_SAMPLE]]
-    model.fit_stem(torch.from_numpy(dataset.images[sample.sort().values]).permute(0, 3, 1, 2))
-    model.to(device)
-    generator = torch.Generator(device).manual_seed(seed)
-    return TrainingState(model, build_optimizer(model, config.train), generator)
-
-
-def _settle(config: Config, dataset: Dataset, device: torch.device, *, final: bool) -> Config:
-    """Replace what was left to be found out by what was found, so that `args.yaml` says all."""
-    settled: dict[str, Any] = {
-        "size": dataset.images.shape[1],
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-    }
-    if config.train.passes is None:
-        seen = config.train.images_seen or 0
-        per_pass = len(_training_images(dataset, final=final))
-        settled["passes"] = max(1, math.ceil(seen / (_EPOCHS_AT_MOST * per_pass)))
-    if config.augment.flip is None:
-        settled["flip"] = 0.5 if dataset.mirror_safe else 0.0
-    if final:
-        # Without validation nothing can stop early or be best.
-        settled |= {"keep": "last", "patience": None}
-    resolved = config.replacing(**settled)
-    _check_parts(resolved, dataset, final=final)
-    return resolved
-
-
-def _check_parts(config: Config, dataset: Dataset, *, final: bool) -> None:
-    """Refuse what batch normalisation cannot be trained with: one value a channel in the smallest part of a step.
-
-    Raises:
-        ConfigError: for that, and for images that become too small for the network.
-    """
-    train = config.train
-    size = dataset.images.shape[1]
-    small = round(size * train.resize_scale) if train.resize_until else size
-    images = len(_training_images(dataset, final=final)) * (train.passes or 1)
-    smallest = images // math.ceil(images / train.batch)
-    smallest //= math.ceil(smallest / (train.micro_batch or smallest))
-    side = side_left(config.model, small)
-    if smallest == 1 and side == 1:
-        raise ConfigError(
-            f"batch={train.batch}, micro_batch={train.micro_batch}: batch normalisation needs two images at least "
-            f"where its maps are 1×1, as at size={small}: use larger ones, or a larger size"
-        )
 
 
 def _own_dataset(
@@ -485,13 +421,6 @@ def _write_identity(folder: RunFolder, config: Config, device: torch.device, rec
     folder.write_record(record)
 
 
-def _training_images(dataset: Dataset, *, final: bool) -> NDArray[np.int64]:
-    """Indices of the training images; of train and validation together under `final`."""
-    if not final:
-        return dataset.splits["train"]
-    return np.sort(np.concatenate([dataset.splits["train"], dataset.splits["validation"]]))
-
-
 def _require(dataset: Dataset, split: str, fix: str) -> None:
     if split not in dataset.splits:
         there = ", ".join(dataset.splits)
@@ -515,29 +444,6 @@ def _keep_out(runs: Path, data: str | Path) -> None:
     place = Path(data).expanduser()
     if str(data).strip() and place.is_dir() and runs.resolve().is_relative_to(place.resolve()):
         raise ConfigError(f"{runs} lies within the data, {data}: write elsewhere with --runs FOLDER")
-
-
-def _pick_device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device={name!r} is not a device: use auto, cpu, cuda, cuda:N or mps") from error
-    count = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }.get(device.type, 0)
-    if (device.index or 0) >= count:
-        raise ConfigError(f"device={name!r} is not there on this machine: use --device cpu, or auto")
-    return device
-
-
-def _prepare_process(config: Config) -> None:
-    keep_freed_memory()
-    if config.train.threads is not None:
-        torch.set_num_threads(config.train.threads)
 
 
 def _tell(dataset: Dataset, display: Display) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from math import ceil, floor
 from typing import Any
@@ -22,6 +22,7 @@ from foveate.tuning.hyperband import (
     Outcome,
     Plan,
     Rung,
+    Scores,
     Settings,
     cost,
     kerastuner_brackets,
@@ -33,7 +34,7 @@ PAIRS = [
 ]
 
 
-def numbered(trial: int, _: Mapping[int, float | None]) -> Settings:
+def numbered(trial: int, _: Scores) -> Settings:
     return {"trial": trial}
 
 
@@ -199,15 +200,15 @@ class TestHyperband:
             assert plan.ask() == second
 
     def test_a_draw_sees_finished_brackets_only(self) -> None:
-        seen: list[dict[int, float | None]] = []
+        seen: list[dict[tuple[int, int], float | None]] = []
 
-        def draw(trial: int, scores: Mapping[int, float | None]) -> Settings:
+        def draw(trial: int, scores: Scores) -> Settings:
             seen.append(dict(scores))
             return numbered(trial, scores)
 
         brackets: list[Bracket] = [(Rung(2, 1), Rung(1, 2)), (Rung(1, 2),)]
         run(Hyperband(brackets, draw, in_turn=True), 2, 0, lambda job: Outcome(job.trial + job.to_epoch / 10))
-        assert seen == [{}, {}, {0: 0.1, 1: 1.2}]
+        assert seen == [{}, {}, {(0, 1): 0.1, (1, 1): 1.1, (1, 2): 1.2}]
 
     def test_failed_trials_are_not_promoted(self) -> None:
         plan = Hyperband([(Rung(9, 1), Rung(3, 3), Rung(1, 9))], numbered)

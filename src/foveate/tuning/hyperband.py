@@ -26,6 +26,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "Rung",
+    "Scores",
     "Settings",
     "cost",
     "kerastuner_brackets",
@@ -78,9 +79,10 @@ class Outcome:
     """It stopped early: no training would change its score any more."""
 
 
-Draw = Callable[[int, Mapping[int, float | None]], Settings | None]
-"""Settings of a new trial by its number, given the last scores of all trials in finished brackets; None when
-the space has no more."""
+Scores = Mapping[tuple[int, int], float | None]
+"""What is known of trials: their scores by (trial, epochs); None where one failed."""
+Draw = Callable[[int, Scores], Settings | None]
+"""Settings of a new trial by its number, given the scores in finished brackets; None when none is left."""
 
 
 class Plan(Protocol):
@@ -261,11 +263,13 @@ class Hyperband:
         self._returned.append(job)
 
     def _settings(self, trial: int) -> Settings | None:
-        seen: dict[int, float | None] = {}
-        for bracket in self._brackets:
-            if bracket.finished:
-                for scores in bracket.scores:
-                    seen |= scores
+        seen = {
+            (other, rung.epochs): score
+            for bracket in self._brackets
+            if bracket.finished
+            for rung, scores in zip(bracket.rungs, bracket.scores, strict=True)
+            for other, score in scores.items()
+        }
         return self._draw(trial, seen)
 
 
@@ -302,14 +306,12 @@ class Asha:
         if self._returned:
             self._running += 1
             return self._returned.popleft()
-        while (promoted := self._promotable()) is not None:
-            rung, (key, trial) = promoted
-            heapq.heappop(self._unpromoted[rung])
-            if trial in self._stopped:  # carried along: its score stands
-                self._enter(rung + 1, trial, -key)
-                continue
-            self._running += 1
-            return Job(trial, self._settings[trial], 0, rung + 1, *self._epochs[rung : rung + 2])
+        for rung in range(len(self._epochs) - 2, -1, -1):
+            if (trial := self._promotable(rung)) is not None:
+                heapq.heappop(self._unpromoted[rung])
+                self._carry()
+                self._running += 1
+                return Job(trial, self._settings[trial], 0, rung + 1, *self._epochs[rung : rung + 2])
         if len(self._settings) < self._trials:
             trial = len(self._settings)
             if (settings := self._draw(trial, {})) is None:
@@ -326,6 +328,7 @@ class Asha:
         if outcome.stopped:
             self._stopped.add(job.trial)
         self._enter(job.rung, job.trial, outcome.score)
+        self._carry()
 
     def give_back(self, job: Job) -> None:
         """Take a job back, to be asked for next."""
@@ -338,13 +341,20 @@ class Asha:
             insort(self._ranked[rung], (-score, trial))
             heapq.heappush(self._unpromoted[rung], (-score, trial))
 
-    def _promotable(self) -> tuple[int, tuple[float, int]] | None:
-        for rung in range(len(self._epochs) - 2, -1, -1):
-            if self._unpromoted[rung]:
-                best = self._unpromoted[rung][0]
-                if bisect_left(self._ranked[rung], best) < self._heard[rung] // self._factor:
-                    return rung, best
-        return None
+    def _carry(self) -> None:
+        """Move up what stopped early and may go on: at once, so that an `ask` without a job changes nothing."""
+        for rung in range(len(self._epochs) - 1):
+            while (trial := self._promotable(rung)) in self._stopped:
+                key, _ = heapq.heappop(self._unpromoted[rung])
+                self._enter(rung + 1, trial, -key)
+
+    def _promotable(self, rung: int) -> int | None:
+        """The best trial of a rung that has not gone on, where it is among the best 1/η of all."""
+        if not self._unpromoted[rung]:
+            return None
+        best = self._unpromoted[rung][0]
+        place = bisect_left(self._ranked[rung], best)
+        return best[1] if place < self._heard[rung] // self._factor else None
 
 
 def _best(scores: Mapping[int, float | None]) -> list[int]:

@@ -19,7 +19,6 @@ __all__ = [
     "FloatKnob",
     "IntKnob",
     "Knob",
-    "Scores",
     "Space",
     "random_draws",
     "read_space",
@@ -31,8 +30,6 @@ _TRIES = 10_000
 
 Scalar: TypeAlias = int | float | str | bool | None
 Value: TypeAlias = Scalar | tuple[Scalar, ...]
-Scores: TypeAlias = Mapping[tuple[int, int], float | None]
-"""What is known of trials: their scores by (trial, epochs); None where one failed."""
 
 
 class _Knob(BaseModel):

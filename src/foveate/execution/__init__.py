@@ -1,0 +1,1 @@
+"""Jobs run by local processes or by Ray, through one small interface."""

@@ -1,0 +1,129 @@
+"""Jobs run by processes on this machine, which die with the one that started them."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from queue import Empty, SimpleQueue
+from typing import TextIO, cast
+
+from foveate.execution.pool import Event, Message, Work
+
+__all__ = ["LocalPool"]
+
+
+class _Worker:
+    """A process, and the job it does."""
+
+    def __init__(self, command: list[str], environment: Mapping[str, str], lines: "_Lines") -> None:
+        # In a session of its own, Ctrl-C reaches the parent alone, which then ends its workers.
+        self.process = subprocess.Popen(  # noqa: S603 (our own module, by the running interpreter)
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=environment,
+            start_new_session=True,
+        )
+        self.job: int | None = None
+        threading.Thread(target=self._listen, args=(lines,), daemon=True).start()
+
+    def submit(self, job: int, message: Message) -> None:
+        """Hand it a job; if it is dead, that will be heard of."""
+        self.job = job
+        stdin = cast("TextIO", self.process.stdin)
+        with contextlib.suppress(BrokenPipeError):
+            stdin.write(json.dumps({"job": job, "message": message}) + "\n")
+            stdin.flush()
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        self.process.kill()
+        self.process.wait()
+        with contextlib.suppress(BrokenPipeError):  # what it was never given
+            cast("TextIO", self.process.stdin).close()
+
+    def _listen(self, lines: "_Lines") -> None:
+        with cast("TextIO", self.process.stdout) as stdout:
+            for line in stdout:
+                if line.endswith("\n"):  # else it was killed while it wrote
+                    lines.put((self, line))
+        self.process.wait()
+        lines.put((self, None))
+
+
+_Lines = SimpleQueue[tuple[_Worker, str | None]]
+"""What workers say; None where one ended."""
+
+
+class LocalPool:
+    """`workers` processes of this interpreter, each with one job at a time; a dead one is replaced.
+
+    Args:
+        work: what they do with each job.
+        environment: variables of the i-th worker, over this process' own.
+    """
+
+    def __init__(
+        self, work: Work, workers: int, *, environment: Callable[[int], Mapping[str, str]] = lambda _: {}
+    ) -> None:
+        self.workers = workers
+        # -P keeps modules of the working folder from shadowing ours; the search path is the parent's as it is now.
+        self._command = [sys.executable, "-P", "-m", "foveate.execution.worker", work.__module__, work.__name__]
+        self._environment = environment
+        self._lines: _Lines = SimpleQueue()
+        self._pool: dict[int, _Worker] = {}
+
+    def submit(self, job: int, message: Message) -> None:
+        """Begin a job on a free worker; one is started where there is none."""
+        for place in range(self.workers):
+            if place not in self._pool:
+                environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **self._environment(place)}
+                self._pool[place] = _Worker(self._command, environment, self._lines)
+            if self._pool[place].job is None:
+                self._pool[place].submit(job, message)
+                return
+        raise RuntimeError(f"all {self.workers} workers are busy")
+
+    def event(self, timeout_s: float) -> Event | None:
+        """What happened next to any job; None when nothing did for so long."""
+        until = time.monotonic() + timeout_s
+        while True:
+            try:
+                worker, line = self._lines.get(timeout=max(0.0, until - time.monotonic()))
+            except Empty:
+                return None
+            if line is not None:
+                event = Event(**json.loads(line))
+                if event.kind != "progress":
+                    worker.job = None
+                return event
+            place = next((place for place, each in self._pool.items() if each is worker), None)
+            if place is None:
+                continue
+            del self._pool[place]
+            worker.kill()
+            if worker.job is not None:
+                return Event(worker.job, "lost", {"message": _ended(worker.process.returncode)})
+
+    def stop(self, job: int) -> None:
+        """End the process that does a job."""
+        for worker in self._pool.values():
+            if worker.job == job:
+                worker.process.kill()
+
+    def close(self) -> None:
+        """End all of them."""
+        for worker in self._pool.values():
+            worker.kill()
+        self._pool.clear()
+
+
+def _ended(code: int) -> str:
+    told = f"its process ended with exit code {code}"
+    return f"{told}: killed, perhaps by the system for want of memory" if code == -9 else told

@@ -1,0 +1,68 @@
+"""A local worker: does one job after another, as `python -m foveate.execution.worker MODULE FUNCTION`.
+
+Jobs are lines of JSON on stdin, what comes of them lines of JSON on stdout. It is a plain subprocess and no
+`multiprocessing` one: that would import the user's script again, which must not need a `__main__` guard. When its
+parent dies stdin ends, and so it dies in the middle of whatever it does.
+"""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, TextIO
+
+from foveate.execution.pool import Work
+
+__all__ = ["main", "serve"]
+
+
+def main() -> None:
+    """Serve the function that the command line names."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is its parent's to answer
+    _, module, function = sys.argv
+    # What a library prints must not come between the lines.
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    serve(getattr(importlib.import_module(module), function), sys.stdin, out)
+
+
+def serve(work: Work, jobs: TextIO, out: TextIO) -> None:
+    """Do the jobs until they end, and with them the process."""
+    waiting: SimpleQueue[dict[str, Any]] = SimpleQueue()
+
+    def read() -> None:
+        for line in jobs:
+            waiting.put(json.loads(line))
+        os._exit(0)  # the parent is gone, or has no more for it
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        job = waiting.get()
+
+        def say(kind: str, value: Any, number: int = job["job"]) -> None:
+            out.write(json.dumps({"job": number, "kind": kind, "value": value}) + "\n")
+            out.flush()
+
+        try:
+            say("done", work(job["message"], lambda value, say=say: say("progress", value)))  # type: ignore[misc]
+        except Exception as error:  # whatever it is, it is told; the worker lives on
+            say("failed", _told(error))
+
+
+def _told(error: Exception) -> dict[str, str]:
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    message = " ".join(str(error).split()) or "no message"
+    return {
+        "kind": type(error).__name__,
+        "message": message[:500],
+        "where": f"{Path(last.filename).name}:{last.lineno}",
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,132 @@
+"""Before the first step: the device, the settings that the data decides, and the state training begins with."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from foveate.allocator import keep_freed_memory
+from foveate.config import Config
+from foveate.data.dataset import Dataset
+from foveate.data.loader import channel_statistics
+from foveate.errors import ConfigError
+from foveate.model.build import build_model, side_left
+from foveate.training.loop import TrainingState
+from foveate.training.optim import build_optimizer
+
+__all__ = ["MEASURED_AT_ONCE", "new_state", "pick_device", "prepare_process", "settle", "training_images"]
+
+MEASURED_AT_ONCE = 250
+"""Images in a batch that is measured: its activations stay in cache."""
+_EPOCHS_AT_MOST = 20
+"""Of a run whose length is in images seen: every epoch is validated and saved, which takes time."""
+_STEM_SAMPLE = 2000
+"""Training images whose patches the whitening is made from: their covariance has long settled."""
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a setting; of `auto`, the fastest there is.
+
+    Raises:
+        ConfigError: for one that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name!r} is not a device: use auto, cpu, cuda, cuda:N or mps") from error
+    count = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(device.type, 0)
+    if (device.index or 0) >= count:
+        raise ConfigError(f"device={name!r} is not there on this machine: use --device cpu, or auto")
+    return device
+
+
+def prepare_process(config: Config) -> None:
+    """Set what is the process': its allocator and its CPU threads."""
+    keep_freed_memory()
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+
+
+def settle(config: Config, dataset: Dataset, device: torch.device, *, final: bool) -> Config:
+    """Replace what was left to be found out by what was found, so that `args.yaml` says all.
+
+    Args:
+        final: train on train + validation.
+
+    Raises:
+        ConfigError: for what batch normalisation cannot be trained with, or images too small for the network.
+    """
+    settled: dict[str, Any] = {
+        "size": dataset.images.shape[1],
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+    }
+    if config.train.passes is None:
+        seen = config.train.images_seen or 0
+        per_pass = len(training_images(dataset, final=final))
+        settled["passes"] = max(1, math.ceil(seen / (_EPOCHS_AT_MOST * per_pass)))
+    if config.augment.flip is None:
+        settled["flip"] = 0.5 if dataset.mirror_safe else 0.0
+    if final:
+        # Without validation nothing can stop early or be best.
+        settled |= {"keep": "last", "patience": None}
+    resolved = config.replacing(**settled)
+    _check_parts(resolved, dataset, final=final)
+    return resolved
+
+
+def new_state(config: Config, dataset: Dataset, device: torch.device, *, final: bool) -> TrainingState:
+    """The state before the first step; seeds torch's global generators, which dropout draws from."""
+    seed = config.train.seed
+    torch.manual_seed(seed)
+    standard = config.model.normalize == "standard"
+    statistics = channel_statistics(dataset.images, training_images(dataset, final=final)) if standard else ()
+    weights = torch.Generator().manual_seed(seed)
+    model = build_model(
+        config.model,
+        *statistics,
+        num_classes=len(dataset.class_names),
+        size=dataset.images.shape[1],
+        generator=weights,
+    )
+    training = torch.from_numpy(training_images(dataset, final=final))
+    sample = training[torch.randperm(len(training), generator=weights)[:_STEM_SAMPLE]]
+    model.fit_stem(torch.from_numpy(dataset.images[sample.sort().values]).permute(0, 3, 1, 2))
+    model.to(device)
+    generator = torch.Generator(device).manual_seed(seed)
+    return TrainingState(model, build_optimizer(model, config.train), generator)
+
+
+def training_images(dataset: Dataset, *, final: bool) -> NDArray[np.int64]:
+    """Indices of the training images; of train and validation together under `final`."""
+    if not final:
+        return dataset.splits["train"]
+    return np.sort(np.concatenate([dataset.splits["train"], dataset.splits["validation"]]))
+
+
+def _check_parts(config: Config, dataset: Dataset, *, final: bool) -> None:
+    """Refuse what batch normalisation cannot be trained with: one value a channel in the smallest part of a step.
+
+    Raises:
+        ConfigError: for that, and for images that become too small for the network.
+    """
+    train = config.train
+    size = dataset.images.shape[1]
+    small = round(size * train.resize_scale) if train.resize_until else size
+    images = len(training_images(dataset, final=final)) * (train.passes or 1)
+    smallest = images // math.ceil(images / train.batch)
+    smallest //= math.ceil(smallest / (train.micro_batch or smallest))
+    side = side_left(config.model, small)
+    if smallest == 1 and side == 1:
+        raise ConfigError(
+            f"batch={train.batch}, micro_batch={train.micro_batch}: batch normalisation needs two images at least "
+            f"where its maps are 1×1, as at size={small}: use larger ones, or a larger size"
+        )

@@ -1,0 +1,171 @@
+"""One trial: trained from one epoch to another by the loop of `train`, and scored on images apart."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from foveate.checkpoint import load_tensors, model_card
+from foveate.config import Config, DataConfig
+from foveate.data.augment import build_augment
+from foveate.data.dataset import Dataset, load_dataset
+from foveate.data.loader import Loader, on_device
+from foveate.data.splits import hold_out
+from foveate.errors import CheckpointError
+from foveate.evaluation import collect_logits, point_metrics
+from foveate.execution.pool import Message
+from foveate.training.loop import TrainingState, autocast, best_epoch, train_epochs
+from foveate.training.optim import build_optimizer
+from foveate.training.setup import MEASURED_AT_ONCE, new_state, prepare_process
+from foveate.training.state import restore_state, save_state
+
+__all__ = ["Row", "Semantics", "TrialJob", "run_trial", "study_dataset", "train_trial"]
+
+Semantics = Literal["foveate", "kerastuner"]
+
+Row = dict[str, Any]
+"""An epoch of a trial: `EpochResult`, and `rank_loss` and `rank_accuracy` on the images that rank trials."""
+
+
+@dataclass(frozen=True)
+class TrialJob:
+    """What a worker is given: from the end of `from_epoch` to that of `to_epoch`, counted from 1; 0 is nothing.
+
+    Under `kerastuner` semantics one set of validation images both stops and ranks, and a promoted trial begins
+    from its best epoch's weights with a new optimizer, while it counts from its last; so does KerasTuner 1.4.8.
+    """
+
+    config: Config
+    """Settled; `epochs` is the whole study's, over which its schedule spans."""
+    dataset: str
+    data_dir: str | None
+    fingerprint: str
+    subset: int | None
+    folder: Path
+    """The trial's own, for its checkpoints."""
+    from_epoch: int
+    to_epoch: int
+    semantics: Semantics
+
+    def to_message(self) -> Message:
+        """As JSON takes it."""
+        return {**vars(self), "config": self.config.model_dump(mode="json"), "folder": str(self.folder)}
+
+    @classmethod
+    def from_message(cls, message: Message) -> "TrialJob":
+        """From what `to_message` made."""
+        config = Config.model_validate(message["config"])
+        return cls(**{**message, "config": config, "folder": Path(message["folder"])})
+
+
+def run_trial(message: Message, report: Callable[[Message], None]) -> Message:
+    """Do a `TrialJob` in a worker: report each epoch's row as it ends, and give back what `train_trial` does.
+
+    Raises:
+        CheckpointError: when the data set is not the study's any more, or the trial's checkpoint is damaged.
+        TrainingError: when the loss is not finite.
+        OutputError: when the checkpoint cannot be written.
+    """
+    job = TrialJob.from_message(message)
+    prepare_process(job.config)
+    dataset = _dataset(job.dataset, job.data_dir, job.config.data, job.subset)
+    if dataset.fingerprint != job.fingerprint:
+        raise CheckpointError(
+            f"{job.dataset} is not the data set of the study, or has changed since: bring that back"
+        )
+    return train_trial(job, dataset, report)
+
+
+def study_dataset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
+    """What a study trains on: the same share of every class where it is a `subset` of so many images.
+
+    The validation images are split in halves, by class: `validation` stops trials, `rank` ranks them.
+    """
+    splits = {name: dataset.splits[name] for name in ("train", "validation")}
+    total = sum(len(indices) for indices in splits.values())
+    if subset is not None and subset < total:
+        splits = {
+            name: indices[hold_out(dataset.labels[indices], subset / total, seed)[1]]
+            for name, indices in splits.items()
+        }
+    validation = splits["validation"]
+    stopping, ranking = hold_out(dataset.labels[validation], 0.5, seed)
+    return replace(
+        dataset, splits={"train": splits["train"], "validation": validation[stopping], "rank": validation[ranking]}
+    )
+
+
+@lru_cache(maxsize=1)
+def _dataset(location: str, data_dir: str | None, config: DataConfig, subset: int | None) -> Dataset:
+    whole = load_dataset(location, config, data_dir=Path(data_dir) if data_dir else None)
+    return study_dataset(whole, subset, config.split_seed)
+
+
+def train_trial(job: TrialJob, dataset: Dataset, report: Callable[[Message], None]) -> Message:
+    """As `run_trial`, on the images of `study_dataset`.
+
+    Returns:
+        `score`: the accuracy on the ranking images, in the epoch that was most accurate on the stopping images;
+        `stopped`: whether training stopped early; `rows`: an epoch each, from `from_epoch` on.
+    """
+    train, theirs = job.config.train, job.semantics == "kerastuner"
+    device = torch.device(train.device)
+    state = new_state(job.config, dataset, device, final=False)
+    path = job.folder / "state.safetensors"
+    rows = _restore(job, state, path)
+    images, labels = on_device(dataset, device)
+    halves = {name: dataset.splits[name] for name in ("validation", "rank")}
+    if theirs:
+        halves = dict.fromkeys(halves, np.sort(np.concatenate(list(halves.values()))))
+    stopping, ranking = (Loader(images, labels, indices, MEASURED_AT_ONCE) for indices in halves.values())
+    loader = Loader(
+        images, labels, dataset.splits["train"], train.batch, seed=train.seed, passes=train.passes or 1
+    )
+    card = model_card(job.config.model, dataset.class_names, dataset.images.shape[1])
+    augment = build_augment(job.config.augment)
+    if not state.history or state.history[-1].epoch < job.to_epoch:
+        for result in train_epochs(state, loader, stopping, train, augment=augment, device=device):
+            with autocast(device, train):
+                logits = collect_logits(
+                    state.model, ranking.epoch(), device=device, total=len(ranking), label="ranking"
+                )
+            measured = point_metrics(*logits)
+            row = {**asdict(result), "rank_loss": measured["loss"], "rank_accuracy": measured["accuracy"]}
+            rows.append(row)
+            told = {"trial": {"from_epoch": job.from_epoch, "rows": rows}}
+            save_state(path, state, {**card, **told})
+            if theirs and best_epoch(state.history, "accuracy") == result.epoch:
+                save_state(job.folder / "best.safetensors", state, card)
+            report(row)
+            if result.epoch >= job.to_epoch:
+                break
+    own = [row for row in rows if row["epoch"] > job.from_epoch]
+    best = max(own if theirs else rows, key=lambda row: row["val_accuracy"])
+    return {"score": best["rank_accuracy"], "stopped": rows[-1]["epoch"] < job.to_epoch, "rows": own}
+
+
+def _restore(job: TrialJob, state: TrainingState, path: Path) -> list[Row]:
+    """Take up what the trial has done, be it before this job or in a part of it that was cut off; its rows."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        if job.from_epoch:
+            raise CheckpointError(f"no checkpoint at {path}: the trial cannot go on")
+        return []
+    restore_state(path, state)
+    told = load_tensors(path)[1]["trial"]
+    rows: list[Row] = told["rows"]
+    if job.semantics == "kerastuner" and told["from_epoch"] != job.from_epoch:
+        _begin_again(job, state)
+    return rows
+
+
+def _begin_again(job: TrialJob, state: TrainingState) -> None:
+    """The best weights so far, a new optimizer, no memory of earlier epochs but their count."""
+    epoch = state.epoch
+    restore_state(job.folder / "best.safetensors", state)
+    state.epoch, state.step, state.history = epoch, 0, []
+    state.optimizer = build_optimizer(state.model, job.config.train)
