@@ -7,6 +7,7 @@ __all__ = [
     "FoveateError",
     "Interrupted",
     "OutputError",
+    "StudyError",
     "TrainingError",
 ]
 
@@ -35,6 +36,12 @@ class OutputError(FoveateError):
 
 class TrainingError(FoveateError):
     """Training itself failed, for example by a loss that is not finite."""
+
+    exit_code = 1
+
+
+class StudyError(FoveateError):
+    """A study that cannot end well, as too many of its trials failed."""
 
     exit_code = 1
 

@@ -92,8 +92,8 @@ class Plan(Protocol):
         """The next job; `wait` when it hangs on outcomes not told yet; `done` when no more will come."""
         ...
 
-    def tell(self, job: Job, outcome: Outcome) -> None:
-        """Take the outcome of a job that was asked for."""
+    def tell(self, job: Job, outcome: Outcome) -> list[int]:
+        """Take the outcome of a job that was asked for; the trials that will have no more jobs by it."""
         ...
 
     def give_back(self, job: Job) -> None:
@@ -187,25 +187,25 @@ class _Halving:
         trial = self.first_trial + self.drawn
         if (settings := draw(trial)) is None:
             self.entrants[0] = self.drawn
-            self._promote(0)
+            self._promote(0)  # who is out by it is told nobody: their checkpoints stay to the end
             return self.ready.popleft() if self.ready else None
         self.drawn += 1
         self.settings[trial] = settings
         return Job(trial, settings, self.number, 0, 0, self.rungs[0].epochs)
 
-    def tell(self, job: Job, outcome: Outcome) -> None:
-        """Take an outcome; a rung that is complete promotes."""
+    def tell(self, job: Job, outcome: Outcome) -> list[int]:
+        """Take an outcome; a rung that is complete promotes. Who is out by it."""
         self.scores[job.rung][job.trial] = outcome.score
         if outcome.stopped:
             self.stopped.add(job.trial)
-        self._promote(job.rung)
+        return self._promote(job.rung)
 
-    def _promote(self, rung: int) -> None:
+    def _promote(self, rung: int) -> list[int]:
         if len(self.scores[rung]) < self.entrants[rung]:
-            return
+            return []
         if rung == len(self.rungs) - 1:
             self.finished = True
-            return
+            return list(self.scores[rung])
         following = self.rungs[rung + 1]
         chosen = _best(self.scores[rung])[: following.trials]
         self.entrants[rung + 1] = len(chosen)
@@ -215,7 +215,7 @@ class _Halving:
             else:
                 epochs = self.rungs[rung].epochs, following.epochs
                 self.ready.append(Job(trial, self.settings[trial], self.number, rung + 1, *epochs))
-        self._promote(rung + 1)
+        return sorted(set(self.scores[rung]) - set(chosen)) + self._promote(rung + 1)
 
 
 class Hyperband:
@@ -254,9 +254,9 @@ class Hyperband:
                 break
         return "wait" if going else "done"
 
-    def tell(self, job: Job, outcome: Outcome) -> None:
-        """Take the outcome of a job."""
-        self._brackets[job.bracket].tell(job, outcome)
+    def tell(self, job: Job, outcome: Outcome) -> list[int]:
+        """Take the outcome of a job; a rung that is complete promotes, and its others are out."""
+        return self._brackets[job.bracket].tell(job, outcome)
 
     def give_back(self, job: Job) -> None:
         """Take a job back, to be asked for next."""
@@ -322,13 +322,14 @@ class Asha:
                 return Job(trial, settings, 0, 0, 0, self._epochs[0])
         return "wait" if self._running else "done"
 
-    def tell(self, job: Job, outcome: Outcome) -> None:
-        """Take the outcome of a job."""
+    def tell(self, job: Job, outcome: Outcome) -> list[int]:
+        """Take the outcome of a job; only the failed and those at the last rung are out, until all are."""
         self._running -= 1
         if outcome.stopped:
             self._stopped.add(job.trial)
         self._enter(job.rung, job.trial, outcome.score)
         self._carry()
+        return [job.trial] if outcome.score is None or job.rung == len(self._epochs) - 1 else []
 
     def give_back(self, job: Job) -> None:
         """Take a job back, to be asked for next."""

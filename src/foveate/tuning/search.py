@@ -1,0 +1,361 @@
+"""A study under way: the plan is asked, workers do the jobs, and every decision is in the journal first."""
+
+import itertools
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from foveate.config import Config, Section
+from foveate.errors import CheckpointError, DataError, FoveateError, OutputError, StudyError
+from foveate.execution.pool import Event, Pool
+from foveate.tuning.hyperband import (
+    FORMULAS,
+    Asha,
+    Bracket,
+    Cost,
+    Formula,
+    Hyperband,
+    Job,
+    Outcome,
+    Plan,
+    Scores,
+    cost,
+)
+from foveate.tuning.journal import Journal
+from foveate.tuning.samplers import Sampler
+from foveate.tuning.space import Space, Value
+from foveate.tuning.trial import Row, Semantics, TrialJob
+
+__all__ = ["Search", "StudyConfig", "Trial", "Update", "brackets_of", "cost_of"]
+
+_LOST_AT_MOST = 3
+"""Workers a job may cost before its trial counts as failed: what runs out of memory does so again."""
+_STUDYS: Mapping[str, type[FoveateError]] = {
+    each.__name__: each for each in (OutputError, CheckpointError, DataError)
+}
+"""What stops the study and not the trial alone that met it."""
+_FAILED_AT_LEAST = 3
+"""Trials that must have failed before their share can end a study."""
+
+
+class StudyConfig(Section):
+    """Every setting of a study. Nothing about how many workers run it: that changes none of its figures."""
+
+    data: str
+    """A known name or an absolute path."""
+    data_dir: str | None
+    fingerprint: str
+    class_names: tuple[str, ...]
+    subset: int | None = Field(None, ge=10)
+    """Images of training and validation together; None: all."""
+    space_name: str
+    space: Space
+    base: Config
+    """What all trials have in common, settled."""
+    algorithm: Literal["hyperband", "asha"] = "hyperband"
+    formula: Formula = "li2018"
+    max_epochs: int = Field(ge=1)
+    factor: int = Field(3, ge=2)
+    iterations: int = Field(1, ge=1)
+    """How often Hyperband's brackets are gone through."""
+    trials: int | None = Field(None, ge=1)
+    """Of `asha`; None: as many as Hyperband's brackets have."""
+    semantics: Semantics = "foveate"
+    sampler: Literal["random", "tpe"] = "random"
+    seed: int = Field(0, ge=0, lt=2**63)
+    epoch_limit_s: float = Field(3600, gt=0)
+    """Seconds an epoch may take before its trial counts as hanging."""
+    fail_share: float = Field(0.5, ge=0, le=1)
+    """Share of failed trials above which the study ends."""
+
+
+@dataclass
+class Trial:
+    """What is known of a trial."""
+
+    number: int
+    settings: Mapping[str, Value]
+    bracket: int
+    rung: int = 0
+    state: Literal["running", "waiting", "stopped", "out", "finished", "failed"] = "running"
+    """`waiting` for its rung; `stopped` early; `out`: not promoted; `finished`: it has had all epochs."""
+    score: float | None = None
+    """Of its last job."""
+    rows: list[Row] = field(default_factory=list)
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    """Each with `rung`, `began` and `ended` in seconds since the study began, and the `slot` that ran it."""
+    reason: str | None = None
+    """Why it failed."""
+
+    @property
+    def epochs(self) -> int:
+        """To which it was trained."""
+        return self.rows[-1]["epoch"] if self.rows else 0
+
+
+@dataclass(frozen=True)
+class Update:
+    """Something happened to a job: it was begun, an epoch ended, it ended, failed, or has to be done again."""
+
+    kind: Literal["begun", "epoch", "done", "failed", "again"]
+    job: Job
+    value: Mapping[str, Any]
+
+
+def brackets_of(config: StudyConfig) -> tuple[Bracket, ...]:
+    """Hyperband's brackets, as often as they are gone through."""
+    return FORMULAS[config.formula](config.max_epochs, config.factor) * config.iterations
+
+
+def cost_of(config: StudyConfig) -> Cost:
+    """What a study takes: exactly under Hyperband, and about so under ASHA."""
+    if config.algorithm == "hyperband":
+        return cost(brackets_of(config))
+    trials = config.trials or cost(brackets_of(config)).trials
+    rungs, left = [], trials
+    for rung in FORMULAS["li2018"](config.max_epochs, config.factor)[0]:
+        rungs.append(type(rung)(left, rung.epochs))
+        left //= config.factor
+    return cost([tuple(rungs)])
+
+
+class Search:
+    """A study as far as its journal says, and what takes it further.
+
+    Args:
+        folder: of the study; checkpoints lie in `trials/`.
+        sampler: gives new trials their settings; what is in the journal comes before it.
+
+    Raises:
+        CheckpointError: when the journal is another study's.
+    """
+
+    def __init__(self, config: StudyConfig, folder: Path, journal: Journal, sampler: Sampler) -> None:
+        self.config, self.folder, self.journal = config, folder, journal
+        self.trials: dict[int, Trial] = {}
+        self.running: dict[int, Job] = {}
+        self.finished = False
+        self._sampler = sampler
+        self._plan = self._make_plan()
+        self._lost: dict[int, int] = {}
+        self._hanging: set[int] = set()
+        self._slots: dict[int, int] = {}
+        self._began: dict[int, float] = {}
+        self._heard: dict[int, float] = {}
+        self._replaying: dict[int, Mapping[str, Value]] = {
+            entry["trial"]: {name: _frozen(value) for name, value in entry["settings"].items()}
+            for entry in journal.entries
+            if entry["event"] == "asked"
+        }
+        for entry in list(journal.entries):
+            self._replay(entry)
+        self._replaying.clear()
+        self._before_s = max((job["ended"] for trial in self.trials.values() for job in trial.jobs), default=0.0)
+        self._clock = time.monotonic()
+        for job in list(self.running.values()):  # under way when the study was killed
+            self._return(job, "the study was interrupted")
+
+    def run(self, pool: Pool) -> Iterator[Update]:
+        """Take the study to its end; whatever is stopped between two updates goes on from there.
+
+        Raises:
+            OutputError: when journal or checkpoints cannot be written, for example on a full disk.
+            StudyError: when too many trials have failed.
+        """
+        while True:
+            while len(self.running) < pool.workers and isinstance(job := self._plan.ask(), Job):
+                self._begin(job, pool)
+                yield Update("begun", job, {})
+            if not self.running:
+                break
+            event = pool.event(timeout_s=1.0)
+            if event is not None:
+                if (update := self._take(event)) is not None:
+                    yield update
+                self._check_failures()
+            else:
+                self._stop_hanging(pool)
+        self.finished = True
+        for trial in self.trials.values():
+            if trial.state == "waiting":
+                trial.state = "out"
+        self._delete([number for number in self.trials if number != getattr(self.best, "number", None)])
+
+    @property
+    def best(self) -> Trial | None:
+        """Of the trials trained to the most epochs, or to where they stopped, the one with the best score."""
+        scored = [trial for trial in self.trials.values() if trial.score is not None]
+        return max(
+            scored,
+            key=lambda each: (each.state == "finished", each.rung, each.score or 0, -each.number),
+            default=None,
+        )
+
+    @property
+    def epochs_done(self) -> int:
+        """Over all trials."""
+        return sum(trial.epochs for trial in self.trials.values())
+
+    @property
+    def elapsed_s(self) -> float:
+        """Since the study began, without the time between an interrupt and its resumption."""
+        return self._before_s + time.monotonic() - self._clock
+
+    def _make_plan(self) -> Plan:
+        config = self.config
+        if config.algorithm == "asha":
+            return Asha(config.max_epochs, config.factor, cost_of(config).trials, self._draw)
+        return Hyperband(brackets_of(config), self._draw, in_turn=config.sampler == "tpe")
+
+    def _draw(self, trial: int, seen: Scores) -> Mapping[str, Value] | None:
+        if (known := self._replaying.get(trial)) is not None:
+            return known
+        return self._sampler(trial, seen, {number: each.settings for number, each in self.trials.items()})
+
+    def _replay(self, entry: Mapping[str, Any]) -> None:
+        """Do again what an entry of the journal says."""
+        event, number = entry["event"], entry["trial"]
+        if event == "asked":
+            job = self._plan.ask()
+            if not isinstance(job, Job) or (job.trial, job.rung) != (number, entry["rung"]):
+                raise CheckpointError(
+                    f"{self.journal.path} does not fit its study.yaml: one of the two was changed; bring that back"
+                )
+            self._note_begun(job)
+        elif event == "told":
+            self._note_told(self.running[number], entry)
+        elif event == "returned":
+            self._plan.give_back(self.running.pop(number))
+
+    def _begin(self, job: Job, pool: Pool) -> None:
+        asked = {"event": "asked", "trial": job.trial, "bracket": job.bracket, "rung": job.rung}
+        self.journal.append({**asked, "settings": dict(job.settings)})
+        self._note_begun(job)
+        self._slots[job.trial] = next(slot for slot in itertools.count() if slot not in self._slots.values())
+        self._began[job.trial], self._heard[job.trial] = self.elapsed_s, time.monotonic()
+        pool.submit(job.trial, self.trial_job(job).to_message())
+
+    def _note_begun(self, job: Job) -> None:
+        trial = self.trials.setdefault(job.trial, Trial(job.trial, job.settings, job.bracket))
+        trial.state = "running"
+        self.running[job.trial] = job
+
+    def _take(self, event: Event) -> Update | None:
+        job = self.running.get(event.job)
+        if job is None:
+            return None
+        self._heard[job.trial] = time.monotonic()
+        if event.kind == "progress":
+            return Update("epoch", job, event.value)
+        if event.kind == "done":
+            return self._end(job, **event.value)
+        if event.kind == "failed":
+            if (error := _STUDYS.get(event.value["kind"])) is not None:
+                raise error(event.value["message"])
+            return self._end(job, reason="{kind}: {message} ({where})".format(**event.value))
+        return self._lose(job, event.value)
+
+    def _lose(self, job: Job, told: Mapping[str, Any]) -> Update:
+        """A worker is gone, and with it a job: because it was stopped, or by a fault that may not come again."""
+        self._lost[job.trial] = self._lost.get(job.trial, 0) + 1
+        if job.trial in self._hanging:
+            return self._end(job, reason=f"an epoch took longer than {self.config.epoch_limit_s:g} s")
+        if self._lost[job.trial] >= _LOST_AT_MOST:
+            return self._end(job, reason=f"cost {_LOST_AT_MOST} workers: {told['message']}")
+        self._return(job, told["message"])
+        return Update("again", job, told)
+
+    def _end(
+        self,
+        job: Job,
+        *,
+        score: float | None = None,
+        stopped: bool = False,
+        rows: Sequence[Row] = (),
+        reason: str | None = None,
+    ) -> Update:
+        """A job ended, well or not: into the journal, and then to the plan."""
+        times = {"slot": self._slots.pop(job.trial), "began": self._began.pop(job.trial), "ended": self.elapsed_s}
+        told = {"score": score, "stopped": stopped, "rows": list(rows), "reason": reason, "time": times}
+        self.journal.append({"event": "told", "trial": job.trial, "rung": job.rung, **told})
+        self._delete(self._note_told(job, told))
+        return Update("done" if reason is None else "failed", job, told)
+
+    def _note_told(self, job: Job, told: Mapping[str, Any]) -> list[int]:
+        """Let the plan and the trial know; the trials that are out by it."""
+        del self.running[job.trial]
+        trial = self.trials[job.trial]
+        trial.rung, trial.reason = job.rung, told["reason"]
+        trial.rows += told["rows"]
+        trial.jobs.append({"rung": job.rung, **told["time"]})
+        if told["reason"] is None:
+            trial.score = told["score"]
+        last = job.to_epoch == self.config.max_epochs
+        trial.state = (
+            "failed" if told["reason"] else "finished" if last else "stopped" if told["stopped"] else "waiting"
+        )
+        out = self._plan.tell(job, Outcome(None if told["reason"] else told["score"], stopped=told["stopped"]))
+        for number in out:
+            if self.trials[number].state == "waiting":
+                self.trials[number].state = "out"
+        return out
+
+    def _return(self, job: Job, reason: str) -> None:
+        """A job has to be done again."""
+        self.journal.append({"event": "returned", "trial": job.trial, "reason": reason})
+        self._plan.give_back(self.running.pop(job.trial))
+        self._slots.pop(job.trial, None)
+
+    def _stop_hanging(self, pool: Pool) -> None:
+        for number, heard in self._heard.items():
+            if (
+                number in self.running
+                and number not in self._hanging
+                and time.monotonic() - heard > self.config.epoch_limit_s
+            ):
+                self._hanging.add(number)
+                pool.stop(number)
+
+    def _check_failures(self) -> None:
+        """Raises StudyError when too large a share of the trials that ended has failed."""
+        failed = [trial for trial in self.trials.values() if trial.state == "failed"]
+        ended = len(self.trials) - len(self.running)
+        if len(failed) >= _FAILED_AT_LEAST and len(failed) > self.config.fail_share * ended:
+            raise StudyError(f"{len(failed)} of {ended} trials failed, the last one so: {failed[-1].reason}")
+
+    def _delete(self, trials: Iterable[int]) -> None:
+        """Remove the checkpoints of trials that need them no more; the best one's stays."""
+        best = self.best
+        for number in trials:
+            if best is None or number != best.number:
+                shutil.rmtree(self.place(number), ignore_errors=True)
+
+    def place(self, trial: int) -> Path:
+        """The folder of a trial's checkpoints."""
+        return self.folder / "trials" / f"{trial:04}"
+
+    def trial_job(self, job: Job) -> TrialJob:
+        """What a worker is given."""
+        config = self.config
+        return TrialJob(
+            config=config.space.apply(config.base, job.settings),
+            dataset=config.data,
+            data_dir=config.data_dir,
+            fingerprint=config.fingerprint,
+            subset=config.subset,
+            folder=self.place(job.trial).resolve(),
+            from_epoch=job.from_epoch,
+            to_epoch=job.to_epoch,
+            semantics=config.semantics,
+        )
+
+
+def _frozen(value: Any) -> Value:
+    """A value of the journal, as the space has it: JSON knows no tuples."""
+    frozen: Value = tuple(value) if isinstance(value, list) else value
+    return frozen

@@ -1,0 +1,189 @@
+"""Studies: who runs them and what is killed changes nothing in their tables."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.tuning.conftest import SimulatedPool
+
+from foveate.errors import CheckpointError, OutputError, StudyError
+from foveate.tuning.samplers import RandomSampler
+from foveate.tuning.search import Search, cost_of
+
+Open = Callable[..., Search]
+
+
+def table(search: Search) -> list[tuple[Any, ...]]:
+    """What a study found, without its times."""
+    return [
+        (
+            number,
+            dict(trial.settings),
+            trial.bracket,
+            trial.rung,
+            trial.state,
+            trial.score,
+            trial.rows,
+            trial.reason,
+        )
+        for number, trial in sorted(search.trials.items())
+    ]
+
+
+def finish(search: Search, pool: SimulatedPool) -> Search:
+    for _ in search.run(pool):
+        pass
+    return search
+
+
+def test_it_runs_what_was_said_before(open_search: Open) -> None:
+    search = finish(open_search(), pool := SimulatedPool(1))
+    told = cost_of(search.config)
+    assert (len(search.trials), len(pool.submitted), search.epochs_done) == (told.trials, told.jobs, told.epochs)
+    assert search.finished
+    assert search.best is not None
+    assert search.best.state == "finished"
+    states = Counter(trial.state for trial in search.trials.values())
+    assert set(states) == {"finished", "out"}
+
+
+@given(workers=st.integers(1, 8), seed=st.integers(0, 1000))
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_number_of_workers_finds_the_same(
+    open_search: Open, tmp_path_factory: Any, workers: int, seed: int
+) -> None:
+    one = finish(open_search(tmp_path_factory.mktemp("one")), SimulatedPool(1))
+    many = finish(open_search(tmp_path_factory.mktemp("many")), SimulatedPool(workers, seed))
+    assert table(one) == table(many)
+
+
+@pytest.mark.parametrize("algorithm", ["hyperband", "asha"])
+@given(cuts=st.lists(st.integers(1, 60), max_size=6), workers=st.integers(1, 4), seed=st.integers(0, 1000))
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_stopped_anywhere_and_taken_up_it_finds_the_same(
+    open_search: Open, tmp_path_factory: Any, algorithm: str, cuts: list[int], workers: int, seed: int
+) -> None:
+    if algorithm == "asha":  # where the order of outcomes decides, one worker's order is the only one
+        workers = 1
+    straight = finish(open_search(tmp_path_factory.mktemp("straight"), algorithm=algorithm), SimulatedPool(1))
+    folder = tmp_path_factory.mktemp("cut")
+    for cut in cuts:
+        search = open_search(folder, algorithm=algorithm)
+        list(itertools.islice(search.run(SimulatedPool(workers, seed)), cut))
+    assert table(finish(open_search(folder, algorithm=algorithm), SimulatedPool(workers, seed))) == table(straight)
+
+
+def test_a_finished_study_has_nothing_left_to_do(open_search: Open) -> None:
+    finish(open_search(), SimulatedPool(2))
+    finish(open_search(), pool := SimulatedPool(2))
+    assert pool.submitted == []
+
+
+def failing(
+    numbers: set[int], error: str = "TrainingError", message: str = "no"
+) -> Callable[[Mapping[str, Any]], Any]:
+    """Jobs of these trials raise this."""
+    end = {"kind": "failed", "value": {"kind": error, "message": message, "where": "loop.py:1"}}
+    return lambda message: end if int(Path(message["folder"]).name) in numbers else None
+
+
+def test_a_failed_trial_is_marked_and_outlived(open_search: Open) -> None:
+    search = finish(open_search(), SimulatedPool(2, fate=failing({0, 3})))
+    assert [number for number, trial in search.trials.items() if trial.state == "failed"] == [0, 3]
+    assert search.trials[0].reason == "TrainingError: no (loop.py:1)"
+    assert search.finished
+
+
+def test_too_many_failures_end_the_study(open_search: Open) -> None:
+    with pytest.raises(StudyError, match=r"\d of \d trials failed, the last one so: TrainingError: no"):
+        finish(open_search(), SimulatedPool(1, fate=failing(set(range(99)))))
+
+
+def test_a_full_disk_stops_the_study_which_goes_on_later(open_search: Open) -> None:
+    fate = failing({2}, "OutputError", "cannot write x: the disk is full")
+    with pytest.raises(OutputError, match="the disk is full"):
+        finish(open_search(), SimulatedPool(1, fate=fate))
+    assert table(finish(open_search(), SimulatedPool(1)))[2][4] != "failed"
+
+
+def test_a_lost_worker_costs_nothing_and_three_the_trial(open_search: Open) -> None:
+    left = Counter({1: 2, 4: 99})
+
+    def fate(message: Mapping[str, Any]) -> Any:
+        number = int(Path(message["folder"]).name)
+        left[number] -= 1
+        return {"kind": "lost", "value": {"message": "killed"}} if left[number] >= 0 else None
+
+    search = finish(open_search(), SimulatedPool(2, fate=fate))
+    assert search.trials[1].state != "failed"
+    assert search.trials[4].reason == "cost 3 workers: killed"
+
+
+def test_a_hanging_trial_is_stopped_and_fails(open_search: Open) -> None:
+    search = open_search(epoch_limit_s=1e-6)
+    pool = SimulatedPool(1, fate=lambda message: {} if message["folder"].endswith("0002") else None)
+    finish(search, pool)
+    assert pool.stopped == [2]
+    assert search.trials[2].reason == "an epoch took longer than 1e-06 s"
+
+
+def test_checkpoints_of_losers_are_deleted_and_the_winners_kept(open_search: Open) -> None:
+    search = open_search()
+    for update in search.run(SimulatedPool(1)):
+        if update.kind == "begun":
+            search.place(update.job.trial).mkdir(parents=True, exist_ok=True)
+        elif update.kind == "done" and update.job.rung == 1:
+            there = {int(path.name) for path in (search.folder / "trials").iterdir()}
+            assert len(there) <= 3
+    assert search.best is not None
+    assert [path.name for path in (search.folder / "trials").iterdir()] == [f"{search.best.number:04}"]
+
+
+def test_another_studys_journal_is_refused(open_search: Open, tmp_path: Path) -> None:
+    finish(open_search(max_epochs=3), SimulatedPool(1))
+    with pytest.raises(CheckpointError, match=r"does not fit its study\.yaml"):
+        open_search(max_epochs=27)
+
+
+def test_of_a_damaged_journal_the_rest_is_done_again(open_search: Open, tmp_path: Path) -> None:
+    straight = table(finish(open_search(), SimulatedPool(1)))
+    journal = tmp_path / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:20], b"00000000 {}\n", *lines[21:]]))
+    search = open_search()
+    assert search.journal.damaged is not None
+    assert table(finish(search, SimulatedPool(1))) == straight
+
+
+def test_iterations_repeat_the_brackets_with_new_trials(open_search: Open) -> None:
+    once, twice = open_search(), open_search(iterations=2)
+    assert cost_of(twice.config).trials == 2 * cost_of(once.config).trials
+    finish(twice, SimulatedPool(3))
+    assert len({tuple(trial.settings.values()) for trial in twice.trials.values()}) == len(twice.trials)
+
+
+def test_the_slots_of_workers_never_overlap(open_search: Open) -> None:
+    search = finish(open_search(), SimulatedPool(3))
+    by_slot: dict[int, list[tuple[float, float]]] = {}
+    for trial in search.trials.values():
+        for job in trial.jobs:
+            by_slot.setdefault(job["slot"], []).append((job["began"], job["ended"]))
+    assert set(by_slot) == {0, 1, 2}
+    for spans in by_slot.values():
+        for (_, ended), (began, _) in itertools.pairwise(sorted(spans)):
+            assert ended <= began
+
+
+def test_a_small_space_ends_the_study_early(open_search: Open) -> None:
+    class Few(RandomSampler):
+        def __call__(self, trial: int, seen: Any, settings: Any) -> Any:
+            return super().__call__(trial, seen, settings) if trial < 4 else None
+
+    config = open_search().config
+    search = open_search(sampler=Few(config.space, 0, lambda _: True))
+    assert len(finish(search, SimulatedPool(2)).trials) == 4

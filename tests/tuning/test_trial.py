@@ -1,0 +1,201 @@
+"""Trials: in pieces they give what they give at one go, and they are scored on images that stop nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from foveate.config import Config, resolve_config
+from foveate.data.dataset import Dataset, load_dataset
+from foveate.errors import CheckpointError
+from foveate.tuning.trial import TrialJob, run_trial, study_dataset, train_trial
+
+TINY = {
+    "stages": [{"filters": 6, "kernels": [3, 3]}, {"filters": 8, "kernels": [3, 3], "dropout": 0.25}],
+    "epochs": 10,
+    "passes": 1,
+    "batch": 50,
+    "size": 16,
+    "flip": 0.0,
+    "threads": 1,
+    "device": "cpu",
+    "resize_until": 0.4,
+}
+
+
+def tiny(**settings: Any) -> Config:
+    return resolve_config("minute", settings={**TINY, **settings})
+
+
+@pytest.fixture
+def digits() -> Dataset:
+    return study_dataset(load_dataset("digits", tiny().data), 300, 0)
+
+
+@pytest.fixture
+def job(tmp_path: Path, digits: Dataset) -> Callable[..., TrialJob]:
+    def make(**fields: Any) -> TrialJob:
+        made = TrialJob(
+            config=tiny(),
+            dataset="digits",
+            data_dir=None,
+            fingerprint=digits.fingerprint,
+            subset=300,
+            folder=tmp_path / "trial",
+            from_epoch=0,
+            to_epoch=10,
+            semantics="foveate",
+        )
+        return replace(made, **fields)
+
+    return make
+
+
+def quiet(_: Any) -> None:
+    pass
+
+
+def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in ("seconds", "images_per_s")} for row in rows]
+
+
+class TestStudyDataset:
+    def test_validation_is_halved_by_class(self) -> None:
+        whole = load_dataset("digits", tiny().data)
+        parts = study_dataset(whole, None, 0).splits
+        assert set(parts) == {"train", "validation", "rank"}
+        both = np.concatenate([parts["validation"], parts["rank"]])
+        assert sorted(both) == sorted(whole.splits["validation"])
+        counts = [np.bincount(whole.labels[parts[name]], minlength=10) for name in ("validation", "rank")]
+        assert np.abs(counts[0] - counts[1]).max() <= 1
+
+    def test_a_subset_has_the_same_share_of_every_class(self, digits: Dataset) -> None:
+        assert sum(len(indices) for indices in digits.splits.values()) == pytest.approx(300, abs=10)
+        counts = np.bincount(digits.labels[digits.splits["train"]])
+        assert counts.max() - counts.min() <= 3
+        whole = load_dataset("digits", tiny().data)
+        assert study_dataset(whole, 10**6, 0).splits["train"] is whole.splits["train"]
+
+
+class TestTrainTrial:
+    def test_in_pieces_it_is_bit_identical(
+        self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path
+    ) -> None:
+        straight = train_trial(job(folder=tmp_path / "straight"), digits, quiet)
+        pieces, torch_state = [], torch.get_rng_state()
+        for from_epoch, to_epoch in ((0, 1), (1, 3), (3, 10)):
+            torch.manual_seed(99)  # another trial was here in between
+            pieces.append(train_trial(job(from_epoch=from_epoch, to_epoch=to_epoch), digits, quiet))
+        torch.set_rng_state(torch_state)
+        assert untimed([row for piece in pieces for row in piece["rows"]]) == untimed(straight["rows"])
+        assert pieces[-1]["score"] == straight["score"]
+        first, second = ((folder / "state.safetensors") for folder in (tmp_path / "straight", tmp_path / "trial"))
+        assert_same_tensors(first, second)
+
+    def test_cut_off_within_a_job_it_goes_on_from_its_last_epoch(
+        self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path
+    ) -> None:
+        straight = train_trial(job(folder=tmp_path / "straight", to_epoch=4), digits, quiet)
+
+        def cut_off(row: Any) -> None:
+            if row["epoch"] == 2:
+                raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            train_trial(job(to_epoch=4), digits, cut_off)
+        heard: list[Any] = []
+        done = train_trial(job(to_epoch=4), digits, heard.append)
+        assert [row["epoch"] for row in heard] == [3, 4]
+        assert untimed(done["rows"]) == untimed(straight["rows"])
+        assert_same_tensors(tmp_path / "straight" / "state.safetensors", tmp_path / "trial" / "state.safetensors")
+
+    def test_done_already_it_trains_no_more(self, job: Callable[..., TrialJob], digits: Dataset) -> None:
+        first = train_trial(job(to_epoch=2), digits, quiet)
+        heard: list[Any] = []
+        assert train_trial(job(to_epoch=2), digits, heard.append) == first
+        assert heard == []
+
+    def test_the_score_is_of_the_best_epoch_on_other_images(
+        self, job: Callable[..., TrialJob], digits: Dataset
+    ) -> None:
+        done = train_trial(job(to_epoch=3), digits, quiet)
+        best = max(done["rows"], key=lambda row: row["val_accuracy"])
+        assert done["score"] == best["rank_accuracy"]
+        assert [row["rank_loss"] for row in done["rows"]] != [row["val_loss"] for row in done["rows"]]
+
+    def test_it_stops_early_by_the_stopping_images(self, job: Callable[..., TrialJob], digits: Dataset) -> None:
+        still = tiny(lr=1e-12, head_lr=1e-12, bias_lr=1e-12, gate_lr=1e-12, weight_decay=0.0, patience=2)
+        done = train_trial(job(config=still), digits, quiet)
+        assert done["stopped"]
+        assert len(done["rows"]) < 10
+
+
+class TestAsKerasTuner:
+    def test_one_set_of_images_stops_and_ranks(self, job: Callable[..., TrialJob], digits: Dataset) -> None:
+        done = train_trial(job(to_epoch=3, semantics="kerastuner"), digits, quiet)
+        for row in done["rows"]:
+            assert (row["rank_loss"], row["rank_accuracy"]) == (row["val_loss"], row["val_accuracy"])
+
+    def test_a_promoted_trial_begins_from_its_best_weights_with_a_new_optimizer(
+        self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path
+    ) -> None:
+        theirs = [
+            train_trial(job(from_epoch=a, to_epoch=b, semantics="kerastuner"), digits, quiet)
+            for a, b in ((0, 3), (3, 5))
+        ]
+        straight = train_trial(
+            job(folder=tmp_path / "straight", to_epoch=5, semantics="kerastuner"), digits, quiet
+        )
+        assert [row["epoch"] for row in theirs[1]["rows"]] == [4, 5]
+        assert untimed(theirs[0]["rows"]) == untimed(straight["rows"][:3])
+        assert untimed(theirs[1]["rows"]) != untimed(straight["rows"][3:])
+        assert theirs[1]["score"] == max(row["val_accuracy"] for row in theirs[1]["rows"])
+
+    def test_cut_off_it_does_not_begin_again_twice(
+        self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path
+    ) -> None:
+        outcomes = []
+        for folder, cut in ((tmp_path / "a", False), (tmp_path / "b", True)):
+            train_trial(job(folder=folder, to_epoch=2, semantics="kerastuner"), digits, quiet)
+            promoted = job(folder=folder, from_epoch=2, to_epoch=5, semantics="kerastuner")
+
+            def cut_off(row: Any) -> None:
+                if row["epoch"] == 3:
+                    raise InterruptedError
+
+            if cut:
+                with pytest.raises(InterruptedError):
+                    train_trial(promoted, digits, cut_off)
+            outcomes.append(train_trial(promoted, digits, quiet))
+        assert untimed(outcomes[0]["rows"]) == untimed(outcomes[1]["rows"])
+
+
+class TestRunTrial:
+    def test_a_job_is_its_message(self, job: Callable[..., TrialJob]) -> None:
+        assert TrialJob.from_message(job().to_message()) == job()
+
+    def test_it_reports_every_epoch(self, job: Callable[..., TrialJob]) -> None:
+        heard: list[Any] = []
+        done = run_trial(job(to_epoch=2).to_message(), heard.append)
+        assert heard == done["rows"]
+
+    def test_another_data_set_is_refused(self, job: Callable[..., TrialJob]) -> None:
+        with pytest.raises(CheckpointError, match="not the data set of the study"):
+            run_trial(job(fingerprint="other").to_message(), quiet)
+
+    def test_a_lost_checkpoint_is_told(self, job: Callable[..., TrialJob]) -> None:
+        with pytest.raises(CheckpointError, match="no checkpoint"):
+            run_trial(job(from_epoch=1).to_message(), quiet)
+
+
+def assert_same_tensors(first: Path, second: Path) -> None:
+    from foveate.checkpoint import load_tensors
+
+    (one, _), (other, _) = load_tensors(first), load_tensors(second)
+    assert one.keys() == other.keys()
+    for name, tensor in one.items():
+        assert torch.equal(tensor, other[name]), name
