@@ -155,10 +155,10 @@ def freed_memory_given_back() -> contextlib.AbstractContextManager[None]:
 
 def contiguous() -> contextlib.AbstractContextManager[None]:
     """Images and kernels in NCHW memory."""
-    from foveate import workflows
     from foveate.data import augment
     from foveate.model import build
     from foveate.training import loop, setup
+    from foveate.workflows import run
 
     def resize_contiguous(images: torch.Tensor, side: int) -> torch.Tensor:
         return augment.resize_batch(images, side).contiguous(memory_format=torch.contiguous_format)
@@ -172,7 +172,7 @@ def contiguous() -> contextlib.AbstractContextManager[None]:
 
     stack = contextlib.ExitStack()
     stack.enter_context(replaced(setup, "build_model", build_contiguous))
-    stack.enter_context(replaced(workflows, "build_augment", in_nchw))
+    stack.enter_context(replaced(run, "build_augment", in_nchw))
     stack.enter_context(replaced(loop, "resize_batch", resize_contiguous))
     return stack
 
@@ -230,9 +230,9 @@ def half_batches_early() -> contextlib.AbstractContextManager[None]:
 
 def easy_skipped() -> contextlib.AbstractContextManager[None]:
     """From the second pass on, the quarter of the images with the least last loss gives way to the other end's."""
-    from foveate import workflows
     from foveate.data.loader import Batch, Loader
     from foveate.training import loop
+    from foveate.workflows import run
 
     losses: dict[str, torch.Tensor] = {}
 
@@ -261,7 +261,7 @@ def easy_skipped() -> contextlib.AbstractContextManager[None]:
         return each.mean()
 
     stack = contextlib.ExitStack()
-    stack.enter_context(replaced(workflows, "Loader", Skipping))
+    stack.enter_context(replaced(run, "Loader", Skipping))
     stack.enter_context(replaced(loop, "F", SimpleNamespace(cross_entropy=cross_entropy)))
     return stack
 

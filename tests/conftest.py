@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,3 +50,11 @@ def photographs(tmp_path: Path) -> Callable[..., Path]:
         return root
 
     return make
+
+
+@pytest.fixture
+def open_search(tmp_path: Path) -> Callable[..., Any]:
+    """A study of simulated trials in a folder, as far as it came."""
+    from tests.studies import open_search  # imports torch, which reads what is set above
+
+    return lambda folder=tmp_path, **settings: open_search(folder, **settings)

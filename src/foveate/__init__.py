@@ -4,9 +4,33 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from foveate.workflows import Run, evaluate, open_run, resume, summarize, train
+    from foveate.workflows import (
+        Run,
+        Study,
+        evaluate,
+        open_run,
+        open_study,
+        resume,
+        resume_study,
+        summarize,
+        train,
+        train_best,
+        tune,
+    )
 
-__all__ = ["Run", "evaluate", "open_run", "resume", "summarize", "train"]
+__all__ = [
+    "Run",
+    "Study",
+    "evaluate",
+    "open_run",
+    "open_study",
+    "resume",
+    "resume_study",
+    "summarize",
+    "train",
+    "train_best",
+    "tune",
+]
 
 
 def __getattr__(name: str) -> Any:

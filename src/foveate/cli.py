@@ -1,29 +1,20 @@
-"""The command line: one command per verb. The only place that prints."""
+"""The command line: one command per verb."""
 
 import errno
 import os
 import sys
-import time
-from collections.abc import Iterable, Iterator
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 import yaml
 
+from foveate import terminal
 from foveate.config import DEFAULT_PRESET, preset_names
 from foveate.errors import ConfigError, FoveateError, Interrupted
-from foveate.progress import Track, untracked
-
-if TYPE_CHECKING:
-    from foveate.training.loop import EpochResult
-    from foveate.workflows import Run
 
 __all__ = ["app", "main"]
 
-T = TypeVar("T")
-_BEGAN = time.monotonic()
 INTERRUPTED = 130
 """What shells expect of a command that Ctrl-C ended."""
 
@@ -94,6 +85,9 @@ def train(
     resume: Annotated[
         Path | None, typer.Option(help="Run folder to take up where it stopped; DATA only if it was moved.")
     ] = None,
+    study: Annotated[
+        Path | None, typer.Option("--from", help="Study whose winner to train, on its data, as with --final.")
+    ] = None,
 ) -> None:
     """Train on DATA, measure on its validation split, and write a report."""
     settings = _settings(
@@ -112,11 +106,15 @@ def train(
 
     if resume is not None and (preset or config or name or final or settings):
         raise ConfigError(f"--resume takes every setting from the run: `foveate train --resume {resume}`")
-    if resume is None and data is None:
+    if study is not None and (data or preset or config or resume or data_dir):
+        raise ConfigError(f"--from takes data and settings from the study: `foveate train --from {study}`")
+    if resume is None and study is None and data is None:
         raise ConfigError("nothing to train on: name a data set, as in `foveate train digits`")
     try:
         if resume is not None:
-            run = workflows.resume(resume, data, data_dir=data_dir, display=_display())
+            run = workflows.resume(resume, data, data_dir=data_dir, display=terminal.display())
+        elif study is not None:
+            run = workflows.train_best(study, runs=runs, name=name, display=terminal.display(), **settings)
         else:
             run = workflows.train(
                 data or "",
@@ -126,12 +124,12 @@ def train(
                 runs=runs,
                 name=name,
                 final=final,
-                display=_display(),
+                display=terminal.display(),
                 **settings,
             )
     except Interrupted as stopped:  # typer would end silently
         raise typer.Exit(_complain(f"stopped and saved; continue with: {stopped}", INTERRUPTED)) from stopped
-    _print_results(run)
+    terminal.print_results(run)
 
 
 @app.command()
@@ -148,9 +146,98 @@ def evaluate(
     from foveate import workflows
 
     measured = workflows.evaluate(
-        run, data, final=final, device=device, data_dir=data_dir, runs=runs, name=name, display=_display()
+        run, data, final=final, device=device, data_dir=data_dir, runs=runs, name=name, display=terminal.display()
     )
-    _print_results(measured)
+    terminal.print_results(measured)
+
+
+@app.command()
+def tune(
+    data: Annotated[
+        str | None, typer.Argument(help="digits, cifar10, or a folder, CSV, Parquet or .npz file.")
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="What is searched: paper, default (the default), or a YAML file.")
+    ] = None,
+    knob: Annotated[
+        list[str] | None, typer.Option(help="Search this knob of the space; repeatable (default: all).")
+    ] = None,
+    max_epochs: Annotated[int, typer.Option(help="R: epochs of the trials that go all the way.")] = 9,
+    factor: Annotated[int, typer.Option(help="η: a rung keeps one trial in so many.")] = 3,
+    formula: Annotated[
+        str | None, typer.Option(help="Sizes of the brackets: li2018 (the default) or kerastuner.")
+    ] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="hyperband (the default), or asha, where no trial waits.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials of asha (default: as many as Hyperband has).")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Times that the brackets are gone through.")] = None,
+    semantics: Annotated[
+        str | None, typer.Option(help="foveate (the default); or kerastuner: as the paper's library does it.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="random (the default), or tpe.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the trials' settings.")] = None,
+    workers: Annotated[int, typer.Option(help="Trials side by side; changes nothing in what is found.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of a trial (default: shared among the workers).")
+    ] = None,
+    subset: Annotated[
+        int | None, typer.Option(help="Images to search with, training and validation together (default: all).")
+    ] = None,
+    epoch_limit: Annotated[
+        float | None, typer.Option(help="Seconds an epoch may take before its trial counts as hanging.")
+    ] = None,
+    size: Size = None,
+    device: Device = None,
+    setting: Setting = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+    resume: Annotated[Path | None, typer.Option(help="Study to take up where it stopped.")] = None,
+) -> None:
+    """Search settings on DATA by Hyperband; the test split stays closed."""
+    study = {
+        "formula": formula,
+        "algorithm": algorithm,
+        "trials": trials,
+        "iterations": iterations,
+        "semantics": semantics,
+        "sampler": sampler,
+        "seed": seed,
+        "epoch_limit_s": epoch_limit,
+    }
+    given = {key: value for key, value in study.items() if value is not None}
+    settings = _settings(setting, size=size, device=device)
+    from foveate import workflows
+
+    if resume is not None and (data or given or settings or space or knob or threads or subset or name):
+        raise ConfigError(f"--resume takes every setting from the study: `foveate tune --resume {resume}`")
+    if resume is None and data is None:
+        raise ConfigError("nothing to tune on: name a data set, as in `foveate tune digits`")
+    display = terminal.study_display()
+    try:
+        if resume is not None:
+            done = workflows.resume_study(resume, workers=workers, display=display)
+        else:
+            done = workflows.tune(
+                data or "",
+                space=space or "default",
+                knobs=tuple(knob or ()),
+                max_epochs=max_epochs,
+                factor=factor,
+                workers=workers,
+                threads=threads,
+                subset=subset,
+                data_dir=data_dir,
+                runs=runs,
+                name=name,
+                display=display,
+                study=given,
+                **settings,
+            )
+    except Interrupted as stopped:
+        raise typer.Exit(_complain(f"stopped; continue with: {stopped}", INTERRUPTED)) from stopped
+    terminal.print_study(done)
 
 
 @app.command()
@@ -203,65 +290,6 @@ def main() -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
-class Lines:
-    """Follows the work by plain lines, for logs and pipes: no bar, one line an epoch."""
-
-    track: "Track" = staticmethod(untracked)
-
-    def say(self, line: str) -> None:
-        """Print a line of its own."""
-        print(line, flush=True)
-
-    def epoch(self, result: "EpochResult", *, epochs: int, best: bool) -> None:
-        """Print what the epoch gave and how long the rest will take."""
-        parts = [
-            f"epoch {result.epoch:>{len(str(epochs))}}/{epochs}",
-            f"loss {result.train_loss:.4f}",
-            f"accuracy {result.train_accuracy:6.2%}",
-        ]
-        if result.val_loss is not None and result.val_accuracy is not None:
-            parts += [f"val loss {result.val_loss:.4f}", f"val accuracy {result.val_accuracy:6.2%}"]
-        left = timedelta(seconds=round((epochs - result.epoch) * result.seconds))
-        parts += [f"{result.images_per_s:,.0f} images/s", f"{left} left"]
-        self.say("  ".join(parts) + ("  best" if best else ""))
-
-
-class Bars(Lines):
-    """Follows the work by a bar with images/s and the time left, and prints each epoch's line above it."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self.console = Console(highlight=False)
-        self.track = self._track
-
-    def say(self, line: str) -> None:
-        """Print a line of its own."""
-        self.console.print(line, markup=False, soft_wrap=True)
-
-    def _track(self, items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterator[T]:
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(compact=True),
-        )
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(label, total=total, rate="")
-            began = time.monotonic()
-            for done, item in enumerate(items, start=1):
-                yield item
-                rate = done * images_each / (time.monotonic() - began)
-                progress.update(task, completed=done, rate=f"{rate:,.0f} images/s" if rate else "")
-
-
-def _display() -> Lines:
-    return Bars() if sys.stdout.isatty() else Lines()
-
-
 def _settings(given: list[str] | None, **flags: Any) -> dict[str, Any]:
     """The flags that were given, and over them `["lr=0.1", "patience=null"]`, whose values are read as YAML."""
     settings = {name: value for name, value in flags.items() if value is not None}
@@ -274,34 +302,6 @@ def _settings(given: list[str] | None, **flags: Any) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {item}: the value is not YAML") from error
     return settings
-
-
-def _print_results(run: "Run") -> None:
-    """The table of results, with 95 % intervals, and where the report lies."""
-    from rich.console import Console
-    from rich.table import Table
-
-    metrics = run.metrics
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("Metric")
-    for split, report in metrics.items():
-        table.add_column(f"{split} (n = {report['n']:,})", justify="right")
-        table.add_column("95 % interval", justify="right")
-    for metric in next(iter(metrics.values()))["intervals"]:
-        cells = [metric.replace("_", " ")]
-        for report in metrics.values():
-            low, high = report["intervals"][metric]
-            cells += [f"{report[metric]:.4f}", f"{low:.4f} to {high:.4f}"]
-        table.add_row(*cells)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
-    for split, report in metrics.items():
-        for name, variant in report.get("variants", {}).items():
-            low, high = variant["intervals"]["accuracy"]
-            print(f"{split} accuracy, {name}: {variant['accuracy']:.4f} ({low:.4f} to {high:.4f})")
-        if report.get("gate") is not None:
-            print(f"gate of the attention: {report['gate']:+.4f}")
-    print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
-    print(f"report: {run.report}")
 
 
 def _complain(line: str, status: int) -> int:

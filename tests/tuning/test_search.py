@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.tuning.conftest import SimulatedPool
+from tests.studies import SimulatedPool
 
 from foveate.errors import CheckpointError, OutputError, StudyError
 from foveate.tuning.samplers import RandomSampler

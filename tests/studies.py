@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from foveate.execution.pool import Event, Message
 from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import RandomSampler, Sampler
@@ -73,36 +71,20 @@ class SimulatedPool:
         self._queues.clear()
 
 
-@pytest.fixture
-def study_config() -> Callable[..., StudyConfig]:
-    """Settings of a study of nine epochs."""
-
-    def make(**settings: Any) -> StudyConfig:
-        space = Space.model_validate(SPACE)
-        values = {
-            "data": "digits",
-            "data_dir": None,
-            "fingerprint": "",
-            "class_names": ("a", "b"),
-            "subset": None,
-            "space_name": "test",
-            "space": space,
-            "base": space.base(epochs=settings.get("max_epochs", 9)),
-            "max_epochs": 9,
-        }
-        return StudyConfig.model_validate({**values, **settings})
-
-    return make
-
-
-@pytest.fixture
-def open_search(tmp_path: Path, study_config: Callable[..., StudyConfig]) -> Callable[..., Search]:
-    """The study in a folder, as far as it came."""
-
-    def make(folder: Path = tmp_path, sampler: Sampler | None = None, **settings: Any) -> Search:
-        config = study_config(**settings)
-        folder.mkdir(exist_ok=True)
-        sampler = sampler or RandomSampler(config.space, config.seed, lambda _: True)
-        return Search(config, folder, Journal.open(folder / "journal.jsonl"), sampler)
-
-    return make
+def open_search(folder: Path, sampler: Sampler | None = None, **settings: Any) -> Search:
+    """A study of nine epochs, as far as it came in `folder`."""
+    space = Space.model_validate(SPACE)
+    values = {
+        "data": "digits",
+        "data_dir": None,
+        "fingerprint": "",
+        "class_names": ("a", "b"),
+        "subset": None,
+        "space_name": "test",
+        "space": space,
+        "base": space.base(epochs=settings.get("max_epochs", 9)),
+        "max_epochs": 9,
+    }
+    config = StudyConfig.model_validate({**values, **settings})
+    sampler = sampler or RandomSampler(config.space, config.seed, lambda _: True)
+    return Search(config, folder, Journal.open(folder / "journal.jsonl"), sampler)

@@ -1,13 +1,11 @@
 """The jobs themselves, as the command line and the Python API call them: train, resume, evaluate, summarize."""
 
-import json
 import math
 import shlex
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +22,12 @@ from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.evaluation import ViewsAveraged, collect_logits, score, score_variant
 from foveate.files import write_json
 from foveate.model.build import LayerTable, build_model, layer_table
-from foveate.progress import Track, untracked
+from foveate.progress import Track
 from foveate.report.page import write_report
 from foveate.report.run_page import page_of_run
 from foveate.training.environment import environment
 from foveate.training.events import event_writer
 from foveate.training.loop import (
-    EpochResult,
     TrainingState,
     autocast,
     best_epoch,
@@ -48,34 +45,9 @@ from foveate.training.setup import (
     training_images,
 )
 from foveate.training.state import restore_state, save_state
+from foveate.workflows.request import Display, Silent, command_line, keep_out, tell
 
-__all__ = ["Display", "Run", "Silent", "evaluate", "open_run", "resume", "summarize", "train"]
-
-
-class Display(Protocol):
-    """Whoever follows the work: a terminal, a log, a notebook, nobody."""
-
-    track: Track
-
-    def say(self, line: str) -> None:
-        """Something a person should know."""
-        ...
-
-    def epoch(self, result: EpochResult, *, epochs: int, best: bool) -> None:
-        """An epoch ended."""
-        ...
-
-
-class Silent:
-    """Follows nothing."""
-
-    track: Track = staticmethod(untracked)
-
-    def say(self, line: str) -> None:
-        """Say nothing."""
-
-    def epoch(self, result: EpochResult, *, epochs: int, best: bool) -> None:
-        """Show nothing."""
+__all__ = ["Run", "evaluate", "open_run", "resume", "summarize", "train"]
 
 
 @dataclass(frozen=True)
@@ -142,18 +114,18 @@ def train(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
     display = display or Silent()
-    _keep_out(Path(runs), data)
+    keep_out(Path(runs), data)
     resolved = resolve_config(preset, Path(config) if config else None, settings)
     device = pick_device(resolved.train.device)
     prepare_process(resolved)
     place = Path(data_dir) if data_dir else None
     dataset = load_dataset(str(data), resolved.data, data_dir=place, track=display.track)
-    _tell(dataset, display)
+    tell(dataset, display)
     resolved = settle(resolved, dataset, device, final=final)
     if final:
         _require(dataset, "test", "add a test split to it, or train without --final")
     state = new_state(resolved, dataset, device, final=final)
-    command = _command(
+    command = command_line(
         "train",
         data,
         preset=preset,
@@ -245,13 +217,13 @@ def evaluate(
                 f"{folder.path} was trained on its validation images as well: measure it with --final"
             )
     else:
-        _keep_out(Path(runs), str(data))
+        keep_out(Path(runs), str(data))
         dataset = align_classes(other, record.class_names)
-        _tell(dataset, display)
+        tell(dataset, display)
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
     _require(dataset, split, f"measure on other data with `foveate evaluate {folder.path} DATA`")
     checkpoint = load_model(_kept_weights(folder, config), device=picked)
-    command = _command(
+    command = command_line(
         "evaluate", folder.path, *([data] if data else []), data_dir=data_dir, name=name, final=final
     )
     target = folder
@@ -400,7 +372,7 @@ def _own_dataset(
             f"{where} is not the data set {folder.path} was trained on, or has changed since: bring that back "
             "(images it was trained on would make new figures too good)"
         )
-    _tell(dataset, display)
+    tell(dataset, display)
     return dataset
 
 
@@ -437,32 +409,3 @@ def _kept_weights(folder: RunFolder, config: Config) -> Path:
 
 def _folder(run: Run | Path | str) -> RunFolder:
     return run.folder if isinstance(run, Run) else RunFolder.open(Path(run))
-
-
-def _keep_out(runs: Path, data: str | Path) -> None:
-    """Refuse to write runs into the folder the images are in: it is the user's, and they would become a class."""
-    place = Path(data).expanduser()
-    if str(data).strip() and place.is_dir() and runs.resolve().is_relative_to(place.resolve()):
-        raise ConfigError(f"{runs} lies within the data, {data}: write elsewhere with --runs FOLDER")
-
-
-def _tell(dataset: Dataset, display: Display) -> None:
-    for note in dataset.notes:
-        display.say(note)
-    for image in dataset.bad[:10]:
-        display.say(f"left out: {image.id} ({image.reason})")
-    if len(dataset.bad) > 10:
-        display.say(f"left out: {len(dataset.bad) - 10} more unreadable images, all listed in the report")
-
-
-def _command(verb: str, *arguments: object, settings: Mapping[str, Any] | None = None, **flags: object) -> str:
-    """The command line that does the same."""
-    words = ["foveate", verb, *map(str, arguments)]
-    for name, value in flags.items():
-        if value is True:
-            words.append(f"--{name}")
-        elif value not in (None, False):
-            words += [f"--{name.replace('_', '-')}", str(value)]
-    for name, value in (settings or {}).items():
-        words += ["--set", f"{name}={json.dumps(value)}"]
-    return shlex.join(words)

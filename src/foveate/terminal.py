@@ -1,0 +1,243 @@
+"""What a person sees on a terminal: progress while the work goes on, tables at its end."""
+
+import contextlib
+import csv
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from foveate.progress import Track, untracked
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from foveate.training.loop import EpochResult
+    from foveate.tuning.search import Search, Update
+    from foveate.workflows import Run, Study
+
+__all__ = [
+    "Bars",
+    "Lines",
+    "StudyLines",
+    "StudyTable",
+    "display",
+    "print_results",
+    "print_study",
+    "study_display",
+]
+
+T = TypeVar("T")
+_BEGAN = time.monotonic()
+
+
+class Lines:
+    """Follows the work by plain lines, for logs and pipes: no bar, one line an epoch."""
+
+    track: "Track" = staticmethod(untracked)
+
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        print(line, flush=True)
+
+    def epoch(self, result: "EpochResult", *, epochs: int, best: bool) -> None:
+        """Print what the epoch gave and how long the rest will take."""
+        parts = [
+            f"epoch {result.epoch:>{len(str(epochs))}}/{epochs}",
+            f"loss {result.train_loss:.4f}",
+            f"accuracy {result.train_accuracy:6.2%}",
+        ]
+        if result.val_loss is not None and result.val_accuracy is not None:
+            parts += [f"val loss {result.val_loss:.4f}", f"val accuracy {result.val_accuracy:6.2%}"]
+        left = timedelta(seconds=round((epochs - result.epoch) * result.seconds))
+        parts += [f"{result.images_per_s:,.0f} images/s", f"{left} left"]
+        self.say("  ".join(parts) + ("  best" if best else ""))
+
+
+class Bars(Lines):
+    """Follows the work by a bar with images/s and the time left, and prints each epoch's line above it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self.console = Console(highlight=False)
+        self.track = self._track
+
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def _track(self, items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterator[T]:
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(compact=True),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(label, total=total, rate="")
+            began = time.monotonic()
+            for done, item in enumerate(items, start=1):
+                yield item
+                rate = done * images_each / (time.monotonic() - began)
+                progress.update(task, completed=done, rate=f"{rate:,.0f} images/s" if rate else "")
+
+
+def display() -> Lines:
+    """A bar on a terminal, plain lines elsewhere."""
+    return Bars() if sys.stdout.isatty() else Lines()
+
+
+def print_results(run: "Run") -> None:
+    """The table of results, with 95 % intervals, and where the report lies."""
+    from rich.console import Console
+    from rich.table import Table
+
+    metrics = run.metrics
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Metric")
+    for split, report in metrics.items():
+        table.add_column(f"{split} (n = {report['n']:,})", justify="right")
+        table.add_column("95 % interval", justify="right")
+    for metric in next(iter(metrics.values()))["intervals"]:
+        cells = [metric.replace("_", " ")]
+        for report in metrics.values():
+            low, high = report["intervals"][metric]
+            cells += [f"{report[metric]:.4f}", f"{low:.4f} to {high:.4f}"]
+        table.add_row(*cells)
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for split, report in metrics.items():
+        for name, variant in report.get("variants", {}).items():
+            low, high = variant["intervals"]["accuracy"]
+            print(f"{split} accuracy, {name}: {variant['accuracy']:.4f} ({low:.4f} to {high:.4f})")
+        if report.get("gate") is not None:
+            print(f"gate of the attention: {report['gate']:+.4f}")
+    print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
+    print(f"report: {run.report}")
+
+
+class StudyLines(Lines):
+    """Follows a study by plain lines: one for each job that ends."""
+
+    @contextlib.contextmanager
+    def following(self, search: "Search", workers: int) -> Iterator[None]:
+        """Say before anything runs what it will take, and after the first trial how long."""
+        from foveate.tuning.search import cost_of
+
+        cost = cost_of(search.config)
+        about = "" if search.config.algorithm == "hyperband" else "about "
+        self.say(
+            f"{search.config.algorithm}, {search.config.formula}: {about}{cost.trials} trials, {cost.jobs} jobs, "
+            f"{cost.epochs} epochs on {workers} worker{'' if workers == 1 else 's'}"
+            + (f"; {search.epochs_done} epochs done before" if search.epochs_done else "")
+        )
+        self._estimated = bool(search.epochs_done)
+        yield
+
+    def update(self, search: "Search", update: "Update") -> None:
+        """A line for each job that ended, well or not."""
+        if update.kind in ("begun", "epoch"):
+            return
+        job = update.job
+        told = f"trial {job.trial:>3}  bracket {job.bracket}  rung {job.rung}  to epoch {job.to_epoch:>3}"
+        if update.kind == "done":
+            early = "  stopped early" if update.value["stopped"] else ""
+            self.say(f"{told}  accuracy {update.value['score']:6.2%}{early}  {progress_of(search)}")
+        elif update.kind == "failed":
+            self.say(f"{told}  failed: {update.value['reason']}")
+        else:
+            self.say(f"{told}  begins again: {update.value['message']}")
+        if update.kind == "done" and not self._estimated:
+            self._estimated = True
+            self.say(f"by the first trial: {disk_bound(search)}, as those of trials that are out are deleted")
+
+
+class StudyTable(StudyLines, Bars):
+    """Follows a study by a table that is drawn anew: what runs, how far the rungs are, the best, the time left."""
+
+    @contextlib.contextmanager
+    def following(self, search: "Search", workers: int) -> Iterator[None]:
+        """Draw it while the study runs."""
+        from rich.live import Live
+
+        self._epochs: dict[int, int] = {}
+        with (
+            super().following(search, workers),
+            Live(
+                get_renderable=lambda: self.draw(search),
+                console=self.console,
+                refresh_per_second=2,
+                transient=True,
+            ),
+        ):
+            yield
+
+    def update(self, search: "Search", update: "Update") -> None:
+        """Count epochs; print what ended above the table."""
+        if update.kind == "epoch":
+            self._epochs[update.job.trial] = update.value["epoch"]
+        super().update(search, update)
+
+    def draw(self, search: "Search") -> "RenderableType":
+        """The table as it is now."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for title in ("trial", "bracket", "rung", "epoch"):
+            table.add_column(title, justify="right")
+        table.add_column("settings", no_wrap=True)
+        for job in list(search.running.values()):
+            epoch = self._epochs.get(job.trial, job.from_epoch)
+            settings = "  ".join(f"{name} {_short(value)}" for name, value in job.settings.items())
+            cells = (job.trial, job.bracket, job.rung, f"{max(epoch, job.from_epoch)}/{job.to_epoch}", settings)
+            table.add_row(*map(str, cells))
+        return Group(table, Text(progress_of(search)))
+
+
+def progress_of(search: "Search") -> str:
+    """How far a study is: epochs, the time left at the pace so far, the best."""
+    from foveate.tuning.search import cost_of
+
+    total, done = cost_of(search.config).epochs, search.epochs_done
+    left = timedelta(seconds=round(search.elapsed_s / done * max(0, total - done))) if done else "?"
+    best = search.best
+    told = "" if best is None or best.score is None else f"  best {best.score:.2%} (trial {best.number})"
+    return f"{done}/{total} epochs  {left} left{told}"
+
+
+def disk_bound(search: "Search") -> str:
+    """What the checkpoints may take at most, if all were as large as those there are."""
+    from foveate.tuning.search import cost_of
+
+    sizes = [file.stat().st_size for file in (search.folder / "trials").rglob("*.safetensors")]
+    each = max(sizes, default=0) * (2 if search.config.semantics == "kerastuner" else 1)
+    return f"at most about {cost_of(search.config).trials * each / 1e6:,.0f} MB of checkpoints"
+
+
+def print_study(study: "Study") -> None:
+    """The winner, and the command that trains it."""
+    with study.results.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    states = Counter(row["state"] for row in rows)
+    print(f"{len(rows)} trials: {', '.join(f'{count} {state}' for state, count in states.items())}")
+    print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
+    print(f"results: {study.results}")
+    if study.best.exists():
+        print(study.best.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
+        print(f"train it on all images and open the test split: foveate train --from {study.path}")
+
+
+def study_display() -> StudyLines:
+    """A table on a terminal, plain lines elsewhere."""
+    return StudyTable() if sys.stdout.isatty() else StudyLines()
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value).replace(" ", "")

@@ -1,0 +1,70 @@
+"""What every request has: someone who follows it, a place to write to, a command line that does the same."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from foveate.data.dataset import Dataset
+from foveate.errors import ConfigError
+from foveate.progress import Track, untracked
+from foveate.training.loop import EpochResult
+
+__all__ = ["Display", "Silent", "command_line", "keep_out", "tell"]
+
+
+class Display(Protocol):
+    """Whoever follows the work: a terminal, a log, a notebook, nobody."""
+
+    track: Track
+
+    def say(self, line: str) -> None:
+        """Something a person should know."""
+        ...
+
+    def epoch(self, result: EpochResult, *, epochs: int, best: bool) -> None:
+        """An epoch ended."""
+        ...
+
+
+class Silent:
+    """Follows nothing."""
+
+    track: Track = staticmethod(untracked)
+
+    def say(self, line: str) -> None:
+        """Say nothing."""
+
+    def epoch(self, result: EpochResult, *, epochs: int, best: bool) -> None:
+        """Show nothing."""
+
+
+def keep_out(runs: Path, data: str | Path) -> None:
+    """Refuse to write runs into the folder the images are in: it is the user's, and they would become a class."""
+    place = Path(data).expanduser()
+    if str(data).strip() and place.is_dir() and runs.resolve().is_relative_to(place.resolve()):
+        raise ConfigError(f"{runs} lies within the data, {data}: write elsewhere with --runs FOLDER")
+
+
+def tell(dataset: Dataset, display: Display) -> None:
+    """Say what a person should know of a data set: notes, and images that were left out."""
+    for note in dataset.notes:
+        display.say(note)
+    for image in dataset.bad[:10]:
+        display.say(f"left out: {image.id} ({image.reason})")
+    if len(dataset.bad) > 10:
+        display.say(f"left out: {len(dataset.bad) - 10} more unreadable images, all listed in the report")
+
+
+def command_line(verb: str, *arguments: object, settings: Mapping[str, Any] | None = None, **flags: object) -> str:
+    """The command line that does the same."""
+    words = ["foveate", verb, *map(str, arguments)]
+    for name, value in flags.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value not in (None, False):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    for name, value in (settings or {}).items():
+        words += ["--set", f"{name}={json.dumps(value)}"]
+    return shlex.join(words)

@@ -1,0 +1,295 @@
+"""Studies, as the command line and the Python API call them: tune, take up again, train the winner."""
+
+import contextlib
+import csv
+import io
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import yaml
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from foveate.config import Config, read_yaml
+from foveate.data.dataset import Dataset, load_dataset
+from foveate.errors import CheckpointError, ConfigError
+from foveate.execution.local import LocalPool
+from foveate.files import write_atomically, write_json
+from foveate.training.environment import environment
+from foveate.training.runs import RunFolder
+from foveate.training.saving import interruptible
+from foveate.training.setup import pick_device, prepare_process, settle
+from foveate.tuning.hyperband import li2018_brackets
+from foveate.tuning.journal import Journal
+from foveate.tuning.samplers import RandomSampler, TpeSampler
+from foveate.tuning.search import Search, StudyConfig, Trial, Update
+from foveate.tuning.space import read_space
+from foveate.tuning.trial import run_trial, study_dataset
+from foveate.workflows.request import Display, Silent, keep_out, tell
+from foveate.workflows.run import Run, train
+
+__all__ = ["SilentStudy", "Study", "StudyDisplay", "open_study", "resume_study", "train_best", "tune"]
+
+_SAMPLERS: Mapping[str, type[RandomSampler] | type[TpeSampler]] = {"random": RandomSampler, "tpe": TpeSampler}
+
+
+class StudyDisplay(Display, Protocol):
+    """Whoever follows a study."""
+
+    def following(self, search: Search, workers: int) -> contextlib.AbstractContextManager[None]:
+        """Around the whole of it."""
+        ...
+
+    def update(self, search: Search, update: Update) -> None:
+        """Something happened to a job."""
+        ...
+
+
+class SilentStudy(Silent):
+    """Follows nothing."""
+
+    def following(self, search: Search, workers: int) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
+        """Follow nothing."""
+        return contextlib.nullcontext()
+
+    def update(self, search: Search, update: Update) -> None:
+        """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's folder, `runs/tune/<name>/`, and what lies in it."""
+
+    path: Path
+
+    @property
+    def config(self) -> StudyConfig:
+        """Its settings.
+
+        Raises:
+            CheckpointError: when they are damaged.
+        """
+        try:
+            return StudyConfig.model_validate(read_yaml(self.path / "study.yaml"))
+        except (ValidationError, ConfigError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(
+                f"{self.path / 'study.yaml'} is damaged ({reason}): restore it from a copy"
+            ) from error
+
+    @property
+    def results(self) -> Path:
+        """A row of every trial."""
+        return self.path / "tune_results.csv"
+
+    @property
+    def best(self) -> Path:
+        """The winner's settings, as `train --config` reads them; there once the study has ended."""
+        return self.path / "best.yaml"
+
+
+def tune(
+    data: str | Path,
+    *,
+    space: str = "default",
+    knobs: tuple[str, ...] = (),
+    max_epochs: int = 9,
+    factor: int = 3,
+    workers: int = 1,
+    threads: int | None = None,
+    subset: int | None = None,
+    data_dir: Path | str | None = None,
+    runs: Path | str = "runs",
+    name: str | None = None,
+    display: StudyDisplay | None = None,
+    study: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Study:
+    """Search a space of settings by Hyperband; the test split is never opened.
+
+    Args:
+        data: as `train` takes it.
+        space: `paper`, `default`, or the path of a YAML file.
+        knobs: search these of its knobs alone.
+        max_epochs, factor: R and η of Hyperband.
+        workers: local processes, one trial at a time each; they change nothing in what is found.
+        threads: CPU threads of a trial; None: the processor's, shared out among the workers. They are the study's,
+            as sums change with them.
+        subset: images of training and validation together; None: all.
+        study: more of `StudyConfig`'s settings, such as `algorithm`, `formula`, `semantics`, `sampler`, `seed`.
+        settings: of every trial, by name, over the space's.
+
+    Raises:
+        ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
+        StudyError: when too many trials failed.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; the study can be taken up again.
+    """
+    display = display or SilentStudy()
+    keep_out(Path(runs), data)
+    if workers < 1:
+        raise ConfigError(f"workers={workers}: give 1 at least")
+    li2018_brackets(max_epochs, factor)  # refuses what no plan can be made of
+    chosen = read_space(space)
+    if knobs:
+        chosen = chosen.restricted(knobs)
+    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    base = chosen.base(**{"epochs": max_epochs, "threads": threads, **settings})
+    device = pick_device(base.train.device)
+    place = Path(data_dir) if data_dir else None
+    whole = load_dataset(str(data), base.data, data_dir=place, track=display.track)
+    tell(whole, display)
+    dataset = study_dataset(whole, subset, base.data.split_seed)
+    prepare_process(base)
+    values: dict[str, Any] = {
+        "data": whole.location,
+        "data_dir": str(place.resolve()) if place else None,
+        "fingerprint": whole.fingerprint,
+        "class_names": whole.class_names,
+        "subset": subset,
+        "space_name": space,
+        "space": chosen,
+        "base": settle(base, dataset, device, final=False),
+        "max_epochs": max_epochs,
+        "factor": factor,
+        **(study or {}),
+    }
+    try:
+        config = StudyConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"{'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg'].lower()}"
+        ) from error
+
+    def fill(folder: RunFolder) -> None:
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_atomically(folder.path / "study.yaml", text)
+        write_json(folder.path / "env.json", environment(device))
+
+    folder = RunFolder.create(Path(runs), "tune", name, fallback=f"{whole.name}-{Path(space).stem}", fill=fill)
+    return _search(Study(folder.path), config, dataset, device, workers, display)
+
+
+def resume_study(path: Path | str, *, workers: int = 1, display: StudyDisplay | None = None) -> Study:
+    """Take up a study that was killed or stopped, and end with the table it would have had.
+
+    Raises:
+        CheckpointError: when it is none, is damaged, or its data set is another one now.
+        StudyError, KeyboardInterrupt: as in `tune`.
+    """
+    display = display or SilentStudy()
+    study = open_study(path)
+    config = study.config
+    prepare_process(config.base)
+    place = Path(config.data_dir) if config.data_dir else None
+    whole = load_dataset(config.data, config.base.data, data_dir=place, track=display.track)
+    if whole.fingerprint != config.fingerprint:
+        raise CheckpointError(
+            f"{config.data} is not the data set of {study.path}, or has changed since: bring that back"
+        )
+    dataset = study_dataset(whole, config.subset, config.base.data.split_seed)
+    return _search(study, config, dataset, pick_device(config.base.train.device), workers, display)
+
+
+def open_study(path: Path | str) -> Study:
+    """A study that lies in a folder.
+
+    Raises:
+        CheckpointError: when it is none.
+    """
+    path = Path(path)
+    if not (path / "study.yaml").is_file():
+        raise CheckpointError(f"{path} is not a study (no study.yaml): give a folder made by `foveate tune`")
+    return Study(path)
+
+
+def train_best(path: Path | str, **options: Any) -> Run:
+    """Train a study's winner on train + validation for its whole length, then open the test split once.
+
+    Args:
+        options: of `train`: `runs`, `name`, `display`, and settings.
+
+    Raises:
+        CheckpointError: when the study has not ended, and as `train`.
+    """
+    study = open_study(path)
+    if not study.best.is_file():
+        raise CheckpointError(f"{study.path} has no winner yet: `foveate tune --resume {study.path}`")
+    config = study.config
+    return train(config.data, config=study.best, data_dir=config.data_dir, final=True, **options)
+
+
+def _search(
+    study: Study, config: StudyConfig, dataset: Dataset, device: torch.device, workers: int, display: StudyDisplay
+) -> Study:
+    """Take the study to its end, and write what it found."""
+
+    def usable(settings: Any) -> bool:
+        try:
+            settle(config.space.apply(config.base, settings), dataset, device, final=False)
+        except ConfigError:
+            return False
+        return True
+
+    resuming = f"foveate tune --resume {shlex.quote(str(study.path))}"
+    with _locked(study.path), interruptible(resuming) as interrupted:
+        sampler = _SAMPLERS[config.sampler](config.space, config.seed, usable)
+        journal = Journal.open(study.path / "journal.jsonl")
+        if journal.damaged:
+            display.say(journal.damaged)
+        search = Search(config, study.path, journal, sampler)
+        pool = LocalPool(run_trial, workers, environment=_one_gpu_each(device))
+        try:
+            with display.following(search, workers):
+                for update in search.run(pool):
+                    display.update(search, update)
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt
+        finally:
+            pool.close()
+        _write_results(study, search)
+    return study
+
+
+def _one_gpu_each(device: torch.device) -> Any:
+    """Variables that give each local worker a GPU of its own, where there are several."""
+    count = torch.cuda.device_count() if device.type == "cuda" else 0
+    return lambda place: {"CUDA_VISIBLE_DEVICES": str(place % count)} if count > 1 else {}
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Keep other processes from running the study; a lock that the system lifts when this one dies."""
+    try:
+        lock = FileLock(path / ".lock", timeout=0).acquire()
+    except Timeout:
+        raise ConfigError(f"{path} is being run by another process: wait for it, or stop it") from None
+    with lock:
+        yield
+
+
+def _write_results(study: Study, search: Search) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    knobs = list(search.config.space.knobs)
+    writer.writerow(["trial", "state", "score", "epochs", "bracket", "rung", *knobs, "reason"])
+    for number, trial in sorted(search.trials.items()):
+        values = [trial.settings.get(knob) for knob in knobs]
+        row = [number, trial.state, trial.score, trial.epochs, trial.bracket, trial.rung]
+        writer.writerow([*row, *values, trial.reason])
+    write_atomically(study.results, text.getvalue())
+    if (best := search.best) is not None:
+        config = _winning(search.config, best)
+        told = f"# trial {best.number} of {study.path.name}: {best.score:.4f} on the images that rank trials\n"
+        settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_atomically(study.best, told + settings)
+
+
+def _winning(config: StudyConfig, best: Trial) -> Config:
+    """The winner's settings for a run of its own: with all threads, on whatever device is there."""
+    return config.space.apply(config.base, best.settings).replacing(threads=None, device="auto", patience=None)

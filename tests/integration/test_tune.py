@@ -1,0 +1,219 @@
+"""Whole studies by the command line: real workers, really killed, end with the table of the unkilled one."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+SPACE = {
+    "preset": "minute",
+    "settings": {
+        "stages": [{"filters": 4, "kernels": [3, 3]}, {"filters": 6, "kernels": [3, 3], "dropout": 0.2}],
+        "resize_until": 0.3,
+        "passes": 1,
+        "views": 1,
+    },
+    "knobs": {
+        "lr": {"type": "float", "low": 0.02, "high": 0.5, "log": True},
+        "attention": {"type": "choice", "values": ["none", "luong_scaled"]},
+        "batch": {"type": "choice", "values": [25, 50]},
+    },
+}
+FLAGS = ["--max-epochs", "4", "--factor", "2", "--subset", "300", "--threads", "1", "--name", "study"]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from foveate.cli import main; main()", *arguments]
+
+
+def finish(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command(*arguments), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("studies")
+    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    return folder
+
+
+def started(folder: Path, runs: str, *arguments: str) -> list[str]:
+    return ["tune", "digits", "--space", str(folder / "space.yaml"), "--runs", runs, *FLAGS, *arguments]
+
+
+def table(folder: Path, runs: str) -> str:
+    return (folder / runs / "tune" / "study" / "tune_results.csv").read_text()
+
+
+@pytest.fixture(scope="module")
+def unkilled(folder: Path) -> str:
+    told = finish(folder, *started(folder, "unkilled"))
+    assert "hyperband, li2018: 10 trials, 14 jobs" in told
+    return table(folder, "unkilled")
+
+
+def workers_of(process: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = path.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        state, parent = text.rpartition(")")[2].split()[:2]
+        if int(parent) == process and state != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_two_workers_find_what_one_does(folder: Path, unkilled: str) -> None:
+    finish(folder, *started(folder, "two", "--workers", "2"))
+    assert table(folder, "two") == unkilled
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_twice_it_ends_with_the_table_of_the_unkilled(folder: Path, unkilled: str, seed: int) -> None:
+    """Once the driver or a worker at a random moment, then the other."""
+    order, runs = random.Random(seed), f"killed-{seed}"
+    study = folder / runs / "tune" / "study"
+    arguments = started(folder, runs, "--workers", "2")
+    for victim in order.sample(["driver", "worker"], 2):
+        with start(folder, *arguments) as driver:
+            wait_for_journal(study / "journal.jsonl", order.randrange(2, 20), driver)
+            time.sleep(order.random() * 0.5)
+            workers = workers_of(driver.pid)
+            if victim == "worker" and workers:
+                os.kill(order.choice(workers), signal.SIGKILL)
+                assert driver.wait() == 0, driver.stderr and driver.stderr.read()
+            else:
+                driver.kill()
+        deadline = time.monotonic() + 20
+        while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        arguments = ["tune", "--resume", str(study), "--workers", "2"]
+    finish(folder, *arguments)
+    assert table(folder, runs) == unkilled
+
+
+def wait_for_journal(journal: Path, lines: int, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if journal.exists() and journal.read_bytes().count(b"\n") >= lines:
+            return
+        time.sleep(0.01)
+
+
+def test_ctrl_c_stops_and_says_how_to_go_on(folder: Path, unkilled: str) -> None:
+    study = folder / "stopped" / "tune" / "study"
+    with subprocess.Popen(
+        command(*started(folder, "stopped")),
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as driver:
+        wait_for_journal(study / "journal.jsonl", 5, driver)
+        driver.send_signal(signal.SIGINT)
+        assert driver.stderr is not None
+        told = driver.stderr.read()
+        assert driver.wait() == 130
+    assert f"continue with: foveate tune --resume {study.relative_to(folder)}" in told
+    finish(folder, "tune", "--resume", str(study))
+    assert table(folder, "stopped") == unkilled
+
+
+def test_the_winner_is_trained_on_all_images_and_meets_the_test_split(folder: Path, unkilled: str) -> None:
+    study = folder / "unkilled" / "tune" / "study"
+    best = yaml.safe_load((study / "best.yaml").read_text())
+    rows = {row["trial"]: row for row in csv.DictReader(unkilled.splitlines())}
+    number = (study / "best.yaml").read_text().split()[2]
+    assert rows[number]["state"] == "finished"
+    assert float(rows[number]["lr"]) == best["train"]["lr"]
+    assert best["train"]["epochs"] == 4
+    told = finish(folder, "train", "--from", str(study), "--runs", "winner")
+    assert "test (n = " in told
+    assert "validation (n" not in told
+
+
+def test_asha_and_tpe(folder: Path) -> None:
+    told = finish(folder, *started(folder, "asha", "--algorithm", "asha", "--trials", "4", "--workers", "2"))
+    assert "4 trials" in told
+    told = finish(folder, *started(folder, "tpe", "--sampler", "tpe", "--max-epochs", "2"))
+    assert "trials: " in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["digits", "--max-epochs", "0"], "max_epochs=0"),
+        (["digits", "--factor", "1"], "factor=1"),
+        (["digits", "--space", "papre"], "did you mean 'paper'"),
+        (["digits", "--knob", "lrr"], "did you mean 'lr'"),
+        (["digits", "--workers", "0"], "workers=0"),
+        (["digits", "--formula", "li"], "formula='li'"),
+        (["digits", "--subset", "3"], "subset=3"),
+        (["digits", "--set", "colour=1"], "unknown setting 'colour'"),
+        (["nowhere"], "nowhere"),
+        ([], "nothing to tune on"),
+        (["digits", "--resume", "x"], "--resume takes every setting from the study"),
+        (["--resume", "x"], "x is not a study"),
+    ],
+)
+def test_a_bad_request_is_one_line_and_writes_nothing(
+    foveate: Callable[..., Any], tmp_path: Path, arguments: list[str], told: str
+) -> None:
+    outcome = foveate("tune", *arguments)
+    assert outcome.status == 2
+    assert told in outcome.err
+    assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_study_that_runs_is_not_run_twice_and_a_winner_is_not_there_yet(
+    folder: Path, foveate: Callable[..., Any]
+) -> None:
+    study = folder / "busy" / "tune" / "study"
+    with subprocess.Popen(
+        command(*started(folder, "busy")),
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as driver:
+        wait_for_journal(study / "journal.jsonl", 2, driver)
+        assert "is being run by another process" in foveate("tune", "--resume", study).err
+        assert "has no winner yet" in foveate("train", "--from", study).err
+        driver.kill()
+
+
+def test_a_study_of_other_data_is_refused(folder: Path, unkilled: str, foveate: Callable[..., Any]) -> None:
+    study = folder / "unkilled" / "tune" / "study"
+    text = (study / "study.yaml").read_text()
+    values = yaml.safe_load(text)
+    try:
+        (study / "study.yaml").write_text(yaml.safe_dump({**values, "fingerprint": "0"}))
+        assert "is not the data set of" in foveate("tune", "--resume", study).err
+        (study / "study.yaml").write_text(yaml.safe_dump({**values, "max_epochs": 16}))
+        assert "does not fit its study.yaml" in foveate("tune", "--resume", study).err
+        (study / "study.yaml").write_text("x")
+        assert "is damaged" in foveate("tune", "--resume", study).err
+    finally:
+        (study / "study.yaml").write_text(text)

@@ -1,0 +1,111 @@
+"""What only the terminal shows; whole commands are in integration/."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.studies import SimulatedPool
+
+from foveate.terminal import Bars, Lines, StudyLines, StudyTable, display, study_display
+from foveate.training.loop import EpochResult
+from foveate.tuning.search import Search
+
+EPOCH = EpochResult(3, 0.5, 0.8125, 0.25, 0.9, 0.9, 1e-3, 60.0, 1234.5)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Lines]:
+    """Makes the display of a terminal; to be called in the test, where stdout is the captured one."""
+
+    def make() -> Lines:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", "100")
+        return display()
+
+    return make
+
+
+def test_a_terminal_gets_a_bar_with_rate_and_time_left(
+    terminal: Callable[[], Lines], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bars = terminal()
+    assert isinstance(bars, Bars)
+    assert list(bars.track(iter(range(30)), total=30, label="epoch 1/2", images_each=8)) == list(range(30))
+    shown = capsys.readouterr().out
+    assert "epoch 1/2" in shown
+    assert "100%" in shown
+    assert " images/s" in shown
+    assert "\x1b[2K" in shown  # the bar is taken away when it is done
+    list(bars.track(iter(range(3)), total=3, label="reading files", images_each=0))
+    assert "images/s" not in capsys.readouterr().out
+
+
+def test_a_long_path_is_one_line_and_markup_is_left_alone(
+    terminal: Callable[[], Lines], capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "left out: " + "[red]/" * 60 + "x.jpg"
+    terminal().say(line)
+    assert line + "\n" in capsys.readouterr().out
+
+
+def test_a_pipe_gets_plain_lines_and_the_time_left_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = display()
+    assert type(lines) is Lines
+    assert list(lines.track([1, 2], total=2, label="x")) == [1, 2]
+    lines.epoch(EPOCH, epochs=10, best=True)
+    assert capsys.readouterr().out == (
+        "epoch  3/10  loss 0.5000  accuracy 81.25%  val loss 0.2500  val accuracy 90.00%  "
+        "1,234 images/s  0:07:00 left  best\n"
+    )
+
+
+def follow(shown: StudyLines, search: Search, pool: Any) -> None:
+    with shown.following(search, pool.workers):
+        for update in search.run(pool):
+            shown.update(search, update)
+
+
+def test_a_study_says_its_cost_first_and_a_line_a_job(
+    open_search: Callable[..., Search], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = study_display()
+    assert type(shown) is StudyLines
+    left = iter([True])
+
+    def fate(message: Any) -> Any:
+        if message["folder"].endswith("0002"):
+            return {"kind": "failed", "value": {"kind": "TrainingError", "message": "no", "where": "loop.py:1"}}
+        if message["folder"].endswith("0003") and next(left, False):
+            return {"kind": "lost", "value": {"message": "killed"}}
+        return None
+
+    follow(shown, open_search(), SimulatedPool(1, fate=fate))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "hyperband, li2018: 17 trials, 22 jobs, 69 epochs on 1 worker"
+    assert "of checkpoints" in lines[2]
+    assert "trial   2  bracket 0  rung 0  to epoch   1  failed: TrainingError: no (loop.py:1)" in lines
+    assert any(line.endswith("begins again: killed") for line in lines)
+    assert lines[-1].startswith("trial")
+    assert "best" in lines[-1]
+
+
+def test_a_terminal_gets_a_table_of_what_runs(
+    open_search: Callable[..., Search], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = study_display()
+    assert isinstance(shown, StudyTable)
+    search = open_search()
+    with shown.following(search, 2):
+        for update in search.run(SimulatedPool(2)):
+            shown.update(search, update)
+            if update.kind == "epoch":
+                shown.console.print(shown.draw(search))
+    told = capsys.readouterr().out
+    assert "bracket" in told
+    assert "lr 0." in told
+    assert "epochs" in told
