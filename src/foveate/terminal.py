@@ -229,6 +229,7 @@ def print_study(study: "Study") -> None:
     print(f"{len(rows)} trials: {', '.join(f'{count} {state}' for state, count in states.items())}")
     print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
     print(f"results: {study.results}")
+    print(f"report: {study.report}")
     if study.best.exists():
         print(study.best.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
         print(f"train it on all images and open the test split: foveate train --from {study.path}")

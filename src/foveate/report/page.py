@@ -1,18 +1,16 @@
 """Everything a run's page shows, as plain data, to one HTML file that loads nothing from anywhere."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from matplotlib.figure import Figure
 
 from foveate.files import write_atomically
 from foveate.report import plots
+from foveate.report.html import flat, render_template
 
 __all__ = ["DatasetSummary", "Layer", "Mistake", "RunPage", "most_confident_mistakes", "render", "write_report"]
 
@@ -154,21 +152,8 @@ def _figures(page: RunPage) -> dict[str, Figure]:
 
 
 def _render(page: RunPage, figures: Mapping[str, Figure]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("foveate.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": _percent,
-        "metric": _metric,
-        "interval": _interval,
-        "duration": _duration,
-        "data_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
-    }
-    return environment.get_template("report.html").render(
+    return render_template(
+        "report.html",
         page=page,
         lead=page.reports[page.lead],
         reports=dict(sorted(page.reports.items(), key=lambda item: item[0] != page.lead)),
@@ -176,35 +161,10 @@ def _render(page: RunPage, figures: Mapping[str, Figure]) -> str:
         metrics=METRICS,
         paper_table=PAPER_TABLE if page.paper else {},
         confused=_confused_pairs(page.reports[page.lead]),
-        settings=_flat(page.settings),
-        environment=_flat(page.environment),
+        settings=flat(page.settings),
+        environment=flat(page.environment),
         most_listed=MOST_LISTED,
     )
-
-
-_PERCENT = "\N{NO-BREAK SPACE}%"
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}{_PERCENT}"
-
-
-def _metric(value: float, key: str) -> str:
-    """A loss is no share of anything; every other metric is."""
-    return f"{value:.3f}" if key == "loss" else _percent(value)
-
-
-def _interval(bounds: Sequence[float], key: str) -> str:
-    low, high = (_metric(bound, key).removesuffix(_PERCENT) for bound in bounds)
-    return f"{low}–{high}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
 
 
 def _confused_pairs(report: Mapping[str, Any], most: int = 8) -> list[dict[str, Any]]:
@@ -224,20 +184,3 @@ def _confused_pairs(report: Mapping[str, Any], most: int = 8) -> list[dict[str, 
         for row, column in cells
         if matrix[row, column]
     ]
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as rows of dotted name and text; mappings in a list are numbered from 1."""
-
-    def rows(name: str, value: Any) -> list[tuple[str, str]]:
-        if isinstance(value, Mapping):
-            return _flat(value, f"{name}.")
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            if any(isinstance(item, Mapping) for item in value):
-                return _flat({str(number): item for number, item in enumerate(value, 1)}, f"{name}.")
-            return [(name, ", ".join(map(str, value)))]
-        # By identity: 1 == True, but a seed of 1 is not "yes".
-        words = {id(None): "–", id(True): "yes", id(False): "no"}
-        return [(name, words.get(id(value), str(value)))]
-
-    return list(chain.from_iterable(rows(f"{prefix}{key}", value) for key, value in values.items()))

@@ -14,12 +14,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 __all__ = [
+    "BLUE",
+    "INK",
+    "LINE",
+    "MUTED",
+    "ORANGE",
     "accuracy_curves",
     "confusion_matrix",
     "loss_curves",
+    "new_axes",
     "per_class_bars",
     "reliability_diagram",
     "shorten",
+    "styled",
     "to_png",
     "to_svg",
 ]
@@ -61,7 +68,8 @@ _MOST_BARS = 20
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def styled() -> Iterator[None]:
+    """Foveate's style for all that is drawn inside."""
     # Names in a script that matplotlib's font lacks are boxes in the PNG; the page's fonts draw them.
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
@@ -86,8 +94,8 @@ def loss_curves(history: Sequence[Mapping[str, Any]], best_epoch: int | None = N
 
 
 def _curves(history: Sequence[Mapping[str, Any]], metric: str, label: str, best_epoch: int | None) -> Figure:
-    with _style():
-        figure, axes = _axes(3.3)
+    with styled():
+        figure, axes = new_axes(3.3)
         marker = "o" if len(history) <= 12 else None
         for prefix, name, colour in (("train", "training", BLUE), ("val", "validation", ORANGE)):
             points = [(row["epoch"], row.get(f"{prefix}_{metric}")) for row in history]
@@ -119,8 +127,8 @@ def confusion_matrix(report: Mapping[str, Any]) -> Figure:
     alpha = np.where(right, 0.2 + 0.8 * shares, 0.05 + 0.7 * shares / largest_error) * (counts > 0)
     pixels = np.where(right[..., None], mpl.colors.to_rgb(BLUE), mpl.colors.to_rgb(ORANGE))
     names = [shorten(name, 14) for name in report["class_names"]]
-    with _style():
-        figure, axes = _axes(5.2)
+    with styled():
+        figure, axes = new_axes(5.2)
         axes.imshow(np.dstack([pixels, alpha]), interpolation="none")
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
@@ -145,7 +153,7 @@ def confusion_matrix(report: Mapping[str, Any]) -> Figure:
 def reliability_diagram(report: Mapping[str, Any]) -> Figure:
     """Accuracy against confidence in bins (dots; Guo et al. 2017); bars: how many images each bin holds."""
     bins = [one for one in report["reliability"] if one["count"]]
-    with _style():
+    with styled():
         figure = Figure(figsize=(_WIDTH, 4.4), layout="constrained")
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (2, 3)), label="perfectly calibrated")
@@ -176,8 +184,8 @@ def per_class_bars(report: Mapping[str, Any]) -> Figure:
     ranked = sorted(report["per_class"].items(), key=lambda item: (item[1]["f1"] or 0.0, item[0]))
     shown = ranked[:_MOST_BARS]
     positions = np.arange(len(shown), dtype=np.float64)
-    with _style():
-        figure, axes = _axes(1.0 + (0.4 if len(shown) <= 12 else 0.3) * max(len(shown), 3))
+    with styled():
+        figure, axes = new_axes(1.0 + (0.4 if len(shown) <= 12 else 0.3) * max(len(shown), 3))
         for offset, metric, colour in ((-0.19, "recall", BLUE), (0.19, "precision", ORANGE)):
             values = np.array([scores[metric] or 0.0 for _, scores in shown])
             bounds = [scores["intervals"][metric] or [0, 0] for _, scores in shown]
@@ -195,7 +203,8 @@ def per_class_bars(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _axes(height: float) -> tuple[Figure, Axes]:
+def new_axes(height: float) -> tuple[Figure, Axes]:
+    """A figure of the pages' width, and `height` inches."""
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     return figure, figure.subplots()
 
@@ -203,7 +212,7 @@ def _axes(height: float) -> tuple[Figure, Axes]:
 def to_png(figure: Figure) -> bytes:
     """The figure on white, at a resolution for slides and papers; the same bytes each time."""
     buffer = io.BytesIO()
-    with _style():
+    with styled():
         figure.savefig(buffer, format="png", dpi=180, metadata={"Software": None})
     return buffer.getvalue()
 
@@ -211,7 +220,7 @@ def to_png(figure: Figure) -> bytes:
 def to_svg(figure: Figure) -> str:
     """The figure as an `<svg>` element without background; its colours and font are the page's, where set."""
     buffer = io.StringIO()
-    with _style():
+    with styled():
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     svg = buffer.getvalue()

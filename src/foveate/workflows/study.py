@@ -20,15 +20,17 @@ from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import CheckpointError, ConfigError
 from foveate.execution.local import LocalPool
 from foveate.files import write_atomically, write_json
+from foveate.report.study_page import StudyPage, write_study_report
 from foveate.training.environment import environment
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible
 from foveate.training.setup import pick_device, prepare_process, settle
 from foveate.tuning.hyperband import li2018_brackets
+from foveate.tuning.importance import knob_importance
 from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import RandomSampler, TpeSampler
-from foveate.tuning.search import Search, StudyConfig, Trial, Update
-from foveate.tuning.space import read_space
+from foveate.tuning.search import Search, StudyConfig, Trial, Update, brackets_of
+from foveate.tuning.space import Knob, read_space
 from foveate.tuning.trial import run_trial, study_dataset
 from foveate.workflows.request import Display, Silent, keep_out, tell
 from foveate.workflows.run import Run, train
@@ -86,6 +88,11 @@ class Study:
     def results(self) -> Path:
         """A row of every trial."""
         return self.path / "tune_results.csv"
+
+    @property
+    def report(self) -> Path:
+        """The page that tells everything about it."""
+        return self.path / "study.html"
 
     @property
     def best(self) -> Path:
@@ -252,7 +259,7 @@ def _search(
                         raise KeyboardInterrupt
         finally:
             pool.close()
-        _write_results(study, search)
+        _write_results(study, search, workers)
     return study
 
 
@@ -273,7 +280,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _write_results(study: Study, search: Search) -> None:
+def _write_results(study: Study, search: Search, workers: int) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     knobs = list(search.config.space.knobs)
@@ -288,6 +295,36 @@ def _write_results(study: Study, search: Search) -> None:
         told = f"# trial {best.number} of {study.path.name}: {best.score:.4f} on the images that rank trials\n"
         settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_atomically(study.best, told + settings)
+    write_study_report(_page(study, search, workers), study.path)
+
+
+def _page(study: Study, search: Search, workers: int) -> StudyPage:
+    """What the report shows."""
+    config, trials = search.config, [trial for _, trial in sorted(search.trials.items())]
+    seconds = max((job["ended"] for trial in trials for job in trial.jobs), default=0.0)
+    busy = sum(job["ended"] - job["began"] for trial in trials for job in trial.jobs)
+    slots = max((job["slot"] + 1 for trial in trials for job in trial.jobs), default=workers)
+    plan = brackets_of(config) if config.algorithm == "hyperband" else brackets_of(config)[:1]
+    return StudyPage(
+        title=study.path.name,
+        subtitle=f"{Path(config.data).name}, space {config.space_name}, {config.algorithm}, seed {config.seed}",
+        trials=[{**vars(trial), "epochs": trial.epochs} for trial in trials],
+        brackets=[[(rung.trials, rung.epochs) for rung in bracket] for bracket in plan],
+        knobs={name: _axis(knob) for name, knob in config.space.knobs.items()},
+        importance=knob_importance(config.space, trials),
+        best=search.best.number if search.best else None,
+        seconds=seconds,
+        worked=busy / (seconds * slots) if seconds else 0.0,
+        epochs=search.epochs_done,
+        settings=config.model_dump(mode="json", exclude={"space", "class_names"}),
+        environment=read_yaml(study.path / "env.json"),
+        train=f"foveate train --from {shlex.quote(str(study.path))}",
+    )
+
+
+def _axis(knob: Knob) -> Any:
+    """A knob as a plot takes it."""
+    return list(knob.values) if knob.type == "choice" else (knob.low, knob.high, knob.log)
 
 
 def _winning(config: StudyConfig, best: Trial) -> Config:
