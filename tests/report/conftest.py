@@ -1,8 +1,10 @@
 """Reports as `evaluation` makes them, and pages of plain data around them."""
 
 import io
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -158,3 +160,49 @@ def run(
         return paged(names, **plain | fields)
 
     return make
+
+
+@pytest.fixture
+def look() -> Callable[[Path, int, str], None]:
+    """Opens a page in a browser: nothing is wider than it, nothing is loaded, no text is faint."""
+
+    def look(path: Path, width: int, scheme: str) -> None:
+        sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install '.[browser]'")
+        chromium = shutil.which("chromium")
+        if not chromium:
+            pytest.skip("needs chromium, as from Debian's package of that name")
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        with sync_api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            asked: list[str] = []
+            complaints: list[str] = []
+            page.on("request", lambda request: asked.append(request.url))
+            page.on("console", lambda message: complaints.append(message.text))
+            page.goto(path.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+            assert complaints == []
+            assert min(page.evaluate(CONTRASTS)) >= 4.5
+            browser.close()
+
+    return look
+
+
+CONTRASTS = """() => {
+  const parse = text => text.match(/[\\d.]+/g).map(Number);
+  const luminance = ([r, g, b]) => [r, g, b]
+    .map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const ground = element => {
+    for (let e = element; e; e = e.parentElement) {
+      const colour = parse(getComputedStyle(e).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  return [...document.querySelectorAll('p, small, td, th, dt, figcaption, a, h1, h2, h3, summary')].map(e => {
+    const [a, b] = [luminance(parse(getComputedStyle(e).color)), luminance(ground(e))].sort((x, y) => y - x);
+    return (a + .05) / (b + .05);
+  });
+}"""

@@ -237,40 +237,42 @@ class Hyperband:
         for number, rungs in enumerate(brackets):
             self._brackets.append(_Halving(number, rungs, trials))
             trials += rungs[0].trials
+        self._open = list(self._brackets)
+        self._seen: dict[tuple[int, int], float | None] = {}
         self._returned: deque[Job] = deque()
 
     def ask(self) -> Job | Literal["wait", "done"]:
         """The next job: of the first bracket that has one, and of its promoted trials before new ones."""
         if self._returned:
             return self._returned.popleft()
-        going = False
-        for bracket in self._brackets:
-            if bracket.finished:
-                continue
+        for bracket in list(self._open):
             if (job := bracket.next(self._settings)) is not None:
                 return job
-            going |= not bracket.finished  # it may have found out that the space has no more
+            self._close(bracket)  # it may have found out that the space has no more
             if self._in_turn and not bracket.finished:
                 break
-        return "wait" if going else "done"
+        return "wait" if self._open else "done"
 
     def tell(self, job: Job, outcome: Outcome) -> list[int]:
         """Take the outcome of a job; a rung that is complete promotes, and its others are out."""
-        return self._brackets[job.bracket].tell(job, outcome)
+        bracket = self._brackets[job.bracket]
+        out = bracket.tell(job, outcome)
+        self._close(bracket)
+        return out
 
     def give_back(self, job: Job) -> None:
         """Take a job back, to be asked for next."""
         self._returned.append(job)
 
     def _settings(self, trial: int) -> Settings | None:
-        seen = {
-            (other, rung.epochs): score
-            for bracket in self._brackets
-            if bracket.finished
-            for rung, scores in zip(bracket.rungs, bracket.scores, strict=True)
-            for other, score in scores.items()
-        }
-        return self._draw(trial, seen)
+        return self._draw(trial, self._seen)
+
+    def _close(self, bracket: _Halving) -> None:
+        """Where a bracket has ended: it is asked no more, and what it found may be drawn from."""
+        if bracket.finished:
+            self._open.remove(bracket)
+            for rung, scores in zip(bracket.rungs, bracket.scores, strict=True):
+                self._seen |= {(trial, rung.epochs): score for trial, score in scores.items()}
 
 
 class Asha:

@@ -1,0 +1,43 @@
+"""Knob importance: it finds the one that matters, and is silent of few trials."""
+
+import numpy as np
+
+from foveate.tuning.importance import knob_importance
+from foveate.tuning.search import Trial
+from foveate.tuning.space import Space
+
+SPACE = Space.model_validate(
+    {
+        "preset": "minute",
+        "knobs": {
+            "batch": {"type": "int", "low": 10, "high": 100},
+            "lr": {"type": "float", "low": 0.01, "high": 1.0, "log": True},
+            "depth": {"type": "choice", "values": [[3, 3], [3, 3, 3]], "sets": "model.stages.*.kernels"},
+            "attention_stage": {"type": "choice", "values": [2, 3], "when": {"depth": [[3, 3]]}},
+        },
+    }
+)
+
+
+def trials(count: int) -> list[Trial]:
+    generator = np.random.default_rng(0)
+    found = []
+    for number in range(count):
+        settings = SPACE.draw(generator)
+        epoch = int(generator.choice([1, 3, 9]))
+        score = -abs(np.log(float(settings["lr"]) / 0.2)) + np.log(epoch)  # type: ignore[arg-type]
+        found.append(Trial(number, settings, 0, rows=[{"epoch": epoch, "rank_accuracy": score}]))
+    return found
+
+
+def test_the_knob_that_decides_has_nearly_all_of_it() -> None:
+    shares = knob_importance(SPACE, trials(60))
+    assert shares[0][0] == "lr"
+    assert shares[0][1] > 0.7
+    assert {name for name, _ in shares} == set(SPACE.knobs)
+    assert abs(sum(share for _, share in shares) - 1) < 1e-9
+    assert shares == knob_importance(SPACE, trials(60))
+
+
+def test_of_few_trials_it_says_nothing() -> None:
+    assert knob_importance(SPACE, trials(5)) == []
