@@ -177,7 +177,13 @@ def tune(
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="random (the default), or tpe.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the trials' settings.")] = None,
-    workers: Annotated[int, typer.Option(help="Trials side by side; changes nothing in what is found.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option(help="Trials side by side (default: 1; by Ray, what the cluster has room for).")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="local|HOST:PORT", help="Run the trials by Ray, here or on a cluster.")
+    ] = None,
+    gpus: Annotated[float, typer.Option(help="GPUs that a trial takes of Ray's; a fraction shares one.")] = 1.0,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads of a trial (default: shared among the workers).")
     ] = None,
@@ -217,7 +223,7 @@ def tune(
     display = terminal.study_display()
     try:
         if resume is not None:
-            done = workflows.resume_study(resume, workers=workers, display=display)
+            done = workflows.resume_study(resume, workers=workers, ray=ray, gpus=gpus, display=display)
         else:
             done = workflows.tune(
                 data or "",
@@ -227,6 +233,8 @@ def tune(
                 factor=factor,
                 workers=workers,
                 threads=threads,
+                ray=ray,
+                gpus=gpus,
                 subset=subset,
                 data_dir=data_dir,
                 runs=runs,

@@ -217,3 +217,52 @@ def test_a_study_of_other_data_is_refused(folder: Path, unkilled: str, foveate: 
         assert "is damaged" in foveate("tune", "--resume", study).err
     finally:
         (study / "study.yaml").write_text(text)
+
+
+@pytest.mark.ray
+def test_ray_finds_what_local_workers_find(folder: Path, unkilled: str) -> None:
+    pytest.importorskip("ray", reason='needs Ray: pip install "foveate[ray]"')
+    finish(folder, *started(folder, "ray", "--ray", "local"))
+    assert table(folder, "ray") == unkilled
+
+
+@pytest.mark.ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_loses_a_node_finds_the_same(
+    folder: Path, unkilled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason='needs Ray: pip install "foveate[ray]"')
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 64)
+    cluster = folder / "cluster.py"
+    cluster.write_text(
+        "import sys, warnings; warnings.simplefilter('ignore')\n"
+        "from ray.cluster_utils import Cluster\n"
+        "cluster = Cluster(initialize_head=True, head_node_args={'num_cpus': 1, 'include_dashboard': False})\n"
+        "node = cluster.add_node(num_cpus=1)\n"
+        "cluster.wait_for_nodes()\n"
+        "print(cluster.address, flush=True)\n"
+        "sys.stdin.readline(); cluster.remove_node(node, allow_graceful=False); print('removed', flush=True)\n"
+        "sys.stdin.readline(); cluster.shutdown()\n"
+    )
+    study = folder / "cluster" / "tune" / "study"
+    with subprocess.Popen(
+        [sys.executable, str(cluster)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as nodes:
+        assert nodes.stdin is not None
+        assert nodes.stdout is not None
+        try:
+            address = next(line.strip() for line in nodes.stdout if ":" in line)
+            with start(folder, *started(folder, "cluster", "--ray", address)) as driver:
+                wait_for_journal(study / "journal.jsonl", 8, driver)
+                print("remove", file=nodes.stdin, flush=True)
+                assert "removed" in nodes.stdout.readline()
+                assert driver.wait(timeout=300) == 0, driver.stderr and driver.stderr.read()
+        finally:
+            print("end", file=nodes.stdin, flush=True)
+            nodes.wait(timeout=60)
+    assert table(folder, "cluster") == unkilled

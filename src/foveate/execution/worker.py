@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from foveate.execution.pool import Work
 
-__all__ = ["main", "serve"]
+__all__ = ["main", "serve", "told_of"]
 
 
 def main() -> None:
@@ -51,10 +51,11 @@ def serve(work: Work, jobs: TextIO, out: TextIO) -> None:
         try:
             say("done", work(job["message"], lambda value, say=say: say("progress", value)))  # type: ignore[misc]
         except Exception as error:  # whatever it is, it is told; the worker lives on
-            say("failed", _told(error))
+            say("failed", told_of(error))
 
 
-def _told(error: Exception) -> dict[str, str]:
+def told_of(error: Exception) -> dict[str, str]:
+    """What went wrong, as plain data."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     message = " ".join(str(error).split()) or "no message"
     return {

@@ -19,6 +19,7 @@ from foveate.config import Config, read_yaml
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import CheckpointError, ConfigError
 from foveate.execution.local import LocalPool
+from foveate.execution.pool import Pool
 from foveate.files import write_atomically, write_json
 from foveate.report.study_page import StudyPage, write_study_report
 from foveate.training.environment import environment
@@ -107,8 +108,10 @@ def tune(
     knobs: tuple[str, ...] = (),
     max_epochs: int = 9,
     factor: int = 3,
-    workers: int = 1,
+    workers: int | None = None,
     threads: int | None = None,
+    ray: str | None = None,
+    gpus: float = 1.0,
     subset: int | None = None,
     data_dir: Path | str | None = None,
     runs: Path | str = "runs",
@@ -124,9 +127,12 @@ def tune(
         space: `paper`, `default`, or the path of a YAML file.
         knobs: search these of its knobs alone.
         max_epochs, factor: R and η of Hyperband.
-        workers: local processes, one trial at a time each; they change nothing in what is found.
+        workers: processes, one trial at a time each; they change nothing in what is found. None: one, or under Ray
+            as many as the cluster has processors for.
         threads: CPU threads of a trial; None: the processor's, shared out among the workers. They are the study's,
             as sums change with them.
+        ray: run them by Ray: `local`, or HOST:PORT of a cluster's head, whose nodes see the same files.
+        gpus: that a trial takes of those of Ray, where its device is one; a fraction shares it.
         subset: images of training and validation together; None: all.
         study: more of `StudyConfig`'s settings, such as `algorithm`, `formula`, `semantics`, `sampler`, `seed`.
         settings: of every trial, by name, over the space's.
@@ -138,13 +144,12 @@ def tune(
     """
     display = display or SilentStudy()
     keep_out(Path(runs), data)
-    if workers < 1:
-        raise ConfigError(f"workers={workers}: give 1 at least")
+    _check_workers(workers)
     li2018_brackets(max_epochs, factor)  # refuses what no plan can be made of
     chosen = read_space(space)
     if knobs:
         chosen = chosen.restricted(knobs)
-    threads = threads or max(1, (os.cpu_count() or 1) // workers)
+    threads = threads or max(1, (os.cpu_count() or 1) // (workers or 1))
     base = chosen.base(**{"epochs": max_epochs, "threads": threads, **settings})
     device = pick_device(base.train.device)
     place = Path(data_dir) if data_dir else None
@@ -178,11 +183,20 @@ def tune(
         write_atomically(folder.path / "study.yaml", text)
         write_json(folder.path / "env.json", environment(device))
 
-    folder = RunFolder.create(Path(runs), "tune", name, fallback=f"{whole.name}-{Path(space).stem}", fill=fill)
-    return _search(Study(folder.path), config, dataset, device, workers, display)
+    with contextlib.closing(_pool(config, device, workers, ray, gpus)) as pool:
+        fallback = f"{whole.name}-{Path(space).stem}"
+        folder = RunFolder.create(Path(runs), "tune", name, fallback=fallback, fill=fill)
+        return _search(Study(folder.path), config, dataset, device, pool, display)
 
 
-def resume_study(path: Path | str, *, workers: int = 1, display: StudyDisplay | None = None) -> Study:
+def resume_study(
+    path: Path | str,
+    *,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float = 1.0,
+    display: StudyDisplay | None = None,
+) -> Study:
     """Take up a study that was killed or stopped, and end with the table it would have had.
 
     Raises:
@@ -190,6 +204,7 @@ def resume_study(path: Path | str, *, workers: int = 1, display: StudyDisplay | 
         StudyError, KeyboardInterrupt: as in `tune`.
     """
     display = display or SilentStudy()
+    _check_workers(workers)
     study = open_study(path)
     config = study.config
     prepare_process(config.base)
@@ -200,7 +215,9 @@ def resume_study(path: Path | str, *, workers: int = 1, display: StudyDisplay | 
             f"{config.data} is not the data set of {study.path}, or has changed since: bring that back"
         )
     dataset = study_dataset(whole, config.subset, config.base.data.split_seed)
-    return _search(study, config, dataset, pick_device(config.base.train.device), workers, display)
+    device = pick_device(config.base.train.device)
+    with contextlib.closing(_pool(config, device, workers, ray, gpus)) as pool:
+        return _search(study, config, dataset, device, pool, display)
 
 
 def open_study(path: Path | str) -> Study:
@@ -232,7 +249,12 @@ def train_best(path: Path | str, **options: Any) -> Run:
 
 
 def _search(
-    study: Study, config: StudyConfig, dataset: Dataset, device: torch.device, workers: int, display: StudyDisplay
+    study: Study,
+    config: StudyConfig,
+    dataset: Dataset,
+    device: torch.device,
+    pool: Pool,
+    display: StudyDisplay,
 ) -> Study:
     """Take the study to its end, and write what it found."""
 
@@ -250,17 +272,27 @@ def _search(
         if journal.damaged:
             display.say(journal.damaged)
         search = Search(config, study.path, journal, sampler)
-        pool = LocalPool(run_trial, workers, environment=_one_gpu_each(device))
-        try:
-            with display.following(search, workers):
-                for update in search.run(pool):
-                    display.update(search, update)
-                    if interrupted.is_set():
-                        raise KeyboardInterrupt
-        finally:
-            pool.close()
-        _write_results(study, search, workers)
+        with display.following(search, pool.workers):
+            for update in search.run(pool):
+                display.update(search, update)
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
+        _write_results(study, search, pool.workers)
     return study
+
+
+def _check_workers(workers: int | None) -> None:
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers={workers}: give 1 at least")
+
+
+def _pool(config: StudyConfig, device: torch.device, workers: int | None, ray: str | None, gpus: float) -> Pool:
+    if ray is None:
+        return LocalPool(run_trial, workers or 1, environment=_one_gpu_each(device))
+    from foveate.execution.ray import RayPool
+
+    cpus, gpus = config.base.train.threads or 1, gpus if device.type == "cuda" else 0.0
+    return RayPool(run_trial, workers, address=ray, cpus=cpus, gpus=gpus)
 
 
 def _one_gpu_each(device: torch.device) -> Any:

@@ -1,0 +1,143 @@
+"""Jobs run by Ray Core: on this machine, or on a cluster started with `ray start`."""
+
+import logging
+import os
+import secrets
+import socket
+from collections import deque
+from typing import Any
+
+from foveate.errors import ConfigError
+from foveate.execution.pool import Event, Message, Work
+from foveate.execution.worker import told_of
+
+__all__ = ["RayPool"]
+
+_RETRIES = 2
+"""Times that Ray begins a job again whose worker or node was lost."""
+_ANSWER_S = 5.0
+"""Seconds a cluster has to answer."""
+
+
+class RayPool:
+    """Ray tasks; where they run, and what happens when a worker or a node is lost, is Ray's work.
+
+    Args:
+        work: what they do with each job; on every node it must be importable.
+        workers: how many run side by side; None: as many as the cluster has processors for.
+        address: `local` starts Ray on this machine; else HOST:PORT of a cluster's head.
+        cpus: processors of a job.
+        gpus: of a job; a fraction shares one.
+
+    Raises:
+        ConfigError: when Ray is not installed, or the cluster does not answer.
+    """
+
+    def __init__(self, work: Work, workers: int | None, *, address: str, cpus: int, gpus: float = 0.0) -> None:
+        self._ray = ray = _connect(address)
+        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES)
+        self._task = remote(_do)
+        self._work = work
+        self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", cpus)) // cpus)
+        self._mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+        self._mail = self._mailbox.take.remote()
+        self._jobs: dict[Any, int] = {}
+        self._events: deque[Event] = deque()
+
+    def submit(self, job: int, message: Message) -> None:
+        """Begin a job as soon as there is room in the cluster."""
+        self._jobs[self._task.remote(self._work, job, message, self._mailbox)] = job
+
+    def event(self, timeout_s: float) -> Event | None:
+        """What happened next to any job; None when nothing did for so long."""
+        if not self._events:
+            ready, _ = self._ray.wait([*self._jobs, self._mail], timeout=timeout_s)
+            for each in ready:
+                if each == self._mail:
+                    self._events.extend(Event(job, "progress", value) for job, value in self._ray.get(each))
+                    self._mail = self._mailbox.take.remote()
+                else:
+                    self._events.append(self._ended(each, self._jobs.pop(each)))
+        return self._events.popleft() if self._events else None
+
+    def stop(self, job: int) -> None:
+        """End the process that does a job."""
+        for reference, number in self._jobs.items():
+            if number == job:
+                self._ray.cancel(reference, force=True)
+
+    def close(self) -> None:
+        """End all jobs, and leave the cluster; a local one ends."""
+        for reference in self._jobs:
+            self._ray.cancel(reference, force=True)
+        self._ray.shutdown()
+
+    def _ended(self, reference: Any, job: int) -> Event:
+        try:
+            kind, value = self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:  # it could not even begin
+            told = str(error).splitlines()[-1].strip()
+            return Event(job, "failed", {"kind": "RayTaskError", "message": told[:500], "where": "ray"})
+        except self._ray.exceptions.RayError as error:
+            return Event(
+                job, "lost", {"message": f"{type(error).__name__}: {(str(error).splitlines() or ['stopped'])[0]}"}
+            )
+        return Event(job, kind, value)
+
+
+class _Mailbox:
+    """An actor that keeps what jobs report until it is asked for."""
+
+    def __init__(self) -> None:
+        import asyncio
+
+        self._reports: deque[tuple[int, Message]] = deque()
+        self._any = asyncio.Event()
+
+    async def put(self, job: int, value: Message) -> None:
+        """Keep a report."""
+        self._reports.append((job, value))
+        self._any.set()
+
+    async def take(self) -> list[tuple[int, Message]]:
+        """All that were kept; waits for the first."""
+        await self._any.wait()
+        self._any.clear()
+        taken, self._reports = list(self._reports), deque()
+        return taken
+
+
+def _do(work: Work, job: int, message: Message, mailbox: Any) -> tuple[str, Message]:
+    """The task: what came of the job, and what it gave."""
+    try:
+        return "done", work(message, lambda value: mailbox.put.remote(job, value))
+    except Exception as error:  # as in a local worker
+        return "failed", told_of(error)
+
+
+def _connect(address: str) -> Any:
+    # Ray reads these when it is imported. It listens on all interfaces: without the token nobody else can use it.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if address == "local":
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError('--ray needs Ray: pip install "foveate[ray]"') from None
+    if address == "local":
+        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
+        return ray
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_ANSWER_S):
+            pass
+    except (OSError, ValueError, OverflowError):
+        raise ConfigError(
+            f"no Ray cluster answers at {address}: start one with `ray start --head`, and give HOST:PORT"
+        ) from None
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+    except Exception as error:
+        told = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(f"the Ray cluster at {address} cannot be used ({told})") from error
+    return ray

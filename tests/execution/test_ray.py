@@ -1,0 +1,68 @@
+"""Ray as the pool: the same events as local workers give, from a real cluster on this machine."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.execution.jobs import work
+
+from foveate.errors import ConfigError
+from foveate.execution.ray import RayPool
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytest.importorskip("ray", reason='needs Ray: pip install "foveate[ray]"')
+
+
+@pytest.fixture(scope="module")
+def told() -> dict[str, Any]:
+    """What came of jobs of each kind."""
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}  # where Ray's workers find the tests' jobs
+    command = [sys.executable, "-m", "tests.execution.by_ray"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    outcomes: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return outcomes
+
+
+def test_it_has_a_worker_for_each_processor(told: dict[str, Any]) -> None:
+    assert told["workers"] == os.cpu_count()
+
+
+def test_jobs_run_and_report(told: dict[str, Any]) -> None:
+    assert told["square"]["kind"] == "done"
+    assert told["square"]["value"]["square"] == 9
+    assert told["square"]["also"] == {"halfway": True}
+
+
+def test_what_raises_is_told(told: dict[str, Any]) -> None:
+    assert told["raise"]["kind"] == "failed"
+    assert (told["raise"]["value"]["kind"], told["raise"]["value"]["message"]) == ("ValueError", "no good")
+
+
+def test_a_lost_worker_is_told_after_rays_own_retries(told: dict[str, Any]) -> None:
+    assert told["exit"]["kind"] == "lost"
+
+
+def test_a_hanging_job_is_stopped_and_others_go_on(told: dict[str, Any]) -> None:
+    assert told["nothing"]
+    assert told["hang"]["kind"] == "lost"
+    assert told["after"]["value"]["square"] == 25
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "127.0.0.1:99999999"])
+def test_a_cluster_that_does_not_answer_is_one_line_in_seconds(address: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=f"no Ray cluster answers at {address}"):
+        RayPool(work, 1, address=address, cpus=1)
+    assert time.monotonic() - began < 20
+
+
+def test_without_ray_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(ConfigError, match=r'pip install "foveate\[ray\]"'):
+        RayPool(work, 1, address="local", cpus=1)
