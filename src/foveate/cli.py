@@ -190,6 +190,9 @@ def tune(
     subset: Annotated[
         int | None, typer.Option(help="Images to search with, training and validation together (default: all).")
     ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="URL for the checkpoints, as fsspec has them (default: the study's folder).")
+    ] = None,
     epoch_limit: Annotated[
         float | None, typer.Option(help="Seconds an epoch may take before its trial counts as hanging.")
     ] = None,
@@ -210,6 +213,7 @@ def tune(
         "semantics": semantics,
         "sampler": sampler,
         "seed": seed,
+        "storage": storage,
         "epoch_limit_s": epoch_limit,
     }
     given = {key: value for key, value in study.items() if value is not None}

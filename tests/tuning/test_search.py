@@ -136,7 +136,7 @@ def test_checkpoints_of_losers_are_deleted_and_the_winners_kept(open_search: Ope
     search = open_search()
     for update in search.run(SimulatedPool(1)):
         if update.kind == "begun":
-            search.place(update.job.trial).mkdir(parents=True, exist_ok=True)
+            Path(search.place(update.job.trial)).mkdir(parents=True, exist_ok=True)
         elif update.kind == "done" and update.job.rung == 1:
             there = {int(path.name) for path in (search.folder / "trials").iterdir()}
             assert len(there) <= 3

@@ -45,7 +45,7 @@ def job(tmp_path: Path, digits: Dataset) -> Callable[..., TrialJob]:
             data_dir=None,
             fingerprint=digits.fingerprint,
             subset=300,
-            folder=tmp_path / "trial",
+            folder=str(tmp_path / "trial"),
             from_epoch=0,
             to_epoch=10,
             semantics="foveate",
@@ -85,7 +85,7 @@ class TestTrainTrial:
     def test_in_pieces_it_is_bit_identical(
         self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path
     ) -> None:
-        straight = train_trial(job(folder=tmp_path / "straight"), digits, quiet)
+        straight = train_trial(job(folder=str(tmp_path / "straight")), digits, quiet)
         pieces, torch_state = [], torch.get_rng_state()
         for from_epoch, to_epoch in ((0, 1), (1, 3), (3, 10)):
             torch.manual_seed(99)  # another trial was here in between
@@ -99,7 +99,7 @@ class TestTrainTrial:
     def test_cut_off_within_a_job_it_goes_on_from_its_last_epoch(
         self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path
     ) -> None:
-        straight = train_trial(job(folder=tmp_path / "straight", to_epoch=4), digits, quiet)
+        straight = train_trial(job(folder=str(tmp_path / "straight"), to_epoch=4), digits, quiet)
 
         def cut_off(row: Any) -> None:
             if row["epoch"] == 2:
@@ -134,6 +134,17 @@ class TestTrainTrial:
         assert len(done["rows"]) < 10
 
 
+def test_checkpoints_may_lie_at_a_url(job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path) -> None:
+    straight = train_trial(job(to_epoch=3), digits, quiet)
+    url = (tmp_path / "store").as_uri()
+    pieces = [
+        train_trial(job(folder=f"{url}/0001", from_epoch=a, to_epoch=b), digits, quiet)
+        for a, b in ((0, 1), (1, 3))
+    ]
+    assert untimed([row for piece in pieces for row in piece["rows"]]) == untimed(straight["rows"])
+    assert [path.name for path in (tmp_path / "store" / "0001").iterdir()] == ["state.safetensors"]
+
+
 class TestAsKerasTuner:
     def test_one_set_of_images_stops_and_ranks(self, job: Callable[..., TrialJob], digits: Dataset) -> None:
         done = train_trial(job(to_epoch=3, semantics="kerastuner"), digits, quiet)
@@ -148,7 +159,7 @@ class TestAsKerasTuner:
             for a, b in ((0, 3), (3, 5))
         ]
         straight = train_trial(
-            job(folder=tmp_path / "straight", to_epoch=5, semantics="kerastuner"), digits, quiet
+            job(folder=str(tmp_path / "straight"), to_epoch=5, semantics="kerastuner"), digits, quiet
         )
         assert [row["epoch"] for row in theirs[1]["rows"]] == [4, 5]
         assert untimed(theirs[0]["rows"]) == untimed(straight["rows"][:3])
@@ -160,8 +171,8 @@ class TestAsKerasTuner:
     ) -> None:
         outcomes = []
         for folder, cut in ((tmp_path / "a", False), (tmp_path / "b", True)):
-            train_trial(job(folder=folder, to_epoch=2, semantics="kerastuner"), digits, quiet)
-            promoted = job(folder=folder, from_epoch=2, to_epoch=5, semantics="kerastuner")
+            train_trial(job(folder=str(folder), to_epoch=2, semantics="kerastuner"), digits, quiet)
+            promoted = job(folder=str(folder), from_epoch=2, to_epoch=5, semantics="kerastuner")
 
             def cut_off(row: Any) -> None:
                 if row["epoch"] == 3:

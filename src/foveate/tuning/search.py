@@ -1,7 +1,6 @@
 """A study under way: the plan is asked, workers do the jobs, and every decision is in the journal first."""
 
 import itertools
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from foveate.tuning.hyperband import (
 from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import Sampler
 from foveate.tuning.space import Space, Value
+from foveate.tuning.storage import remove
 from foveate.tuning.trial import Row, Semantics, TrialJob
 
 __all__ = ["Search", "StudyConfig", "Trial", "Update", "brackets_of", "cost_of"]
@@ -68,6 +68,8 @@ class StudyConfig(Section):
     semantics: Semantics = "foveate"
     sampler: Literal["random", "tpe"] = "random"
     seed: int = Field(0, ge=0, lt=2**63)
+    storage: str | None = None
+    """URL under which checkpoints lie, of any kind that fsspec knows; None: the study's folder."""
     epoch_limit_s: float = Field(3600, gt=0)
     """Seconds an epoch may take before its trial counts as hanging."""
     fail_share: float = Field(0.5, ge=0, le=1)
@@ -333,11 +335,12 @@ class Search:
         best = self.best
         for number in trials:
             if best is None or number != best.number:
-                shutil.rmtree(self.place(number), ignore_errors=True)
+                remove(self.place(number))
 
-    def place(self, trial: int) -> Path:
-        """The folder of a trial's checkpoints."""
-        return self.folder / "trials" / f"{trial:04}"
+    def place(self, trial: int) -> str:
+        """Where a trial's checkpoints lie."""
+        root = self.config.storage or str((self.folder / "trials").resolve())
+        return f"{root.rstrip('/')}/{trial:04}"
 
     def trial_job(self, job: Job) -> TrialJob:
         """What a worker is given."""
@@ -348,7 +351,7 @@ class Search:
             data_dir=config.data_dir,
             fingerprint=config.fingerprint,
             subset=config.subset,
-            folder=self.place(job.trial).resolve(),
+            folder=self.place(job.trial),
             from_epoch=job.from_epoch,
             to_epoch=job.to_epoch,
             semantics=config.semantics,

@@ -22,6 +22,7 @@ from foveate.training.loop import TrainingState, autocast, best_epoch, train_epo
 from foveate.training.optim import build_optimizer
 from foveate.training.setup import MEASURED_AT_ONCE, new_state, prepare_process
 from foveate.training.state import restore_state, save_state
+from foveate.tuning.storage import working_folder
 
 __all__ = ["Row", "Semantics", "TrialJob", "run_trial", "study_dataset", "train_trial"]
 
@@ -45,21 +46,20 @@ class TrialJob:
     data_dir: str | None
     fingerprint: str
     subset: int | None
-    folder: Path
-    """The trial's own, for its checkpoints."""
+    folder: str
+    """The trial's own, for its checkpoints: a path or a URL, as `storage` takes it."""
     from_epoch: int
     to_epoch: int
     semantics: Semantics
 
     def to_message(self) -> Message:
         """As JSON takes it."""
-        return {**vars(self), "config": self.config.model_dump(mode="json"), "folder": str(self.folder)}
+        return {**vars(self), "config": self.config.model_dump(mode="json")}
 
     @classmethod
     def from_message(cls, message: Message) -> "TrialJob":
         """From what `to_message` made."""
-        config = Config.model_validate(message["config"])
-        return cls(**{**message, "config": config, "folder": Path(message["folder"])})
+        return cls(**{**message, "config": Config.model_validate(message["config"])})
 
 
 def run_trial(message: Message, report: Callable[[Message], None]) -> Message:
@@ -112,11 +112,18 @@ def train_trial(job: TrialJob, dataset: Dataset, report: Callable[[Message], Non
         `score`: the accuracy on the ranking images, in the epoch that was most accurate on the stopping images;
         `stopped`: whether training stopped early; `rows`: an epoch each, from `from_epoch` on.
     """
+    with working_folder(job.folder) as (folder, bring):
+        return _train(job, dataset, report, folder, bring)
+
+
+def _train(
+    job: TrialJob, dataset: Dataset, report: Callable[[Message], None], folder: Path, bring: Callable[[Path], None]
+) -> Message:
     train, theirs = job.config.train, job.semantics == "kerastuner"
     device = torch.device(train.device)
     state = new_state(job.config, dataset, device, final=False)
-    path = job.folder / "state.safetensors"
-    rows = _restore(job, state, path)
+    path, best_path = folder / "state.safetensors", folder / "best.safetensors"
+    rows = _restore(job, state, path, best_path)
     images, labels = on_device(dataset, device)
     halves = {name: dataset.splits[name] for name in ("validation", "rank")}
     if theirs:
@@ -137,9 +144,11 @@ def train_trial(job: TrialJob, dataset: Dataset, report: Callable[[Message], Non
             row = {**asdict(result), "rank_loss": measured["loss"], "rank_accuracy": measured["accuracy"]}
             rows.append(row)
             told = {"trial": {"from_epoch": job.from_epoch, "rows": rows}}
-            save_state(path, state, {**card, **told})
             if theirs and best_epoch(state.history, "accuracy") == result.epoch:
-                save_state(job.folder / "best.safetensors", state, card)
+                save_state(best_path, state, card)
+                bring(best_path)
+            save_state(path, state, {**card, **told})
+            bring(path)
             report(row)
             if result.epoch >= job.to_epoch:
                 break
@@ -148,24 +157,19 @@ def train_trial(job: TrialJob, dataset: Dataset, report: Callable[[Message], Non
     return {"score": best["rank_accuracy"], "stopped": rows[-1]["epoch"] < job.to_epoch, "rows": own}
 
 
-def _restore(job: TrialJob, state: TrainingState, path: Path) -> list[Row]:
+def _restore(job: TrialJob, state: TrainingState, path: Path, best_path: Path) -> list[Row]:
     """Take up what the trial has done, be it before this job or in a part of it that was cut off; its rows."""
-    job.folder.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         if job.from_epoch:
-            raise CheckpointError(f"no checkpoint at {path}: the trial cannot go on")
+            raise CheckpointError(f"no checkpoint in {job.folder}: the trial cannot go on")
         return []
     restore_state(path, state)
     told = load_tensors(path)[1]["trial"]
     rows: list[Row] = told["rows"]
     if job.semantics == "kerastuner" and told["from_epoch"] != job.from_epoch:
-        _begin_again(job, state)
+        # As its library: the best weights so far, a new optimizer, no memory of earlier epochs but their count.
+        epoch = state.epoch
+        restore_state(best_path, state)
+        state.epoch, state.step, state.history = epoch, 0, []
+        state.optimizer = build_optimizer(state.model, job.config.train)
     return rows
-
-
-def _begin_again(job: TrialJob, state: TrainingState) -> None:
-    """The best weights so far, a new optimizer, no memory of earlier epochs but their count."""
-    epoch = state.epoch
-    restore_state(job.folder / "best.safetensors", state)
-    state.epoch, state.step, state.history = epoch, 0, []
-    state.optimizer = build_optimizer(state.model, job.config.train)

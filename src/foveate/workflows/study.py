@@ -32,6 +32,7 @@ from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import RandomSampler, TpeSampler
 from foveate.tuning.search import Search, StudyConfig, Trial, Update, brackets_of
 from foveate.tuning.space import Knob, read_space
+from foveate.tuning.storage import check_storage
 from foveate.tuning.trial import run_trial, study_dataset
 from foveate.workflows.request import Display, Silent, keep_out, tell
 from foveate.workflows.run import Run, train
@@ -134,7 +135,7 @@ def tune(
         ray: run them by Ray: `local`, or HOST:PORT of a cluster's head, whose nodes see the same files.
         gpus: that a trial takes of those of Ray, where its device is one; a fraction shares it.
         subset: images of training and validation together; None: all.
-        study: more of `StudyConfig`'s settings, such as `algorithm`, `formula`, `semantics`, `sampler`, `seed`.
+        study: more of `StudyConfig`'s settings, such as `algorithm`, `formula`, `semantics`, `seed`.
         settings: of every trial, by name, over the space's.
 
     Raises:
@@ -183,6 +184,8 @@ def tune(
         write_atomically(folder.path / "study.yaml", text)
         write_json(folder.path / "env.json", environment(device))
 
+    if config.storage is not None:
+        check_storage(config.storage)
     with contextlib.closing(_pool(config, device, workers, ray, gpus)) as pool:
         fallback = f"{whole.name}-{Path(space).stem}"
         folder = RunFolder.create(Path(runs), "tune", name, fallback=fallback, fill=fill)

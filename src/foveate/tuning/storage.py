@@ -1,0 +1,76 @@
+"""Where a trial's checkpoints lie: a folder that every worker sees, or any URL that fsspec knows."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import fsspec
+
+from foveate.errors import ConfigError, OutputError
+
+__all__ = ["check_storage", "is_url", "remove", "working_folder"]
+
+
+def is_url(location: str) -> bool:
+    """Whether it is a URL, and no path."""
+    return "://" in location
+
+
+def check_storage(location: str) -> None:
+    """Refuse a URL that nothing here can write to, before a study begins.
+
+    Raises:
+        ConfigError: for an unknown protocol, a missing package, or a place that cannot be written.
+    """
+    probe = f"{location.rstrip('/')}/.foveate"
+    try:
+        system, path = fsspec.core.url_to_fs(probe)
+        system.makedirs(system._parent(path), exist_ok=True)
+        system.pipe_file(path, b"")
+        system.rm_file(path)
+    except Exception as error:
+        told = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(f"checkpoints cannot be kept at {location}: {told}") from error
+
+
+@contextlib.contextmanager
+def working_folder(location: str) -> Iterator[tuple[Path, Callable[[Path], None]]]:
+    """A folder on this machine with what lies at `location`, and what brings a file of it there.
+
+    Raises:
+        OutputError: by that function, when the file cannot be written there.
+    """
+    if not is_url(location):
+        folder = Path(location)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder, lambda _: None
+        return
+    system, path = fsspec.core.url_to_fs(location)
+
+    def bring(file: Path) -> None:
+        try:  # beside it and then in its place: nobody sees half a file
+            system.makedirs(path, exist_ok=True)
+            system.put_file(str(file), f"{path}/.{file.name}.tmp")
+            system.mv(f"{path}/.{file.name}.tmp", f"{path}/{file.name}")
+        except OSError as error:
+            raise OutputError(f"cannot write {location}/{file.name}: {error}") from error
+
+    with tempfile.TemporaryDirectory(prefix="foveate-") as temporary:
+        if system.exists(path):
+            for name in system.ls(path, detail=False):
+                file = Path(temporary) / Path(name).name
+                if not file.name.startswith("."):
+                    system.get_file(name, str(file))
+        yield Path(temporary), bring
+
+
+def remove(location: str) -> None:
+    """Delete what lies there; what cannot be deleted stays."""
+    if not is_url(location):
+        shutil.rmtree(location, ignore_errors=True)
+        return
+    system, path = fsspec.core.url_to_fs(location)
+    with contextlib.suppress(OSError):
+        system.rm(path, recursive=True)

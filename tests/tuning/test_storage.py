@@ -1,0 +1,53 @@
+"""Checkpoints in a folder or at a URL."""
+
+from pathlib import Path
+
+import pytest
+
+from foveate.errors import ConfigError, OutputError
+from foveate.tuning.storage import check_storage, remove, working_folder
+
+
+def test_a_folder_is_used_as_it_is(tmp_path: Path) -> None:
+    with working_folder(str(tmp_path / "a" / "b")) as (folder, bring):
+        (folder / "state").write_text("1")
+        bring(folder / "state")
+    assert (tmp_path / "a" / "b" / "state").read_text() == "1"
+    remove(str(tmp_path / "a"))
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_what_was_brought_to_a_url_is_there_again(tmp_path: Path, scheme: str) -> None:
+    location = f"{scheme}://{tmp_path}/store/0001"
+    check_storage(f"{scheme}://{tmp_path}/store")
+    for content in ("1", "2"):
+        with working_folder(location) as (folder, bring):
+            assert [path.name for path in folder.iterdir()] == ([] if content == "1" else ["state"])
+            (folder / "state").write_text(content)
+            bring(folder / "state")
+            (folder / "other").write_text("never brought")
+        assert not folder.exists()
+    with working_folder(location) as (folder, _):
+        assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("state", "2")]
+    remove(location)
+    remove(location)
+    with working_folder(location) as (folder, _):
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("location", ["gopher://x/y", "s3://x"])
+def test_a_url_of_no_use_is_refused_beforehand(location: str) -> None:
+    with pytest.raises(ConfigError, match=f"checkpoints cannot be kept at {location}"):
+        check_storage(location)
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    location = f"file://{tmp_path}/file/store"
+    with pytest.raises(ConfigError, match="checkpoints cannot be kept"):
+        check_storage(location)
+    with working_folder(location) as (folder, bring):
+        (folder / "state").write_text("1")
+        with pytest.raises(OutputError, match="cannot write"):
+            bring(folder / "state")
