@@ -1,9 +1,9 @@
 """A real study killed at random moments, driver or worker, ends with the table of the one that was not.
 
 Small networks on digits, two workers. Each victim is a fresh study that is killed a few times: SIGKILL to the
-driver, whose workers must then be gone, or to one of the workers, which the driver must outlive, and a moment later
-to the driver; then it is taken up by another number of workers. **Peer:** the same study, not killed. Told: kills, and
-studies whose table differs (goal: none).
+driver, whose workers must then be gone, or to one of the workers, which the driver must outlive, and a moment
+later to the driver; then it is taken up by another number of workers. **Peer:** the same study, not killed.
+Told: kills, and studies whose table differs (goal: none).
 """
 
 import argparse

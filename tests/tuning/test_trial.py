@@ -11,7 +11,7 @@ import torch
 
 from foveate.config import Config, resolve_config
 from foveate.data.dataset import Dataset, load_dataset
-from foveate.errors import CheckpointError
+from foveate.errors import CheckpointError, DataError
 from foveate.tuning.trial import TrialJob, run_trial, study_dataset, train_trial
 
 TINY = {
@@ -79,6 +79,11 @@ class TestStudyDataset:
         assert counts.max() - counts.min() <= 3
         whole = load_dataset("digits", tiny().data)
         assert study_dataset(whole, 10**6, 0).splits["train"] is whole.splits["train"]
+
+    def test_too_few_images_to_halve_are_refused(self, digits: Dataset) -> None:
+        few = replace(digits, splits={"train": np.arange(10), "validation": np.array([3])})
+        with pytest.raises(DataError, match="1 validation images are too few"):
+            study_dataset(few, None, 0)
 
 
 class TestTrainTrial:

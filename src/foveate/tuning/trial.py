@@ -15,7 +15,7 @@ from foveate.data.augment import build_augment
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.data.loader import Loader, on_device
 from foveate.data.splits import hold_out
-from foveate.errors import CheckpointError
+from foveate.errors import CheckpointError, DataError
 from foveate.evaluation import collect_logits, point_metrics
 from foveate.execution.pool import Message
 from foveate.training.loop import TrainingState, autocast, best_epoch, train_epochs
@@ -84,6 +84,9 @@ def study_dataset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
     """What a study trains on: the same share of every class where it is a `subset` of so many images.
 
     The validation images are split in halves, by class: `validation` stops trials, `rank` ranks them.
+
+    Raises:
+        DataError: when they are too few for that.
     """
     splits = {name: dataset.splits[name] for name in ("train", "validation")}
     total = sum(len(indices) for indices in splits.values())
@@ -94,6 +97,8 @@ def study_dataset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
         }
     validation = splits["validation"]
     stopping, ranking = hold_out(dataset.labels[validation], 0.5, seed)
+    if not len(ranking) or not len(splits["train"]):
+        raise DataError(f"{len(validation)} validation images are too few to be halved: give more images")
     return replace(
         dataset, splits={"train": splits["train"], "validation": validation[stopping], "rank": validation[ranking]}
     )
@@ -125,10 +130,10 @@ def _train(
     path, best_path = folder / "state.safetensors", folder / "best.safetensors"
     rows = _restore(job, state, path, best_path)
     images, labels = on_device(dataset, device)
-    halves = {name: dataset.splits[name] for name in ("validation", "rank")}
+    halves = [dataset.splits["validation"], dataset.splits["rank"]]
     if theirs:
-        halves = dict.fromkeys(halves, np.sort(np.concatenate(list(halves.values()))))
-    stopping, ranking = (Loader(images, labels, indices, MEASURED_AT_ONCE) for indices in halves.values())
+        halves = [np.sort(np.concatenate(halves))]
+    stopping, *ranking = (Loader(images, labels, indices, MEASURED_AT_ONCE) for indices in halves)
     loader = Loader(
         images, labels, dataset.splits["train"], train.batch, seed=train.seed, passes=train.passes or 1
     )
@@ -136,12 +141,14 @@ def _train(
     augment = build_augment(job.config.augment)
     if not state.history or state.history[-1].epoch < job.to_epoch:
         for result in train_epochs(state, loader, stopping, train, augment=augment, device=device):
-            with autocast(device, train):
-                logits = collect_logits(
-                    state.model, ranking.epoch(), device=device, total=len(ranking), label="ranking"
-                )
-            measured = point_metrics(*logits)
-            row = {**asdict(result), "rank_loss": measured["loss"], "rank_accuracy": measured["accuracy"]}
+            row = {**asdict(result), "rank_loss": result.val_loss, "rank_accuracy": result.val_accuracy}
+            for half in ranking:
+                with autocast(device, train):
+                    logits = collect_logits(
+                        state.model, half.epoch(), device=device, total=len(half), label="ranking"
+                    )
+                measured = point_metrics(*logits)
+                row |= {"rank_loss": measured["loss"], "rank_accuracy": measured["accuracy"]}
             rows.append(row)
             told = {"trial": {"from_epoch": job.from_epoch, "rows": rows}}
             if theirs and best_epoch(state.history, "accuracy") == result.epoch:
