@@ -9,9 +9,10 @@ from foveate.errors import ConfigError
 from foveate.tuning.hyperband import Scores
 from foveate.tuning.space import ChoiceKnob, Knob, Space, Value, random_draws
 
-__all__ = ["RandomSampler", "Sampler", "TpeSampler"]
+__all__ = ["RandomSampler", "Sampler", "TpeSampler", "Usable"]
 
 Usable = Callable[[Mapping[str, Value]], bool]
+"""Whether a network can be built of settings."""
 
 
 class Sampler(Protocol):

@@ -1,6 +1,6 @@
 """One trial: trained from one epoch to another by the loop of `train`, and scored on images apart."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,16 +15,18 @@ from foveate.data.augment import build_augment
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.data.loader import Loader, on_device
 from foveate.data.splits import hold_out
-from foveate.errors import CheckpointError, DataError
+from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.evaluation import collect_logits, point_metrics
 from foveate.execution.pool import Message
 from foveate.training.loop import TrainingState, autocast, best_epoch, train_epochs
 from foveate.training.optim import build_optimizer
-from foveate.training.setup import MEASURED_AT_ONCE, new_state, prepare_process
+from foveate.training.setup import MEASURED_AT_ONCE, new_state, prepare_process, settle
 from foveate.training.state import restore_state, save_state
+from foveate.tuning.samplers import Usable
+from foveate.tuning.space import Space, Value
 from foveate.tuning.storage import working_folder
 
-__all__ = ["Row", "Semantics", "TrialJob", "run_trial", "study_dataset", "train_trial"]
+__all__ = ["Row", "Semantics", "TrialJob", "run_trial", "study_dataset", "train_trial", "usable_in"]
 
 Semantics = Literal["foveate", "kerastuner"]
 
@@ -102,6 +104,20 @@ def study_dataset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
     return replace(
         dataset, splits={"train": splits["train"], "validation": validation[stopping], "rank": validation[ranking]}
     )
+
+
+def usable_in(space: Space, base: Config, dataset: Dataset) -> Usable:
+    """Whether settings of `space`, over a settled `base`, make a network that can be trained on `dataset`."""
+    device = torch.device(base.train.device)
+
+    def usable(settings: Mapping[str, Value]) -> bool:
+        try:
+            settle(space.apply(base, settings), dataset, device, final=False)
+        except ConfigError:
+            return False
+        return True
+
+    return usable
 
 
 @lru_cache(maxsize=1)

@@ -33,7 +33,7 @@ from foveate.tuning.samplers import RandomSampler, TpeSampler
 from foveate.tuning.search import Search, StudyConfig, Trial, Update, brackets_of
 from foveate.tuning.space import Knob, read_space
 from foveate.tuning.storage import check_storage
-from foveate.tuning.trial import run_trial, study_dataset
+from foveate.tuning.trial import run_trial, study_dataset, usable_in
 from foveate.workflows.request import Display, Silent, keep_out, tell
 from foveate.workflows.run import Run, train
 
@@ -189,7 +189,7 @@ def tune(
     with contextlib.closing(_pool(config, device, workers, ray, gpus)) as pool:
         fallback = f"{whole.name}-{Path(space).stem}"
         folder = RunFolder.create(Path(runs), "tune", name, fallback=fallback, fill=fill)
-        return _search(Study(folder.path), config, dataset, device, pool, display)
+        return _search(Study(folder.path), config, dataset, pool, display)
 
 
 def resume_study(
@@ -220,7 +220,7 @@ def resume_study(
     dataset = study_dataset(whole, config.subset, config.base.data.split_seed)
     device = pick_device(config.base.train.device)
     with contextlib.closing(_pool(config, device, workers, ray, gpus)) as pool:
-        return _search(study, config, dataset, device, pool, display)
+        return _search(study, config, dataset, pool, display)
 
 
 def open_study(path: Path | str) -> Study:
@@ -255,21 +255,13 @@ def _search(
     study: Study,
     config: StudyConfig,
     dataset: Dataset,
-    device: torch.device,
     pool: Pool,
     display: StudyDisplay,
 ) -> Study:
     """Take the study to its end, and write what it found."""
-
-    def usable(settings: Any) -> bool:
-        try:
-            settle(config.space.apply(config.base, settings), dataset, device, final=False)
-        except ConfigError:
-            return False
-        return True
-
     resuming = f"foveate tune --resume {shlex.quote(str(study.path))}"
     with _locked(study.path), interruptible(resuming) as interrupted:
+        usable = usable_in(config.space, config.base, dataset)
         sampler = _SAMPLERS[config.sampler](config.space, config.seed, usable)
         journal = Journal.open(study.path / "journal.jsonl")
         if journal.damaged:
