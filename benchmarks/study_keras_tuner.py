@@ -1,0 +1,201 @@
+"""A live study against KerasTuner 1.4.8 itself: the same space, images, epochs and brackets, in one process each.
+
+The paper's network at a small size, figure 3.2's nine knobs with few values each, on a subset of CIFAR-10 without
+augmentation, AdamW at Keras' settings, early stopping on validation loss after 5 epochs. **Peer:**
+`keras_tuner.Hyperband` with Keras on PyTorch. Ours runs by `kerastuner`'s formula, once in its semantics and once
+in our own. Takes turns; both have the same threads. Told: epochs trained, seconds, the best validation accuracy as
+each tells it, and what the winner scores on images that neither saw (validation images the subset leaves out).
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.update(KERAS_BACKEND="torch", OMP_WAIT_POLICY="PASSIVE")
+
+import numpy as np
+import torch
+import yaml
+
+import foveate
+from curves import worth_of
+from foveate.allocator import keep_freed_memory
+from foveate.config import DataConfig
+from foveate.data.dataset import Dataset, load_dataset
+from foveate.tuning.trial import study_dataset
+
+EPOCHS, FACTOR, PATIENCE, BATCH = 9, 3, 5, 32
+SIDES, POOLS = [3, 5], [2, 3]
+FILTERS, HIDDEN = {"low": 16, "high": 48, "step": 16}, {"low": 32, "high": 128, "step": 32}
+SPACE = {
+    "preset": "paper",
+    "settings": {"monitor": "loss", "patience": PATIENCE, "batch": BATCH}
+    | dict.fromkeys(("flip", "shift", "rotation", "zoom"), 0),
+    "knobs": {
+        "f1": {"type": "int", **FILTERS, "sets": "model.stages.0.filters"},
+        "ks1": {"type": "choice", "values": SIDES, "sets": "model.stages.0.kernels.0"},
+        "ks2": {"type": "choice", "values": SIDES, "sets": "model.stages.0.kernels.1"},
+        "ps1": {"type": "choice", "values": POOLS, "sets": "model.stages.0.pool"},
+        "f2": {"type": "int", **FILTERS, "sets": "model.stages.1.filters"},
+        "ks3": {"type": "choice", "values": SIDES, "sets": "model.stages.1.kernels.0"},
+        "ks4": {"type": "choice", "values": SIDES, "sets": "model.stages.1.kernels.1"},
+        "ps2": {"type": "choice", "values": POOLS, "sets": "model.stages.1.pool"},
+        "hidden": {"type": "int", **HIDDEN},
+    },
+}
+
+
+def main() -> None:
+    """Run the studies in turns; print the table and write the figures where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", type=Path, help="where CIFAR-10 lies (default $FOVEATE_DATA)")
+    parser.add_argument("--subset", type=int, default=2000, help="images of training and validation together")
+    parser.add_argument("--rounds", type=int, default=3, help="seeds, one study of each side each")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    arguments = parser.parse_args()
+    keep_freed_memory()  # for both sides
+    torch.set_num_threads(arguments.threads)
+    whole = load_dataset("cifar10", DataConfig(size=32), data_dir=arguments.data_dir)
+    rows = []
+    for seed in range(arguments.rounds):
+        for who, run in (
+            ("KerasTuner", kerastuner),
+            ("ours, its semantics", lambda *given: ours(*given, semantics="kerastuner")),
+            ("ours", lambda *given: ours(*given, semantics="foveate")),
+        ):
+            rows.append({"who": who, "seed": seed, **run(arguments, whole, seed)})
+            print(rows[-1], file=sys.stderr, flush=True)
+    print(f"{'':24}{'trials':>8}{'epochs':>8}{'seconds':>10}{'s/epoch':>10}{'best, told':>14}{'unseen':>18}")
+    for who in dict.fromkeys(row["who"] for row in rows):
+        own = [row for row in rows if row["who"] == who]
+        middle = {key: statistics.median(row[key] for row in own) for key in ("trials", "epochs", "seconds")}
+        pace = statistics.median(row["seconds"] / row["epochs"] for row in own)
+        told, worth = (f"{100 * statistics.mean(row[key] for row in own):.1f} %" for key in ("told", "worth"))
+        cells = f"{middle['trials']:8.0f}{middle['epochs']:8.0f}{middle['seconds']:10.1f}{pace:10.2f}"
+        print(f"{who:24}{cells}{told:>14}{worth:>18}")
+    if arguments.json:
+        record = {"subset": arguments.subset, "threads": arguments.threads, "rows": rows}
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def parts(whole: Dataset, subset: int) -> tuple[Dataset, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The study's images, all its validation images, and those that it leaves out."""
+    dataset = study_dataset(whole, subset, 0)
+    validation = np.sort(np.concatenate([dataset.splits["validation"], dataset.splits["rank"]]))
+    return dataset, validation, np.setdiff1d(whole.splits["validation"], validation)
+
+
+def ours(arguments: argparse.Namespace, whole: Dataset, seed: int, *, semantics: str) -> dict[str, Any]:
+    """Our study."""
+    with tempfile.TemporaryDirectory() as folder:
+        space = Path(folder) / "space.yaml"
+        space.write_text(yaml.safe_dump(SPACE), encoding="utf-8")
+        began = time.perf_counter()
+        study = foveate.tune(
+            "cifar10",
+            space=str(space),
+            max_epochs=EPOCHS,
+            factor=FACTOR,
+            threads=arguments.threads,
+            subset=arguments.subset,
+            data_dir=arguments.data_dir,
+            runs=folder,
+            study={"formula": "kerastuner", "semantics": semantics, "seed": seed},
+            device="cpu",
+            seed=seed,
+        )
+        seconds = time.perf_counter() - began
+        lines = (study.path / "journal.jsonl").read_text(encoding="utf-8").splitlines()
+        entries = [json.loads(line.partition(" ")[2]) for line in lines]
+        winner = int(study.best.read_text(encoding="utf-8").split()[2])
+        told = [entry for entry in entries if entry["event"] == "told" and entry["trial"] == winner][-1]["score"]
+        _, _, left = parts(whole, arguments.subset)
+        state = study.path / "trials" / f"{winner:04}" / "state.safetensors"
+        return {
+            "trials": len({entry["trial"] for entry in entries}),
+            "epochs": sum(len(entry["rows"]) for entry in entries if entry["event"] == "told"),
+            "seconds": seconds,
+            "told": told,
+            "worth": worth_of(state, whole, left),
+        }
+
+
+def kerastuner(arguments: argparse.Namespace, whole: Dataset, seed: int) -> dict[str, Any]:
+    """KerasTuner's study, as a user of it writes figure 3.2."""
+    import keras
+    import keras_tuner
+    from keras import layers
+
+    def build(hp: Any) -> Any:
+        x = inputs = keras.Input((32, 32, 3), dtype="uint8")
+        x = layers.Rescaling(1 / 255)(x)
+        for stage in (1, 2):
+            filters = hp.Int(f"f{stage}", FILTERS["low"], FILTERS["high"], FILTERS["step"])
+            for number in (2 * stage - 1, 2 * stage):
+                side = hp.Choice(f"ks{number}", SIDES)
+                x = layers.Conv2D(filters, side, padding="same", activation="relu")(x)
+            x = layers.BatchNormalization()(x)
+            x = layers.MaxPooling2D(hp.Choice(f"ps{stage}", POOLS))(x)
+            x = layers.Attention()([x, x]) if stage == 1 else layers.Dropout(0.25)(x)
+        x = layers.Dense(hp.Int("hidden", HIDDEN["low"], HIDDEN["high"], HIDDEN["step"]), activation="relu")(
+            layers.Flatten()(x)
+        )
+        model = keras.Model(inputs, layers.Dense(10)(layers.Dropout(0.5)(x)))
+        model.compile(
+            optimizer=keras.optimizers.AdamW(1e-3, weight_decay=4e-3),
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+        )
+        return model
+
+    epochs = 0
+
+    class Counting(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_end(self, epoch: int, logs: object = None) -> None:  # noqa: ARG002
+            nonlocal epochs
+            epochs += 1
+
+        def __deepcopy__(self, memo: object) -> "Counting":  # the tuner copies callbacks for every trial
+            return self
+
+    dataset, validation, left = parts(whole, arguments.subset)
+    sets = {
+        name: (whole.images[indices], whole.labels[indices])
+        for name, indices in (("train", dataset.splits["train"]), ("validation", validation), ("left", left))
+    }
+    keras.utils.set_random_seed(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.perf_counter()
+        tuner = keras_tuner.Hyperband(
+            build, objective="val_accuracy", max_epochs=EPOCHS, factor=FACTOR, directory=folder, seed=seed
+        )
+        tuner.search(
+            *sets["train"],
+            validation_data=sets["validation"],
+            batch_size=BATCH,
+            callbacks=[keras.callbacks.EarlyStopping("val_loss", patience=PATIENCE), Counting()],
+            verbose=0,
+        )
+        seconds = time.perf_counter() - began
+        trials = tuner.oracle.get_best_trials(1000)
+        worth = tuner.get_best_models(1)[0].evaluate(*sets["left"], batch_size=250, verbose=0)[1]
+    values = [trial.hyperparameters.values for trial in trials]
+    configurations = {str([value for name, value in each.items() if "/" not in name]) for each in values}
+    return {
+        "trials": len(configurations),
+        "epochs": epochs,
+        "seconds": seconds,
+        "told": float(trials[0].score),
+        "worth": float(worth),
+    }
+
+
+if __name__ == "__main__":
+    main()
