@@ -63,7 +63,7 @@ def test_a_pipe_gets_plain_lines_and_the_time_left_of_the_run(capsys: pytest.Cap
 
 def follow(shown: StudyLines, search: Search, pool: Any) -> None:
     with shown.following(search, pool.workers):
-        for update in search.run(pool):
+        for update in filter(None, search.run(pool)):
             shown.update(search, update)
 
 
@@ -101,7 +101,7 @@ def test_a_terminal_gets_a_table_of_what_runs(
     assert isinstance(shown, StudyTable)
     search = open_search()
     with shown.following(search, 2):
-        for update in search.run(SimulatedPool(2)):
+        for update in filter(None, search.run(SimulatedPool(2))):
             shown.update(search, update)
             if update.kind == "epoch":
                 shown.console.print(shown.draw(search))

@@ -22,6 +22,7 @@ from foveate.tuning.hyperband import (
     Job,
     Outcome,
     Plan,
+    Rung,
     Scores,
     cost,
 )
@@ -33,6 +34,8 @@ from foveate.tuning.trial import Row, Semantics, TrialJob
 
 __all__ = ["Search", "StudyConfig", "Trial", "Update", "brackets_of", "cost_of"]
 
+_LOOK_S = 1.0
+"""Seconds between looks at whether something hangs, or should stop."""
 _LOST_AT_MOST = 3
 """Workers a job may cost before its trial counts as failed: what runs out of memory does so again."""
 _STUDYS: Mapping[str, type[FoveateError]] = {
@@ -121,7 +124,7 @@ def cost_of(config: StudyConfig) -> Cost:
     trials = config.trials or cost(brackets_of(config)).trials
     rungs, left = [], trials
     for rung in FORMULAS["li2018"](config.max_epochs, config.factor)[0]:
-        rungs.append(type(rung)(left, rung.epochs))
+        rungs.append(Rung(left, rung.epochs))
         left //= config.factor
     return cost([tuple(rungs)])
 
@@ -162,8 +165,9 @@ class Search:
         for job in list(self.running.values()):  # under way when the study was killed
             self._return(job, "the study was interrupted")
 
-    def run(self, pool: Pool) -> Iterator[Update]:
-        """Take the study to its end; whatever is stopped between two updates goes on from there.
+    def run(self, pool: Pool) -> Iterator[Update | None]:
+        """Take the study to its end. What is stopped between two updates goes on from there; None comes when
+        nothing happened for a while, so that it can be stopped then too.
 
         Raises:
             OutputError: when journal or checkpoints cannot be written, for example on a full disk.
@@ -175,28 +179,25 @@ class Search:
                 yield Update("begun", job, {})
             if not self.running:
                 break
-            event = pool.event(timeout_s=1.0)
-            if event is not None:
-                if (update := self._take(event)) is not None:
-                    yield update
-                self._check_failures()
-            else:
-                self._stop_hanging(pool)
+            event = pool.event(timeout_s=_LOOK_S)
+            self._stop_hanging(pool)
+            yield self._take(event) if event is not None else None
+            self._check_failures()
         self.finished = True
         for trial in self.trials.values():
             if trial.state == "waiting":
                 trial.state = "out"
-        self._delete([number for number in self.trials if number != getattr(self.best, "number", None)])
+        self._delete(self.trials)
 
     @property
     def best(self) -> Trial | None:
         """Of the trials trained to the most epochs, or to where they stopped, the one with the best score."""
-        scored = [trial for trial in self.trials.values() if trial.score is not None]
-        return max(
-            scored,
-            key=lambda each: (each.state == "finished", each.rung, each.score or 0, -each.number),
-            default=None,
-        )
+        scored = [
+            (trial.state == "finished", trial.rung, trial.score, -trial.number)
+            for trial in self.trials.values()
+            if trial.score is not None and trial.state != "failed"
+        ]
+        return self.trials[-max(scored)[-1]] if scored else None
 
     @property
     def epochs_done(self) -> int:
@@ -314,12 +315,8 @@ class Search:
         self._slots.pop(job.trial, None)
 
     def _stop_hanging(self, pool: Pool) -> None:
-        for number, heard in self._heard.items():
-            if (
-                number in self.running
-                and number not in self._hanging
-                and time.monotonic() - heard > self.config.epoch_limit_s
-            ):
+        for number in self.running.keys() - self._hanging:
+            if time.monotonic() - self._heard[number] > self.config.epoch_limit_s:
                 self._hanging.add(number)
                 pool.stop(number)
 

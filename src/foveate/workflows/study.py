@@ -269,7 +269,8 @@ def _search(
         search = Search(config, study.path, journal, sampler)
         with display.following(search, pool.workers):
             for update in search.run(pool):
-                display.update(search, update)
+                if update is not None:
+                    display.update(search, update)
                 if interrupted.is_set():
                     raise KeyboardInterrupt
         _write_results(study, search, pool.workers)
