@@ -25,6 +25,7 @@ SPACE = {
     "settings": {
         "stages": [{"filters": 4, "kernels": [3, 3]}, {"filters": 6, "kernels": [3, 3], "dropout": 0.2}],
         "resize_until": 0.3,
+        "passes": 1,
     },
     "knobs": {
         "lr": {"type": "float", "low": 0.02, "high": 0.5, "log": True},

@@ -153,6 +153,16 @@ def test_the_winner_is_trained_on_all_images_and_meets_the_test_split(folder: Pa
     assert "validation (n" not in told
 
 
+def test_of_few_images_an_epoch_is_several_passes(folder: Path) -> None:
+    settings = {name: value for name, value in SPACE["settings"].items() if name != "passes"}  # type: ignore[attr-defined]
+    space = {**SPACE, "settings": {**settings, "images_seen": 2400}}
+    (folder / "long.yaml").write_text(yaml.safe_dump(space))
+    words = ["tune", "digits", "--space", str(folder / "long.yaml"), "--runs", "long", *FLAGS, "--max-epochs", "2"]
+    finish(folder, *words)
+    base = yaml.safe_load((folder / "long" / "tune" / "study" / "study.yaml").read_text())["base"]["train"]
+    assert (base["passes"], base["epochs"], base["images_seen"]) == (5, 2, None)  # 2 epochs of 5 × 240 images
+
+
 def test_asha_and_tpe(folder: Path) -> None:
     told = finish(folder, *started(folder, "asha", "--algorithm", "asha", "--trials", "4", "--workers", "2"))
     assert "4 trials" in told

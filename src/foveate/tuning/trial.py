@@ -100,7 +100,8 @@ def study_dataset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
     validation = splits["validation"]
     stopping, ranking = hold_out(dataset.labels[validation], 0.5, seed)
     if not len(ranking) or not len(splits["train"]):
-        raise DataError(f"{len(validation)} validation images are too few to be halved: give more images")
+        of = "" if subset is None else f" of subset={subset}"
+        raise DataError(f"{len(validation)} validation images{of} are too few to be halved: give more images")
     return replace(
         dataset, splits={"train": splits["train"], "validation": validation[stopping], "rank": validation[ranking]}
     )

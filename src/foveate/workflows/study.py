@@ -151,12 +151,17 @@ def tune(
     if knobs:
         chosen = chosen.restricted(knobs)
     threads = threads or max(1, (os.cpu_count() or 1) // (workers or 1))
-    base = chosen.base(**{"epochs": max_epochs, "threads": threads, **settings})
+    given = {"threads": threads, **settings}
+    whole_length = chosen.base(**given).train.images_seen
+    base = chosen.base(**{"epochs": max_epochs, **given})
     device = pick_device(base.train.device)
     place = Path(data_dir) if data_dir else None
     whole = load_dataset(str(data), base.data, data_dir=place, track=display.track)
     tell(whole, display)
     dataset = study_dataset(whole, subset, base.data.split_seed)
+    if whole_length is not None and base.train.passes is None:
+        # Of few images an epoch is several passes, so that the last rung is as long as the space's preset.
+        base = base.replacing(passes=max(1, round(whole_length / (max_epochs * len(dataset.splits["train"])))))
     prepare_process(base)
     values: dict[str, Any] = {
         "data": whole.location,
