@@ -163,6 +163,22 @@ def test_of_few_images_an_epoch_is_several_passes(folder: Path) -> None:
     assert (base["passes"], base["epochs"], base["images_seen"]) == (5, 2, None)  # 2 epochs of 5 × 240 images
 
 
+def test_in_this_process_it_prints_where_everything_lies(folder: Path, foveate: Callable[..., Any]) -> None:
+    """The same as the command line's own process, where what is covered can be counted."""
+    outcome = foveate(*started(folder, "here", "--max-epochs", "2"))
+    assert outcome.status == 0
+    lines = outcome.out.splitlines()
+    assert lines[0] == "hyperband, li2018: 4 trials, 5 jobs, 7 epochs on 1 worker"
+    for name in ("tune_results.csv", "study.html"):
+        (place,) = [line.partition(": ")[2] for line in lines if line.endswith(name)]
+        assert Path(place).is_file()
+    again = foveate("tune", "--resume", Path("here") / "tune" / "study")
+    assert again.status == 0
+    assert again.out.splitlines()[-1] == lines[-1]
+    trained = foveate("train", "--from", Path("here") / "tune" / "study")
+    assert "test (n = " in trained.out
+
+
 def test_asha_and_tpe(folder: Path) -> None:
     told = finish(folder, *started(folder, "asha", "--algorithm", "asha", "--trials", "4", "--workers", "2"))
     assert "4 trials" in told

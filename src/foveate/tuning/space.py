@@ -151,7 +151,7 @@ class Space(BaseModel):
         Raises:
             ConfigError: for an unknown preset or setting.
         """
-        return resolve_config(self.preset, settings={**self.settings, **settings})
+        return resolve_config(self.preset, settings=self.settings).replacing(**settings)
 
     def apply(self, config: Config, settings: Mapping[str, Value]) -> Config:
         """`config` with the settings of a trial.
