@@ -1,5 +1,6 @@
 """What only the terminal shows; whole commands are in integration/."""
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -108,4 +109,7 @@ def test_a_terminal_gets_a_table_of_what_runs(
     told = capsys.readouterr().out
     assert "bracket" in told
     assert "lr 0." in told
-    assert "epochs" in told
+    assert re.search(r"^ +16 +2 +0 +\d/9  lr", told, flags=re.MULTILINE)  # nothing is squeezed out
+    rows = [line for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", told).splitlines() if "  lr " in line]
+    assert rows
+    assert max(map(len, rows)) <= 100

@@ -191,13 +191,13 @@ class StudyTable(StudyLines, Bars):
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         for title in ("trial", "bracket", "rung", "epoch"):
-            table.add_column(title, justify="right")
-        table.add_column("settings", no_wrap=True)
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column("settings")
         for job in list(search.running.values()):
             epoch = self._epochs.get(job.trial, job.from_epoch)
             settings = "  ".join(f"{name} {_short(value)}" for name, value in job.settings.items())
-            cells = (job.trial, job.bracket, job.rung, f"{max(epoch, job.from_epoch)}/{job.to_epoch}", settings)
-            table.add_row(*map(str, cells))
+            cells = (job.trial, job.bracket, job.rung, f"{max(epoch, job.from_epoch)}/{job.to_epoch}")
+            table.add_row(*map(str, cells), Text(settings, no_wrap=True, overflow="ellipsis"))
         return Group(table, Text(progress_of(search)))
 
 
