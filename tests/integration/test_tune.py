@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -140,29 +140,18 @@ def test_ctrl_c_stops_and_says_how_to_go_on(folder: Path, unkilled: str) -> None
     assert table(folder, "stopped") == unkilled
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A real file system of 4 MiB."""
-    disk = tmp_path / "small_disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system needs root, and a machine that lets a test do it")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 def test_a_full_disk_stops_it_with_one_line_and_it_goes_on_when_there_is_room(
-    folder: Path, unkilled: str, small_disk: Path
+    folder: Path, unkilled: str, small_disk: Callable[[str], Path]
 ) -> None:
-    (small_disk / "ballast").write_bytes(bytes((4 << 20) - (32 << 10)))
-    words = started(folder, str(small_disk / "runs"))
+    disk = small_disk("4m")
+    (disk / "ballast").write_bytes(bytes((4 << 20) - (32 << 10)))
+    words = started(folder, str(disk / "runs"))
     done = subprocess.run(command(*words), cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "the disk is full" in done.stderr
-    (small_disk / "ballast").unlink()
-    study = small_disk / "runs" / "tune" / "study"
+    (disk / "ballast").unlink()
+    study = disk / "runs" / "tune" / "study"
     finish(folder, "tune", "--resume", str(study))
     assert (study / "tune_results.csv").read_text() == unkilled
 
