@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.studies import SimulatedPool
+from tests.studies import SimulatedPool, simulated_rows
 
 from foveate.errors import CheckpointError, OutputError, StudyError
 from foveate.tuning.samplers import RandomSampler
@@ -142,6 +142,18 @@ def test_checkpoints_of_losers_are_deleted_and_the_winners_kept(open_search: Ope
             assert len(there) <= 3
     assert search.best is not None
     assert [path.name for path in (search.folder / "trials").iterdir()] == [f"{search.best.number:04}"]
+
+
+def test_the_best_may_have_stopped_early(open_search: Open) -> None:
+    def stops_at_once(message: Mapping[str, Any]) -> Any:
+        if not message["folder"].endswith("0004"):
+            return None
+        rows = [{**row, "rank_accuracy": 0.99} for row in simulated_rows(message)]
+        return {"kind": "done", "value": {"score": 0.99, "stopped": True, "rows": rows}}
+
+    search = finish(open_search(), SimulatedPool(1, fate=stops_at_once))
+    assert search.best is not None
+    assert (search.best.number, search.best.state) == (4, "stopped")
 
 
 def test_another_studys_journal_is_refused(open_search: Open, tmp_path: Path) -> None:

@@ -124,6 +124,27 @@ class TestTrainTrial:
         assert train_trial(job(to_epoch=2), digits, heard.append) == first
         assert heard == []
 
+    @pytest.mark.parametrize(("from_epoch", "to_epoch", "done_to"), [(2, 4, 0), (0, 2, 4), (2, 3, 4), (3, 4, 2)])
+    def test_a_checkpoint_that_is_gone_behind_or_ahead_changes_nothing(
+        self,
+        job: Callable[..., TrialJob],
+        digits: Dataset,
+        tmp_path: Path,
+        from_epoch: int,
+        to_epoch: int,
+        done_to: int,
+    ) -> None:
+        if from_epoch:
+            train_trial(job(folder=str(tmp_path / "straight"), to_epoch=from_epoch), digits, quiet)
+        wanted = job(folder=str(tmp_path / "straight"), from_epoch=from_epoch, to_epoch=to_epoch)
+        straight = train_trial(wanted, digits, quiet)
+        if done_to:
+            train_trial(job(to_epoch=done_to), digits, quiet)
+        done = train_trial(job(from_epoch=from_epoch, to_epoch=to_epoch), digits, quiet)
+        assert untimed(done["rows"]) == untimed(straight["rows"])
+        assert done["score"] == straight["score"]
+        assert_same_tensors(tmp_path / "straight" / "state.safetensors", tmp_path / "trial" / "state.safetensors")
+
     def test_the_score_is_of_the_best_epoch_on_other_images(
         self, job: Callable[..., TrialJob], digits: Dataset
     ) -> None:
@@ -189,6 +210,15 @@ class TestAsKerasTuner:
             outcomes.append(train_trial(promoted, digits, quiet))
         assert untimed(outcomes[0]["rows"]) == untimed(outcomes[1]["rows"])
 
+    def test_a_checkpoint_that_is_gone_or_ahead_is_told(
+        self, job: Callable[..., TrialJob], digits: Dataset
+    ) -> None:
+        with pytest.raises(CheckpointError, match="begin a new study"):
+            train_trial(job(from_epoch=1, to_epoch=2, semantics="kerastuner"), digits, quiet)
+        train_trial(job(to_epoch=2, semantics="kerastuner"), digits, quiet)
+        with pytest.raises(CheckpointError, match="begin a new study"):
+            train_trial(job(to_epoch=1, semantics="kerastuner"), digits, quiet)
+
 
 class TestRunTrial:
     def test_a_job_is_its_message(self, job: Callable[..., TrialJob]) -> None:
@@ -202,10 +232,6 @@ class TestRunTrial:
     def test_another_data_set_is_refused(self, job: Callable[..., TrialJob]) -> None:
         with pytest.raises(CheckpointError, match="not the data set of the study"):
             run_trial(job(fingerprint="other").to_message(), quiet)
-
-    def test_a_lost_checkpoint_is_told(self, job: Callable[..., TrialJob]) -> None:
-        with pytest.raises(CheckpointError, match="no checkpoint"):
-            run_trial(job(from_epoch=1).to_message(), quiet)
 
 
 def assert_same_tensors(first: Path, second: Path) -> None:

@@ -39,7 +39,11 @@ class RayPool:
         self._task = remote(_do)
         self._work = work
         self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", cpus)) // cpus)
-        self._mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+        # It lives as long as this process: beside it, not on a node that may be lost.
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
         self._mail = self._mailbox.take.remote()
         self._jobs: dict[Any, int] = {}
         self._events: deque[Event] = deque()

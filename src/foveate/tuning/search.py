@@ -193,7 +193,7 @@ class Search:
     def best(self) -> Trial | None:
         """Of the trials trained to the most epochs, or to where they stopped, the one with the best score."""
         scored = [
-            (trial.state == "finished", trial.rung, trial.score, -trial.number)
+            (self.config.max_epochs if trial.state == "stopped" else trial.epochs, trial.score, -trial.number)
             for trial in self.trials.values()
             if trial.score is not None and trial.state != "failed"
         ]
@@ -239,6 +239,7 @@ class Search:
         asked = {"event": "asked", "trial": job.trial, "bracket": job.bracket, "rung": job.rung}
         self.journal.append({**asked, "settings": dict(job.settings)})
         self._note_begun(job)
+        self._hanging.discard(job.trial)
         self._slots[job.trial] = next(slot for slot in itertools.count() if slot not in self._slots.values())
         self._began[job.trial], self._heard[job.trial] = self.elapsed_s, time.monotonic()
         pool.submit(job.trial, self.trial_job(job).to_message())

@@ -182,14 +182,21 @@ def _train(
 
 
 def _restore(job: TrialJob, state: TrainingState, path: Path, best_path: Path) -> list[Row]:
-    """Take up what the trial has done, be it before this job or in a part of it that was cut off; its rows."""
-    if not path.exists():
-        if job.from_epoch:
-            raise CheckpointError(f"no checkpoint in {job.folder}: the trial cannot go on")
+    """Take up what the trial has done, be it before this job or in a part of it that was cut off; its rows.
+
+    Of a study whose journal was damaged it may have done more than the journal knows, or be deleted already: it
+    begins again from nothing, and comes out as before. Under `kerastuner` semantics it would not.
+    """
+    told = load_tensors(path)[1]["trial"] if path.exists() else {"from_epoch": 0, "rows": []}
+    rows: list[Row] = told["rows"]
+    behind = job.from_epoch > 0 and not rows
+    if behind or (rows and rows[-1]["epoch"] > job.to_epoch):
+        if job.semantics == "kerastuner":
+            raise CheckpointError(f"{job.folder} does not fit the study's journal: begin a new study")
+        return []
+    if not rows:
         return []
     restore_state(path, state)
-    told = load_tensors(path)[1]["trial"]
-    rows: list[Row] = told["rows"]
     if job.semantics == "kerastuner" and told["from_epoch"] != job.from_epoch:
         # As its library: the best weights so far, a new optimizer, no memory of earlier epochs but their count.
         epoch = state.epoch
