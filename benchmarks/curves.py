@@ -103,7 +103,7 @@ def worth_of(checkpoint: Path, whole: Dataset, indices: np.ndarray[Any, Any]) ->
     """The accuracy of a trained network on images that neither stopped nor ranked it."""
     model = load_model(checkpoint).model
     loader = Loader(torch.from_numpy(whole.images), torch.from_numpy(whole.labels), indices, MEASURED_AT_ONCE)
-    logits = collect_logits(model, loader.epoch(), device="cpu", total=len(loader), label="worth")
+    logits = collect_logits(model, loader, device=torch.device("cpu"), label="worth")
     return float(point_metrics(*logits)["accuracy"])
 
 

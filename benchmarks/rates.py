@@ -18,7 +18,7 @@ from foveate.data.augment import Augment
 from foveate.data.loader import Loader
 from foveate.evaluation import collect_logits
 from foveate.model.build import build_model
-from foveate.training.loop import TrainingState, autocast, train_epochs
+from foveate.training.loop import TrainingState, train_epochs
 from foveate.training.optim import build_optimizer
 
 __all__ = ["CLASSES", "Stopwatch", "inference_rates", "matmul_gflop_per_s", "new_state", "noise", "training_rates"]
@@ -117,8 +117,7 @@ def inference_rates(
     first = next(loader.epoch())
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.inference_mode():
         model(first.images)
-    with autocast(device, config.train):
-        collect_logits(model, loader.epoch(), device=device, total=len(loader), label="", track=stopwatch)
+    collect_logits(model, loader, device=device, precision=config.train.precision, label="", track=stopwatch)
     return [batch / each for each in stopwatch.step_seconds], counter.get_total_flops() / len(first.labels) / 1e9
 
 

@@ -103,13 +103,13 @@ def ours(arguments: argparse.Namespace, whole: Dataset, seed: int, *, semantics:
             space=str(space),
             max_epochs=EPOCHS,
             factor=FACTOR,
-            threads=arguments.threads,
             subset=arguments.subset,
             data_dir=arguments.data_dir,
             runs=folder,
-            study={"formula": "kerastuner", "semantics": semantics, "seed": seed},
-            device="cpu",
+            formula="kerastuner",
+            semantics=semantics,
             seed=seed,
+            settings={"threads": arguments.threads, "device": "cpu", "seed": seed},
         )
         seconds = time.perf_counter() - began
         lines = (study.path / "journal.jsonl").read_text(encoding="utf-8").splitlines()

@@ -20,7 +20,7 @@ import torch
 from foveate.allocator import keep_freed_memory
 from foveate.config import preset_names, resolve_config
 from foveate.data.augment import build_augment
-from foveate.training.loop import autocast
+from foveate.evaluation import autocast
 from rates import inference_rates, matmul_gflop_per_s, noise, training_rates
 
 IMAGES = 4096
@@ -66,7 +66,7 @@ def measure(preset: str, device: torch.device, seconds: float) -> list[dict[str,
     }
     after = matmul_gflop_per_s(seconds / 10, device)
     products = {name: max(rate, after[name]) for name, rate in before.items()}
-    with autocast(device, config.train):
+    with autocast(device, config.train.precision):
         in_bf16 = torch.is_autocast_enabled(device.type) and "bf16" in products
     product = products["bf16"] if in_bf16 else max(rate for name, rate in products.items() if name != "bf16")
     rows = []

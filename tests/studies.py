@@ -46,12 +46,13 @@ class SimulatedPool:
         assert job not in self._queues
         self.submitted.append(job)
         if (fate := self._fate(message)) is not None:
-            self._queues[job] = [Event(job, fate["kind"], fate["value"])] if fate else []
+            self._queues[job] = [Event(job, fate["kind"], fate["value"]) if fate else Event(job, "progress", {})]
             return
         rows = simulated_rows(message)
         best = max(rows, key=lambda row: row["val_accuracy"])
         done = {"score": best["rank_accuracy"], "stopped": False, "rows": rows}
-        self._queues[job] = [*(Event(job, "progress", row) for row in rows), Event(job, "done", done)]
+        progress = [Event(job, "progress", row) for row in ({}, *rows)]
+        self._queues[job] = [*progress, Event(job, "done", done)]
 
     def event(self, timeout_s: float) -> Event | None:
         ready = sorted(job for job, queue in self._queues.items() if queue)
@@ -78,7 +79,6 @@ def open_search(folder: Path, sampler: Sampler | None = None, **settings: Any) -
         "data": "digits",
         "data_dir": None,
         "fingerprint": "",
-        "class_names": ("a", "b"),
         "subset": None,
         "space_name": "test",
         "space": space,

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.special import softmax
 from sklearn import metrics
 from torch import nn
 
-from foveate.data.loader import Batch
+from foveate.data.loader import Loader
 from foveate.errors import DataError, TrainingError
 from foveate.evaluation import (
     BINS,
@@ -23,6 +24,7 @@ from foveate.evaluation import (
     wilson_interval,
 )
 
+CPU = torch.device("cpu")
 NAMES = tuple("abcde")
 SCALARS = {
     "loss", "accuracy", "macro_precision", "macro_recall", "macro_f1", "thresholded_micro_precision",
@@ -224,15 +226,15 @@ class Mean(nn.Module):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_logits_come_in_the_order_of_the_batches_and_the_mode_is_restored(training: bool) -> None:
-    images = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1).expand(7, 3, 2, 2)
-    batches: list[Any] = [(images[:4], torch.arange(4)), Batch(images[4:], torch.arange(4, 7), torch.zeros(3))]
+    images = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1).expand(7, 2, 2, 3)
+    loader = Loader(images, torch.arange(7), np.arange(7), batch=4)
     model = Mean().train(training)
-    logits, labels = collect_logits(model, batches, device="cpu", total=2, label="")
+    logits, labels = collect_logits(model, loader, device=CPU, label="")
     assert model.training is training
     assert logits.dtype == np.float32
     assert logits[:, 0].tolist() == labels.tolist() == list(range(7))
     with pytest.raises(DataError, match="no images"):
-        collect_logits(model, [], device="cpu", total=0, label="")
+        collect_logits(model, replace(loader, indices=np.arange(0)), device=CPU, label="")
 
 
 @settings(deadline=None, max_examples=20)
@@ -276,10 +278,18 @@ def test_views_are_averaged_as_a_plain_loop_averages_them(mirror: bool, dtype: t
 
 def test_averaging_passes_the_mode_on_to_the_network() -> None:
     model = Mean()
-    batches = [(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))]
-    logits, _ = collect_logits(ViewsAveraged(model.train(), mirror=True), batches, device="cpu", total=1, label="")
+    loader = Loader(torch.zeros(2, 4, 4, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), np.arange(2), 2)
+    logits, _ = collect_logits(ViewsAveraged(model.train(), mirror=True), loader, device=CPU, label="")
     assert logits.tolist() == [[0, 0], [0, 0]]  # `Mean` asserts that it is in evaluation mode
     assert model.training
+
+
+def test_logits_that_are_not_finite_are_told_where_they_are_measured() -> None:
+    logits, labels = measured(0, 5, 3)
+    logits[2, 1] = np.nan
+    for measure in (point_metrics, score_variant):
+        with pytest.raises(TrainingError, match="not finite for 1 of 5 images"):
+            measure(logits, labels)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import typer
 import yaml
 
 from foveate import terminal
-from foveate.config import DEFAULT_PRESET, preset_names
+from foveate.config import DEFAULT_PRESET, check_setting, preset_names
 from foveate.errors import ConfigError, FoveateError, Interrupted
 
 __all__ = ["app", "main"]
@@ -162,8 +162,10 @@ def tune(
     knob: Annotated[
         list[str] | None, typer.Option(help="Search this knob of the space; repeatable (default: all).")
     ] = None,
-    max_epochs: Annotated[int, typer.Option(help="R: epochs of the trials that go all the way.")] = 9,
-    factor: Annotated[int, typer.Option(help="η: a rung keeps one trial in so many.")] = 3,
+    max_epochs: Annotated[
+        int | None, typer.Option(help="R: epochs of the trials that go all the way (default: 9).")
+    ] = None,
+    factor: Annotated[int | None, typer.Option(help="η: a rung keeps one trial in so many (default: 3).")] = None,
     formula: Annotated[
         str | None, typer.Option(help="Sizes of the brackets: li2018 (the default) or kerastuner.")
     ] = None,
@@ -183,7 +185,9 @@ def tune(
     ray: Annotated[
         str | None, typer.Option(metavar="local|HOST:PORT", help="Run the trials by Ray, here or on a cluster.")
     ] = None,
-    gpus: Annotated[float, typer.Option(help="GPUs that a trial takes of Ray's; a fraction shares one.")] = 1.0,
+    gpus: Annotated[
+        float | None, typer.Option(help="GPUs that a trial takes of Ray's; a fraction shares one (default: 1).")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads of a trial (default: shared among the workers).")
     ] = None,
@@ -191,7 +195,8 @@ def tune(
         int | None, typer.Option(help="Images to search with, training and validation together (default: all).")
     ] = None,
     storage: Annotated[
-        str | None, typer.Option(help="URL for the checkpoints, as fsspec has them (default: the study's folder).")
+        str | None,
+        typer.Option(help="Folder or URL (of fsspec) for the checkpoints (default: the study's folder)."),
     ] = None,
     epoch_limit: Annotated[
         float | None, typer.Option(help="Seconds an epoch may take before its trial counts as hanging.")
@@ -205,7 +210,9 @@ def tune(
     resume: Annotated[Path | None, typer.Option(help="Study to take up where it stopped.")] = None,
 ) -> None:
     """Search settings on DATA by Hyperband; the test split stays closed."""
-    study = {
+    plan: dict[str, Any] = {
+        "max_epochs": max_epochs,
+        "factor": factor,
         "formula": formula,
         "algorithm": algorithm,
         "trials": trials,
@@ -216,11 +223,11 @@ def tune(
         "storage": storage,
         "epoch_limit_s": epoch_limit,
     }
-    given = {key: value for key, value in study.items() if value is not None}
-    settings = _settings(setting, size=size, device=device)
+    given = {key: value for key, value in plan.items() if value is not None}
+    settings = _settings(setting, size=size, device=device, threads=threads)
     from foveate import workflows
 
-    if resume is not None and (data or given or settings or space or knob or threads or subset or name):
+    if resume is not None and (data or given or settings or space or knob or subset or name or data_dir):
         raise ConfigError(f"--resume takes every setting from the study: `foveate tune --resume {resume}`")
     if resume is None and data is None:
         raise ConfigError("nothing to tune on: name a data set, as in `foveate tune digits`")
@@ -233,10 +240,7 @@ def tune(
                 data or "",
                 space=space or "default",
                 knobs=tuple(knob or ()),
-                max_epochs=max_epochs,
-                factor=factor,
                 workers=workers,
-                threads=threads,
                 ray=ray,
                 gpus=gpus,
                 subset=subset,
@@ -244,8 +248,8 @@ def tune(
                 runs=runs,
                 name=name,
                 display=display,
-                study=given,
-                **settings,
+                settings=settings,
+                **given,
             )
     except Interrupted as stopped:
         raise typer.Exit(_complain(f"stopped; continue with: {stopped}", INTERRUPTED)) from stopped
@@ -309,6 +313,7 @@ def _settings(given: list[str] | None, **flags: Any) -> dict[str, Any]:
         key, equals, text = item.partition("=")
         if not equals:
             raise ConfigError(f"--set {item}: write it as --set KEY=VALUE")
+        check_setting(key)
         try:
             settings[key] = yaml.safe_load(text)
         except yaml.YAMLError as error:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,16 +25,24 @@ __all__ = [
     "HeadKind",
     "ModelConfig",
     "Monitor",
+    "Precision",
+    "Section",
     "StageConfig",
     "TrainConfig",
+    "check_setting",
     "nearest",
+    "packaged_names",
+    "packaged_yaml",
     "preset_names",
     "read_yaml",
     "resolve_config",
     "setting_path",
+    "validated",
 ]
 
 DEFAULT_PRESET = "minute"
+
+Model = TypeVar("Model", bound=BaseModel)
 
 AttentionKind = Literal["none", "luong_row", "luong", "luong_scaled"]
 AttentionMode = Literal["replace", "residual"]
@@ -43,6 +51,7 @@ BlockKind = Literal["plain", "normed"]
 HeadKind = Literal["dense", "pooled"]
 AugmentFamily = Literal["affine", "crop"]
 Monitor = Literal["accuracy", "loss", "macro_f1"]
+Precision = Literal["auto", "fp32", "bf16"]
 _LENGTHS = ("epochs", "images_seen")
 """The two ways of saying how long to train."""
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -168,7 +177,7 @@ class TrainConfig(Section):
     """Which epoch's weights are the run's result."""
     views: Literal[1, 6] = 1
     """Views of an image that are averaged when measuring, told beside the image as it is."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    precision: Precision = "auto"
     """`auto` is bf16 autocast on a GPU that has it, fp32 elsewhere."""
     compile: bool = False
     seed: int = Field(0, ge=0, lt=2**63)
@@ -199,10 +208,27 @@ class Config(Section):
 
 def preset_names() -> tuple[str, ...]:
     """Names of the presets in the package, sorted."""
-    folder = resources.files("foveate") / "presets"
-    return tuple(
-        sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
-    )
+    return packaged_names("presets")
+
+
+def packaged_names(folder: str) -> tuple[str, ...]:
+    """Names of the YAML files in a folder of the package, sorted."""
+    files = (resources.files("foveate") / folder).iterdir()
+    return tuple(sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")))
+
+
+def packaged_yaml(folder: str, name: str) -> dict[str, Any]:
+    """What the YAML file of that name holds.
+
+    Raises:
+        ConfigError: when there is none.
+    """
+    if name not in packaged_names(folder):
+        kind = folder.removesuffix("s")
+        raise ConfigError(f"unknown {kind} {name!r}{nearest(name, packaged_names(folder))}")
+    text = (resources.files("foveate") / folder / f"{name}.yaml").read_text(encoding="utf-8")
+    values: dict[str, Any] = yaml.safe_load(text)
+    return values
 
 
 def resolve_config(
@@ -241,10 +267,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def _preset(name: str) -> dict[str, Any]:
     """The settings of a preset; one that names another in `preset` is laid over that one."""
-    if name not in preset_names():
-        raise ConfigError(f"unknown preset {name!r}{nearest(name, preset_names())}")
-    text = (resources.files("foveate") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    values = yaml.safe_load(text)
+    values = packaged_yaml("presets", name)
     base = values.pop("preset", None)
     return {**_over(_preset(base) if base else {}, values), "preset": name}
 
@@ -259,6 +282,17 @@ def setting_path(name: str) -> str:
     if name not in owner:
         raise ConfigError(f"unknown setting {name!r}{nearest(name, owner)}")
     return f"{owner[name]}.{name}"
+
+
+def check_setting(name: str) -> None:
+    """Refuse what is no setting, by its leaf name or dotted.
+
+    Raises:
+        ConfigError: for that, and for a whole section.
+    """
+    section, dot, leaf = name.rpartition(".")
+    if setting_path(leaf) != f"{section}{dot}{leaf}" and dot:
+        raise ConfigError(f"unknown setting {name!r}; did you mean {setting_path(leaf)!r}?")
 
 
 def _owners() -> dict[str, str]:
@@ -300,6 +334,21 @@ def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
+def validated(model: type[Model], values: Mapping[str, Any], *, within: str = "") -> Model:
+    """`values` as a `model`.
+
+    Raises:
+        ConfigError: for the first of them that it refuses, `within` what they come from.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        given = "" if first["type"] == "missing" or not where else f"={first['input']!r}"
+        raise ConfigError(f"{within}{where}{given}: {first['msg'].lower()}") from error
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about a `name` that is not `known`: the closest one that is, else all of them."""
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
@@ -325,12 +374,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _validate(values: Mapping[str, Any]) -> Config:
-    try:
-        config = Config.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{where}={first['input']!r}: {first['msg'].lower()}") from error
+    config = validated(Config, values)
     stages = len(config.model.stages)
     if config.model.attention_stage > stages:
         raise ConfigError(f"model.attention_stage={config.model.attention_stage}: there are {stages} stages")

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import OutputError
+from filelock import FileLock, Timeout
+
+from foveate.errors import ConfigError, OutputError
 
 __all__ = [
     "cache_folder",
+    "locked",
     "new_folder",
     "replacing",
     "sync_folder",
@@ -61,6 +64,23 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(folder: Path, doing: str) -> Iterator[None]:
+    """Keep other processes out of `folder`; the system lifts the lock when this one dies.
+
+    Raises:
+        ConfigError: when another has it, which then is `doing` something: "X is being trained".
+        OutputError: when nothing can be written there.
+    """
+    with writing_to(folder):
+        try:
+            lock = FileLock(folder / ".lock", timeout=0).acquire()
+        except Timeout:
+            raise ConfigError(f"{doing} by another process: wait for it, or stop it") from None
+    with lock:
+        yield
 
 
 @contextlib.contextmanager

@@ -152,7 +152,7 @@ class StudyLines(Lines):
             self.say(f"{told}  failed: {update.value['reason']}")
         else:
             self.say(f"{told}  begins again: {update.value['message']}")
-        if update.kind == "done" and not self._estimated:
+        if update.kind == "done" and not self._estimated and search.config.storage is None:
             self._estimated = True
             self.say(f"by the first trial: {disk_bound(search)}, as those of trials that are out are deleted")
 

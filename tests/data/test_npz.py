@@ -77,6 +77,13 @@ def test_keras_layout(tmp_path: Path) -> None:
     assert source.ids[2:] == ["set.npz#x_val[0]", "set.npz#x_test[0]"]
 
 
+def test_an_empty_part_is_none(tmp_path: Path) -> None:
+    empty = {"x_test": PIXELS[:0], "y_test": np.array([], np.float64)}
+    source = open_npz(save(tmp_path, x_train=PIXELS, y_train=[1, 0, 1, 0], **empty), untracked)
+    assert source.declared.tolist() == [0] * 4
+    assert len(source.blocks) == 1
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [

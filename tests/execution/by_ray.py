@@ -8,14 +8,19 @@ import time
 
 from tests.execution.jobs import work
 
+from foveate.errors import ConfigError
 from foveate.execution.pool import Event
 from foveate.execution.ray import RayPool
 
 
 def main() -> None:
     """Run each kind of job, and say what came of it."""
+    try:
+        RayPool(work, None, address="local", cpus=10_000)
+    except ConfigError as error:
+        refused = str(error)
     pool = RayPool(work, None, address="local", cpus=1)
-    told = {"workers": pool.workers, "nothing": False}
+    told = {"workers": pool.workers, "nothing": False, "refused": refused}
 
     def end_of(job: int, *, also: str | None = None) -> dict[str, object]:
         """The end of a job, and with `also` what came with another event of it before or after."""

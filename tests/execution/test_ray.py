@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,10 @@ def test_it_has_a_worker_for_each_processor(told: dict[str, Any]) -> None:
     assert told["workers"] == os.cpu_count()
 
 
+def test_a_job_that_no_node_has_room_for_is_refused(told: dict[str, Any]) -> None:
+    assert told["refused"].startswith("no node of the Ray cluster has 10000 processors for a trial")
+
+
 def test_jobs_run_and_report(told: dict[str, Any]) -> None:
     assert told["square"]["kind"] == "done"
     assert told["square"]["value"]["square"] == 9
@@ -60,6 +66,26 @@ def test_a_cluster_that_does_not_answer_is_one_line_in_seconds(address: str) -> 
     with pytest.raises(ConfigError, match=f"no Ray cluster answers at {address}"):
         RayPool(work, 1, address=address, cpus=1)
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("says", [None, b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_what_answers_but_is_no_cluster_is_one_line_in_seconds(says: bytes | None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = "127.0.0.1:{1}".format(*server.getsockname())
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(says or b"")
+                connection.recv(100)
+                if says is None:
+                    connection.recv(1)  # silent until the other side gives up
+
+        listener = threading.Thread(target=answer)
+        listener.start()
+        with pytest.raises(ConfigError, match=f"no Ray cluster answers at {address}"):
+            RayPool(work, 1, address=address, cpus=1)
+        listener.join()
 
 
 def test_without_ray_it_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

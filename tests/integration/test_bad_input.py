@@ -6,11 +6,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from foveate.files import locked
 from foveate.training.runs import RunFolder
 
 Foveate = Callable[..., Any]
@@ -39,6 +41,11 @@ def refused(outcome: Any, *, saying: str) -> None:
         (["train", "digits", "--set", "epoch=3"], "did you mean 'epochs'"),
         (["train", "digits", "--set", "epochs"], "--set KEY=VALUE"),
         (["train", "digits", "--set", "epochs=["], "not YAML"),
+        (["train", "digits", "--set", "preset=paper"], "unknown setting 'preset'"),
+        (["train", "digits", "--set", "data={size: 24}"], "unknown setting 'data'"),
+        (["train", "digits", "--set", "model.lr=1"], "did you mean 'train.lr'"),
+        (["summary", "--set", "num_classes=3"], "unknown setting 'num_classes'"),
+        (["evaluate", "none", "--name", "x"], "give other DATA, or no --name"),
         (["train", "digits", "--epoch", "3"], "--epoch"),
         (["train", "digits", "--epochs", "many"], "--epochs"),
         (["train", "digits", "--size", "8"], "size=8"),
@@ -98,9 +105,19 @@ def test_runs_are_not_written_into_the_data(
     assert sorted(path.name for path in folder.iterdir()) == ["blue", "green", "red"]
 
 
+def test_a_run_that_blows_up_says_so_and_what_to_do(foveate: Foveate, photographs: Photographs) -> None:
+    """One step an epoch: its loss is finite, and what it did to the weights shows on validation."""
+    flags = ["--preset", "small", "--batch", 1000, "--epochs", 2, "--lr", 1e30, "--size", 16]
+    outcome = foveate("train", photographs(), *flags)
+    assert outcome.status == 1
+    assert "not finite" in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
 def test_a_run_is_trained_by_one_process_at_a_time(foveate: Foveate, run: Path) -> None:
-    (run / "metrics.json").unlink()
-    with RunFolder.open(run).being_trained():
+    folder = RunFolder.open(run)
+    folder.write_record(replace(folder.read_record(), finished=False))
+    with locked(run, "it is being trained"):
         refused(foveate("train", "--resume", run), saying="is being trained by another process")
     assert foveate("train", "--resume", run).status == 0
 
@@ -147,9 +164,8 @@ def test_a_class_the_model_does_not_know_is_said(foveate: Foveate, run: Path, ph
 
 
 def test_a_run_of_another_data_set_does_not_resume(foveate: Foveate, run: Path) -> None:
-    (run / "metrics.json").unlink()
     record = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps({**record, "dataset": "digits"}))
+    (run / "run.json").write_text(json.dumps({**record, "finished": False, "dataset": "digits"}))
     refused(foveate("train", "--resume", run), saying="is not the data set")
 
 

@@ -214,7 +214,7 @@ def test_the_port_whitens_as_foveate_does(port: ModuleType) -> None:
     images = torch.randn(200, 3, 8, 8, generator=drawn)
     images = images + 0.8 * images.roll(1, 3) + torch.randn(200, 1, 8, 8, generator=drawn)
     ours = WhiteningConv2d(3, 2)
-    ours.fit(images)
+    ours.fit([images])
     network = port.Network(10)
     network.fit_whitening(images)
     patches = torch.nn.functional.conv2d(images, network.whiten.weight)[:, :12].transpose(0, 1).flatten(1)

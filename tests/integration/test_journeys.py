@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -212,8 +213,25 @@ def test_other_data_is_matched_by_class_name_and_measured_in_a_folder_of_its_own
     assert foveate("evaluate", "runs/train/a").status == 2
     assert foveate("evaluate", "runs/train/a", moved).status == 0
     assert set(fv.open_run(tmp_path / "runs/train/a").metrics) == {"validation"}
-    (tmp_path / "runs/train/a/metrics.json").unlink()
+    folder = fv.open_run(tmp_path / "runs/train/a").folder
+    folder.write_record(replace(folder.read_record(), finished=False))
     assert foveate("train", moved, "--resume", "runs/train/a").status == 0
+
+
+def test_a_run_stopped_early_may_be_measured_and_still_goes_on(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    assert foveate("train", photographs(), "--epochs", 2, "--name", "a", *tiny).status == 0
+    folder = fv.open_run(tmp_path / "runs/train/a").folder
+    folder.write_record(replace(folder.read_record(), finished=False))  # as if killed before its report
+    folder.report.unlink()
+    measured = foveate("evaluate", "runs/train/a")
+    assert measured.status == 0
+    assert "is not trained to its end: foveate train --resume" in measured.out
+    again = foveate("train", "--resume", "runs/train/a")
+    assert "is finished" not in again.out
+    assert set(tree(folder.path)) >= RUN_FILES
+    assert "is finished" in foveate("train", "--resume", "runs/train/a").out
 
 
 def test_groups_are_measured_each(

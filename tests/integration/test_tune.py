@@ -177,6 +177,23 @@ def test_of_few_images_an_epoch_is_several_passes(folder: Path) -> None:
     finish(folder, *words)
     base = yaml.safe_load((folder / "long" / "tune" / "study" / "study.yaml").read_text())["base"]["train"]
     assert (base["passes"], base["epochs"], base["images_seen"]) == (5, 2, None)  # 2 epochs of 5 × 240 images
+    best = yaml.safe_load((folder / "long" / "tune" / "study" / "best.yaml").read_text())["train"]
+    assert (best["passes"], best["epochs"]) == (1, 2)  # of all images there are nearly five times as many
+
+
+def test_a_study_that_fails_leaves_its_table(folder: Path) -> None:
+    knobs = {"lr": {"type": "float", "low": 1e30, "high": 1e31, "log": True}}
+    (folder / "wild.yaml").write_text(yaml.safe_dump({**SPACE, "knobs": knobs}))
+    words = ["tune", "digits", "--space", str(folder / "wild.yaml"), "--runs", "wild", *FLAGS]
+    done = subprocess.run(command(*words), cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "trials failed, the last one so: TrainingError" in done.stderr
+    study = folder / "wild" / "tune" / "study"
+    rows = list(csv.DictReader((study / "tune_results.csv").read_text().splitlines()))
+    assert {row["state"] for row in rows} == {"failed"}
+    assert "TrainingError" in rows[0]["reason"]
+    assert not (study / "best.yaml").exists()
+    assert (study / "study.html").exists()
 
 
 def test_in_this_process_it_prints_where_everything_lies(folder: Path, foveate: Callable[..., Any]) -> None:
@@ -210,12 +227,18 @@ def test_asha_and_tpe(folder: Path) -> None:
         (["digits", "--space", "papre"], "did you mean 'paper'"),
         (["digits", "--knob", "lrr"], "did you mean 'lr'"),
         (["digits", "--workers", "0"], "workers=0"),
+        (["digits", "--threads", "0"], "threads=0"),
+        (["digits", "--gpus", "1"], "gpus=1.0: it is of Ray's"),
+        (["digits", "--ray", "local", "--gpus", "0"], "gpus=0.0"),
+        (["digits", "--set", "epochs=5"], "--max-epochs"),
         (["digits", "--formula", "li"], "formula='li'"),
         (["digits", "--subset", "3"], "subset=3"),
         (["digits", "--set", "colour=1"], "unknown setting 'colour'"),
         (["nowhere"], "nowhere"),
         ([], "nothing to tune on"),
         (["digits", "--resume", "x"], "--resume takes every setting from the study"),
+        (["--resume", "x", "--max-epochs", "27"], "--resume takes every setting from the study"),
+        (["--resume", "x", "--data-dir", "y"], "--resume takes every setting from the study"),
         (["--resume", "x"], "x is not a study"),
     ],
 )

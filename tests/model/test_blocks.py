@@ -154,7 +154,7 @@ def test_whitening_is_its_definition(side: int, seed: int, epsilon: float) -> No
     # Neighbours are alike, as in photographs, so that the eigenvalues differ by orders of magnitude.
     images = nn.functional.avg_pool2d(noise(6, 3, 12, 12, seed=seed), 3, 1) * 2 + 0.1
     layer = WhiteningConv2d(3, side, epsilon=epsilon)
-    layer.fit(images)
+    layer.fit([images])
     covariance = second_moment(patches_of(images.double().numpy(), side))
     filters = layer.weight.double().numpy().reshape(2 * 3 * side * side, -1)
     half = len(filters) // 2
@@ -171,11 +171,11 @@ def test_whitening_is_its_definition(side: int, seed: int, epsilon: float) -> No
 
 def test_a_whitening_layer_is_fixed() -> None:
     layer = WhiteningConv2d(3, 2)
-    layer.fit(noise(2, 3, 8, 8))
+    layer.fit([noise(2, 3, 8, 8)])
     assert not layer.weight.requires_grad
     assert layer.bias is None
     before = layer.weight.clone()
-    layer.fit(noise(2, 3, 8, 8, seed=1))
+    layer.fit([noise(2, 3, 8, 8, seed=1)])
     assert not torch.equal(layer.weight, before)
 
 
@@ -183,7 +183,7 @@ def test_a_whitening_layer_is_fixed() -> None:
 def test_whitening_images_of_one_colour_blows_nothing_up(colour: float) -> None:
     layer = WhiteningConv2d(3, 2)
     images = torch.full((4, 3, 8, 8), colour)
-    layer.fit(images)
+    layer.fit([images])
     assert layer.weight.isfinite().all()
     assert layer(images).square().mean((0, 2, 3)).max() <= 1 + 1e-3
     # Whatever varies later is enlarged by one over the root of epsilon at most.

@@ -66,7 +66,7 @@ def test_the_stem_is_made_from_normalised_images() -> None:
     model, images = network(), pictures()
     model.fit_stem(images)
     alone = WhiteningConv2d(3, 2)
-    alone.fit(model.normalize(images))
+    alone.fit([model.normalize(images)])
     (whitening,) = (module for module in model.modules() if isinstance(module, WhiteningConv2d))
     assert torch.equal(whitening.weight, alone.weight)
     assert not whitening.weight.requires_grad

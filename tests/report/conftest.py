@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from foveate.evaluation import score
-from foveate.report import DatasetSummary, Layer, Mistake, RunPage
+from foveate.model.build import LayerRow, LayerTable
+from foveate.report.page import DatasetSummary, Mistake, RunPage
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NASTY = (
@@ -146,13 +147,15 @@ def run(
             },
             "environment": {"processor": "a processor", "threads": 2, "versions": {"torch": "2.13.0"}},
             "timing": {"train_s": 2767.5, "images_per_s": 650.4, "epochs": 45},
-            "layers": [
-                Layer("stages.0.convs.0", "Conv2d", (32, 32, 64), 1792),
-                Layer("stages.0.attention", "LuongRowAttention2d", (16, 16, 64), 0),
-                Layer("head.dense", "Linear", (512,), 3277312),
-            ],
-            "trainable": 5370314,
-            "non_trainable": 640,
+            "layers": LayerTable(
+                rows=(
+                    LayerRow("stages.0.convs.0", "Conv2d", (32, 32, 64), 1792),
+                    LayerRow("stages.0.attention", "LuongRowAttention2d", (16, 16, 64), 0),
+                    LayerRow("head.dense", "Linear", (512,), 3277312),
+                ),
+                trainable=5370314,
+                non_trainable=640,
+            ),
             "attention": "luong_row",
             "mistakes": mistakes(names=names),
             "command": "foveate train cifar10 --preset paper",

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foveate.errors import OutputError
-from foveate.report import RunPage, most_confident_mistakes, render, write_report
-from foveate.report.page import PAPER_TABLE
+from foveate.report.page import PAPER_TABLE, RunPage, most_confident_mistakes, render, write_report
 
 Run = Callable[..., RunPage]
 Look = Callable[[Path, int, str], None]

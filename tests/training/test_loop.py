@@ -12,8 +12,8 @@ from foveate.config import Config
 from foveate.data.augment import build_augment
 from foveate.data.loader import Loader
 from foveate.errors import TrainingError
-from foveate.evaluation import collect_logits, score
-from foveate.training.loop import EpochResult, TrainingState, autocast, best_epoch, train_epochs
+from foveate.evaluation import autocast, collect_logits, score
+from foveate.training.loop import EpochResult, TrainingState, best_epoch, train_epochs
 
 CPU = torch.device("cpu")
 Settings = Callable[..., Config]
@@ -44,7 +44,7 @@ def test_validation_is_that_of_the_evaluation(tiny: Settings, fresh: Fresh, load
     config = tiny(epochs=2)
     state = fresh(config)
     rows = list(train_epochs(state, *loaders, config.train, augment=plain, device=CPU))
-    logits, labels = collect_logits(state.model, loaders[1].epoch(), device=CPU, total=2, label="")
+    logits, labels = collect_logits(state.model, loaders[1], device=CPU, label="")
     report = score(logits, labels, ["a", "b", "c"])
     last = rows[-1]
     assert (last.val_loss, last.val_accuracy, last.val_macro_f1) == (
@@ -262,7 +262,7 @@ def test_track_sees_every_batch_and_may_break_off(tiny: Settings, fresh: Fresh, 
 
 def test_bf16_autocast_is_used_only_where_it_is_asked_for_or_native(tiny: Settings) -> None:
     def dtype(**settings: Any) -> torch.dtype:
-        with autocast(CPU, tiny(**settings).train):
+        with autocast(CPU, tiny(**settings).train.precision):
             return torch.nn.functional.linear(torch.ones(2, 2), torch.ones(2, 2)).dtype
 
     assert dtype() == dtype(precision="fp32") == torch.float32

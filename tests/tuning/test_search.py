@@ -45,7 +45,6 @@ def test_it_runs_what_was_said_before(open_search: Open) -> None:
     search = finish(open_search(), pool := SimulatedPool(1))
     told = cost_of(search.config)
     assert (len(search.trials), len(pool.submitted), search.epochs_done) == (told.trials, told.jobs, told.epochs)
-    assert search.finished
     assert search.best is not None
     assert search.best.state == "finished"
     states = Counter(trial.state for trial in search.trials.values())
@@ -96,7 +95,6 @@ def test_a_failed_trial_is_marked_and_outlived(open_search: Open) -> None:
     search = finish(open_search(), SimulatedPool(2, fate=failing({0, 3})))
     assert [number for number, trial in search.trials.items() if trial.state == "failed"] == [0, 3]
     assert search.trials[0].reason == "TrainingError: no (loop.py:1)"
-    assert search.finished
 
 
 def test_too_many_failures_end_the_study(open_search: Open) -> None:

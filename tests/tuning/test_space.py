@@ -143,7 +143,7 @@ class TestBadSpaces:
     @pytest.mark.parametrize(
         ("knobs", "told"),
         [
-            ({}, "knobs: .*at least 1"),
+            ({}, "knobs={}: .*at least 1"),
             ({"lr": {"type": "float", "low": 2, "high": 1}}, "low=2.0 is above high=1.0"),
             ({"lr": {"type": "float", "low": 0, "high": 1, "log": True}}, "has no logarithm"),
             ({"lr": {"type": "float", "low": 0.1, "high": 1, "log": True, "step": 0.1}}, "has no step"),

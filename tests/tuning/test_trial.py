@@ -227,7 +227,7 @@ class TestRunTrial:
     def test_it_reports_every_epoch(self, job: Callable[..., TrialJob]) -> None:
         heard: list[Any] = []
         done = run_trial(job(to_epoch=2).to_message(), heard.append)
-        assert heard == done["rows"]
+        assert heard == [{}, *done["rows"]]
 
     def test_another_data_set_is_refused(self, job: Callable[..., TrialJob]) -> None:
         with pytest.raises(CheckpointError, match="not the data set of the study"):

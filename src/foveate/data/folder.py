@@ -1,6 +1,7 @@
 """Data sets of image files: folders named after their classes, and CSV tables of paths."""
 
 import csv
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,11 +114,11 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     with reading(file):
         content = file.read_bytes()
     try:
-        lines = content.decode("utf-8-sig").splitlines(keepends=True)
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise DataError(f"{file}, line {line}: not UTF-8 text: save the table as UTF-8") from error
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         header = [column.strip().lower() for column in next(reader, [])]
         if not {"image", "label"} <= set(header):

@@ -67,6 +67,8 @@ def open_npz(path: Path, track: Track) -> Source:
         ids: list[str] = []
         for images, label, split in parts:
             shape = _image_shape(archive, path, images)
+            if not shape[0]:
+                continue
             values = _read_array(archive, path, label)
             values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values  # as Keras has them
             if values.dtype.kind not in "iuU" or values.shape != shape[:1]:

@@ -5,6 +5,7 @@ import os
 import secrets
 import socket
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 from foveate.errors import ConfigError
@@ -17,6 +18,9 @@ _RETRIES = 2
 """Times that Ray begins a job again whose worker or node was lost."""
 _ANSWER_S = 5.0
 """Seconds a cluster has to answer."""
+_HTTP2_SETTINGS = b"\0\0\0\4\0\0\0\0\0"
+"""An empty SETTINGS frame, with which either side begins (RFC 9113, section 3.4)."""
+_HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _HTTP2_SETTINGS
 
 
 class RayPool:
@@ -38,10 +42,18 @@ class RayPool:
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES)
         self._task = remote(_do)
         self._work = work
-        self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", cpus)) // cpus)
-        # It lives as long as this process: beside it, not on a node that may be lost.
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        room = sum(_room(node, cpus, gpus) for node in nodes)
+        if not room:
+            ray.shutdown()
+            wanted = f"{cpus} processors" + (f" and {gpus:g} GPUs" if gpus else "")
+            raise ConfigError(
+                f"no node of the Ray cluster has {wanted} for a trial: give it fewer, by --threads or --gpus"
+            )
+        self.workers = workers or room
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        # Beside this process, and not on a node that may be lost.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._mailbox = ray.remote(num_cpus=0, scheduling_strategy=here)(_Mailbox).remote()
         self._mail = self._mailbox.take.remote()
@@ -111,6 +123,12 @@ class _Mailbox:
         return taken
 
 
+def _room(node: Mapping[str, float], cpus: int, gpus: float) -> int:
+    """How many jobs a node has processors and GPUs for."""
+    by_cpus = int(node.get("CPU", 0) / cpus)
+    return min(by_cpus, int(node.get("GPU", 0) / gpus + 1e-6)) if gpus else by_cpus
+
+
 def _do(work: Work, job: int, message: Message, mailbox: Any) -> tuple[str, Message]:
     """The task: what came of the job, and what it gave."""
     try:
@@ -128,20 +146,26 @@ def _connect(address: str) -> Any:
         import ray
     except ImportError:
         raise ConfigError('--ray needs Ray: pip install "foveate[ray]"') from None
-    if address == "local":
-        ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
-        return ray
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=_ANSWER_S):
-            pass
-    except (OSError, ValueError, OverflowError):
+    if address != "local" and os.environ.get("RAY_USE_TLS") != "1" and not _answers(address):
         raise ConfigError(
             f"no Ray cluster answers at {address}: start one with `ray start --head`, and give HOST:PORT"
-        ) from None
+        )
+    own: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except Exception as error:
         told = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ConfigError(f"the Ray cluster at {address} cannot be used ({told})") from error
+        raise ConfigError(f"Ray ({address}) cannot be used: {told}") from error
     return ray
+
+
+def _answers(address: str) -> bool:
+    """Whether something there speaks HTTP/2, as gRPC does; Ray itself would wait for minutes to find out."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_ANSWER_S) as connection:
+            connection.sendall(_HTTP2_PREFACE)
+            with connection.makefile("rb") as answer:
+                return answer.read(len(_HTTP2_SETTINGS))[3:4] == _HTTP2_SETTINGS[3:4]
+    except (OSError, ValueError, OverflowError):
+        return False

@@ -36,9 +36,11 @@ def serve(work: Work, jobs: TextIO, out: TextIO) -> None:
     waiting: SimpleQueue[dict[str, Any]] = SimpleQueue()
 
     def read() -> None:
-        for line in jobs:
-            waiting.put(json.loads(line))
-        os._exit(0)  # the parent is gone, or has no more for it
+        try:
+            for line in jobs:
+                waiting.put(json.loads(line))
+        finally:
+            os._exit(0)  # the parent is gone, be it in the middle of a line, or has no more for it
 
     threading.Thread(target=read, daemon=True).start()
     while True:

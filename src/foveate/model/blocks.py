@@ -1,6 +1,6 @@
 """The parts a network is made of. Each part with weights draws its own, by `init_weights`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -68,12 +68,12 @@ class WhiteningConv2d(nn.Conv2d):
         self.weight.data.copy_(torch.cat([entries, -entries]))
 
     @torch.no_grad()
-    def fit(self, images: Tensor) -> None:
-        """Take the filters from the patches of `images` [N, C, H, W], on the network's scale."""
+    def fit(self, batches: Iterable[Tensor]) -> None:
+        """Take the filters from the patches of images, in batches [B, C, H, W] on the network's scale."""
         size = self.weight[0].numel()
         moments, count = torch.zeros(size, size, dtype=torch.float64), 0
-        for some in images.split(100):  # patches are many times as large as the images
-            patches = F.unfold(some, self.kernel_size).transpose(1, 2).flatten(0, 1).double()  # [P, C·k·k]
+        for images in batches:
+            patches = F.unfold(images, self.kernel_size).transpose(1, 2).flatten(0, 1).double()  # [P, C·k·k]
             moments, count = moments + patches.T @ patches, count + len(patches)
         # About zero, not about the patches' mean: the images are centred, and the layer has no bias.
         values, vectors = torch.linalg.eigh(moments / count)

@@ -35,7 +35,8 @@ class AttentionCNN(nn.Module):
         """Take from training images [N, 3, H, W] what the stem is made of, if it is made of any."""
         for module in self.stem.modules():
             if isinstance(module, WhiteningConv2d):
-                module.fit(self.normalize(images))
+                # A hundred at a time: their patches are many times as large as the images.
+                module.fit(self.normalize(some) for some in images.split(100))
 
     @property
     def gate(self) -> float | None:

@@ -3,15 +3,23 @@
 import base64
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import jinja2
+from matplotlib.figure import Figure
 
-__all__ = ["duration", "flat", "render_template"]
+from foveate.files import write_atomically
+from foveate.report.plots import to_png, to_svg
+
+__all__ = ["duration", "flat", "render_template", "write_page"]
 
 
-def render_template(name: str, **values: Any) -> str:
-    """A page of the folder `templates`; the same text for the same data, and what comes from users is escaped."""
+def render_template(name: str, figures: Mapping[str, Figure], **values: Any) -> str:
+    """A page of the folder `templates`, with `figures` as SVG in it.
+
+    It is the same text for the same data, and what comes from users is escaped.
+    """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("foveate.report"),
         autoescape=True,
@@ -26,7 +34,20 @@ def render_template(name: str, **values: Any) -> str:
         "duration": duration,
         "data_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
     }
-    return environment.get_template(name).render(**values)
+    drawn = {name: to_svg(figure) for name, figure in figures.items()}
+    return environment.get_template(name).render(figures=drawn, **values)
+
+
+def write_page(path: Path, html: str, figures: Mapping[str, Figure]) -> Path:
+    """Write a page, and beside it its figures as PNG; returns its path.
+
+    Raises:
+        OutputError: when a file cannot be written.
+    """
+    for name, figure in figures.items():
+        write_atomically(path.with_name(f"{name}.png"), to_png(figure))
+    write_atomically(path, html)
+    return path
 
 
 _PERCENT = "\N{NO-BREAK SPACE}%"

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from foveate.files import write_atomically
+from foveate.model.build import LayerTable
 from foveate.report import plots
-from foveate.report.html import flat, render_template
+from foveate.report.html import flat, render_template, write_page
 
-__all__ = ["DatasetSummary", "Layer", "Mistake", "RunPage", "most_confident_mistakes", "render", "write_report"]
+__all__ = ["DatasetSummary", "Mistake", "RunPage", "most_confident_mistakes", "render", "write_report"]
 
 METRICS = (
     ("loss", "Loss", "mean cross-entropy in nats"),
@@ -52,16 +52,6 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A row of the table of layers (figure 3.1)."""
-
-    name: str
-    kind: str
-    output_shape: tuple[int, ...]
-    params: int
-
-
-@dataclass(frozen=True)
 class DatasetSummary:
     """What was learned from: images per split and class, and the side in pixels the model sees."""
 
@@ -86,9 +76,7 @@ class RunPage:
     environment: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, float] = field(default_factory=dict)
     """`train_s`, `images_per_s`, `epochs`."""
-    layers: Sequence[Layer] = ()
-    trainable: int = 0
-    non_trainable: int = 0
+    layers: LayerTable | None = None
     attention: str = ""
     mistakes: Sequence[Mistake] = ()
     bad: Sequence[tuple[str, str]] = ()
@@ -130,11 +118,7 @@ def write_report(page: RunPage, folder: Path) -> Path:
         OutputError: when a file cannot be written.
     """
     figures = _figures(page)
-    path = folder / "report.html"
-    write_atomically(path, _render(page, figures))
-    for name, figure in figures.items():
-        write_atomically(folder / f"{name}.png", plots.to_png(figure))
-    return path
+    return write_page(folder / "report.html", _render(page, figures), figures)
 
 
 def _figures(page: RunPage) -> dict[str, Figure]:
@@ -154,10 +138,10 @@ def _figures(page: RunPage) -> dict[str, Figure]:
 def _render(page: RunPage, figures: Mapping[str, Figure]) -> str:
     return render_template(
         "report.html",
+        figures,
         page=page,
         lead=page.reports[page.lead],
         reports=dict(sorted(page.reports.items(), key=lambda item: item[0] != page.lead)),
-        figures={name: plots.to_svg(figure) for name, figure in figures.items()},
         metrics=METRICS,
         paper_table=PAPER_TABLE if page.paper else {},
         confused=_confused_pairs(page.reports[page.lead]),

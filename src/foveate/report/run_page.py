@@ -11,7 +11,7 @@ from foveate.checkpoint import Checkpoint
 from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.model.build import layer_table
-from foveate.report.page import DatasetSummary, Layer, Mistake, RunPage, most_confident_mistakes
+from foveate.report.page import DatasetSummary, Mistake, RunPage, most_confident_mistakes
 from foveate.training.loop import best_epoch
 from foveate.training.runs import RunFolder
 
@@ -25,7 +25,6 @@ def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, datas
         CheckpointError: when a file of the run is damaged.
     """
     record, history, names = folder.read_record(), folder.read_history(), dataset.class_names
-    table = layer_table(checkpoint.model, checkpoint.size)
     page = RunPage(
         title=folder.path.name,
         subtitle=f"{dataset.name}, {len(names)} classes, seed {config.train.seed}",
@@ -43,9 +42,7 @@ def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, datas
         settings=config.model_dump(mode="json"),
         environment=folder.read_json("env.json"),
         timing=folder.read_json("timing.json") | {"epochs": len(history)} if history else {},
-        layers=[Layer(row.name, row.kind, row.output_shape, row.params) for row in table.rows],
-        trainable=table.trainable,
-        non_trainable=table.non_trainable,
+        layers=layer_table(checkpoint.model, checkpoint.size),
         attention=config.model.attention,
         bad=[(image.id, image.reason) for image in dataset.bad],
         notes=dataset.notes,

@@ -7,9 +7,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from foveate.files import write_atomically
-from foveate.report import plots, study_plots
-from foveate.report.html import flat, render_template
+from foveate.report import study_plots
+from foveate.report.html import flat, render_template, write_page
 
 __all__ = ["StudyPage", "write_study_report"]
 
@@ -46,23 +45,19 @@ def write_study_report(page: StudyPage, folder: Path) -> Path:
         OutputError: when a file cannot be written.
     """
     figures = _figures(page)
-    path = folder / "study.html"
     ranked = sorted(
         page.trials, key=lambda trial: (trial["number"] != page.best, -trial["rung"], -(trial["score"] or 0))
     )
     html = render_template(
         "study.html",
+        figures,
         page=page,
         best=next((trial for trial in page.trials if trial["number"] == page.best), None),
         ranked=ranked,
-        figures={name: plots.to_svg(figure) for name, figure in figures.items()},
         settings=flat(page.settings),
         environment=flat(page.environment),
     )
-    write_atomically(path, html)
-    for name, figure in figures.items():
-        write_atomically(folder / f"{name}.png", plots.to_png(figure))
-    return path
+    return write_page(folder / "study.html", html, figures)
 
 
 def _figures(page: StudyPage) -> dict[str, Figure]:

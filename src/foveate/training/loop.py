@@ -14,11 +14,11 @@ from foveate.config import Monitor, TrainConfig
 from foveate.data.augment import Augment, resize_batch
 from foveate.data.loader import Loader
 from foveate.errors import TrainingError
-from foveate.evaluation import collect_logits, point_metrics
+from foveate.evaluation import autocast, collect_logits, point_metrics
 from foveate.progress import Track, untracked
 from foveate.training.optim import run_length, schedule_factor
 
-__all__ = ["EpochResult", "TrainingState", "autocast", "best_epoch", "train_epochs"]
+__all__ = ["EpochResult", "TrainingState", "best_epoch", "train_epochs"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TrainingState:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"the loss became {loss} at epoch {self.epoch}, after {self.step} steps: "
-                f"lower lr or set gradient_clip"
+                "lower lr or set gradient_clip"
             )
 
 
@@ -85,15 +85,11 @@ def train_epochs(
     that `track` hands through.
 
     Raises:
-        TrainingError: when a loss is not finite. On a CPU the weights are then those before the bad step; a GPU is
-            not waited for within an epoch, and its losses are looked at in the end, and before each save.
+        TrainingError: when a loss, or an output on validation, is not finite. On a CPU the weights are those
+            before a bad step; a GPU is not waited for within an epoch, and its losses are looked at in the end,
+            and before each save.
     """
-    forward = state.model
-    if config.compile:
-        # On a GPU with CUDA graphs, as the launches of a small network cost more than its arithmetic. Few shapes
-        # occur: two sizes of a batch, at two resolutions.
-        mode = "max-autotune" if device.type == "cuda" else None
-        forward = cast("nn.Module", torch.compile(forward, mode=mode, dynamic=False))
+    forward = _compiled(state.model, config, device) if config.compile else state.model
     steps_per_epoch = len(train)
     epochs, total_steps = run_length(config, steps_per_epoch, train.images_before(steps_per_epoch))
     state.totals = state.totals.to(device, torch.float32 if device.type == "mps" else torch.float64)
@@ -115,7 +111,7 @@ def train_epochs(
             state.optimizer.zero_grad(set_to_none=True)
             parts = math.ceil(len(labels) / (config.micro_batch or len(labels)))
             for part, targets in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
-                with autocast(device, config):
+                with autocast(device, config.precision):
                     logits = forward(part)
                     loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
                 correct = (logits.argmax(1) == targets).sum()
@@ -134,7 +130,12 @@ def train_epochs(
         state.seconds += now - ticked
         loss_sum, correct = state.totals.tolist()
         seen = train.images_before(steps)
-        val = _validate(forward, validation, config, device, track)
+        val: dict[str, float] = {}
+        if validation is not None:
+            logits = collect_logits(
+                forward, validation, device=device, precision=config.precision, label="validation", track=track
+            )
+            val = point_metrics(*logits)
         result = EpochResult(
             epoch=state.epoch,
             train_loss=loss_sum / seen,
@@ -152,17 +153,6 @@ def train_epochs(
         yield result
 
 
-def autocast(device: torch.device, config: TrainConfig) -> torch.autocast:
-    """bf16 autocast where the settings ask for it, or by themselves on a GPU that has it.
-
-    A CPU with bf16 instructions trains faster by it, but many times slower when another process is busy: the
-    threads of oneDNN's bf16 convolutions wait for each other by spinning. So it is never chosen there.
-    """
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    enabled = config.precision == "bf16" or (config.precision == "auto" and native)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
 def best_epoch(history: Sequence[EpochResult], monitor: Monitor) -> int | None:
     """The first epoch with the best validation `monitor`; None where there was no validation."""
     measured = {row.epoch: getattr(row, f"val_{monitor}") for row in history if row.val_loss is not None}
@@ -178,23 +168,12 @@ def _stops_early(history: Sequence[EpochResult], config: TrainConfig) -> bool:
     return best is not None and config.patience is not None and history[-1].epoch - best >= config.patience
 
 
-def _validate(
-    model: nn.Module,
-    validation: Loader | None,
-    config: TrainConfig,
-    device: torch.device,
-    track: Track,
-) -> dict[str, float]:
-    if validation is None:
-        return {}
-    with autocast(device, config):
-        logits, labels = collect_logits(
-            model,
-            validation.epoch(),
-            device=device,
-            track=track,
-            total=len(validation),
-            label="validation",
-            images_each=validation.batch,
-        )
-    return point_metrics(logits, labels)
+def _compiled(model: nn.Module, config: TrainConfig, device: torch.device) -> nn.Module:
+    """`model` compiled: few shapes occur, two sizes of a batch at two resolutions.
+
+    On a GPU with CUDA graphs, as the launches of a small network cost more than its arithmetic; but the gradients
+    that parts of a batch add to would lie in a graph's own memory.
+    """
+    torch.compiler.reset()  # what an earlier run in this process compiled counts against a limit
+    graphs = "max-autotune-no-cudagraphs" if config.micro_batch else "max-autotune"
+    return cast("nn.Module", torch.compile(model, mode=graphs if device.type == "cuda" else None, dynamic=False))

@@ -1,11 +1,10 @@
 """The run folder: where everything a run makes lies, and the record of what the run is."""
 
-import contextlib
 import csv
 import io
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from foveate.config import Config, resolve_config
@@ -42,6 +41,8 @@ class RunRecord:
     final: bool
     """Trained on train + validation: there is no validation split to speak of."""
     test_openings: tuple[dict[str, str], ...] = ()
+    finished: bool = False
+    """Trained to its end, measured and reported."""
 
 
 @dataclass(frozen=True)
@@ -99,22 +100,6 @@ class RunFolder:
             )
         return cls(path)
 
-    @contextlib.contextmanager
-    def being_trained(self) -> Iterator[None]:
-        """Keep other processes from training in this folder; a lock that the system lifts when this one dies.
-
-        Raises:
-            ConfigError: when another process trains in it.
-        """
-        try:
-            lock = FileLock(self.path / ".lock", timeout=0).acquire()
-        except Timeout:
-            raise ConfigError(
-                f"{self.path} is being trained by another process: wait for it, or stop it"
-            ) from None
-        with lock:
-            yield
-
     @property
     def best(self) -> Path:
         """The best epoch's weights."""
@@ -166,6 +151,10 @@ class RunFolder:
         record = self.read_record()
         opening = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
         self.write_record(replace(record, test_openings=(*record.test_openings, opening)))
+
+    def record_finished(self) -> None:
+        """Record that there is nothing left to do: the last thing that a training does."""
+        self.write_record(replace(self.read_record(), finished=True))
 
     def write_history(self, history: Sequence[EpochResult]) -> None:
         """Write `results.csv`, a row an epoch, and the epochs' times to `timing.json`."""

@@ -44,7 +44,7 @@ def pick_device(name: str) -> torch.device:
         "mps": int(torch.backends.mps.is_available()),
     }.get(device.type, 0)
     if (device.index or 0) >= count:
-        raise ConfigError(f"device={name!r} is not there on this machine: use --device cpu, or auto")
+        raise ConfigError(f"device={name!r} is not there on this machine: use cpu or auto")
     return device
 
 
@@ -122,8 +122,9 @@ def _check_parts(config: Config, dataset: Dataset, *, final: bool) -> None:
     size = dataset.images.shape[1]
     small = round(size * train.resize_scale) if train.resize_until else size
     images = len(training_images(dataset, final=final)) * (train.passes or 1)
-    smallest = images // math.ceil(images / train.batch)
-    smallest //= math.ceil(smallest / (train.micro_batch or smallest))
+    steps = math.ceil(images / train.batch)
+    sizes = (images // steps, -(-images // steps))  # batches differ by one image
+    smallest = min(size // math.ceil(size / (train.micro_batch or size)) for size in sizes)
     side = side_left(config.model, small)
     if smallest == 1 and side == 1:
         raise ConfigError(

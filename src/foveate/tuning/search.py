@@ -34,7 +34,7 @@ from foveate.tuning.trial import Row, Semantics, TrialJob
 
 __all__ = ["Search", "StudyConfig", "Trial", "Update", "brackets_of", "cost_of"]
 
-_LOOK_S = 1.0
+_LOOK_S = 0.1
 """Seconds between looks at whether something hangs, or should stop."""
 _LOST_AT_MOST = 3
 """Workers a job may cost before its trial counts as failed: what runs out of memory does so again."""
@@ -53,7 +53,6 @@ class StudyConfig(Section):
     """A known name or an absolute path."""
     data_dir: str | None
     fingerprint: str
-    class_names: tuple[str, ...]
     subset: int | None = Field(None, ge=10)
     """Images of training and validation together; None: all."""
     space_name: str
@@ -72,7 +71,7 @@ class StudyConfig(Section):
     sampler: Literal["random", "tpe"] = "random"
     seed: int = Field(0, ge=0, lt=2**63)
     storage: str | None = None
-    """URL under which checkpoints lie, of any kind that fsspec knows; None: the study's folder."""
+    """Where its checkpoints lie, and no other study's: a path, or a URL that fsspec knows; None: in its folder."""
     epoch_limit_s: float = Field(3600, gt=0)
     """Seconds an epoch may take before its trial counts as hanging."""
     fail_share: float = Field(0.5, ge=0, le=1)
@@ -144,7 +143,6 @@ class Search:
         self.config, self.folder, self.journal = config, folder, journal
         self.trials: dict[int, Trial] = {}
         self.running: dict[int, Job] = {}
-        self.finished = False
         self._sampler = sampler
         self._plan = self._make_plan()
         self._lost: dict[int, int] = {}
@@ -180,10 +178,10 @@ class Search:
             if not self.running:
                 break
             event = pool.event(timeout_s=_LOOK_S)
-            self._stop_hanging(pool)
+            if event is None:  # only then: after a Ctrl-Z, all that is told meanwhile is heard first
+                self._stop_hanging(pool)
             yield self._take(event) if event is not None else None
             self._check_failures()
-        self.finished = True
         for trial in self.trials.values():
             if trial.state == "waiting":
                 trial.state = "out"
@@ -194,7 +192,7 @@ class Search:
         """Of the trials trained to the most epochs, or to where they stopped, the one with the best score."""
         scored = [
             (self.config.max_epochs if trial.state == "stopped" else trial.epochs, trial.score, -trial.number)
-            for trial in self.trials.values()
+            for trial in list(self.trials.values())  # it is asked by a terminal's own thread too
             if trial.score is not None and trial.state != "failed"
         ]
         return self.trials[-max(scored)[-1]] if scored else None
@@ -202,7 +200,7 @@ class Search:
     @property
     def epochs_done(self) -> int:
         """Over all trials."""
-        return sum(trial.epochs for trial in self.trials.values())
+        return sum(trial.epochs for trial in list(self.trials.values()))
 
     @property
     def elapsed_s(self) -> float:
@@ -240,8 +238,9 @@ class Search:
         self.journal.append({**asked, "settings": dict(job.settings)})
         self._note_begun(job)
         self._hanging.discard(job.trial)
+        self._heard.pop(job.trial, None)
         self._slots[job.trial] = next(slot for slot in itertools.count() if slot not in self._slots.values())
-        self._began[job.trial], self._heard[job.trial] = self.elapsed_s, time.monotonic()
+        self._began[job.trial] = self.elapsed_s
         pool.submit(job.trial, self.trial_job(job).to_message())
 
     def _note_begun(self, job: Job) -> None:
@@ -255,7 +254,7 @@ class Search:
             return None
         self._heard[job.trial] = time.monotonic()
         if event.kind == "progress":
-            return Update("epoch", job, event.value)
+            return Update("epoch", job, event.value) if event.value else None  # a first one says that it runs
         if event.kind == "done":
             return self._end(job, **event.value)
         if event.kind == "failed":
@@ -293,6 +292,7 @@ class Search:
     def _note_told(self, job: Job, told: Mapping[str, Any]) -> list[int]:
         """Let the plan and the trial know; the trials that are out by it."""
         del self.running[job.trial]
+        self._lost.pop(job.trial, None)
         trial = self.trials[job.trial]
         trial.rung, trial.reason = job.rung, told["reason"]
         trial.rows += told["rows"]
@@ -316,7 +316,8 @@ class Search:
         self._slots.pop(job.trial, None)
 
     def _stop_hanging(self, pool: Pool) -> None:
-        for number in self.running.keys() - self._hanging:
+        """What was not heard of at all waits for room in a cluster."""
+        for number in (self.running.keys() & self._heard.keys()) - self._hanging:
             if time.monotonic() - self._heard[number] > self.config.epoch_limit_s:
                 self._hanging.add(number)
                 pool.stop(number)

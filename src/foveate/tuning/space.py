@@ -3,15 +3,23 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from foveate.config import Config, nearest, read_yaml, resolve_config, setting_path
+from foveate.config import (
+    Config,
+    Section,
+    nearest,
+    packaged_names,
+    packaged_yaml,
+    read_yaml,
+    resolve_config,
+    setting_path,
+    validated,
+)
 from foveate.errors import ConfigError
 
 __all__ = [
@@ -32,12 +40,10 @@ Scalar: TypeAlias = int | float | str | bool | None
 Value: TypeAlias = Scalar | tuple[Scalar, ...]
 
 
-class _Knob(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
+class _Knob(Section):
     sets: dict[str, float] | str | None = None
     """The settings it sets, each to a multiple of its value; one name alone; None: the one of its own name."""
-    when: dict[str, tuple[Value, ...]] = {}
+    when: dict[str, tuple[Value, ...]] = Field({})
     """It exists only where each of these other knobs has one of these values."""
 
 
@@ -100,13 +106,11 @@ class ChoiceKnob(_Knob):
 Knob = Annotated[IntKnob | FloatKnob | ChoiceKnob, Field(discriminator="type")]
 
 
-class Space(BaseModel):
+class Space(Section):
     """Knobs over a preset. A trial's settings are the values of those knobs that exist in it, by name."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     preset: str
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = Field({})
     """Set in every trial."""
     knobs: dict[str, Knob] = Field(min_length=1)
 
@@ -180,10 +184,7 @@ class Space(BaseModel):
 
 def space_names() -> tuple[str, ...]:
     """Names of the spaces in the package, sorted."""
-    folder = resources.files("foveate") / "spaces"
-    return tuple(
-        sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
-    )
+    return packaged_names("spaces")
 
 
 def read_space(name: str) -> Space:
@@ -192,19 +193,9 @@ def read_space(name: str) -> Space:
     Raises:
         ConfigError: when there is none, or it is not one.
     """
-    if name.endswith((".yaml", ".yml")):
-        values = read_yaml(Path(name))
-    elif name in space_names():
-        text = (resources.files("foveate") / "spaces" / f"{name}.yaml").read_text(encoding="utf-8")
-        values = yaml.safe_load(text)
-    else:
-        raise ConfigError(f"unknown space {name!r}{nearest(name, space_names())}; or give a .yaml file")
-    try:
-        space = Space.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "it"
-        raise ConfigError(f"space {name}: {where}: {first['msg'].lower()}") from error
+    own = name.endswith((".yaml", ".yml"))
+    values = read_yaml(Path(name)) if own else packaged_yaml("spaces", name)
+    space = validated(Space, values, within=f"space {name}: ")
     space.apply(space.base(), space.draw(np.random.default_rng(0)))  # what it sets is there
     return space
 

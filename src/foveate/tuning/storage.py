@@ -1,6 +1,7 @@
 """Where a trial's checkpoints lie: a folder that every worker sees, or any URL that fsspec knows."""
 
 import contextlib
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ import fsspec
 
 from foveate.errors import ConfigError, OutputError
 
-__all__ = ["check_storage", "is_url", "remove", "working_folder"]
+__all__ = ["is_url", "own_place", "remove", "working_folder"]
 
 
 def is_url(location: str) -> bool:
@@ -18,21 +19,23 @@ def is_url(location: str) -> bool:
     return "://" in location
 
 
-def check_storage(location: str) -> None:
-    """Refuse a URL that nothing here can write to, before a study begins.
+def own_place(location: str) -> str:
+    """A new place for a study of its own, in a folder or at a URL; refused where nothing can be written.
 
     Raises:
         ConfigError: for an unknown protocol, a missing package, or a place that cannot be written.
     """
-    probe = f"{location.rstrip('/')}/.foveate"
+    root = location.rstrip("/") if is_url(location) else str(Path(location).resolve())
+    place = f"{root}/{secrets.token_hex(6)}"
     try:
-        system, path = fsspec.core.url_to_fs(probe)
+        system, path = fsspec.core.url_to_fs(f"{place}/.foveate")
         system.makedirs(system._parent(path), exist_ok=True)
         system.pipe_file(path, b"")
         system.rm_file(path)
     except Exception as error:
         told = " ".join(str(error).split())[:200] or type(error).__name__
         raise ConfigError(f"checkpoints cannot be kept at {location}: {told}") from error
+    return place
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from foveate.data.splits import hold_out
 from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.evaluation import collect_logits, point_metrics
 from foveate.execution.pool import Message
-from foveate.training.loop import TrainingState, autocast, best_epoch, train_epochs
+from foveate.training.loop import TrainingState, best_epoch, train_epochs
 from foveate.training.optim import build_optimizer
 from foveate.training.setup import MEASURED_AT_ONCE, new_state, prepare_process, settle
 from foveate.training.state import restore_state, save_state
@@ -67,11 +67,14 @@ class TrialJob:
 def run_trial(message: Message, report: Callable[[Message], None]) -> Message:
     """Do a `TrialJob` in a worker: report each epoch's row as it ends, and give back what `train_trial` does.
 
+    The first report is empty, and says that it has begun.
+
     Raises:
         CheckpointError: when the data set is not the study's any more, or the trial's checkpoint is damaged.
         TrainingError: when the loss is not finite.
         OutputError: when the checkpoint cannot be written.
     """
+    report({})
     job = TrialJob.from_message(message)
     prepare_process(job.config)
     dataset = _dataset(job.dataset, job.data_dir, job.config.data, job.subset)
@@ -160,11 +163,10 @@ def _train(
         for result in train_epochs(state, loader, stopping, train, augment=augment, device=device):
             row = {**asdict(result), "rank_loss": result.val_loss, "rank_accuracy": result.val_accuracy}
             for half in ranking:
-                with autocast(device, train):
-                    logits = collect_logits(
-                        state.model, half.epoch(), device=device, total=len(half), label="ranking"
-                    )
-                measured = point_metrics(*logits)
+                of_half = collect_logits(
+                    state.model, half, device=device, precision=train.precision, label="ranking"
+                )
+                measured = point_metrics(*of_half)
                 row |= {"rank_loss": measured["loss"], "rank_accuracy": measured["accuracy"]}
             rows.append(row)
             told = {"trial": {"from_epoch": job.from_epoch, "rows": rows}}
@@ -187,7 +189,7 @@ def _restore(job: TrialJob, state: TrainingState, path: Path, best_path: Path) -
     Of a study whose journal was damaged it may have done more than the journal knows, or be deleted already: it
     begins again from nothing, and comes out as before. Under `kerastuner` semantics it would not.
     """
-    told = load_tensors(path)[1]["trial"] if path.exists() else {"from_epoch": 0, "rows": []}
+    told: dict[str, Any] = load_tensors(path)[1]["trial"] if path.exists() else {"rows": []}
     rows: list[Row] = told["rows"]
     behind = job.from_epoch > 0 and not rows
     if behind or (rows and rows[-1]["epoch"] > job.to_epoch):

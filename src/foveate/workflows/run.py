@@ -7,11 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.special import softmax
-from torch import nn
 
 from foveate.checkpoint import Checkpoint, load_model, model_card, save_tensors
 from foveate.config import Config, resolve_config
@@ -20,19 +17,14 @@ from foveate.data.dataset import Dataset, align_classes, load_dataset
 from foveate.data.loader import Loader, on_device
 from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.evaluation import ViewsAveraged, collect_logits, score, score_variant
-from foveate.files import write_json
+from foveate.files import locked, write_json
 from foveate.model.build import LayerTable, build_model, layer_table
 from foveate.progress import Track
 from foveate.report.page import write_report
 from foveate.report.run_page import page_of_run
 from foveate.training.environment import environment
 from foveate.training.events import event_writer
-from foveate.training.loop import (
-    TrainingState,
-    autocast,
-    best_epoch,
-    train_epochs,
-)
+from foveate.training.loop import TrainingState, best_epoch, train_epochs
 from foveate.training.optim import run_length
 from foveate.training.runs import RunFolder, RunRecord
 from foveate.training.saving import interruptible, saving
@@ -165,7 +157,7 @@ def resume(
     display = display or Silent()
     folder = _folder(run)
     config, record = folder.read_config(), folder.read_record()
-    if ("test" if record.final else "validation") in folder.read_metrics():
+    if record.finished:
         display.say(f"{folder.path} is finished")
         return Run(folder)
     device = pick_device(config.train.device)
@@ -200,6 +192,8 @@ def evaluate(
         DataError: when the data cannot be read, has an unknown class, or lacks the split.
     """
     display = display or Silent()
+    if data is None and name is not None:
+        raise ConfigError("name: measured on its own data, a run keeps its folder; give other DATA, or no --name")
     folder = _folder(run)
     config, record = folder.read_config(), folder.read_record()
     picked = pick_device(device or config.train.device)
@@ -223,6 +217,8 @@ def evaluate(
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
     _require(dataset, split, f"measure on other data with `foveate evaluate {folder.path} DATA`")
     checkpoint = load_model(_kept_weights(folder, config), device=picked)
+    if not record.finished:
+        display.say(f"{folder.path} is not trained to its end: foveate train --resume {folder.path} goes on")
     command = command_line(
         "evaluate", folder.path, *([data] if data else []), data_dir=data_dir, name=name, final=final
     )
@@ -237,7 +233,8 @@ def evaluate(
         )
     if final:
         folder.record_test_opening(command)
-    _measure(target, checkpoint, config, dataset, split, picked, display.track)
+    loader = Loader(*on_device(dataset, picked), dataset.splits[split], MEASURED_AT_ONCE)
+    _measure(target, checkpoint, config, dataset, split, loader, picked, display.track)
     return Run(target)
 
 
@@ -289,7 +286,8 @@ def _fit(
     augment = build_augment(config.augment)
     length, _ = run_length(config.train, len(loader), loader.images_before(len(loader)))
     resuming = f"foveate train --resume {shlex.quote(str(folder.path))}"
-    with folder.being_trained(), interruptible(resuming) as interrupted:
+    doing = f"{folder.path} is being trained"
+    with locked(folder.path, doing), interruptible(resuming) as interrupted:
         track = saving(display.track, save, config.train.save_every_s, interrupted)
         epochs = train_epochs(state, loader, validation, config.train, augment=augment, device=device, track=track)
         with event_writer(folder.path, state.history) as log:
@@ -306,7 +304,10 @@ def _fit(
         if final:
             folder.record_test_opening(folder.read_record().command)
         track = saving(display.track, lambda: None, math.inf, interrupted)
-        _measure(folder, checkpoint, config, dataset, "test" if final else "validation", device, track)
+        split = "test" if final else "validation"
+        measured = Loader(images, labels, dataset.splits[split], MEASURED_AT_ONCE)
+        _measure(folder, checkpoint, config, dataset, split, measured, device, track)
+        folder.record_finished()
     return Run(folder)
 
 
@@ -316,31 +317,30 @@ def _measure(
     config: Config,
     dataset: Dataset,
     split: str,
+    loader: Loader,
     device: torch.device,
     track: Track,
 ) -> None:
-    """Score one split; put the measurements, every image's probabilities and the report into `folder`."""
+    """Score one split; put the measurements, every image's probabilities and the report into `folder`.
+
+    Args:
+        loader: of its images.
+    """
     indices, model = dataset.splits[split], checkpoint.model
-    loader = Loader(*on_device(dataset, device), indices, MEASURED_AT_ONCE)
-
-    def logits_of(network: nn.Module, label: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        batches, total = loader.epoch(), len(loader)
-        with autocast(device, config.train):
-            return collect_logits(
-                network, batches, device=device, track=track, total=total, label=label, images_each=loader.batch
-            )
-
-    logits, labels = logits_of(model, split)
+    logits_of = partial(
+        collect_logits, loader=loader, device=device, precision=config.train.precision, track=track
+    )
+    logits, labels = logits_of(model, label=split)
     variants = {}
     if config.train.views > 1:
         mirror = bool(config.augment.flip)
         averaged = ViewsAveraged(model, mirror=mirror)
         name = f"mean of {6 if mirror else 3} views"
-        variants[name] = asdict(score_variant(*logits_of(averaged, f"{split}, {name}")))
+        variants[name] = asdict(score_variant(*logits_of(averaged, label=f"{split}, {name}")))
     if config.model.attention != "none":
         with model.without_attention():
             name = "attention taken out"
-            variants[name] = asdict(score_variant(*logits_of(model, f"{split}, {name}")))
+            variants[name] = asdict(score_variant(*logits_of(model, label=f"{split}, {name}")))
     groups = [dataset.groups[index] for index in indices] if dataset.groups else None
     report = score(logits, labels, dataset.class_names, groups)
     folder.write_predictions(

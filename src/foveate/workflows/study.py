@@ -5,22 +5,20 @@ import csv
 import io
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 import yaml
-from filelock import FileLock, Timeout
-from pydantic import ValidationError
 
-from foveate.config import Config, read_yaml
+from foveate.config import Config, read_yaml, validated
 from foveate.data.dataset import Dataset, load_dataset
-from foveate.errors import CheckpointError, ConfigError
+from foveate.errors import CheckpointError, ConfigError, StudyError
 from foveate.execution.local import LocalPool
 from foveate.execution.pool import Pool
-from foveate.files import write_atomically, write_json
+from foveate.files import locked, write_atomically, write_json
 from foveate.report.study_page import StudyPage, write_study_report
 from foveate.training.environment import environment
 from foveate.training.runs import RunFolder
@@ -32,7 +30,7 @@ from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import RandomSampler, TpeSampler
 from foveate.tuning.search import Search, StudyConfig, Trial, Update, brackets_of
 from foveate.tuning.space import Knob, read_space
-from foveate.tuning.storage import check_storage
+from foveate.tuning.storage import own_place
 from foveate.tuning.trial import run_trial, study_dataset, usable_in
 from foveate.workflows.request import Display, Silent, keep_out, tell
 from foveate.workflows.run import Run, train
@@ -79,11 +77,10 @@ class Study:
             CheckpointError: when they are damaged.
         """
         try:
-            return StudyConfig.model_validate(read_yaml(self.path / "study.yaml"))
-        except (ValidationError, ConfigError) as error:
-            reason = str(error).splitlines()[0]
+            return validated(StudyConfig, read_yaml(self.path / "study.yaml"))
+        except ConfigError as error:
             raise CheckpointError(
-                f"{self.path / 'study.yaml'} is damaged ({reason}): restore it from a copy"
+                f"{self.path / 'study.yaml'} is damaged ({error}): restore it from a copy"
             ) from error
 
     @property
@@ -110,16 +107,16 @@ def tune(
     max_epochs: int = 9,
     factor: int = 3,
     workers: int | None = None,
-    threads: int | None = None,
     ray: str | None = None,
-    gpus: float = 1.0,
+    gpus: float | None = None,
     subset: int | None = None,
     data_dir: Path | str | None = None,
     runs: Path | str = "runs",
     name: str | None = None,
+    storage: str | None = None,
+    settings: Mapping[str, Any] = {},
     display: StudyDisplay | None = None,
-    study: dict[str, Any] | None = None,
-    **settings: Any,
+    **more: Any,
 ) -> Study:
     """Search a space of settings by Hyperband; the test split is never opened.
 
@@ -130,13 +127,13 @@ def tune(
         max_epochs, factor: R and η of Hyperband.
         workers: processes, one trial at a time each; they change nothing in what is found. None: one, or under Ray
             as many as the cluster has processors for.
-        threads: CPU threads of a trial; None: the processor's, shared out among the workers. They are the study's,
-            as sums change with them.
         ray: run them by Ray: `local`, or HOST:PORT of a cluster's head, whose nodes see the same files.
-        gpus: that a trial takes of those of Ray, where its device is one; a fraction shares it.
+        gpus: that a trial takes of those of Ray, where its device is one; a fraction shares it. None: one.
         subset: images of training and validation together; None: all.
-        study: more of `StudyConfig`'s settings, such as `algorithm`, `formula`, `semantics`, `seed`.
-        settings: of every trial, by name, over the space's.
+        storage: folder or URL for the checkpoints; None: the study's folder.
+        settings: of every trial, by name, over the space's. `threads` are those of a trial, and the study's, as
+            sums change with them: the processor's, shared out among the workers, where they are not given.
+        more: of `StudyConfig`, such as `algorithm`, `formula`, `semantics`, `seed`.
 
     Raises:
         ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
@@ -145,15 +142,16 @@ def tune(
     """
     display = display or SilentStudy()
     keep_out(Path(runs), data)
-    _check_workers(workers)
+    _check_workers(workers, ray, gpus)
     li2018_brackets(max_epochs, factor)  # refuses what no plan can be made of
+    if "epochs" in settings:
+        raise ConfigError("epochs: a study's trials train for max_epochs at most (--max-epochs)")
     chosen = read_space(space)
     if knobs:
         chosen = chosen.restricted(knobs)
-    threads = threads or max(1, (os.cpu_count() or 1) // (workers or 1))
-    given = {"threads": threads, **settings}
+    given = {"threads": max(1, (os.cpu_count() or 1) // (workers or 1)), **settings}
     whole_length = chosen.base(**given).train.images_seen
-    base = chosen.base(**{"epochs": max_epochs, **given})
+    base = chosen.base(**given, epochs=max_epochs)
     device = pick_device(base.train.device)
     place = Path(data_dir) if data_dir else None
     whole = load_dataset(str(data), base.data, data_dir=place, track=display.track)
@@ -164,37 +162,29 @@ def tune(
         base = base.replacing(passes=max(1, round(whole_length / (max_epochs * len(dataset.splits["train"])))))
     prepare_process(base)
     values: dict[str, Any] = {
+        **more,
         "data": whole.location,
         "data_dir": str(place.resolve()) if place else None,
         "fingerprint": whole.fingerprint,
-        "class_names": whole.class_names,
         "subset": subset,
         "space_name": space,
         "space": chosen,
         "base": settle(base, dataset, device, final=False),
         "max_epochs": max_epochs,
         "factor": factor,
-        **(study or {}),
+        "storage": own_place(storage) if storage is not None else None,
     }
-    try:
-        config = StudyConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"{'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg'].lower()}"
-        ) from error
+    config = validated(StudyConfig, values)
 
     def fill(folder: RunFolder) -> None:
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_atomically(folder.path / "study.yaml", text)
         write_json(folder.path / "env.json", environment(device))
 
-    if config.storage is not None:
-        check_storage(config.storage)
     with contextlib.closing(_pool(config, device, workers, ray, gpus)) as pool:
         fallback = f"{whole.name}-{Path(space).stem}"
         folder = RunFolder.create(Path(runs), "tune", name, fallback=fallback, fill=fill)
-        return _search(Study(folder.path), config, dataset, pool, display)
+        return _search(Study(folder.path), config, whole, pool, display)
 
 
 def resume_study(
@@ -202,7 +192,7 @@ def resume_study(
     *,
     workers: int | None = None,
     ray: str | None = None,
-    gpus: float = 1.0,
+    gpus: float | None = None,
     display: StudyDisplay | None = None,
 ) -> Study:
     """Take up a study that was killed or stopped, and end with the table it would have had.
@@ -212,7 +202,7 @@ def resume_study(
         StudyError, KeyboardInterrupt: as in `tune`.
     """
     display = display or SilentStudy()
-    _check_workers(workers)
+    _check_workers(workers, ray, gpus)
     study = open_study(path)
     config = study.config
     prepare_process(config.base)
@@ -222,10 +212,9 @@ def resume_study(
         raise CheckpointError(
             f"{config.data} is not the data set of {study.path}, or has changed since: bring that back"
         )
-    dataset = study_dataset(whole, config.subset, config.base.data.split_seed)
     device = pick_device(config.base.train.device)
     with contextlib.closing(_pool(config, device, workers, ray, gpus)) as pool:
-        return _search(study, config, dataset, pool, display)
+        return _search(study, config, whole, pool, display)
 
 
 def open_study(path: Path | str) -> Study:
@@ -256,61 +245,65 @@ def train_best(path: Path | str, **options: Any) -> Run:
     return train(config.data, config=study.best, data_dir=config.data_dir, final=True, **options)
 
 
-def _search(
-    study: Study,
-    config: StudyConfig,
-    dataset: Dataset,
-    pool: Pool,
-    display: StudyDisplay,
-) -> Study:
-    """Take the study to its end, and write what it found."""
+def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, display: StudyDisplay) -> Study:
+    """Take the study to its end, and write what it found, be it why too many trials failed."""
+    dataset = study_dataset(whole, config.subset, config.base.data.split_seed)
     resuming = f"foveate tune --resume {shlex.quote(str(study.path))}"
-    with _locked(study.path), interruptible(resuming) as interrupted:
+    doing = f"{study.path} is being run"
+    with locked(study.path, doing), interruptible(resuming) as interrupted:
         usable = usable_in(config.space, config.base, dataset)
         sampler = _SAMPLERS[config.sampler](config.space, config.seed, usable)
         journal = Journal.open(study.path / "journal.jsonl")
         if journal.damaged:
             display.say(journal.damaged)
         search = Search(config, study.path, journal, sampler)
-        with display.following(search, pool.workers):
-            for update in search.run(pool):
-                if update is not None:
-                    display.update(search, update)
-                if interrupted.is_set():
-                    raise KeyboardInterrupt
+        try:
+            with display.following(search, pool.workers):
+                for update in search.run(pool):
+                    if update is not None:
+                        display.update(search, update)
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt
+        except StudyError:
+            _write_results(study, search, pool.workers)
+            raise
         _write_results(study, search, pool.workers)
+        if (best := search.best) is not None:
+            share = sum(map(len, dataset.splits.values())) / sum(
+                len(whole.splits[name]) for name in ("train", "validation")
+            )
+            told = f"# trial {best.number} of {study.path.name}: {best.score:.4f} on the images that rank trials\n"
+            settings = _winning(config, best, share).model_dump(mode="json")
+            write_atomically(study.best, told + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     return study
 
 
-def _check_workers(workers: int | None) -> None:
+def _check_workers(workers: int | None, ray: str | None, gpus: float | None) -> None:
     if workers is not None and workers < 1:
         raise ConfigError(f"workers={workers}: give 1 at least")
+    if gpus is not None and (ray is None or not gpus > 0):
+        raise ConfigError(f"gpus={gpus}: it is of Ray's, with --ray, and above 0; a local worker has one GPU")
 
 
-def _pool(config: StudyConfig, device: torch.device, workers: int | None, ray: str | None, gpus: float) -> Pool:
+def _pool(
+    config: StudyConfig, device: torch.device, workers: int | None, ray: str | None, gpus: float | None
+) -> Pool:
     if ray is None:
         return LocalPool(run_trial, workers or 1, environment=_one_gpu_each(device))
+    if device.index is not None:
+        raise ConfigError(f"device={device}: under Ray give cuda; it chooses which one")
     from foveate.execution.ray import RayPool
 
-    cpus, gpus = config.base.train.threads or 1, gpus if device.type == "cuda" else 0.0
-    return RayPool(run_trial, workers, address=ray, cpus=cpus, gpus=gpus)
+    of_gpus = (gpus or 1.0) if device.type == "cuda" else 0.0
+    return RayPool(run_trial, workers, address=ray, cpus=config.base.train.threads or 1, gpus=of_gpus)
 
 
-def _one_gpu_each(device: torch.device) -> Any:
-    """Variables that give each local worker a GPU of its own, where there are several."""
-    count = torch.cuda.device_count() if device.type == "cuda" else 0
-    return lambda place: {"CUDA_VISIBLE_DEVICES": str(place % count)} if count > 1 else {}
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Keep other processes from running the study; a lock that the system lifts when this one dies."""
-    try:
-        lock = FileLock(path / ".lock", timeout=0).acquire()
-    except Timeout:
-        raise ConfigError(f"{path} is being run by another process: wait for it, or stop it") from None
-    with lock:
-        yield
+def _one_gpu_each(device: torch.device) -> Callable[[int], Mapping[str, str]]:
+    """Variables that give each local worker a GPU of its own, of those there are for this process."""
+    name = "CUDA_VISIBLE_DEVICES"
+    there = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 0
+    visible = [each for each in os.environ.get(name, "").split(",") if each] or [str(i) for i in range(there)]
+    return lambda place: {name: visible[place % there]} if there > 1 else {}
 
 
 def _write_results(study: Study, search: Search, workers: int) -> None:
@@ -323,11 +316,6 @@ def _write_results(study: Study, search: Search, workers: int) -> None:
         row = [number, trial.state, trial.score, trial.epochs, trial.bracket, trial.rung]
         writer.writerow([*row, *values, trial.reason])
     write_atomically(study.results, text.getvalue())
-    if (best := search.best) is not None:
-        config = _winning(search.config, best)
-        told = f"# trial {best.number} of {study.path.name}: {best.score:.4f} on the images that rank trials\n"
-        settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        write_atomically(study.best, told + settings)
     write_study_report(_page(study, search, workers), study.path)
 
 
@@ -349,7 +337,7 @@ def _page(study: Study, search: Search, workers: int) -> StudyPage:
         seconds=seconds,
         worked=busy / (seconds * slots) if seconds else 0.0,
         epochs=search.epochs_done,
-        settings=config.model_dump(mode="json", exclude={"space", "class_names"}),
+        settings=config.model_dump(mode="json", exclude={"space"}),
         environment=read_yaml(study.path / "env.json"),
         train=f"foveate train --from {shlex.quote(str(study.path))}",
     )
@@ -360,6 +348,12 @@ def _axis(knob: Knob) -> Any:
     return list(knob.values) if knob.type == "choice" else (knob.low, knob.high, knob.log)
 
 
-def _winning(config: StudyConfig, best: Trial) -> Config:
-    """The winner's settings for a run of its own: with all threads, on whatever device is there."""
-    return config.space.apply(config.base, best.settings).replacing(threads=None, device="auto", patience=None)
+def _winning(config: StudyConfig, best: Trial, share: float) -> Config:
+    """The winner's settings for a run of its own: with all threads, on whatever device is there.
+
+    Args:
+        share: of the images that the study had; an epoch of all has so many fewer passes.
+    """
+    settled = config.space.apply(config.base, best.settings)
+    passes = max(1, round((settled.train.passes or 1) * share))
+    return settled.replacing(passes=passes, threads=None, device="auto", patience=None)
