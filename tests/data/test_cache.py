@@ -134,7 +134,7 @@ def test_a_worker_that_is_killed(paths: list[str], own_cache: Path, monkeypatch:
                 os.kill(children()[0], signal.SIGKILL)
             yield item
 
-    with pytest.raises(DataError, match=r"a decoding process ended with exit code -9 .*: run again$"):
+    with pytest.raises(DataError, match=r"decoding: its process ended with exit code -9: killed, .*: run again$"):
         decoded_images(file_blocks(many), "content", 16, track=track, workers=2)
     assert children() == []
     assert entries(own_cache) == []

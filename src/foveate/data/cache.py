@@ -2,17 +2,12 @@
 
 import contextlib
 import hashlib
-import io
+import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
-import threading
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any
 
 import numpy as np
 import PIL
@@ -20,8 +15,9 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from foveate.data.source import Block
-from foveate.data.worker import Progress, decode_blocks, make_job
+from foveate.data.worker import Progress, decode_blocks, decode_job, decoding_job
 from foveate.errors import DataError, OutputError
+from foveate.execution.local import LocalPool
 from foveate.files import cache_folder, new_folder, writing_to
 from foveate.progress import Track
 
@@ -119,62 +115,25 @@ def _file_bytes(blocks: Sequence[Block]) -> int:
 
 
 def _in_workers(blocks: Sequence[Block], size: int, path: Path, workers: int) -> Generator[Progress]:
-    """Decode in subprocesses, each with every `workers`-th block."""
-    # -P keeps modules of the working folder from shadowing ours; the search path is the parent's as it is now.
-    command = [sys.executable, "-P", "-m", "foveate.data.worker"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    lines: SimpleQueue[tuple[int, str]] = SimpleQueue()
-    running: dict[int, subprocess.Popen[str]] = {}
-    try:
-        for number in range(workers):
-            # In a session of its own, Ctrl-C reaches the parent alone, which then ends its workers.
-            running[number] = subprocess.Popen(  # noqa: S603 (our own module, by the running interpreter)
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-                encoding="utf-8",
-                env=environment,
-                start_new_session=True,
-            )
-        processes = list(running.values())
-        for number, process in enumerate(processes):
-            job = make_job(blocks[number::workers], size, path)
-            threading.Thread(target=_talk, args=(number, process, job, lines), daemon=True).start()
-        while running:
-            number, line = lines.get()
-            if line:
-                yield _progress(json.loads(line))
-            elif code := running.pop(number).wait():
-                raise DataError(
-                    f"a decoding process ended with exit code {code} (-9: the system was out of memory): run again"
-                )
-    finally:
-        for process in running.values():
-            process.kill()
-            process.wait()
-
-
-def _talk(number: int, process: subprocess.Popen[str], job: str, lines: "SimpleQueue[tuple[int, str]]") -> None:
-    """Hand a worker its job and queue what it says; an empty line is its end."""
-    assert isinstance(process.stdin, io.TextIOBase)
-    assert isinstance(process.stdout, io.TextIOBase)
-    try:
-        with process.stdin, process.stdout:
-            process.stdin.write(job)
-            process.stdin.close()
-            for line in process.stdout:
-                lines.put((number, line))
-    except OSError:  # it died: its exit code tells
-        pass
-    finally:
-        lines.put((number, ""))
-
-
-def _progress(message: dict[str, Any]) -> Progress:
-    if "errno" in message:
-        raise OSError(message["errno"], os.strerror(message["errno"]))
-    if "error" in message:
-        raise DataError(message["error"])
-    return message["read"], [(index, reason) for index, reason in message["bad"]]
+    """Decode in processes, each of which takes the next block when it is free."""
+    jobs, running = enumerate(blocks), 0
+    with contextlib.closing(LocalPool(decode_job, workers)) as pool:
+        while True:
+            for number, block in itertools.islice(jobs, workers - running):
+                pool.submit(number, decoding_job(block, size, path))
+                running += 1
+            if not running:
+                return
+            event = pool.event(timeout_s=60)
+            if event is None:
+                continue
+            if event.kind == "progress":
+                yield event.value["read"], [(index, reason) for index, reason in event.value["bad"]]
+            elif event.kind == "lost":
+                raise DataError(f"decoding: {event.value['message']}: run again")
+            elif event.kind == "failed":
+                raise DataError(event.value["message"])
+            elif (code := event.value.get("errno")) is not None:
+                raise OSError(code, os.strerror(code))
+            else:
+                running -= 1

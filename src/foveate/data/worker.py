@@ -1,15 +1,8 @@
-"""Decodes blocks of images into an open .npy file: in this process, or as `python -m foveate.data.worker`.
-
-As a program it reads one JSON job from stdin and writes a JSON line to stdout for each batch. It is a plain
-subprocess and no `multiprocessing` one: that would import the user's script again, which must not need a
-`__main__` guard. When its parent dies the pipe breaks, and so it ends.
-"""
+"""Decodes blocks of images into an open .npy file: in this process, or as work for others."""
 
 import itertools
-import json
 import os
-import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +11,9 @@ from numpy.typing import NDArray
 
 from foveate.data.decode import BadImageError, decode_file, decode_image, resize_array
 from foveate.data.source import Block, FileBlock, Image
-from foveate.errors import DataError
+from foveate.execution.pool import Message
 
-__all__ = ["Progress", "decode_blocks", "main", "make_job"]
+__all__ = ["Progress", "decode_blocks", "decode_job", "decoding_job"]
 
 Progress = tuple[int, list[tuple[int, str]]]
 """How many images were read since the last one, and the indices and reasons of the bad ones among them."""
@@ -58,24 +51,25 @@ def decode_blocks(blocks: Sequence[Block], size: int, path: Path) -> Generator[P
                 yield len(batch), bad
 
 
-def make_job(blocks: Sequence[Block], size: int, path: Path) -> str:
-    """The job as JSON, for a worker's stdin."""
-    described = [[type(block).__name__, vars(block)] for block in blocks]
-    return json.dumps({"blocks": described, "size": size, "path": os.fspath(path.resolve())})
+def decoding_job(block: Block, size: int, path: Path) -> Message:
+    """What `decode_job` is given."""
+    described = [type(block).__name__, vars(block)]
+    return {"block": described, "size": size, "path": os.fspath(path.resolve())}
 
 
-def main() -> None:
-    """Do the job on stdin; write `{"read": …, "bad": …}` lines, or one `{"error": …}` or `{"errno": …}`."""
-    job = json.load(sys.stdin)
+def decode_job(message: Message, report: Callable[[Message], None]) -> Message:
+    """`decode_blocks` of one block, as work of a pool: reports `read` and `bad`; gives a failed write's `errno`.
+
+    Raises:
+        DataError: when the file that holds the block's images is damaged.
+    """
+    kind, fields = message["block"]
     try:
-        for read, bad in decode_blocks(
-            [_block(kind, fields) for kind, fields in job["blocks"]], job["size"], Path(job["path"])
-        ):
-            _say({"read": read, "bad": bad})
-    except DataError as error:
-        _say({"error": str(error)})
+        for read, bad in decode_blocks([_block(kind, fields)], message["size"], Path(message["path"])):
+            report({"read": read, "bad": bad})
     except OSError as error:
-        _say({"errno": error.errno})
+        return {"errno": error.errno}
+    return {}
 
 
 def _block(kind: str, fields: dict[str, Any]) -> Block:
@@ -96,15 +90,3 @@ def _write_all(descriptor: int, pixels: NDArray[np.uint8]) -> None:
     left = memoryview(pixels.data).cast("B")
     while left:  # a nearly full disk takes a part of it, and says so only on the next call
         left = left[os.write(descriptor, left) :]
-
-
-def _say(message: dict[str, Any]) -> None:
-    try:
-        sys.stdout.write(json.dumps(message) + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:  # the parent is gone
-        os._exit(1)
-
-
-if __name__ == "__main__":
-    main()
