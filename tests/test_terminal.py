@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,6 +77,9 @@ def test_a_study_says_its_cost_first_and_a_line_a_job(
     left = iter([True])
 
     def fate(message: Any) -> Any:
+        folder, size = Path(message["folder"]), 5_000_000 if message["folder"].endswith("0005") else 1_000_000
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "state.safetensors").write_bytes(b"0" * size)
         if message["folder"].endswith("0002"):
             return {"kind": "failed", "value": {"kind": "TrainingError", "message": "no", "where": "loop.py:1"}}
         if message["folder"].endswith("0003") and next(left, False):
@@ -85,7 +89,9 @@ def test_a_study_says_its_cost_first_and_a_line_a_job(
     follow(shown, open_search(), SimulatedPool(1, fate=fate))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "hyperband, li2018: 17 trials, 22 jobs, 69 epochs on 1 worker"
-    assert "of checkpoints" in lines[2]
+    told = "checkpoints: {} MB at most, if none becomes larger than the largest so far"
+    assert lines[2] == told.format(17)
+    assert [line for line in lines if "MB" in line][1:] == [told.format(85)]  # 17 of the fifth's size
     assert "trial   2  bracket 0  rung 0  to epoch   1  failed: TrainingError: no (loop.py:1)" in lines
     assert any(line.endswith("begins again: killed") for line in lines)
     assert lines[-1].startswith("trial")

@@ -198,8 +198,8 @@ def tune(
         str | None,
         typer.Option(help="Folder or URL (of fsspec) for the checkpoints (default: the study's folder)."),
     ] = None,
-    epoch_limit: Annotated[
-        float | None, typer.Option(help="Seconds an epoch may take before its trial counts as hanging.")
+    hang_limit: Annotated[
+        float | None, typer.Option(help="Seconds without a step after which a trial counts as hanging.")
     ] = None,
     size: Size = None,
     device: Device = None,
@@ -221,7 +221,7 @@ def tune(
         "sampler": sampler,
         "seed": seed,
         "storage": storage,
-        "epoch_limit_s": epoch_limit,
+        "hang_limit_s": hang_limit,
     }
     given = {key: value for key, value in plan.items() if value is not None}
     settings = _settings(setting, size=size, device=device, threads=threads)

@@ -345,8 +345,10 @@ def validated(model: type[Model], values: Mapping[str, Any], *, within: str = ""
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        given = "" if first["type"] == "missing" or not where else f"={first['input']!r}"
-        raise ConfigError(f"{within}{where}{given}: {first['msg'].lower()}") from error
+        if where and first["type"] != "missing":
+            where += f"={first['input']!r}"
+        said = first["msg"].lower().removeprefix("value error, ")
+        raise ConfigError(": ".join(part for part in (within, where, said) if part)) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -136,7 +136,7 @@ class StudyLines(Lines):
             f"{cost.epochs} epochs on {workers} worker{'' if workers == 1 else 's'}"
             + (f"; {search.epochs_done} epochs done before" if search.epochs_done else "")
         )
-        self._estimated = bool(search.epochs_done)
+        self._bound = 0
         yield
 
     def update(self, search: "Search", update: "Update") -> None:
@@ -152,9 +152,13 @@ class StudyLines(Lines):
             self.say(f"{told}  failed: {update.value['reason']}")
         else:
             self.say(f"{told}  begins again: {update.value['message']}")
-        if update.kind == "done" and not self._estimated and search.config.storage is None:
-            self._estimated = True
-            self.say(f"by the first trial: {disk_bound(search)}, as those of trials that are out are deleted")
+        if update.kind == "done" and search.config.storage is None:
+            bound = disk_bound(search)
+            if bound > 1.2 * self._bound:
+                self._bound = bound
+                self.say(
+                    f"checkpoints: {bound / 1e6:,.0f} MB at most, if none becomes larger than the largest so far"
+                )
 
 
 class StudyTable(StudyLines, Bars):
@@ -212,13 +216,16 @@ def progress_of(search: "Search") -> str:
     return f"{done}/{total} epochs  {left} left{told}"
 
 
-def disk_bound(search: "Search") -> str:
-    """What the checkpoints may take at most, if all were as large as those there are."""
+def disk_bound(search: "Search") -> int:
+    """Bytes that the checkpoints may take, if none becomes larger than the largest there is."""
     from foveate.tuning.search import cost_of
 
     sizes = [file.stat().st_size for file in (search.folder / "trials").rglob("*.safetensors")]
-    each = max(sizes, default=0) * (2 if search.config.semantics == "kerastuner" else 1)
-    return f"at most about {cost_of(search.config).trials * each / 1e6:,.0f} MB of checkpoints"
+    return (
+        cost_of(search.config).trials
+        * max(sizes, default=0)
+        * (2 if search.config.semantics == "kerastuner" else 1)
+    )
 
 
 def print_study(study: "Study") -> None:

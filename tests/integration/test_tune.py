@@ -231,6 +231,11 @@ def test_asha_and_tpe(folder: Path) -> None:
         (["digits", "--gpus", "1"], "gpus=1.0: it is of Ray's"),
         (["digits", "--ray", "local", "--gpus", "0"], "gpus=0.0"),
         (["digits", "--set", "epochs=5"], "--max-epochs"),
+        (["digits", "--set", "train.images_seen=5"], "--max-epochs"),
+        (["digits", "--knob", "attention_stage"], "'attention', which is no knob before it"),
+        (["digits", "--algorithm", "asha", "--sampler", "tpe"], "sampler=tpe learns from finished brackets"),
+        (["digits", "--trials", "5"], "trials is asha's"),
+        (["digits", "--set", "resize_scale=0.25"], "size=4: the pools"),
         (["digits", "--formula", "li"], "formula='li'"),
         (["digits", "--subset", "3"], "subset=3"),
         (["digits", "--set", "colour=1"], "unknown setting 'colour'"),
@@ -249,6 +254,15 @@ def test_a_bad_request_is_one_line_and_writes_nothing(
     assert outcome.status == 2
     assert told in outcome.err
     assert outcome.err.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_space_of_which_nothing_can_be_built_is_said(foveate: Callable[..., Any], tmp_path: Path) -> None:
+    knobs = {"pool": {"type": "choice", "values": [8], "sets": "model.stages.*.pool"}}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump({"preset": "small", "knobs": knobs}))
+    outcome = foveate("tune", "digits", "--space", "space.yaml")
+    assert outcome.status == 2
+    assert "space space.yaml: no network of it can be built at size=16" in outcome.err
     assert not (tmp_path / "runs").exists()
 
 

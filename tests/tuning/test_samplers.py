@@ -79,3 +79,13 @@ def test_without_optuna_tpe_says_how_to_install_it(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(ConfigError, match=r'pip install "foveate\[optuna\]"'):
         TpeSampler(SPACE, 0, usable)
+
+
+def test_tpe_draws_no_two_alike_and_ends_with_the_space() -> None:
+    small = Space.model_validate({"preset": "minute", "knobs": {"batch": {"type": "int", "low": 1, "high": 6}}})
+    sampler = TpeSampler(small, 0, usable)
+    settings: dict[int, Mapping[str, Any]] = {trial: sampler(trial, {}, {}) or {} for trial in range(3)}
+    seen = {(trial, 9): float(trial) for trial in settings}
+    while (drawn := sampler(len(settings), seen, settings)) is not None:
+        settings[len(settings)] = drawn
+    assert sorted(each["batch"] for each in settings.values()) == [1, 2, 3, 4, 5, 6]

@@ -123,11 +123,11 @@ def test_a_lost_worker_costs_nothing_and_three_the_trial(open_search: Open) -> N
 
 
 def test_a_hanging_trial_is_stopped_and_fails(open_search: Open) -> None:
-    search = open_search(epoch_limit_s=0.2)
+    search = open_search(hang_limit_s=0.2)
     pool = SimulatedPool(1, fate=lambda message: {} if message["folder"].endswith("0002") else None)
     finish(search, pool)
     assert pool.stopped == [2]
-    assert search.trials[2].reason == "an epoch took longer than 0.2 s"
+    assert search.trials[2].reason == "no step for 0.2 s"
 
 
 def test_checkpoints_of_losers_are_deleted_and_the_winners_kept(open_search: Open) -> None:
@@ -160,6 +160,26 @@ def test_another_studys_journal_is_refused(open_search: Open, tmp_path: Path) ->
         open_search(max_epochs=27)
 
 
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"subset": 500}, {"semantics": "kerastuner"}])
+def test_a_study_whose_settings_were_changed_is_refused(open_search: Open, changed: dict[str, Any]) -> None:
+    finish(open_search(), SimulatedPool(1))
+    with pytest.raises(CheckpointError, match=r"does not fit its study\.yaml"):
+        open_search(**changed)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"algorithm": "asha", "formula": "kerastuner"},
+        {"algorithm": "asha", "iterations": 2},
+        {"trials": 5},
+    ],
+)
+def test_settings_without_effect_are_refused(open_search: Open, settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"hyperband's|asha's"):
+        open_search(**settings)
+
+
 def test_of_a_damaged_journal_the_rest_is_done_again(open_search: Open, tmp_path: Path) -> None:
     straight = table(finish(open_search(), SimulatedPool(1)))
     journal = tmp_path / "journal.jsonl"
@@ -170,8 +190,8 @@ def test_of_a_damaged_journal_the_rest_is_done_again(open_search: Open, tmp_path
     assert table(finish(search, SimulatedPool(1))) == straight
 
 
-def test_iterations_repeat_the_brackets_with_new_trials(open_search: Open) -> None:
-    once, twice = open_search(), open_search(iterations=2)
+def test_iterations_repeat_the_brackets_with_new_trials(open_search: Open, tmp_path_factory: Any) -> None:
+    once, twice = open_search(), open_search(tmp_path_factory.mktemp("twice"), iterations=2)
     assert cost_of(twice.config).trials == 2 * cost_of(once.config).trials
     finish(twice, SimulatedPool(3))
     assert len({tuple(trial.settings.values()) for trial in twice.trials.values()}) == len(twice.trials)

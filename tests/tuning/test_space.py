@@ -130,7 +130,11 @@ class TestApply:
         assert config.train == space.base().train
 
     def test_some_knobs_alone(self) -> None:
-        assert list(read_space("default").restricted(["lr", "width"]).knobs) == ["lr", "width"]
+        assert list(read_space("default").restricted(["width", "lr"]).knobs) == ["lr", "width"]
+        kinds = read_space("default").restricted(["attention_stage", "attention"])
+        assert list(kinds.knobs) == ["attention", "attention_stage"]  # in the space's order: conditions hold
+        with pytest.raises(ConfigError, match="'attention', which is no knob before it"):
+            read_space("default").restricted(["attention_stage"])
         with pytest.raises(ConfigError, match=r"unknown knob 'widht'; did you mean 'width'\?"):
             read_space("default").restricted(["widht"])
 

@@ -12,6 +12,8 @@ import torch
 from foveate.config import Config, resolve_config
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import CheckpointError, DataError
+from foveate.training.state import save_state
+from foveate.tuning import trial
 from foveate.tuning.trial import TrialJob, run_trial, study_dataset, train_trial
 
 TINY = {
@@ -57,6 +59,13 @@ def job(tmp_path: Path, digits: Dataset) -> Callable[..., TrialJob]:
 
 def quiet(_: Any) -> None:
     pass
+
+
+def best_alone(path: Path, *what: Any) -> None:
+    """As `save_state`, but killed before it writes the state."""
+    if not path.name.startswith("best"):
+        raise InterruptedError
+    save_state(path, *what)
 
 
 def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -210,6 +219,31 @@ class TestAsKerasTuner:
             outcomes.append(train_trial(promoted, digits, quiet))
         assert untimed(outcomes[0]["rows"]) == untimed(outcomes[1]["rows"])
 
+    def test_killed_between_its_two_files_it_does_as_if_it_had_not_been(
+        self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        outcomes = []
+        for folder, cut in ((tmp_path / "a", False), (tmp_path / "b", True)):
+            train_trial(job(folder=str(folder), to_epoch=2, semantics="kerastuner"), digits, quiet)
+            promoted = job(folder=str(folder), from_epoch=2, to_epoch=4, semantics="kerastuner")
+            if cut:
+                with monkeypatch.context() as patch:
+                    patch.setattr(trial, "save_state", best_alone)
+                    with pytest.raises(InterruptedError):
+                        train_trial(promoted, digits, quiet)
+            outcomes.append(train_trial(promoted, digits, quiet))
+        assert untimed(outcomes[0]["rows"]) == untimed(outcomes[1]["rows"])
+
+    def test_a_trial_that_stopped_early_is_trained_on_when_promoted(
+        self, job: Callable[..., TrialJob], digits: Dataset
+    ) -> None:
+        still = tiny(lr=1e-12, head_lr=1e-12, bias_lr=1e-12, gate_lr=1e-12, weight_decay=0.0, patience=2)
+        stopped = train_trial(job(config=still, to_epoch=5, semantics="kerastuner"), digits, quiet)
+        assert stopped["stopped"]
+        assert len(stopped["rows"]) < 5
+        promoted = job(config=still, from_epoch=5, to_epoch=10, semantics="kerastuner")
+        assert [row["epoch"] for row in train_trial(promoted, digits, quiet)["rows"]][:2] == [6, 7]
+
     def test_a_checkpoint_that_is_gone_or_ahead_is_told(
         self, job: Callable[..., TrialJob], digits: Dataset
     ) -> None:
@@ -227,7 +261,15 @@ class TestRunTrial:
     def test_it_reports_every_epoch(self, job: Callable[..., TrialJob]) -> None:
         heard: list[Any] = []
         done = run_trial(job(to_epoch=2).to_message(), heard.append)
-        assert heard == [{}, *done["rows"]]
+        assert heard[0] == {}
+        assert [told for told in heard if told] == done["rows"]
+
+    def test_it_gives_signs_of_life(self, job: Callable[..., TrialJob], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(trial, "_SAY_EVERY_S", 0.0)
+        heard: list[Any] = []
+        done = run_trial(job(to_epoch=1).to_message(), heard.append)
+        assert [told for told in heard if told] == done["rows"]
+        assert len(heard) > 5
 
     def test_another_data_set_is_refused(self, job: Callable[..., TrialJob]) -> None:
         with pytest.raises(CheckpointError, match="not the data set of the study"):

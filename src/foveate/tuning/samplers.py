@@ -1,5 +1,6 @@
 """Where the settings of new trials come from: chance, or a model of what was good so far."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -83,7 +84,8 @@ class TpeSampler:
             drawn = self._ask(study)
             if drawn not in known and self._usable(drawn):
                 return drawn
-        return self._random(trial, seen, settings)
+        draws = (self._random(number, seen, settings) for number in itertools.count())
+        return next(drawn for drawn in draws if drawn is None or drawn not in known)
 
     def _study(self, scores: Mapping[int, float], settings: Mapping[int, Mapping[str, Value]], trial: int) -> Any:
         optuna = self._optuna

@@ -1,5 +1,6 @@
 """A study under way: the plan is asked, workers do the jobs, and every decision is in the journal first."""
 
+import hashlib
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foveate.config import Config, Section
 from foveate.errors import CheckpointError, DataError, FoveateError, OutputError, StudyError
@@ -72,10 +73,23 @@ class StudyConfig(Section):
     seed: int = Field(0, ge=0, lt=2**63)
     storage: str | None = None
     """Where its checkpoints lie, and no other study's: a path, or a URL that fsspec knows; None: in its folder."""
-    epoch_limit_s: float = Field(3600, gt=0)
-    """Seconds an epoch may take before its trial counts as hanging."""
+    hang_limit_s: float = Field(600, gt=0)
+    """Seconds without a step after which a trial counts as hanging."""
     fail_share: float = Field(0.5, ge=0, le=1)
     """Share of failed trials above which the study ends."""
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> "StudyConfig":
+        if self.algorithm == "asha":
+            if self.sampler == "tpe":
+                raise ValueError(
+                    "sampler=tpe learns from finished brackets, which asha has none of: use hyperband"
+                )
+            if self.formula != "li2018" or self.iterations != 1:
+                raise ValueError("formula and iterations are hyperband's")
+        elif self.trials is not None:
+            raise ValueError("trials is asha's: hyperband's are said by max_epochs, factor and iterations")
+        return self
 
 
 @dataclass
@@ -155,7 +169,8 @@ class Search:
             for entry in journal.entries
             if entry["event"] == "asked"
         }
-        for entry in list(journal.entries):
+        self._check_study()
+        for entry in journal.entries[1:]:
             self._replay(entry)
         self._replaying.clear()
         self._before_s = max((job["ended"] for trial in self.trials.values() for job in trial.jobs), default=0.0)
@@ -218,15 +233,23 @@ class Search:
             return known
         return self._sampler(trial, seen, {number: each.settings for number, each in self.trials.items()})
 
+    def _check_study(self) -> None:
+        """Begin the journal with what study it is of; refuse that of another."""
+        digest = hashlib.sha256(self.config.model_dump_json().encode()).hexdigest()
+        if not self.journal.entries:
+            self.journal.append({"event": "study", "sha256": digest})
+        elif self.journal.entries[0].get("sha256") != digest:
+            raise CheckpointError(
+                f"{self.journal.path} does not fit its study.yaml: one of the two was changed; bring that back"
+            )
+
     def _replay(self, entry: Mapping[str, Any]) -> None:
         """Do again what an entry of the journal says."""
         event, number = entry["event"], entry["trial"]
         if event == "asked":
             job = self._plan.ask()
             if not isinstance(job, Job) or (job.trial, job.rung) != (number, entry["rung"]):
-                raise CheckpointError(
-                    f"{self.journal.path} does not fit its study.yaml: one of the two was changed; bring that back"
-                )
+                raise CheckpointError(f"{self.journal.path} is of another version of Foveate: begin a new study")
             self._note_begun(job)
         elif event == "told":
             self._note_told(self.running[number], entry)
@@ -254,7 +277,7 @@ class Search:
             return None
         self._heard[job.trial] = time.monotonic()
         if event.kind == "progress":
-            return Update("epoch", job, event.value) if event.value else None  # a first one says that it runs
+            return Update("epoch", job, event.value) if event.value else None  # a sign of life
         if event.kind == "done":
             return self._end(job, **event.value)
         if event.kind == "failed":
@@ -267,7 +290,7 @@ class Search:
         """A worker is gone, and with it a job: because it was stopped, or by a fault that may not come again."""
         self._lost[job.trial] = self._lost.get(job.trial, 0) + 1
         if job.trial in self._hanging:
-            return self._end(job, reason=f"an epoch took longer than {self.config.epoch_limit_s:g} s")
+            return self._end(job, reason=f"no step for {self.config.hang_limit_s:g} s")
         if self._lost[job.trial] >= _LOST_AT_MOST:
             return self._end(job, reason=f"cost {_LOST_AT_MOST} workers: {told['message']}")
         self._return(job, told["message"])
@@ -303,7 +326,9 @@ class Search:
         trial.state = (
             "failed" if told["reason"] else "finished" if last else "stopped" if told["stopped"] else "waiting"
         )
-        out = self._plan.tell(job, Outcome(None if told["reason"] else told["score"], stopped=told["stopped"]))
+        # KerasTuner begins a promoted trial's early stopping anew.
+        stopped = told["stopped"] and self.config.semantics == "foveate"
+        out = self._plan.tell(job, Outcome(None if told["reason"] else told["score"], stopped=stopped))
         for number in out:
             if self.trials[number].state == "waiting":
                 self.trials[number].state = "out"
@@ -318,7 +343,7 @@ class Search:
     def _stop_hanging(self, pool: Pool) -> None:
         """What was not heard of at all waits for room in a cluster."""
         for number in (self.running.keys() & self._heard.keys()) - self._hanging:
-            if time.monotonic() - self._heard[number] > self.config.epoch_limit_s:
+            if time.monotonic() - self._heard[number] > self.config.hang_limit_s:
                 self._hanging.add(number)
                 pool.stop(number)
 
@@ -331,7 +356,8 @@ class Search:
 
     def _delete(self, trials: Iterable[int]) -> None:
         """Remove the checkpoints of trials that need them no more; the best one's stays."""
-        best = self.best
+        trials = list(trials)
+        best = self.best if trials else None
         for number in trials:
             if best is None or number != best.number:
                 remove(self.place(number))

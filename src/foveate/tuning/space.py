@@ -132,7 +132,8 @@ class Space(Section):
         for name in names:
             if name not in self.knobs:
                 raise ConfigError(f"unknown knob {name!r}{nearest(name, self.knobs)}")
-        return Space(preset=self.preset, settings=self.settings, knobs={name: self.knobs[name] for name in names})
+        knobs = {name: knob.model_dump() for name, knob in self.knobs.items() if name in names}
+        return validated(Space, {"preset": self.preset, "settings": self.settings, "knobs": knobs})
 
     def draw(self, generator: np.random.Generator) -> dict[str, Value]:
         """The settings of one trial, each knob by itself, in their order."""
@@ -195,7 +196,7 @@ def read_space(name: str) -> Space:
     """
     own = name.endswith((".yaml", ".yml"))
     values = read_yaml(Path(name)) if own else packaged_yaml("spaces", name)
-    space = validated(Space, values, within=f"space {name}: ")
+    space = validated(Space, values, within=f"space {name}")
     space.apply(space.base(), space.draw(np.random.default_rng(0)))  # what it sets is there
     return space
 

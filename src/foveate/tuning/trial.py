@@ -1,10 +1,11 @@
 """One trial: trained from one epoch to another by the loop of `train`, and scored on images apart."""
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from foveate.data.splits import hold_out
 from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.evaluation import collect_logits, point_metrics
 from foveate.execution.pool import Message
+from foveate.progress import Track
 from foveate.training.loop import TrainingState, best_epoch, train_epochs
 from foveate.training.optim import build_optimizer
 from foveate.training.setup import MEASURED_AT_ONCE, new_state, prepare_process, settle
@@ -29,6 +31,10 @@ from foveate.tuning.storage import working_folder
 __all__ = ["Row", "Semantics", "TrialJob", "run_trial", "study_dataset", "train_trial", "usable_in"]
 
 Semantics = Literal["foveate", "kerastuner"]
+
+T = TypeVar("T")
+_SAY_EVERY_S = 2.0
+"""Seconds between two signs of life."""
 
 Row = dict[str, Any]
 """An epoch of a trial: `EpochResult`, and `rank_loss` and `rank_accuracy` on the images that rank trials."""
@@ -67,7 +73,7 @@ class TrialJob:
 def run_trial(message: Message, report: Callable[[Message], None]) -> Message:
     """Do a `TrialJob` in a worker: report each epoch's row as it ends, and give back what `train_trial` does.
 
-    The first report is empty, and says that it has begun.
+    Empty reports, the first of them at once, say that it is alive.
 
     Raises:
         CheckpointError: when the data set is not the study's any more, or the trial's checkpoint is damaged.
@@ -147,8 +153,8 @@ def _train(
     train, theirs = job.config.train, job.semantics == "kerastuner"
     device = torch.device(train.device)
     state = new_state(job.config, dataset, device, final=False)
-    path, best_path = folder / "state.safetensors", folder / "best.safetensors"
-    rows = _restore(job, state, path, best_path)
+    path, best_path = folder / "state.safetensors", _best_path(folder, job.from_epoch)
+    rows = _restore(job, state, path)
     images, labels = on_device(dataset, device)
     halves = [dataset.splits["validation"], dataset.splits["rank"]]
     if theirs:
@@ -160,11 +166,12 @@ def _train(
     card = model_card(job.config.model, dataset.class_names, dataset.images.shape[1])
     augment = build_augment(job.config.augment)
     if not state.history or state.history[-1].epoch < job.to_epoch:
-        for result in train_epochs(state, loader, stopping, train, augment=augment, device=device):
+        track = _alive(report)
+        for result in train_epochs(state, loader, stopping, train, augment=augment, device=device, track=track):
             row = {**asdict(result), "rank_loss": result.val_loss, "rank_accuracy": result.val_accuracy}
             for half in ranking:
                 of_half = collect_logits(
-                    state.model, half, device=device, precision=train.precision, label="ranking"
+                    state.model, half, device=device, precision=train.precision, label="ranking", track=track
                 )
                 measured = point_metrics(*of_half)
                 row |= {"rank_loss": measured["loss"], "rank_accuracy": measured["accuracy"]}
@@ -175,6 +182,8 @@ def _train(
                 bring(best_path)
             save_state(path, state, {**card, **told})
             bring(path)
+            for older in set(folder.glob("best-*.safetensors")) - {best_path}:
+                older.unlink()
             report(row)
             if result.epoch >= job.to_epoch:
                 break
@@ -183,7 +192,27 @@ def _train(
     return {"score": best["rank_accuracy"], "stopped": rows[-1]["epoch"] < job.to_epoch, "rows": own}
 
 
-def _restore(job: TrialJob, state: TrainingState, path: Path, best_path: Path) -> list[Row]:
+def _alive(report: Callable[[Message], None]) -> Track:
+    """Follows work by an empty report every so often."""
+    said = time.monotonic()
+
+    def track(items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterator[T]:  # noqa: ARG001
+        nonlocal said
+        for item in items:
+            yield item
+            if time.monotonic() - said >= _SAY_EVERY_S:
+                report({})
+                said = time.monotonic()
+
+    return track
+
+
+def _best_path(folder: Path, from_epoch: int) -> Path:
+    """The best weights of the job that began there, which one cut off later must not write over."""
+    return folder / f"best-{from_epoch}.safetensors"
+
+
+def _restore(job: TrialJob, state: TrainingState, path: Path) -> list[Row]:
     """Take up what the trial has done, be it before this job or in a part of it that was cut off; its rows.
 
     Of a study whose journal was damaged it may have done more than the journal knows, or be deleted already: it
@@ -201,8 +230,7 @@ def _restore(job: TrialJob, state: TrainingState, path: Path, best_path: Path) -
     restore_state(path, state)
     if job.semantics == "kerastuner" and told["from_epoch"] != job.from_epoch:
         # As its library: the best weights so far, a new optimizer, no memory of earlier epochs but their count.
-        epoch = state.epoch
-        restore_state(best_path, state)
-        state.epoch, state.step, state.history = epoch, 0, []
+        restore_state(_best_path(path.parent, told["from_epoch"]), state)
+        state.epoch, state.step, state.history = job.from_epoch + 1, 0, []
         state.optimizer = build_optimizer(state.model, job.config.train)
     return rows

@@ -5,7 +5,7 @@ import csv
 import io
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,7 +29,7 @@ from foveate.tuning.importance import knob_importance
 from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import RandomSampler, TpeSampler
 from foveate.tuning.search import Search, StudyConfig, Trial, Update, brackets_of
-from foveate.tuning.space import Knob, read_space
+from foveate.tuning.space import Knob, random_draws, read_space
 from foveate.tuning.storage import own_place
 from foveate.tuning.trial import run_trial, study_dataset, usable_in
 from foveate.workflows.request import Display, Silent, keep_out, tell
@@ -125,8 +125,8 @@ def tune(
         space: `paper`, `default`, or the path of a YAML file.
         knobs: search these of its knobs alone.
         max_epochs, factor: R and η of Hyperband.
-        workers: processes, one trial at a time each; they change nothing in what is found. None: one, or under Ray
-            as many as the cluster has processors for.
+        workers: processes, one trial at a time each; with the same `threads` they change nothing in what is found.
+            None: one, or one for each GPU, or under Ray as many as the cluster has room for.
         ray: run them by Ray: `local`, or HOST:PORT of a cluster's head, whose nodes see the same files.
         gpus: that a trial takes of those of Ray, where its device is one; a fraction shares it. None: one.
         subset: images of training and validation together; None: all.
@@ -144,8 +144,9 @@ def tune(
     keep_out(Path(runs), data)
     _check_workers(workers, ray, gpus)
     li2018_brackets(max_epochs, factor)  # refuses what no plan can be made of
-    if "epochs" in settings:
-        raise ConfigError("epochs: a study's trials train for max_epochs at most (--max-epochs)")
+    for setting in settings:
+        if setting.rpartition(".")[2] in ("epochs", "images_seen"):
+            raise ConfigError(f"{setting}: a study's trials train for max_epochs at most (--max-epochs)")
     chosen = read_space(space)
     if knobs:
         chosen = chosen.restricted(knobs)
@@ -172,7 +173,6 @@ def tune(
         "base": settle(base, dataset, device, final=False),
         "max_epochs": max_epochs,
         "factor": factor,
-        "storage": own_place(storage) if storage is not None else None,
     }
     config = validated(StudyConfig, values)
 
@@ -181,7 +181,11 @@ def tune(
         write_atomically(folder.path / "study.yaml", text)
         write_json(folder.path / "env.json", environment(device))
 
+    if next(random_draws(chosen, config.seed, usable_in(chosen, config.base, dataset)), None) is None:
+        raise ConfigError(f"space {space}: no network of it can be built at size={config.base.data.size}")
     with contextlib.closing(_pool(config, device, workers, ray, gpus)) as pool:
+        if storage is not None:
+            config = config.model_copy(update={"storage": own_place(storage)})
         fallback = f"{whole.name}-{Path(space).stem}"
         folder = RunFolder.create(Path(runs), "tune", name, fallback=fallback, fill=fill)
         return _search(Study(folder.path), config, whole, pool, display)
@@ -268,13 +272,14 @@ def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, displ
             _write_results(study, search, pool.workers)
             raise
         _write_results(study, search, pool.workers)
-        if (best := search.best) is not None:
-            share = sum(map(len, dataset.splits.values())) / sum(
-                len(whole.splits[name]) for name in ("train", "validation")
-            )
-            told = f"# trial {best.number} of {study.path.name}: {best.score:.4f} on the images that rank trials\n"
-            settings = _winning(config, best, share).model_dump(mode="json")
-            write_atomically(study.best, told + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+        if (best := search.best) is None:
+            raise StudyError(f"no trial came to an end; what each failed of is in {study.results}")
+        share = sum(map(len, dataset.splits.values())) / sum(
+            len(whole.splits[name]) for name in ("train", "validation")
+        )
+        told = f"# trial {best.number} of {study.path.name}: {best.score:.4f} on the images that rank trials\n"
+        settings = _winning(config, best, share).model_dump(mode="json")
+        write_atomically(study.best, told + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     return study
 
 
@@ -289,7 +294,10 @@ def _pool(
     config: StudyConfig, device: torch.device, workers: int | None, ray: str | None, gpus: float | None
 ) -> Pool:
     if ray is None:
-        return LocalPool(run_trial, workers or 1, environment=_one_gpu_each(device))
+        visible = _gpus(device)
+        shared = {place: {"CUDA_VISIBLE_DEVICES": gpu} for place, gpu in enumerate(visible)}
+        environment = (lambda place: shared[place % len(visible)]) if len(visible) > 1 else (lambda _: {})
+        return LocalPool(run_trial, workers or max(1, len(visible)), environment=environment)
     if device.index is not None:
         raise ConfigError(f"device={device}: under Ray give cuda; it chooses which one")
     from foveate.execution.ray import RayPool
@@ -298,12 +306,12 @@ def _pool(
     return RayPool(run_trial, workers, address=ray, cpus=config.base.train.threads or 1, gpus=of_gpus)
 
 
-def _one_gpu_each(device: torch.device) -> Callable[[int], Mapping[str, str]]:
-    """Variables that give each local worker a GPU of its own, of those there are for this process."""
-    name = "CUDA_VISIBLE_DEVICES"
-    there = torch.cuda.device_count() if device.type == "cuda" and device.index is None else 0
-    visible = [each for each in os.environ.get(name, "").split(",") if each] or [str(i) for i in range(there)]
-    return lambda place: {name: visible[place % there]} if there > 1 else {}
+def _gpus(device: torch.device) -> list[str]:
+    """The GPUs there are for this process, of which each local worker has its own; none where one is named."""
+    if device.type != "cuda" or device.index is not None:
+        return []
+    visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
+    return visible or [str(number) for number in range(torch.cuda.device_count())]
 
 
 def _write_results(study: Study, search: Search, workers: int) -> None:
