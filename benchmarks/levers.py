@@ -166,9 +166,14 @@ def contiguous() -> contextlib.AbstractContextManager[None]:
     def build_contiguous(*args: Any, **kwargs: Any) -> Any:
         return build.build_model(*args, **kwargs).to(memory_format=torch.contiguous_format)
 
-    def in_nchw(config: Any) -> Callable[..., Any]:
-        inner = augment.build_augment(config)
-        return lambda *args: inner(*args).contiguous(memory_format=torch.contiguous_format)
+    def in_nchw(*settings: Any) -> Callable[..., Any]:
+        inner = augment.build_augment(*settings)
+
+        def contiguous(*batch: Any) -> Any:
+            images, targets = inner(*batch)
+            return images.contiguous(memory_format=torch.contiguous_format), targets
+
+        return contiguous
 
     stack = contextlib.ExitStack()
     stack.enter_context(replaced(setup, "build_model", build_contiguous))

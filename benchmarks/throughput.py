@@ -21,7 +21,7 @@ from foveate.allocator import keep_freed_memory
 from foveate.config import preset_names, resolve_config
 from foveate.data.augment import build_augment
 from foveate.evaluation import autocast
-from rates import inference_rates, matmul_gflop_per_s, noise, training_rates
+from rates import CLASSES, inference_rates, matmul_gflop_per_s, noise, training_rates
 
 IMAGES = 4096
 """Resident: many batches of them, and more than a cache holds."""
@@ -59,7 +59,7 @@ def measure(preset: str, device: torch.device, seconds: float) -> list[dict[str,
     config = config.replacing(device=str(device), flip=0.5 if config.augment.flip is None else config.augment.flip)
     resident = noise(IMAGES, config.data.size or 32, device)
     before = matmul_gflop_per_s(seconds / 10, device)
-    augment = build_augment(config.augment)
+    augment = build_augment(config.augment, CLASSES)
     measured = {
         "training": (config.train.batch, training_rates(config, *resident, seconds, augment)),
         "inference": (MEASURED_AT_ONCE, inference_rates(config, *resident, seconds, MEASURED_AT_ONCE)),

@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import time
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is imported
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from foveate.allocator import keep_freed_memory
 from foveate.config import resolve_config
 from foveate.data.augment import build_augment
-from rates import matmul_gflop_per_s, noise, training_rates
+from rates import CLASSES, matmul_gflop_per_s, noise, training_rates
 
 SIZE = 32
 
@@ -31,13 +32,13 @@ def main() -> None:
         torch.set_num_threads(arguments.threads)
 
     config = resolve_config("paper", settings={"batch": arguments.batch, "device": "cpu", "flip": 0.5})
-    product, augment_seconds = build_augment(config.augment), []
+    product, augment_seconds = build_augment(config.augment, CLASSES), []
 
-    def augment(images: Tensor, turn: Tensor, generator: torch.Generator) -> Tensor:
+    def augment(images: Tensor, labels: Tensor, *more: Any) -> tuple[Tensor, Tensor]:
         if not arguments.augment:
-            return images
+            return images, labels
         began = time.perf_counter()
-        augmented = product(images, turn, generator)
+        augmented = product(images, labels, *more)
         augment_seconds.append(time.perf_counter() - began)
         return augmented
 

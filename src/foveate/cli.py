@@ -4,13 +4,13 @@ import errno
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 import yaml
 
 from foveate import terminal
-from foveate.config import DEFAULT_PRESET, check_setting, preset_names
+from foveate.config import DEFAULT_PRESET, AttentionKind, check_setting, preset_names
 from foveate.errors import ConfigError, FoveateError, Interrupted
 
 __all__ = ["app", "main"]
@@ -39,7 +39,7 @@ Setting = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; repeatable.")
 ]
 Size = Annotated[int | None, typer.Option(help="Side of the network's input in pixels, 16 to 256.")]
-Attention = Annotated[str | None, typer.Option(help="Kind of attention: none, luong_row, luong, luong_scaled.")]
+Attention = Annotated[str | None, typer.Option(help=f"Kind of attention: {', '.join(get_args(AttentionKind))}.")]
 DataDir = Annotated[
     Path | None, typer.Option(help="Where cifar10 lies (else $FOVEATE_DATA, the cache, a download).")
 ]

@@ -22,6 +22,7 @@ __all__ = [
     "BlockKind",
     "Config",
     "DataConfig",
+    "ExtraFamily",
     "HeadKind",
     "ModelConfig",
     "Monitor",
@@ -44,12 +45,24 @@ DEFAULT_PRESET = "minute"
 
 Model = TypeVar("Model", bound=BaseModel)
 
-AttentionKind = Literal["none", "luong_row", "luong", "luong_scaled"]
+AttentionKind = Literal[
+    "none",
+    "luong_row",
+    "luong",
+    "luong_scaled",
+    "multi_head",
+    "squeeze_excitation",
+    "cbam",
+    "eca",
+    "augmented_conv",
+    "residual_mask",
+]
 AttentionMode = Literal["replace", "residual"]
 Activation = Literal["relu", "gelu", "silu"]
 BlockKind = Literal["plain", "normed"]
 HeadKind = Literal["dense", "pooled"]
 AugmentFamily = Literal["affine", "crop"]
+ExtraFamily = Literal["filter", "colour", "erase", "gridmask", "rand", "mixup", "cutmix"]
 Monitor = Literal["accuracy", "loss", "macro_f1"]
 Precision = Literal["auto", "fp32", "bf16"]
 _LENGTHS = ("epochs", "images_seen")
@@ -115,7 +128,7 @@ class ModelConfig(Section):
 
 
 class AugmentConfig(Section):
-    """The paper's geometric family; each image draws its own transformation in each epoch."""
+    """The paper's geometric family, and others; each image draws its own transformation in each epoch."""
 
     family: AugmentFamily = "affine"
     """`affine`: all four, by one bilinear sampling; `crop`: mirror and shift by whole pixels, by reflection."""
@@ -129,6 +142,10 @@ class AugmentConfig(Section):
     """Largest rotation either way, in degrees."""
     zoom: Rate = 0.1
     """Largest change of scale either way, as a share."""
+    extra: tuple[ExtraFamily, ...] = ()
+    """Families that come after the geometric one, in this order; of those that mix images, each image gets one."""
+    strength: Probability = 0.5
+    """Of those that mix no images: 0 changes nothing."""
 
 
 class TrainConfig(Section):

@@ -29,8 +29,15 @@ def pictures(count: int, side: int = 16, seed: int = 0) -> Tensor:
 
 def geometric(images: Tensor, draws: torch.Generator, **settings: float) -> Tensor:
     """The affine family as settings make it."""
-    augment = build_augment(AugmentConfig(**settings))
-    return augment(images, torch.zeros(len(images), dtype=torch.bool), draws)
+    return augmented(images, torch.zeros(len(images), dtype=torch.bool), draws, **settings)
+
+
+def augmented(images: Tensor, turn: Tensor, draws: torch.Generator, **settings: Any) -> Tensor:
+    """Images as settings make them; their labels stay."""
+    labels = torch.arange(len(images))
+    out, targets = build_augment(AugmentConfig(**settings), len(images))(images, labels, turn, draws)
+    assert targets is labels
+    return out
 
 
 def coins(count: int, seed: int = 0) -> Tensor:
@@ -215,7 +222,7 @@ def test_crops_keep_the_type_and_the_input_and_a_seed_repeats_them() -> None:
 
 
 def cropped(turn: Tensor, draws: torch.Generator, images: Tensor, **settings: Any) -> Tensor:
-    return build_augment(AugmentConfig(family="crop", **settings))(images, turn, draws)
+    return augmented(images, turn, draws, family="crop", **settings)
 
 
 def test_the_crop_family_shifts_by_the_share_of_the_side_in_whole_pixels() -> None:
@@ -232,9 +239,8 @@ def test_turns_are_taken_where_flips_alternate_and_mirroring_is_safe(family: str
     images, turn = pictures(100), coins(100, seed=7)
     nothing = {"shift": 0.0, "rotation": 0.0, "zoom": 0.0}
 
-    def augmented(**settings: Any) -> Tensor:
-        augment = build_augment(AugmentConfig(family=family, **nothing, **settings))
-        return augment(images, turn, generator(0)).float()
+    def shown(**settings: Any) -> Tensor:
+        return augmented(images, turn, generator(0), family=family, **nothing, **settings).float()
 
     def mirrored(out: Tensor) -> list[bool]:
         flipped = torch.isclose(out, images.float().flip(3), atol=1e-2).flatten(1).all(1)
@@ -242,11 +248,11 @@ def test_turns_are_taken_where_flips_alternate_and_mirroring_is_safe(family: str
         assert (flipped ^ kept).all()
         return flipped.tolist()
 
-    assert mirrored(augmented(flip=0.5, alternate=True)) == turn.tolist()
-    assert not any(mirrored(augmented(flip=0.0, alternate=True)))
-    assert mirrored(augmented(flip=0.5)) != turn.tolist()
-    assert 30 < sum(mirrored(augmented(flip=0.5))) < 70
-    assert all(mirrored(augmented(flip=1.0)))
+    assert mirrored(shown(flip=0.5, alternate=True)) == turn.tolist()
+    assert not any(mirrored(shown(flip=0.0, alternate=True)))
+    assert mirrored(shown(flip=0.5)) != turn.tolist()
+    assert 30 < sum(mirrored(shown(flip=0.5))) < 70
+    assert all(mirrored(shown(flip=1.0)))
 
 
 @pytest.mark.parametrize("family", ["affine", "crop"])
@@ -255,7 +261,7 @@ def test_what_decides_the_mirror_does_not_change_the_other_draws(family: str) ->
     after = []
     for mirror in ({"flip": 0.5}, {"flip": 0.0}, {"flip": 0.5, "alternate": True}):
         draws = generator(0)
-        build_augment(AugmentConfig(family=family, **mirror))(images, turn, draws)
+        augmented(images, turn, draws, family=family, **mirror)
         after.append(draws.get_state())
     assert all(torch.equal(after[0], each) for each in after)
 
@@ -269,14 +275,14 @@ def test_two_passes_show_every_image_from_both_sides_only_where_flips_alternate(
     pixels = torch.zeros(count, 3, 4, 3, dtype=torch.uint8)
     pixels[:, :, 0], pixels[:, :, -1] = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1), 255
     loader = Loader(pixels, torch.arange(count), np.arange(count), 16, seed=5, passes=passes)
-    augment = build_augment(AugmentConfig(family="crop", flip=0.5, shift=0.0, alternate=alternate))
+    flips = {"family": "crop", "flip": 0.5, "shift": 0.0, "alternate": alternate}
 
     def shown() -> list[tuple[int, bool]]:
         draws = generator(2)
         views = []
         for epoch in (1, 2):
             for images, labels, turn in loader.epoch(epoch):
-                out = augment(images, turn, draws)
+                out = augmented(images, turn, draws, **flips)
                 mirrored = out[:, 0, 0, 0] == 255
                 number = torch.where(mirrored, out[:, 0, 0, -1], out[:, 0, 0, 0])
                 assert number.tolist() == labels.tolist()

@@ -32,7 +32,7 @@ def test_every_preset_trains_two_steps(name: str, size: int, classes: int) -> No
         Loader(images, labels, np.arange(4), config.train.batch, seed=0),
         None,
         config.train,
-        augment=build_augment(config.augment),
+        augment=build_augment(config.augment, classes),
         device=torch.device("cpu"),
     )
     assert math.isfinite(row.train_loss)

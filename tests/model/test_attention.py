@@ -10,10 +10,16 @@ from torch import Tensor, nn
 from foveate.config import AttentionKind
 from foveate.model.attention import (
     ATTENTION,
+    AugmentedConv2d,
+    ConvBlockAttention2d,
+    EfficientChannelAttention2d,
     GatedResidual,
     LuongAttention2d,
     LuongRowAttention2d,
     LuongScaledAttention2d,
+    MultiHeadAttention2d,
+    ResidualMask2d,
+    SqueezeExcitation2d,
 )
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 6), st.integers(1, 6))
@@ -21,6 +27,22 @@ SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 6), st.i
 
 def features(shape: tuple[int, ...], seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
+    """With initial weights, drawn as a network draws them."""
+    for part in module.modules():
+        if hasattr(part, "init_weights"):
+            part.init_weights(torch.Generator().manual_seed(seed))
+    return module
+
+
+def sigmoid(values: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-values))
+
+
+def array(parameter: Tensor) -> np.ndarray:
+    return parameter.detach().double().numpy()
 
 
 def attend(queries: np.ndarray, keys: np.ndarray, values: np.ndarray, scale: float = 1.0) -> np.ndarray:
@@ -93,9 +115,11 @@ def test_a_row_does_not_see_other_rows_but_luong_sees_all() -> None:
 
 
 KINDS = [kind for kind in get_args(AttentionKind) if kind != "none"]
+OVER_FEATURES: list[AttentionKind] = ["luong", "luong_row", "luong_scaled"]
+"""Kinds whose output is a mean of the features themselves, weighted by `attention_weights`."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", OVER_FEATURES)
 def test_asked_weights_are_those_that_were_used(kind: AttentionKind) -> None:
     module = ATTENTION[kind](5)
     images = features((2, 5, 4, 3))
@@ -109,7 +133,16 @@ def test_asked_weights_are_those_that_were_used(kind: AttentionKind) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_the_definition(kind: AttentionKind) -> None:
     images = features((2, 3, 3, 4)).double().requires_grad_()
-    assert torch.autograd.gradcheck(ATTENTION[kind](3).double(), (images,))
+    module = drawn(ATTENTION[kind](3)).double()
+    assert torch.autograd.gradcheck(module, (images,))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("luong", "luong_row")])
+def test_every_parameter_gets_a_gradient(kind: AttentionKind) -> None:
+    module = drawn(ATTENTION[kind](64))
+    (module(features((4, 64, 5, 4))) * features((4, 64, 5, 4), seed=1)).sum().backward()
+    learned = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None and bool((parameter.grad != 0).any()) for parameter in learned)
 
 
 @pytest.mark.parametrize("kind", get_args(AttentionKind))
@@ -118,7 +151,8 @@ def test_any_kind_serves_in_anyones_network(kind: AttentionKind, memory_format: 
     network = nn.Sequential(nn.Conv2d(3, 6, 3), ATTENTION[kind](6), nn.Conv2d(6, 2, 3))
     images = features((2, 3, 9, 8)).to(memory_format=memory_format)
     network(images).sum().backward()
-    assert all(bool(p.grad is not None and p.grad.isfinite().all()) for p in network.parameters())
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    assert all(bool(p.grad is not None and p.grad.isfinite().all()) for p in learned)
 
 
 def test_scores_too_large_for_exp_stay_finite() -> None:
@@ -126,7 +160,8 @@ def test_scores_too_large_for_exp_stay_finite() -> None:
     for kind in KINDS:
         module = ATTENTION[kind](64)
         assert module(images).isfinite().all()
-        assert module.attention_weights(images).isfinite().all()
+        if hasattr(module, "attention_weights"):
+            assert module.attention_weights(images).isfinite().all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -149,3 +184,152 @@ def test_a_residual_begins_as_the_identity_and_its_gate_gets_a_gradient(kind: At
 def test_the_memory_format_changes_nothing(kind: AttentionKind, memory_format: torch.memory_format) -> None:
     module, images = ATTENTION[kind](6), features((2, 6, 4, 5))
     torch.testing.assert_close(module(images.to(memory_format=memory_format)), module(images))
+
+
+class TestMultiHead:
+    @pytest.mark.parametrize("channels", [4, 96])
+    def test_without_positions_it_is_pytorchs_own(self, channels: int) -> None:
+        module = drawn(MultiHeadAttention2d(channels, num_heads=2))
+        theirs = nn.MultiheadAttention(channels, 2, bias=False, batch_first=True)
+        with torch.no_grad():
+            for offsets in (module.of_height, module.of_width):
+                offsets.weight.zero_()
+            joined = torch.cat([each.weight.flatten(1) for each in (module.query, module.key, module.value)])
+            theirs.in_proj_weight.copy_(joined)
+            theirs.out_proj.weight.copy_(module.out.weight.flatten(1))
+        images = features((2, channels, 3, 5))
+        tokens = images.flatten(2).transpose(1, 2)
+        expected, weights = theirs(tokens, tokens, tokens, average_attn_weights=False)
+        torch.testing.assert_close(module(images), expected.transpose(1, 2).view_as(images), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(module.attention_weights(images), weights, atol=1e-5, rtol=1e-5)
+
+    @pytest.mark.parametrize("reach", [1, 15])
+    def test_positions_are_by_their_definition(self, reach: int) -> None:
+        """Score by score: (q·k + q·r_height + q·r_width) / √d, offsets clipped."""
+        channels, height, width, heads = 6, 3, 4, 2
+        module = drawn(MultiHeadAttention2d(channels, num_heads=heads, reach=reach))
+        image = features((1, channels, height, width))
+        tokens = array(image)[0].reshape(channels, -1).T
+        query, key, value = (
+            tokens @ array(conv.weight)[:, :, 0, 0].T for conv in (module.query, module.key, module.value)
+        )
+        by_height, by_width = (array(conv.weight)[:, :, 0, 0] for conv in (module.of_height, module.of_width))
+        size = channels // heads
+        gathered = np.zeros_like(value)
+        for head in range(heads):
+            own = slice(head * size, (head + 1) * size)
+            for i in range(height * width):
+                scores = np.zeros(height * width)
+                for j in range(height * width):
+                    down = np.clip(j // width - i // width, -reach, reach) + reach
+                    right = np.clip(j % width - i % width, -reach, reach) + reach
+                    scores[j] = query[i, own] @ (key[j, own] + by_height[down] + by_width[right]) / size**0.5
+                weights = np.exp(scores - scores.max())
+                gathered[i, own] = weights @ value[:, own] / weights.sum()
+        expected = (gathered @ array(module.out.weight)[:, :, 0, 0].T).T.reshape(channels, height, width)
+        np.testing.assert_allclose(array(module(image))[0], expected, atol=1e-5)
+
+    def test_heads_must_divide_the_channels(self) -> None:
+        with pytest.raises(ValueError, match="num_heads=4 must divide"):
+            MultiHeadAttention2d(6, num_heads=4)
+        assert MultiHeadAttention2d(128).num_heads == 4
+        assert MultiHeadAttention2d(100).num_heads == 2  # three would not divide them
+
+
+@pytest.mark.parametrize(("channels", "attended"), [(3, 1), (64, 12), (128, 24)])
+def test_an_augmented_convolution_is_the_two_side_by_side(channels: int, attended: int) -> None:
+    module = drawn(AugmentedConv2d(channels))
+    assert isinstance(module, AugmentedConv2d)
+    images = features((2, channels, 5, 4))
+    convolved = torch.nn.functional.conv2d(images, module.conv.weight, padding=1)
+    assert convolved.shape[1] == channels - attended
+    torch.testing.assert_close(module(images), torch.cat([convolved, module.attention(images)], 1))
+    with pytest.raises(ValueError, match="channels=1"):
+        AugmentedConv2d(1)
+
+
+@pytest.mark.parametrize("channels", [1, 5, 40])
+def test_squeeze_and_excitation_is_its_definition(channels: int) -> None:
+    module = drawn(SqueezeExcitation2d(channels))
+    squeeze, excite = module.squeeze, module.excite
+    for image in features((3, channels, 4, 3)):
+        means = array(image).mean((1, 2))
+        hidden = np.maximum(array(squeeze.weight)[:, :, 0, 0] @ means + array(squeeze.bias), 0)
+        weights = sigmoid(array(excite.weight)[:, :, 0, 0] @ hidden + array(excite.bias))
+        got = array(module(image[None]))[0]
+        np.testing.assert_allclose(got, array(image) * weights[:, None, None], atol=1e-6)
+    assert squeeze.out_channels == max(1, channels // 16)
+
+
+@pytest.mark.parametrize(("channels", "length"), [(1, 1), (8, 3), (64, 3), (128, 5), (512, 5)])
+def test_efficient_channel_attention_is_its_definition(channels: int, length: int) -> None:
+    module = drawn(EfficientChannelAttention2d(channels))
+    kernel = array(module.conv.weight).ravel()
+    assert len(kernel) == length
+    image = features((1, channels, 4, 3))
+    means = np.pad(array(image)[0].mean((1, 2)), length // 2)
+    weights = sigmoid(np.array([kernel @ means[c : c + length] for c in range(channels)]))
+    np.testing.assert_allclose(array(module(image))[0], array(image)[0] * weights[:, None, None], atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 20])
+def test_cbam_is_its_definition(channels: int) -> None:
+    module = drawn(ConvBlockAttention2d(channels))
+    squeeze, excite, spatial = module.squeeze, module.excite, array(module.spatial.weight)[0]
+    image = array(features((1, channels, 4, 6)))[0]
+
+    def perceptron(values: np.ndarray) -> np.ndarray:
+        hidden = np.maximum(array(squeeze.weight)[:, :, 0, 0] @ values + array(squeeze.bias), 0)
+        return array(excite.weight)[:, :, 0, 0] @ hidden + array(excite.bias)
+
+    weights = sigmoid(perceptron(image.mean((1, 2))) + perceptron(image.max((1, 2))))
+    expected = image * weights[:, None, None]
+    over = np.pad(np.stack([expected.mean(0), expected.max(0)]), ((0, 0), (3, 3), (3, 3)))
+    where = [[(over[:, y : y + 7, x : x + 7] * spatial).sum() for x in range(6)] for y in range(4)]
+    expected = expected * sigmoid(np.array(where))
+    got = array(module(torch.from_numpy(image).float()[None]))[0]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_a_residual_mask_is_its_definition() -> None:
+    module = drawn(ResidualMask2d(3)).eval()
+    with torch.no_grad():
+        module.norm.running_mean.copy_(torch.tensor([0.1, -0.2, 0.3]))
+        module.norm.running_var.copy_(torch.tensor([0.5, 1.5, 2.0]))
+    image = array(features((1, 3, 4, 6)))[0]
+    pooled = image.reshape(3, 2, 2, 3, 2).max((2, 4))
+    padded = np.pad(pooled, ((0, 0), (1, 1), (1, 1)))
+    kernel = array(module.below.weight)
+    below = np.array(
+        [[[(padded[:, y : y + 3, x : x + 3] * each).sum() for x in range(3)] for y in range(2)] for each in kernel]
+    )
+    mean, var = array(module.norm.running_mean), array(module.norm.running_var)
+    below = np.maximum((below - mean[:, None, None]) / np.sqrt(var + module.norm.eps)[:, None, None], 0)
+
+    def at(place: float, side: int) -> tuple[int, int, float]:
+        """Where a pixel of the large map lies between two of the small one."""
+        place = min(max((place + 0.5) / 2 - 0.5, 0), side - 1)
+        low = min(int(place), side - 1)
+        return low, min(low + 1, side - 1), place - low
+
+    risen = np.zeros((3, 4, 6))
+    for y in range(4):
+        top, bottom, down = at(y, 2)
+        for x in range(6):
+            left, right, across = at(x, 3)
+            above = below[:, top, left] * (1 - across) + below[:, top, right] * across
+            under = below[:, bottom, left] * (1 - across) + below[:, bottom, right] * across
+            risen[:, y, x] = above * (1 - down) + under * down
+    mask = sigmoid(
+        np.einsum("oc,chw->ohw", array(module.mask.weight)[:, :, 0, 0], risen)
+        + array(module.mask.bias)[:, None, None]
+    )
+    got = array(module(torch.from_numpy(image).float()[None]))[0]
+    np.testing.assert_allclose(got, image * (1 + mask), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_kind_takes_maps_of_any_size(kind: AttentionKind) -> None:
+    module = drawn(ATTENTION[kind](6)).eval()
+    for side in (1, 2, 7, 40):
+        assert module(features((2, 6, side, side + 1))).shape == (2, 6, side, side + 1)

@@ -75,4 +75,4 @@ def fresh() -> Callable[[Config], TrainingState]:
 @pytest.fixture
 def augment() -> Augment:
     """The paper's augmentation."""
-    return build_augment(AugmentConfig(flip=0.5, shift=0.1, rotation=15.0, zoom=0.1))
+    return build_augment(AugmentConfig(flip=0.5, shift=0.1, rotation=15.0, zoom=0.1), 3)

@@ -22,8 +22,8 @@ Loaders = tuple[Loader, Loader]
 EPOCH = EpochResult(1, 1.0, 0.5, 1.0, 0.5, 0.5, 1e-3, 1.0, 10.0)
 
 
-def plain(images: Tensor, turn: Tensor, generator: torch.Generator) -> Tensor:
-    return images
+def plain(images: Tensor, labels: Tensor, turn: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    return images, labels
 
 
 def test_an_easy_task_is_learnt_and_every_epoch_is_told(
@@ -118,7 +118,7 @@ def test_an_epoch_tells_the_rate_of_its_last_update(quick: Settings, fresh: Fres
 
 def test_the_speed_settings_learn_an_easy_task(quick: Settings, fresh: Fresh, loaders: Loaders) -> None:
     config = quick(images_seen=800)
-    augment = build_augment(config.augment)
+    augment = build_augment(config.augment, 3)
     train = replace(loaders[0], passes=2)
     rows = list(train_epochs(fresh(config), train, loaders[1], config.train, augment=augment, device=CPU))
     assert rows[-1].train_loss < 0.7 * rows[0].train_loss
@@ -147,8 +147,8 @@ def test_the_gradients_of_parts_of_a_batch_are_summed_to_those_of_the_batch(
         seen: list[int] = []
         model.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
 
-        def scaled(images: Tensor, *_: object) -> Tensor:
-            return images / 255
+        def scaled(images: Tensor, labels: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+            return images / 255, labels
 
         (row,) = train_epochs(state, loaders[0], None, config.train, augment=scaled, device=CPU)
         return model[1].weight.detach(), seen, row
@@ -184,10 +184,10 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(
     state = fresh(config)
     steps = 0
 
-    def poisoned(images: Tensor, *_: object) -> Tensor:
+    def poisoned(images: Tensor, labels: Tensor, *_: object) -> tuple[Tensor, Tensor]:
         nonlocal steps
         steps += 1
-        return images.float() * bad if steps == 9 else images
+        return images.float() * bad if steps == 9 else images, labels
 
     before: dict[str, Tensor] = {}
 

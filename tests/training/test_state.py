@@ -121,7 +121,7 @@ def test_so_it_does_with_the_speed_settings(
         train=replace(loaders[0], passes=2),
         validation=loaders[1],
         config=config.train,
-        augment=build_augment(config.augment),
+        augment=build_augment(config.augment, 3),
         device=CPU,
     )
     whole = fresh(config)
@@ -193,7 +193,7 @@ def test_moments_keep_the_memory_format_of_their_parameters(
 ) -> None:
     config = quick(optimizer=optimizer)
     state = fresh(config)
-    augment = build_augment(config.augment)
+    augment = build_augment(config.augment, 3)
     list(train_epochs(state, *loaders, config.train, augment=augment, device=CPU))
     save_state(tmp_path / "s", state, card(config))
     again = fresh(config)

@@ -8,33 +8,42 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveate.config import AugmentConfig
+from foveate.data.families import FAMILIES, MIXES, mix_batch
 
 __all__ = ["Augment", "affine_batch", "build_augment", "crop_batch", "resize_batch"]
 
-Augment = Callable[[Tensor, Tensor, torch.Generator], Tensor]
-"""Images [B, C, H, W], whether it is each image's turn [B] (`loader.Batch`), a generator on their device."""
+Augment = Callable[[Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""From images [B, C, H, W], labels [B], whether it is each image's turn [B] (`loader.Batch`), and a generator on
+their device, to images and targets: the labels, or where images are mixed the share of each class [B, K]."""
 
 
-def build_augment(config: AugmentConfig) -> Augment:
+def build_augment(config: AugmentConfig, num_classes: int) -> Augment:
     """The augmentation of `config`, whose `flip` is settled."""
     flip = config.flip or 0.0
+    singles = [FAMILIES[name] for name in config.extra if name in FAMILIES]
+    mixes = [MIXES[name] for name in config.extra if name in MIXES]
 
-    def mirrored(turn: Tensor, generator: torch.Generator) -> Tensor:
+    def geometric(images: Tensor, turn: Tensor, generator: torch.Generator) -> Tensor:
         # Drawn whether it is used or not: runs that differ in this alone see the same other draws.
         chance = torch.rand(len(turn), generator=generator, device=turn.device)
-        return turn & (flip > 0) if config.alternate else chance < flip
-
-    def affine(images: Tensor, turn: Tensor, generator: torch.Generator) -> Tensor:
-        mirror = mirrored(turn, generator)
+        mirror = turn & (flip > 0) if config.alternate else chance < flip
+        if config.family == "crop":
+            return crop_batch(images, mirror, generator, shift=round(config.shift * images.shape[-1]))
         return affine_batch(
             images, mirror, generator, shift=config.shift, rotation=config.rotation, zoom=config.zoom
         )
 
-    def crop(images: Tensor, turn: Tensor, generator: torch.Generator) -> Tensor:
-        mirror = mirrored(turn, generator)
-        return crop_batch(images, mirror, generator, shift=round(config.shift * images.shape[-1]))
+    def augment(images: Tensor, labels: Tensor, turn: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        images = geometric(images, turn, generator)
+        for family in singles:
+            images = family(images, generator, strength=config.strength)
+        if not mixes:
+            return images, labels
+        images, share = mix_batch(images, mixes, generator)
+        own = F.one_hot(labels, num_classes).float()
+        return images, torch.lerp(own.roll(-1, 0), own, share.unsqueeze(1))
 
-    return affine if config.family == "affine" else crop
+    return augment
 
 
 def affine_batch(

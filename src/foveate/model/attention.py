@@ -1,5 +1,6 @@
-"""Attention over the positions of a feature map: one class per kind, usable in anyone's network."""
+"""Attention in a feature map, over positions or channels: one class per kind, usable in anyone's network."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -8,7 +9,19 @@ from torch import Tensor, nn
 
 from foveate.config import AttentionKind
 
-__all__ = ["ATTENTION", "GatedResidual", "LuongAttention2d", "LuongRowAttention2d", "LuongScaledAttention2d"]
+__all__ = [
+    "ATTENTION",
+    "AugmentedConv2d",
+    "ConvBlockAttention2d",
+    "EfficientChannelAttention2d",
+    "GatedResidual",
+    "LuongAttention2d",
+    "LuongRowAttention2d",
+    "LuongScaledAttention2d",
+    "MultiHeadAttention2d",
+    "ResidualMask2d",
+    "SqueezeExcitation2d",
+]
 
 
 class LuongAttention2d(nn.Module):
@@ -71,7 +84,7 @@ class LuongScaledAttention2d(nn.Module):
     def init_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for projection in (self.query, self.key):
-            nn.init.kaiming_uniform_(projection.weight, a=5**0.5, generator=generator)
+            _init_weights(projection, generator)
 
     def forward(self, features: Tensor) -> Tensor:
         """Replace every position by the mean of all positions, weighted by its attention."""
@@ -85,6 +98,228 @@ class LuongScaledAttention2d(nn.Module):
         """How much each position looks at each other: [B, C, H, W] → [B, H·W, H·W]; each row sums to 1."""
         query, key = _tokens(self.query(features)), _tokens(self.key(features))
         return torch.softmax(query @ key.transpose(1, 2) / query.shape[-1] ** 0.5, dim=-1)
+
+
+class MultiHeadAttention2d(nn.Module):
+    """Multi-head self-attention over all H·W positions, with learned relative positions.
+
+    Queries, keys and values are projections of the features, the heads' outputs are projected once more (Vaswani
+    et al. 2017). To a score comes the query's product with a learned vector for the offset in height, and one for
+    that in width (Bello et al. 2019, section 3.1), offsets beyond `reach` being clipped (Shaw et al. 2018,
+    section 3.2), so that maps of any size are taken.
+
+    Shape: [B, channels, H, W] → [B, channels, H, W].
+
+    Args:
+        key_channels, value_channels: over all heads; None: `channels`.
+        num_heads: None: one for every 32 channels of the keys, and one at least.
+        reach: positions that are told apart on either side.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        key_channels: int | None = None,
+        value_channels: int | None = None,
+        num_heads: int | None = None,
+        reach: int = 15,
+    ) -> None:
+        super().__init__()
+        keys, values = key_channels or channels, value_channels or channels
+        self.num_heads = num_heads or next(
+            n for n in range(max(1, keys // 32), 0, -1) if not (keys % n or values % n)
+        )
+        if keys % self.num_heads or values % self.num_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} must divide key_channels={keys}, value_channels={values}"
+            )
+        self.reach = reach
+        self.query = nn.Conv2d(channels, keys, 1, bias=False)
+        self.key = nn.Conv2d(channels, keys, 1, bias=False)
+        self.value = nn.Conv2d(channels, values, 1, bias=False)
+        self.out = nn.Conv2d(values, values, 1, bias=False)
+        # The vectors of the offsets, as what they are: projections of a query.
+        self.of_height = nn.Conv2d(keys // self.num_heads, 2 * reach + 1, 1, bias=False)
+        self.of_width = nn.Conv2d(keys // self.num_heads, 2 * reach + 1, 1, bias=False)
+
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Draw PyTorch's default initial weights."""
+        for projection in (self.query, self.key, self.value, self.out, self.of_height, self.of_width):
+            _init_weights(projection, generator)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Replace every position by what its heads gather from all positions."""
+        values = self.value(features)
+        query, key, value = (self._heads(each) for each in (self.query(features), self.key(features), values))
+        bias = self._relative(query, *features.shape[2:])
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)  # [B, heads, H·W, d]
+        output: Tensor = self.out(_positions(attended.transpose(1, 2).flatten(2), values))
+        return output
+
+    def attention_weights(self, features: Tensor) -> Tensor:
+        """How much each position looks at each other, in each head: [B, C, H, W] → [B, heads, H·W, H·W]."""
+        query, key = self._heads(self.query(features)), self._heads(self.key(features))
+        scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
+        return torch.softmax(scores + self._relative(query, *features.shape[2:]), dim=-1)
+
+    def _heads(self, features: Tensor) -> Tensor:
+        """[B, heads·d, H, W] → [B, heads, H·W, d]."""
+        tokens = _tokens(features)
+        return tokens.reshape(*tokens.shape[:2], self.num_heads, -1).transpose(1, 2)
+
+    def _relative(self, query: Tensor, height: int, width: int) -> Tensor:
+        """Of the scores what is by position: [B, heads, H·W, d] → [B, heads, H·W, H·W]."""
+        grid = query.reshape(*query.shape[:2], height, width, -1) / query.shape[-1] ** 0.5  # [B, heads, H, W, d]
+        by_height = torch.einsum("nhijd,iyd->nhijy", grid, self._between(self.of_height, height))
+        by_width = torch.einsum("nhijd,jxd->nhijx", grid, self._between(self.of_width, width))
+        return (by_height.unsqueeze(-1) + by_width.unsqueeze(-2)).flatten(4).flatten(2, 3)
+
+    def _between(self, offsets: nn.Conv2d, side: int) -> Tensor:
+        """The vectors of the offsets from each place of a side to each: [side, side, d]."""
+        places = torch.arange(side, device=offsets.weight.device)
+        apart = (places[None, :] - places[:, None]).clamp(-self.reach, self.reach)
+        between: Tensor = offsets.weight.flatten(1)[apart + self.reach]
+        return between
+
+
+class AugmentedConv2d(nn.Module):
+    """Attention-augmented convolution: some channels by a 3×3 convolution, the others by multi-head attention.
+
+    Bello et al. 2019 ("Attention augmented convolutional networks"), equation 5, with a fifth of the channels by
+    attention (κ = υ = 0.2 of their table 3) rounded to whole heads, and relative positions.
+
+    Shape: [B, channels, H, W] → [B, channels, H, W].
+    """
+
+    def __init__(self, channels: int, *, share: float = 0.2) -> None:
+        super().__init__()
+        num_heads = 4 if channels >= 32 else 1
+        attended = max(1, round(share * channels / num_heads)) * num_heads
+        if attended >= channels:
+            raise ValueError(f"channels={channels}: attention takes {attended} of them; use more")
+        self.conv = nn.Conv2d(channels, channels - attended, 3, padding=1, bias=False)
+        self.attention = MultiHeadAttention2d(
+            channels, key_channels=attended, value_channels=attended, num_heads=num_heads
+        )
+
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Draw PyTorch's default initial weights of the convolution; the attention draws its own."""
+        _init_weights(self.conv, generator)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The convolved channels, then the attended ones."""
+        return torch.cat([self.conv(features), self.attention(features)], dim=1)
+
+
+class SqueezeExcitation2d(nn.Module):
+    """Weighs channels by a small network over their means.
+
+    Hu et al. 2018 ("Squeeze-and-excitation networks"), equations 2 to 4, with their reduction of 16.
+
+    Shape: [B, channels, H, W] → [B, channels, H, W].
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, max(1, channels // reduction), 1)
+        self.excite = nn.Conv2d(max(1, channels // reduction), channels, 1)
+
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Draw PyTorch's default initial weights."""
+        for layer in (self.squeeze, self.excite):
+            _init_weights(layer, generator)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scale each channel by its weight, 0…1."""
+        means = features.mean((2, 3), keepdim=True)  # [B, C, 1, 1]
+        return features * torch.sigmoid(self.excite(F.relu(self.squeeze(means))))
+
+
+class EfficientChannelAttention2d(nn.Module):
+    """Weighs channels by a convolution along their means: each looks at its neighbours alone.
+
+    Wang et al. 2020 ("ECA-Net"), equation 5; the kernel's length is that of their equation 12 (γ = 2, b = 1).
+
+    Shape: [B, channels, H, W] → [B, channels, H, W].
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        length = int((math.log2(channels) + 1) / 2) | 1  # the next odd number
+        self.conv = nn.Conv2d(1, 1, (1, length), padding=(0, length // 2), bias=False)
+
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Draw PyTorch's default initial weights."""
+        _init_weights(self.conv, generator)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scale each channel by its weight, 0…1."""
+        means = features.mean((2, 3))[:, None, None]  # [B, 1, 1, C]
+        return features * torch.sigmoid(self.conv(means)).view(*features.shape[:2], 1, 1)
+
+
+class ConvBlockAttention2d(nn.Module):
+    """CBAM: weighs channels by their means and maxima, then positions by those over channels.
+
+    Woo et al. 2018 ("CBAM: Convolutional block attention module"), equations 2 and 3: reduction 16, a 7×7 kernel.
+
+    Shape: [B, channels, H, W] → [B, channels, H, W].
+    """
+
+    def __init__(self, channels: int, *, reduction: int = 16) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, max(1, channels // reduction), 1)
+        self.excite = nn.Conv2d(max(1, channels // reduction), channels, 1)
+        self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
+
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Draw PyTorch's default initial weights."""
+        for layer in (self.squeeze, self.excite, self.spatial):
+            _init_weights(layer, generator)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scale each channel, then each position, by its weight, 0…1."""
+        both = features.mean((2, 3), keepdim=True), features.amax((2, 3), keepdim=True)  # [B, C, 1, 1]
+        weighed = features * torch.sigmoid(sum(self.excite(F.relu(self.squeeze(each))) for each in both))
+        over = torch.cat([weighed.mean(1, keepdim=True), weighed.amax(1, keepdim=True)], dim=1)  # [B, 2, H, W]
+        return weighed * torch.sigmoid(self.spatial(over))
+
+
+class ResidualMask2d(nn.Module):
+    """Weighs every value by one plus a mask, 0…1, that sees the map at half its size.
+
+    Wang et al. 2017 ("Residual attention network for image classification"), equation 3 and figure 2 with one
+    step down and up, and a convolution in place of residual units; the trunk is the stage before it.
+
+    Shape: [B, channels, H, W] → [B, channels, H, W].
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.below = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.norm.weight.requires_grad_(False)  # the mask's own weights scale as well
+        self.mask = nn.Conv2d(channels, channels, 1)
+
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Draw PyTorch's default initial weights."""
+        for layer in (self.below, self.mask):
+            _init_weights(layer, generator)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Strengthen what the mask is open for."""
+        below = F.relu(self.norm(self.below(F.max_pool2d(features, 2, ceil_mode=True))))
+        risen = F.interpolate(below, features.shape[2:], mode="bilinear", align_corners=False)
+        return features * (1 + torch.sigmoid(self.mask(risen)))
+
+
+def _init_weights(layer: nn.Conv2d, generator: torch.Generator) -> None:
+    """Draw PyTorch's default initial weights and biases."""
+    nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)
+    if layer.bias is not None:
+        bound = layer.weight[0].numel() ** -0.5
+        nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
 
 def _tokens(features: Tensor) -> Tensor:
@@ -123,5 +358,11 @@ ATTENTION: Mapping[AttentionKind, Callable[[int], nn.Module]] = {
     "luong": lambda _: LuongAttention2d(),
     "luong_row": lambda _: LuongRowAttention2d(),
     "luong_scaled": LuongScaledAttention2d,
+    "multi_head": MultiHeadAttention2d,
+    "squeeze_excitation": SqueezeExcitation2d,
+    "cbam": ConvBlockAttention2d,
+    "eca": EfficientChannelAttention2d,
+    "augmented_conv": AugmentedConv2d,
+    "residual_mask": ResidualMask2d,
 }
 """What makes the attention of each kind for a number of channels."""

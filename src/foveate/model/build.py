@@ -104,7 +104,10 @@ def side_left(config: ModelConfig, size: int) -> int:
 
 
 def _attention(config: ModelConfig, channels: int) -> nn.Module:
-    attention = ATTENTION[config.attention](channels)
+    try:
+        attention = ATTENTION[config.attention](channels)
+    except ValueError as error:
+        raise ConfigError(f"attention={config.attention!r}: {error}") from error
     if config.attention == "none" or config.attention_mode == "replace":
         return attention
     return GatedResidual(attention)

@@ -107,16 +107,18 @@ def train_epochs(
                 group["lr"] = group["initial_lr"] * factor
             small = before + state.step < config.resize_until * total_steps
             side = round(images.shape[-1] * (config.resize_scale if small else 1))
-            images = resize_batch(augment(images, turn, state.generator), side)
+            images, targets = augment(images, labels, turn, state.generator)
+            images = resize_batch(images, side)
             state.optimizer.zero_grad(set_to_none=True)
             parts = math.ceil(len(labels) / (config.micro_batch or len(labels)))
-            for part, targets in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            split = (each.tensor_split(parts) for each in (images, targets, labels))
+            for part, wanted, of_part in zip(*split, strict=True):
                 with autocast(device, config.precision):
                     logits = forward(part)
-                    loss = F.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
-                correct = (logits.argmax(1) == targets).sum()
-                state.totals += torch.stack([loss.detach() * len(targets), correct]).to(state.totals.dtype)
-                (loss * (len(targets) / len(labels))).backward()
+                    loss = F.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing)
+                correct = (logits.argmax(1) == of_part).sum()
+                state.totals += torch.stack([loss.detach() * len(part), correct]).to(state.totals.dtype)
+                (loss * (len(part) / len(labels))).backward()
             if device.type == "cpu":
                 state.check_finite()
             if config.gradient_clip is not None:

@@ -22,10 +22,11 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     adds epsilon after the bias correction, Keras before it (Kingma & Ba 2015, end of section 2); at 1e-7 the
     two differ by less than the last digits of a float32.
 
-    `sgd` and `muon` tell convolution kernels from the classifier, from biases and from gates. Rates given per
-    image are multiplied by the batch, whose mean the loss is (the linear scaling rule, Goyal et al. 2017, arXiv
-    1706.02677). `weight_decay` is per image too, and added to the gradient so that the rate cancels out: through
-    the momentum m a weight shrinks by 1 / (1 - m) times it a step. Muon's kernels keep their norm, and have none.
+    `sgd` and `muon` tell convolution kernels from the classifier, from gates, and from biases and whatever else.
+    Rates given per image are multiplied by the batch, whose mean the loss is (the linear scaling rule, Goyal et
+    al. 2017, arXiv 1706.02677). `weight_decay` is per image too, and added to the gradient so that the rate
+    cancels out: through the momentum m a weight shrinks by 1 / (1 - m) times it a step. Muon's kernels keep their
+    norm, and have none.
     """
     optimizer = _optimizer([parameter for parameter in model.parameters() if parameter.requires_grad], config)
     for each in optimizer.param_groups:
@@ -40,7 +41,7 @@ def _optimizer(trainable: list[Tensor], config: TrainConfig) -> torch.optim.Opti
         )
     kernels = [parameter for parameter in trainable if parameter.ndim == 4]
     matrices = [parameter for parameter in trainable if parameter.ndim == 2]
-    biases = [parameter for parameter in trainable if parameter.ndim == 1]
+    biases = [parameter for parameter in trainable if parameter.ndim not in (0, 2, 4)]
     gates = [parameter for parameter in trainable if parameter.ndim == 0]
 
     def group(parameters: list[Tensor], rate: float, momentum: float) -> dict[str, Any]:

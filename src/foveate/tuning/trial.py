@@ -164,7 +164,7 @@ def _train(
         images, labels, dataset.splits["train"], train.batch, seed=train.seed, passes=train.passes or 1
     )
     card = model_card(job.config.model, dataset.class_names, dataset.images.shape[1])
-    augment = build_augment(job.config.augment)
+    augment = build_augment(job.config.augment, len(dataset.class_names))
     if not state.history or state.history[-1].epoch < job.to_epoch:
         track = _alive(report)
         for result in train_epochs(state, loader, stopping, train, augment=augment, device=device, track=track):

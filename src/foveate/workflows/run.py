@@ -283,7 +283,7 @@ def _fit(
         seed=config.train.seed,
         passes=config.train.passes or 1,
     )
-    augment = build_augment(config.augment)
+    augment = build_augment(config.augment, len(dataset.class_names))
     length, _ = run_length(config.train, len(loader), loader.images_before(len(loader)))
     resuming = f"foveate train --resume {shlex.quote(str(folder.path))}"
     doing = f"{folder.path} is being trained"
