@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from foveate.training.runs import RunFolder
+from rates import run_gflop
 from train_step import install_keras, measure, rate
 
 __all__ = [
@@ -73,6 +75,9 @@ def told_by_run(folder: Path, preset: str, seed: int, seconds: float) -> Row:
     measured = {name: variant["accuracy"] for name, variant in test["variants"].items()}
     views = next((accuracy for name, accuracy in measured.items() if "views" in name), None)
     row = {"seed": seed, "seconds": seconds, "train_s": train_s, "plain": test["accuracy"], "six_views": views}
+    config = RunFolder(run).read_config()
+    if config.train.images_seen is not None:
+        row["train_gflop"] = run_gflop(config, config.data.size)
     return {**row, "variants": measured, "gate": test["gate"]}
 
 

@@ -1,25 +1,86 @@
 """What a decision of the tuner costs, and how busy 64 workers are, in a study of 10,000 simulated trials.
 
-Trials take a lognormal time an epoch (σ 0.5, each its own) and give a random score; nothing is trained. **Peers:**
-synchronous Hyperband, brackets side by side, and the same with one bracket after another, as the sampler `tpe`
-needs it; ASHA, where nobody waits. A decision is an `ask` and a `tell` of the plan. Told: the mean, the 99th
-percentile and the largest in milliseconds (goal: at most 5 ms), and the share of the time until the last job ended
-in which workers had a job (goal: at least 95 % in asynchronous mode). What is missing there is the end of the
-study, when no new trials are left and the last promoted ones train alone: longer the more epochs they have.
+The study is the product's own, with its plan, its journal on the disk, the space `default` and the check that a
+network can be built of what is drawn; only the cluster is simulated. Jobs take a lognormal time an epoch (σ 0.5,
+each trial its own) and give a random score; nothing is trained. **Peers:** synchronous Hyperband, brackets side by
+side, and the same with one bracket after another, as the sampler `tpe` needs it; ASHA, where nobody waits. A
+decision is all that a driver does from hearing of a job's end until the worker has its next one, or none. Told:
+the mean, the 99th percentile and the largest in milliseconds (goal: at most 5 ms), and the share of the time until
+the last job ended in which workers had a job (goal: at least 95 % in asynchronous mode). What is missing there is
+the end of the study, when no new trials are left and the last promoted ones train alone: longer the more epochs
+they have.
 """
 
 import argparse
 import heapq
 import json
+import os
 import random
 import statistics
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from foveate.tuning.hyperband import Asha, Hyperband, Job, Outcome, Plan, cost, li2018_brackets
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+from foveate.data.dataset import Dataset, load_dataset
+from foveate.execution.pool import Event, Message
+from foveate.training.setup import settle
+from foveate.tuning.hyperband import cost, li2018_brackets
+from foveate.tuning.journal import Journal
+from foveate.tuning.samplers import RandomSampler
+from foveate.tuning.search import Search, StudyConfig
+from foveate.tuning.space import read_space
+from foveate.tuning.trial import study_dataset, usable_in
 
 FACTOR = 3
+PLANS: dict[str, dict[str, Any]] = {
+    "hyperband": {},
+    "hyperband, once": {"iterations": 1},
+    "hyperband, in turn": {"sampler": "tpe"},
+    "asha": {"algorithm": "asha", "iterations": 1},
+}
+
+
+class SimulatedCluster:
+    """A `Pool` with a clock of its own, which stands still while the driver decides; that is timed."""
+
+    def __init__(self, workers: int, seed: int) -> None:
+        self.workers = workers
+        self.now = self.worked = 0.0
+        self.jobs = 0
+        self.decisions: list[float] = []
+        self._draw = random.Random(seed)  # noqa: S311 (nothing secret)
+        self._pace: dict[int, float] = {}
+        self._running: list[tuple[float, int, int, Message]] = []
+        self._told = time.perf_counter()
+
+    def submit(self, job: int, message: Message) -> None:
+        """It will end after its epochs."""
+        pace = self._pace.setdefault(job, self._draw.lognormvariate(0, 0.5))
+        seconds = pace * (message["to_epoch"] - message["from_epoch"])
+        self.jobs += 1
+        self.worked += seconds
+        heapq.heappush(self._running, (self.now + seconds, self.jobs, job, message))
+
+    def event(self, timeout_s: float) -> Event | None:  # noqa: ARG002
+        """The next end of a job, at once."""
+        self.decisions.append(time.perf_counter() - self._told)
+        self.now, _, job, message = heapq.heappop(self._running)
+        score = self._draw.random()
+        row = {"val_accuracy": score, "rank_accuracy": score, "val_loss": 1.0, "seconds": 1.0}
+        rows = [{"epoch": epoch, **row} for epoch in range(message["from_epoch"] + 1, message["to_epoch"] + 1)]
+        self._told = time.perf_counter()
+        return Event(job, "done", {"score": score, "stopped": False, "rows": rows})
+
+    def stop(self, job: int) -> None:
+        """Nothing hangs."""
+
+    def close(self) -> None:
+        """Nothing runs."""
 
 
 def main() -> None:
@@ -30,71 +91,55 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     arguments = parser.parse_args()
-    plans = {
-        (name, epochs): plan for epochs in (9, 81) for name, plan in plans_of(epochs, arguments.trials).items()
-    }
     print(f"{'':20}{'epochs':>7}{'trials':>8}{'jobs':>8}{'mean ms':>10}{'99 % ms':>10}{'largest':>10}{'busy':>9}")
     rows = []
-    for (name, epochs), plan in plans.items():
-        rows.append({"plan": name, "max_epochs": epochs, **simulate(plan, arguments.workers, arguments.seed)})
-        row = rows[-1]
-        print(
-            f"{name:20}{epochs:7}{row['trials']:8}{row['jobs']:8}{row['mean_ms']:10.3f}{row['p99_ms']:10.3f}"
-            f"{row['largest_ms']:10.2f}{row['busy']:9.1%}"
-        )
+    dataset = study_dataset(load_dataset("digits", read_space("default").base(epochs=1).data), None, 0)
+    for epochs in (9, 81):
+        for name, more in PLANS.items():
+            rows.append({"plan": name, "max_epochs": epochs, **simulate(arguments, dataset, epochs, more)})
+            row = rows[-1]
+            print(
+                f"{name:20}{epochs:7}{row['trials']:8}{row['jobs']:8}{row['mean_ms']:10.3f}{row['p99_ms']:10.3f}"
+                f"{row['largest_ms']:10.2f}{row['busy']:9.1%}",
+                flush=True,
+            )
     if arguments.json:
         record = {"workers": arguments.workers, "factor": FACTOR, "rows": rows}
         arguments.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def plans_of(epochs: int, trials: int) -> dict[str, Plan]:
-    """The plans of a study of so many trials, each of at most so many epochs."""
-    brackets = li2018_brackets(epochs, FACTOR)
-    rounds = -(-trials // cost(brackets).trials)
-
-    def settings(trial: int, _: Any) -> dict[str, int]:
-        return {"trial": trial}
-
+def simulate(arguments: argparse.Namespace, dataset: Dataset, epochs: int, more: dict[str, Any]) -> dict[str, Any]:
+    """A study of so many trials, each of at most so many epochs, on a simulated cluster."""
+    space = read_space("default")
+    base = settle(space.base(epochs=epochs, device="cpu"), dataset, torch.device("cpu"), final=False)
+    rounds = -(-arguments.trials // cost(li2018_brackets(epochs, FACTOR)).trials)
+    config = StudyConfig(
+        data="digits",
+        data_dir=None,
+        fingerprint=dataset.fingerprint,
+        space_name="default",
+        space=space,
+        base=base,
+        max_epochs=epochs,
+        factor=FACTOR,
+        seed=arguments.seed,
+        **{"iterations": rounds, **more},
+        **({"trials": arguments.trials} if more.get("algorithm") == "asha" else {}),
+    )
+    cluster = SimulatedCluster(arguments.workers, arguments.seed)
+    sampler = RandomSampler(space, config.seed, usable_in(space, base, dataset))
+    with tempfile.TemporaryDirectory() as name:
+        search = Search(config, Path(name), Journal.open(Path(name) / "journal.jsonl"), sampler)
+        for _ in search.run(cluster):
+            pass
+    decisions = sorted(cluster.decisions[1:])  # the first gives all workers a job
     return {
-        "hyperband": Hyperband(brackets * rounds, settings),
-        "hyperband, once": Hyperband(brackets, settings),
-        "hyperband, in turn": Hyperband(brackets * rounds, settings, in_turn=True),
-        "asha": Asha(epochs, FACTOR, trials, settings),
-    }
-
-
-def simulate(plan: Plan, workers: int, seed: int) -> dict[str, Any]:
-    """Run a plan on a simulated cluster."""
-    draw = random.Random(seed)  # noqa: S311 (nothing secret)
-    pace: dict[int, float] = {}
-    running: list[tuple[float, int, Job]] = []
-    decisions, now, worked, jobs = [], 0.0, 0.0, 0
-    while True:
-        while len(running) < workers:
-            began = time.perf_counter()
-            job = plan.ask()
-            decisions.append(time.perf_counter() - began)
-            if not isinstance(job, Job):
-                break
-            seconds = pace.setdefault(job.trial, draw.lognormvariate(0, 0.5)) * (job.to_epoch - job.from_epoch)
-            jobs += 1
-            worked += seconds
-            heapq.heappush(running, (now + seconds, jobs, job))
-        if not running:
-            break
-        now, _, job = heapq.heappop(running)
-        outcome = Outcome(draw.random())
-        began = time.perf_counter()
-        plan.tell(job, outcome)
-        decisions.append(time.perf_counter() - began)
-    decisions.sort()
-    return {
-        "trials": len(pace),
-        "jobs": jobs,
+        "trials": len(search.trials),
+        "jobs": cluster.jobs,
         "mean_ms": 1e3 * statistics.mean(decisions),
         "p99_ms": 1e3 * decisions[len(decisions) * 99 // 100],
         "largest_ms": 1e3 * decisions[-1],
-        "busy": worked / (workers * now),
+        "busy": cluster.worked / (arguments.workers * cluster.now),
     }
 
 

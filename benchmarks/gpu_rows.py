@@ -1,6 +1,6 @@
 """All that is measured on a GPU, one script after the other; records in one folder.
 
-`time_to_accuracy.py --warm` for the presets beside airbench's port, `strong` and `best` with fewer seeds than the
+`time_to_accuracy.py --warm` for the presets, compiled, beside airbench's port, `best` with fewer seeds than the
 short ones; `throughput.py`; with `--airbench FILE` the original airbench script, as it is; and the paper's full
 experiment by `paper_run.py`. **Peers:** those of these scripts, and the original.
 """
@@ -20,8 +20,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the records")
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--short", nargs="*", default=["minute", "fast"], help="presets with --seeds seeds")
-    parser.add_argument("--long", nargs="*", default=["strong", "best"], help="presets with --long-seeds seeds")
+    short = ["minute", "fast", "strong"]
+    parser.add_argument("--short", nargs="*", default=short, help="presets with --seeds seeds")
+    parser.add_argument("--long", nargs="*", default=["best"], help="presets with --long-seeds seeds")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--long-seeds", type=int, default=3)
     parser.add_argument("--airbench", type=Path, help="the original script: it is run and its output kept")
@@ -31,7 +32,8 @@ def main() -> None:
     parser.add_argument("--data", default="cifar10", help="for the presets and the port")
     parser.add_argument("--data-dir", type=Path, help="where it lies (default $FOVEATE_DATA)")
     parser.add_argument("--seconds", type=float, default=20, help="of each throughput (default 20)")
-    parser.add_argument("--more", default="", help="more of time_to_accuracy.py's command line")
+    compiled = "--foveate-more='--set compile=true'"
+    parser.add_argument("--more", default=compiled, help="more of time_to_accuracy.py's (default %(default)s)")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     place = ["--data-dir", str(arguments.data_dir)] if arguments.data_dir else []

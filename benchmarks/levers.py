@@ -40,10 +40,12 @@ CHANGES: dict[str, list[str]] = {
     "no flips": ["flip=0"],
     "no shifts": ["shift=0"],
     "the paper's augmentation": ["family=affine", "shift=0.1", "alternate=false"],
-    "batch halved": ["batch=half"],
-    "batch doubled": ["batch=double"],
-    "half batches early": ["batch=half", "patch=half_batches_early"],
+    "batch halved": ["batch=0.5"],
+    "batch doubled": ["batch=2"],
+    "half batches early": ["batch=0.5", "patch=half_batches_early"],
     "ghost batches of 32": ["micro_batch=32"],
+    "a quarter narrower": ["filters=0.75"],
+    "a quarter wider": ["filters=1.25"],
     "easy images skipped": ["patch=easy_skipped"],
     "full resolution throughout": ["resize_until=0"],
     "cosine schedule": ["schedule=cosine"],
@@ -51,6 +53,7 @@ CHANGES: dict[str, list[str]] = {
     "no attention": ["attention=none"],
     "Luong attention, unscaled": ["attention=luong"],
     "attention in place of its input": ["attention_mode=replace"],
+    "attention after the first stage": ["attention_stage=1"],
     "attention after the last stage": ["attention_stage=3"],
     "bf16": ["precision=bf16"],
     "one thread": ["threads=1"],
@@ -58,7 +61,8 @@ CHANGES: dict[str, list[str]] = {
     "contiguous memory": ["patch=contiguous"],
     "compiled": ["compile=true"],
 }
-"""Settings by the name of the lever; `patch=` names what no setting changes."""
+"""Settings by the name of the lever; `patch=` names what no setting changes, `batch` and `filters` are times the
+preset's."""
 
 
 def main() -> None:
@@ -114,9 +118,13 @@ def run_once(preset: str, data: str, given: list[str]) -> dict[str, float]:
         key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in given)
     }
     patch = settings.pop("patch", None)
-    if settings.get("batch") in ("half", "double"):
-        batch = resolve_config(preset).train.batch
-        settings["batch"] = batch // 2 if settings["batch"] == "half" else batch * 2
+    config = resolve_config(preset)
+    if "batch" in settings:
+        settings["batch"] = round(settings["batch"] * config.train.batch)
+    if "filters" in settings:
+        times = settings.pop("filters")
+        stages = [stage.model_dump() for stage in config.model.stages]
+        settings["stages"] = [stage | {"filters": round(times * stage["filters"])} for stage in stages]
     with tempfile.TemporaryDirectory() as runs, PATCHES[patch]():
         run = foveate.train(data, preset=preset, runs=runs, **settings)
         measured = run.metrics["validation"]
@@ -158,7 +166,6 @@ def contiguous() -> contextlib.AbstractContextManager[None]:
     from foveate.data import augment
     from foveate.model import build
     from foveate.training import loop, setup
-    from foveate.workflows import run
 
     def resize_contiguous(images: torch.Tensor, side: int) -> torch.Tensor:
         return augment.resize_batch(images, side).contiguous(memory_format=torch.contiguous_format)
@@ -177,7 +184,7 @@ def contiguous() -> contextlib.AbstractContextManager[None]:
 
     stack = contextlib.ExitStack()
     stack.enter_context(replaced(setup, "build_model", build_contiguous))
-    stack.enter_context(replaced(run, "build_augment", in_nchw))
+    stack.enter_context(replaced(setup, "build_augment", in_nchw))
     stack.enter_context(replaced(loop, "resize_batch", resize_contiguous))
     return stack
 
@@ -236,8 +243,7 @@ def half_batches_early() -> contextlib.AbstractContextManager[None]:
 def easy_skipped() -> contextlib.AbstractContextManager[None]:
     """From the second pass on, the quarter of the images with the least last loss gives way to the other end's."""
     from foveate.data.loader import Batch, Loader
-    from foveate.training import loop
-    from foveate.workflows import run
+    from foveate.training import loop, setup
 
     losses: dict[str, torch.Tensor] = {}
 
@@ -266,7 +272,7 @@ def easy_skipped() -> contextlib.AbstractContextManager[None]:
         return each.mean()
 
     stack = contextlib.ExitStack()
-    stack.enter_context(replaced(run, "Loader", Skipping))
+    stack.enter_context(replaced(setup, "Loader", Skipping))
     stack.enter_context(replaced(loop, "F", SimpleNamespace(cross_entropy=cross_entropy)))
     return stack
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -21,7 +21,16 @@ from foveate.model.build import build_model
 from foveate.training.loop import TrainingState, train_epochs
 from foveate.training.optim import build_optimizer
 
-__all__ = ["CLASSES", "Stopwatch", "inference_rates", "matmul_gflop_per_s", "new_state", "noise", "training_rates"]
+__all__ = [
+    "CLASSES",
+    "Stopwatch",
+    "inference_rates",
+    "matmul_gflop_per_s",
+    "new_state",
+    "noise",
+    "run_gflop",
+    "training_rates",
+]
 
 T = TypeVar("T")
 
@@ -91,20 +100,40 @@ def training_rates(
 ) -> tuple[list[float], float]:
     """Images per second of each step of the product's loop, and the operations of an image in GFLOP.
 
-    The operations are those of convolutions and matrix products, forward and backward, counted on one batch; those
-    of the optimizer are not among them. Of a preset that begins with smaller images, the steps at full size.
+    Of a preset that begins with smaller images, the steps at full size.
     """
     batch, device = config.train.batch, images.device
     config = config.replacing(epochs=1, resize_until=0)
     loader = Loader(images, labels, over_and_over(len(images)), batch, seed=0)
     state, stopwatch = new_state(config, images), Stopwatch(seconds, device)
-    first = next(loader.epoch())
-    # The fused kernel of attention is not counted on a CPU; the plain one is, on any device.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        F.cross_entropy(state.model(first.images), first.labels).backward()
+    gflop = training_gflop(state.model, next(loader.epoch()).images)
     for _ in train_epochs(state, loader, None, config.train, augment=augment, device=device, track=stopwatch):
         pass
-    return [batch / each for each in stopwatch.step_seconds], counter.get_total_flops() / len(first.labels) / 1e9
+    return [batch / each for each in stopwatch.step_seconds], gflop
+
+
+def training_gflop(model: nn.Module, images: Tensor) -> float:
+    """The operations of training on an image of a batch [N, C, H, W], in GFLOP: those of convolutions and matrix
+    products, forward and backward, without the optimizer's.
+    """
+    # The fused kernel of attention is not counted on a CPU; the plain one is, on any device.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model(images).sum().backward()
+    return counter.get_total_flops() / len(images) / 1e9
+
+
+def run_gflop(config: Config, size: int) -> float:
+    """The operations of a whole training on images of `size`, in GFLOP, the small ones of its beginning as such.
+
+    `config` says in images how long it is.
+    """
+    train, (images, _) = config.train, noise(2, size, torch.device("cpu"))
+    model = new_state(config, images).model
+    whole, small = (
+        training_gflop(model, torch.zeros(2, 3, side, side)) for side in (size, round(size * train.resize_scale))
+    )
+    assert train.images_seen is not None
+    return train.images_seen * (train.resize_until * small + (1 - train.resize_until) * whole)
 
 
 def inference_rates(

@@ -54,7 +54,8 @@ SPACE = {
 def main() -> None:
     """Run the studies in turns; print the table and write the figures where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, help="where CIFAR-10 lies (default $FOVEATE_DATA)")
+    parser.add_argument("--data", default="cifar10", help="of ten classes")
+    parser.add_argument("--data-dir", type=Path, help="where it lies (default $FOVEATE_DATA)")
     parser.add_argument("--subset", type=int, default=2000, help="images of training and validation together")
     parser.add_argument("--rounds", type=int, default=3, help="seeds, one study of each side each")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -62,7 +63,7 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()  # for both sides
     torch.set_num_threads(arguments.threads)
-    whole = load_dataset("cifar10", DataConfig(size=32), data_dir=arguments.data_dir)
+    whole = load_dataset(arguments.data, DataConfig(size=32), data_dir=arguments.data_dir)
     rows = []
     for seed in range(arguments.rounds):
         for who, run in (
@@ -99,7 +100,7 @@ def ours(arguments: argparse.Namespace, whole: Dataset, seed: int, *, semantics:
         space.write_text(yaml.safe_dump(SPACE), encoding="utf-8")
         began = time.perf_counter()
         study = foveate.tune(
-            "cifar10",
+            arguments.data,
             space=str(space),
             max_epochs=EPOCHS,
             factor=FACTOR,
@@ -119,7 +120,7 @@ def ours(arguments: argparse.Namespace, whole: Dataset, seed: int, *, semantics:
         _, _, left = parts(whole, arguments.subset)
         state = study.path / "trials" / f"{winner:04}" / "state.safetensors"
         return {
-            "trials": len({entry["trial"] for entry in entries}),
+            "trials": len({entry["trial"] for entry in entries if "trial" in entry}),
             "epochs": sum(len(entry["rows"]) for entry in entries if entry["event"] == "told"),
             "seconds": seconds,
             "told": told,

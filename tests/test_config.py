@@ -72,7 +72,7 @@ def test_resolved_settings_are_read_back_as_they_were(epochs: int, lr: float, ki
         ({"batch": 10**9}, r"train\.batch=1000000000"),
         (
             {"attention": "loung"},
-            r"model\.attention='loung': input should be 'none', 'luong_row', 'luong', 'luong_scaled', 'multi_head', ",
+            r"model\.attention='loung': input should be 'none', 'luong_row', .*; did you mean 'luong'\?",
         ),
         ({"attention_stage": 3}, "there are 2 stages"),
         ({"epochs": 3, "images_seen": 100}, r"epochs or train\.images_seen says how long.*: both are given"),

@@ -5,12 +5,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foveate.workflows import (
+        Comparison,
         Run,
         Study,
+        compare,
         evaluate,
+        open_comparison,
         open_run,
         open_study,
+        plan_comparison,
         resume,
+        resume_comparison,
         resume_study,
         summarize,
         train,
@@ -19,12 +24,17 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Comparison",
     "Run",
     "Study",
+    "compare",
     "evaluate",
+    "open_comparison",
     "open_run",
     "open_study",
+    "plan_comparison",
     "resume",
+    "resume_comparison",
     "resume_study",
     "summarize",
     "train",

@@ -257,6 +257,114 @@ def tune(
 
 
 @app.command()
+def compare(
+    data: Annotated[
+        str | None, typer.Argument(help="digits, cifar10, or a folder, CSV, Parquet or .npz file.")
+    ] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PRESET[,KEY=VALUE…]", help="One side; repeatable. Of one, the other is it without attention."
+        ),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of every arm (default: 5; of a plan 4).")] = None,
+    first_seed: Annotated[int | None, typer.Option(help="The first seed (default: 0).")] = None,
+    subset: Annotated[
+        list[int] | None,
+        typer.Option(help="Train on so many images; repeatable, for a curve of data size (default: all)."),
+    ] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="Smallest difference that matters, in points of accuracy (default: 0.5).")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Over all pairs together (default: 0.05).")] = None,
+    controls: Annotated[
+        bool, typer.Option("--controls/--no-controls", help="Controls matched in parameters and in FLOPs.")
+    ] = True,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say by a pilot with seeds of its own how many seeds it takes.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(help="Runs side by side (default: 1; by Ray, what the cluster has room for).")
+    ] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="local|HOST:PORT", help="Run by Ray, here or on a cluster.")
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(help="GPUs that a run takes of Ray's; a fraction shares one (default: 1).")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads of a run (default: shared among the workers).")
+    ] = None,
+    hang_limit: Annotated[
+        float | None, typer.Option(help="Seconds without a step after which a run counts as hanging.")
+    ] = None,
+    size: Size = None,
+    device: Device = None,
+    setting: Setting = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="Open the test split after every run has ended, and judge by it.")
+    ] = False,
+    resume: Annotated[Path | None, typer.Option(help="Comparison to take up where it stopped.")] = None,
+) -> None:
+    """Train arms with the same seeds on DATA and say whether they differ."""
+    chosen: dict[str, Any] = {
+        "seeds": seeds,
+        "first_seed": first_seed,
+        "subsets": tuple(subset) if subset else None,
+        "delta": delta / 100 if delta is not None else None,
+        "alpha": alpha,
+        "hang_limit_s": hang_limit,
+    }
+    given = {key: value for key, value in chosen.items() if value is not None}
+    settings = _settings(setting, size=size, device=device, threads=threads)
+    from foveate import workflows
+
+    if resume is not None and (
+        data or arm or seeds or given or settings or name or data_dir or plan or not controls
+    ):
+        raise ConfigError(f"--resume takes every setting from the comparison: `foveate compare --resume {resume}`")
+    if resume is None and data is None:
+        raise ConfigError("nothing to compare on: name a data set, as in `foveate compare digits --arm minute`")
+    if plan and (final or first_seed is not None):
+        raise ConfigError(
+            "--plan has seeds of its own and opens no test split: give neither --final nor --first-seed"
+        )
+    display = terminal.comparison_display()
+    try:
+        if resume is not None:
+            done = workflows.resume_comparison(
+                resume, final=final, workers=workers, ray=ray, gpus=gpus, display=display
+            )
+        else:
+            if final:
+                given["final"] = True
+            make = workflows.plan_comparison if plan else workflows.compare
+            done = make(
+                data or "",
+                tuple(arm or ()),
+                controls=controls,
+                workers=workers,
+                ray=ray,
+                gpus=gpus,
+                data_dir=data_dir,
+                runs=runs,
+                name=name,
+                settings=settings,
+                display=display,
+                **given,
+            )
+    except Interrupted as stopped:
+        raise typer.Exit(_complain(f"stopped; continue with: {stopped}", INTERRUPTED)) from stopped
+    if plan:
+        terminal.print_plan(done)
+    else:
+        terminal.print_comparison(done)
+
+
+@app.command()
 def summary(
     preset: Preset = None,
     config: ConfigFile = None,

@@ -1,6 +1,7 @@
 """Settings: frozen, validated, read from presets, files and flags in that order; no torch here."""
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
@@ -365,13 +366,19 @@ def validated(model: type[Model], values: Mapping[str, Any], *, within: str = ""
         if where and first["type"] != "missing":
             where += f"={first['input']!r}"
         said = first["msg"].lower().removeprefix("value error, ")
+        if first["type"] == "literal_error":
+            said += _close_to(first["input"], re.findall(r"'([^']+)'", said))
         raise ConfigError(": ".join(part for part in (within, where, said) if part)) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about a `name` that is not `known`: the closest one that is, else all of them."""
+    return _close_to(name, known) or f"; known are {', '.join(sorted(known))}"
+
+
+def _close_to(name: object, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(sorted(known))}"
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 __all__ = [
     "CheckpointError",
+    "ComparisonError",
     "ConfigError",
     "DataError",
     "FoveateError",
@@ -42,6 +43,12 @@ class TrainingError(FoveateError):
 
 class StudyError(FoveateError):
     """A study that cannot end well, as too many of its trials failed."""
+
+    exit_code = 1
+
+
+class ComparisonError(FoveateError):
+    """A comparison of which no run came to an end."""
 
     exit_code = 1
 

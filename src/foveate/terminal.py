@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from foveate.progress import Track, untracked
@@ -14,16 +15,24 @@ from foveate.progress import Track, untracked
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from foveate.comparison.experiment import Experiment
+    from foveate.comparison.experiment import Update as RunUpdate
+    from foveate.comparison.training import JudgedSplit
     from foveate.training.loop import EpochResult
     from foveate.tuning.search import Search, Update
-    from foveate.workflows import Run, Study
+    from foveate.workflows import Comparison, Run, Study
 
 __all__ = [
     "Bars",
+    "ComparisonBars",
+    "ComparisonLines",
     "Lines",
     "StudyLines",
     "StudyTable",
+    "comparison_display",
     "display",
+    "print_comparison",
+    "print_plan",
     "print_results",
     "print_study",
     "study_display",
@@ -245,6 +254,151 @@ def print_study(study: "Study") -> None:
 def study_display() -> StudyLines:
     """A table on a terminal, plain lines elsewhere."""
     return StudyTable() if sys.stdout.isatty() else StudyLines()
+
+
+class ComparisonLines(Lines):
+    """Follows a comparison by plain lines: one for each run that ends."""
+
+    @contextlib.contextmanager
+    def following(self, experiment: "Experiment", split: "JudgedSplit", workers: int) -> Iterator[None]:
+        """Say before anything runs what there is to do."""
+        config, left = experiment.config, len(experiment.pending(split))
+        doing = "opening the test split:" if split == "test" else "training"
+        sizes = f" × {len(config.subsets)} sizes" if len(config.subsets) > 1 else ""
+        before = f"; {len(experiment.runs) - left} done before" if left < len(experiment.runs) else ""
+        self.say(
+            f"{doing} {len(config.arms)} arms × {config.seeds} seeds{sizes}, {left} runs on {workers} "
+            f"worker{'' if workers == 1 else 's'}{before}"
+        )
+        if split == "validation":
+            for arm in config.arms:
+                self.say(f"  {arm.name}{f' (control of {arm.control_of})' if arm.control_of else ''}")
+        self._done, self._left, self._began = 0, left, time.monotonic()
+        yield
+
+    def update(self, experiment: "Experiment", update: "RunUpdate") -> None:
+        """A line for each run that ended, well or not."""
+        if update.kind in ("begun", "epoch"):
+            return
+        run = update.run
+        subset = experiment.config.subsets[run.subset]
+        images = "" if subset is None else f"  {subset:,} images"
+        told = f"{experiment.config.arms[run.arm].name}  seed {run.seed}{images}"
+        if update.kind == "again":
+            self.say(f"{told}  begins again: {update.value['message']}")
+            return
+        self._done += 1
+        pace = (time.monotonic() - self._began) / self._done
+        left = timedelta(seconds=round(pace * (self._left - self._done)))
+        if update.kind == "done":
+            self.say(
+                f"{told}  accuracy {update.value['accuracy']:.2%}  {self._done}/{self._left} runs, {left} left"
+            )
+        else:
+            self.say(f"{told}  failed: {update.value['reason']}")
+
+
+class ComparisonBars(ComparisonLines, Bars):
+    """The same on a terminal, with what is running below."""
+
+    @contextlib.contextmanager
+    def following(self, experiment: "Experiment", split: "JudgedSplit", workers: int) -> Iterator[None]:
+        """Draw it while the comparison runs."""
+        from rich.live import Live
+
+        self._running: dict[Any, int] = {}
+        with (
+            super().following(experiment, split, workers),
+            Live(
+                get_renderable=lambda: self.draw(experiment),
+                console=self.console,
+                refresh_per_second=2,
+                transient=True,
+            ),
+        ):
+            yield
+
+    def update(self, experiment: "Experiment", update: "RunUpdate") -> None:
+        """Count epochs; print what ended above."""
+        if update.kind in ("begun", "epoch"):
+            self._running[update.run] = update.value.get("epoch", 0)
+        else:
+            self._running.pop(update.run, None)
+        super().update(experiment, update)
+
+    def draw(self, experiment: "Experiment") -> "RenderableType":
+        """What runs now."""
+        from rich.text import Text
+
+        arms = experiment.config.arms
+        running = [
+            f"{arms[run.arm].name}, seed {run.seed}" + (f", epoch {epoch} ended" if epoch else "")
+            for run, epoch in list(self._running.items())
+        ]
+        return Text("\n".join([*running, f"{self._done}/{self._left} runs"]), overflow="ellipsis", no_wrap=True)
+
+
+def comparison_display() -> ComparisonLines:
+    """What runs on a terminal, plain lines elsewhere."""
+    return ComparisonBars() if sys.stdout.isatty() else ComparisonLines()
+
+
+def print_comparison(comparison: "Comparison") -> None:
+    """The verdict of every pair, and where the report lies."""
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from foveate.report.comparison_page import verdict_in_words
+
+    split, experiment = comparison.split, comparison.experiment
+    arms = experiment.config.arms
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("arm", "accuracy %", "sd", "without attention", "parameters", "ms an image", "seeds"):
+        table.add_column(title, justify="left" if title == "arm" else "right", overflow="fold")
+    for each in experiment.summaries(split):
+        values = [100 * value for value in each.accuracies]
+        name = arms[each.arm].name + (f", {each.subset:,} images" if each.subset is not None else "")
+        cells = [
+            f"{mean(values):.2f}" if values else "–",
+            f"{stdev(values):.2f}" if len(values) > 1 else "–",
+            f"{100 * each.without_attention:.2f}" if each.without_attention is not None else "–",
+            f"{each.cost.parameters:,}",
+            f"{each.ms_per_image:.3f}" if each.ms_per_image is not None else "–",
+            str(len(each.seeds)),
+        ]
+        table.add_row(name, *cells)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    print(f"on the {split} images, differences in points [interval over seeds, all together at ", end="")
+    print(f"{100 * (1 - experiment.config.alpha):g} %]:")
+    for finding in experiment.findings(split):
+        size = f" ({finding.subset:,} images)" if finding.subset is not None else ""
+        print(f"{arms[finding.pair.arm].name} less {arms[finding.pair.other].name}{size}:")
+        interval = finding.verdict.interval if finding.verdict else None
+        bounds = f" [{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]" if interval else ""
+        print(f"  {verdict_in_words(asdict(finding))}{bounds}")
+    print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
+    print(f"report: {comparison.report}")
+
+
+def print_plan(comparison: "Comparison", power: float = 0.8) -> None:
+    """By the spread of a pilot's differences, how many seeds would see δ."""
+    from foveate.comparison.statistics import seeds_needed
+
+    experiment = comparison.experiment
+    arms, delta = experiment.config.arms, experiment.config.delta
+    print(
+        f"seeds at which a true difference of {100 * delta:g} points would be seen in {power:.0%} of comparisons:"
+    )
+    for finding in experiment.findings(comparison.split):
+        names = f"{arms[finding.pair.arm].name} less {arms[finding.pair.other].name}"
+        if finding.difference is None or finding.difference.sd is None or finding.verdict is None:
+            print(f"  {names}: unknown, it takes two seeds of both at least")
+            continue
+        needed = seeds_needed(finding.difference.sd, delta, level=finding.verdict.level, power=power)
+        spread = f"{len(finding.seeds)} pilot seeds spread by {100 * finding.difference.sd:.2f} points"
+        print(f"  {names}: {needed:,} ({spread})")
 
 
 def _short(value: Any) -> str:

@@ -263,7 +263,7 @@ def test_time_to_accuracy_runs_both_sides_in_turns_and_goes_on_from_its_record(
     )
     printed, record = run("time_to_accuracy.py", *sizes, ours, port, folder=tmp_path)
     assert [(row["who"], row["side"]) for row in record] == [
-        ("minute", "ours"),
+        ("minute --set images_seen=360 --batch 36", "ours"),
         ("airbench port, epochs: 1", "airbench"),
     ]
     assert record[0]["plain"] > 0.9
@@ -271,11 +271,85 @@ def test_time_to_accuracy_runs_both_sides_in_turns_and_goes_on_from_its_record(
     for row in record:
         assert 0 < row["train_s"] < row["seconds"]
         assert row["matmul_gflop_per_s"]["torch.mm"] > 0
+    assert record[0]["train_gflop"] > 0
+    assert "train_gflop" not in record[1]
     assert "to 90.0% plain: minute" in printed
     printed, again = run("time_to_accuracy.py", *sizes, ours, port, "--seeds", 0, 1, folder=tmp_path)
     assert again[:2] == record
-    assert [(row["who"], row["seed"]) for row in again[2:]] == [("minute", 1), ("airbench port, epochs: 1", 1)]
+    assert [(row["who"], row["seed"]) for row in again[2:]] == [(row["who"], 1) for row in record]
     assert "seed 0" not in printed
+
+
+def test_levers_change_the_preset_one_by_one_and_go_on_from_their_record(tmp_path: Path) -> None:
+    levers = ["a quarter wider", "batch doubled", "attention after the first stage", "half batches early"]
+    sizes = ("--data", "digits", "--seeds", 1, "--set", "images_seen=1500", "--set", "threads=1", "--levers")
+    printed, record = run("levers.py", *sizes, *levers, folder=tmp_path)
+    assert [run["lever"] for run in record] == ["the preset", *levers]
+    assert all(0 <= each["accuracy"] <= 1 < 60 * each["train_s"] for each in record)
+    assert len({each["loss"] for each in record}) == len(record)  # each lever does something
+    assert "failed" not in printed
+    _, again = run("levers.py", *sizes, *levers, "easy images skipped", folder=tmp_path)
+    assert again[:-1] == record
+    assert again[-1]["lever"] == "easy images skipped"
+
+
+def test_photographs_are_written_and_trained_on_at_each_size(shards: Path, tmp_path: Path) -> None:
+    sizes = ("--images", 40, "--sizes", 16, 64, "--set", "images_seen=100", "--data", shards)
+    printed, record = run("photographs.py", *sizes, folder=tmp_path)
+    assert [(row["images"], row["size"]) for row in record] == [(40, 16), (40, 64)]
+    assert all(0 <= row["accuracy"] <= 1 for row in record)
+    assert printed.count("minute") == 2
+
+
+def test_curves_are_recorded_once_and_every_plan_is_replayed_on_them(tmp_path: Path) -> None:
+    sizes = ("--data", "digits", "--subset", 150, "--configurations", 4, "--epochs", 3, "--threads", 1)
+    _, curves = run("curves.py", *sizes, folder=tmp_path)
+    assert len(curves["runs"]) == 4
+    assert [len(each["rows"]) for each in curves["runs"]] == [3] * 4
+    assert sum(curves["images"][name] for name in ("train", "validation", "rank")) == 150
+    _, again = run("curves.py", *sizes, folder=tmp_path)
+    assert again == curves
+    recorded = tmp_path / "curves.json"
+    (tmp_path / "record.json").rename(recorded)
+    printed, regret = run("regret.py", recorded, "--replays", 4, "--rounds", 1, folder=tmp_path)
+    assert len(regret["rows"]) == 6
+    for row in regret["rows"]:
+        assert row["method"] in printed
+        assert all(points >= 0 for points in row["regret"])
+        assert len(row["regret"]) == len(row["epochs"])
+
+
+def test_decisions_are_timed_on_a_simulated_cluster(tmp_path: Path) -> None:
+    printed, record = run("decisions.py", "--trials", 60, "--workers", 4, folder=tmp_path)
+    assert len(record["rows"]) == 8
+    for row in record["rows"]:
+        assert 0 < row["mean_ms"] <= row["largest_ms"]
+        assert 0 < row["busy"] <= 1
+    assert printed.count("asha") == 2
+
+
+def test_a_study_by_one_and_by_two_workers_is_timed_and_ends_alike(tmp_path: Path) -> None:
+    ways = ("--ways", "one worker, one thread", "two workers, one thread each")
+    sizes = ("--data", "digits", "--rounds", 1, "--max-epochs", 1, "--subset", 100)
+    printed, record = run("study_workers.py", *sizes, *ways, folder=tmp_path)
+    assert [each["way"] for each in record["runs"]] == list(ways[1:])
+    assert "the same table each time" in printed
+
+
+def test_a_study_beside_kerastuner_trains_both_and_measures_both_winners(tmp_path: Path) -> None:
+    sizes = ("--data", "digits", "--subset", 150, "--rounds", 1, "--threads", 1)
+    _, record = run("study_keras_tuner.py", *sizes, folder=tmp_path)
+    assert [row["who"] for row in record["rows"]] == ["KerasTuner", "ours, its semantics", "ours"]
+    for row in record["rows"]:
+        assert row["epochs"] >= row["trials"] > 5
+        assert 0 <= row["worth"] <= 1
+
+
+def test_a_study_that_is_killed_once_ends_with_the_table_of_the_other(tmp_path: Path) -> None:
+    sizes = ("--kills", 1, "--each", 1, "--max-epochs", 1, "--longest", 3)
+    printed, record = run("study_kills.py", *sizes, folder=tmp_path)
+    assert len(record["kills"]) == 1
+    assert "0 " in printed
 
 
 def test_gpu_rows_runs_every_script_and_keeps_what_the_original_prints(
@@ -303,9 +377,10 @@ def test_gpu_rows_runs_every_script_and_keeps_what_the_original_prints(
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     rows = {row["who"]: row for row in json.loads((out / "short.json").read_text())}
-    assert list(rows) == ["minute", "airbench port, epochs: 1", "minute, warm", "airbench port, epochs: 1, warm"]
+    ours, port = "minute --set images_seen=180 --batch 36", "airbench port, epochs: 1"
+    assert list(rows) == [ours, port, f"{ours}, warm", f"{port}, warm"]
     # A process that is warm has its imports behind it.
-    assert 0 < rows["minute, warm"]["seconds"] < rows["minute, warm"]["first_s"]
+    assert 0 < rows[f"{ours}, warm"]["seconds"] < rows[f"{ours}, warm"]["first_s"]
     assert len(json.loads((out / "throughput.json").read_text())["rows"]) == 2
     assert (out / "airbench.txt").read_text() == "the original was here\n"
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from foveate import progress
 from foveate.config import Config, resolve_config
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import CheckpointError, DataError
@@ -52,7 +53,7 @@ def job(tmp_path: Path, digits: Dataset) -> Callable[..., TrialJob]:
             to_epoch=10,
             semantics="foveate",
         )
-        return replace(made, **fields)
+        return made.model_copy(update=fields)
 
     return make
 
@@ -256,24 +257,24 @@ class TestAsKerasTuner:
 
 class TestRunTrial:
     def test_a_job_is_its_message(self, job: Callable[..., TrialJob]) -> None:
-        assert TrialJob.from_message(job().to_message()) == job()
+        assert TrialJob.model_validate(job().model_dump(mode="json")) == job()
 
     def test_it_reports_every_epoch(self, job: Callable[..., TrialJob]) -> None:
         heard: list[Any] = []
-        done = run_trial(job(to_epoch=2).to_message(), heard.append)
+        done = run_trial(job(to_epoch=2).model_dump(mode="json"), heard.append)
         assert heard[0] == {}
         assert [told for told in heard if told] == done["rows"]
 
     def test_it_gives_signs_of_life(self, job: Callable[..., TrialJob], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(trial, "_SAY_EVERY_S", 0.0)
+        monkeypatch.setattr(progress, "_SAY_EVERY_S", 0.0)
         heard: list[Any] = []
-        done = run_trial(job(to_epoch=1).to_message(), heard.append)
+        done = run_trial(job(to_epoch=1).model_dump(mode="json"), heard.append)
         assert [told for told in heard if told] == done["rows"]
         assert len(heard) > 5
 
     def test_another_data_set_is_refused(self, job: Callable[..., TrialJob]) -> None:
         with pytest.raises(CheckpointError, match="not the data set of the study"):
-            run_trial(job(fingerprint="other").to_message(), quiet)
+            run_trial(job(fingerprint="other").model_dump(mode="json"), quiet)
 
 
 def assert_same_tensors(first: Path, second: Path) -> None:

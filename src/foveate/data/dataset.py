@@ -13,7 +13,7 @@ from foveate.config import DataConfig
 from foveate.data.cache import decoded_images
 from foveate.data.source import Source, reading, typical_side
 from foveate.data.splits import SPLITS, UNDECLARED, hold_out
-from foveate.errors import DataError
+from foveate.errors import CheckpointError, DataError
 from foveate.progress import Track, untracked
 
 __all__ = ["BadImage", "Dataset", "align_classes", "load_dataset"]
@@ -118,6 +118,26 @@ def load_dataset(
         fingerprint=_fingerprint(source),
         mirror_safe=source.mirror_safe,
     )
+
+
+def load_known(
+    data: str,
+    config: DataConfig,
+    fingerprint: str,
+    *,
+    owner: object,
+    data_dir: Path | str | None = None,
+    track: Track = untracked,
+) -> Dataset:
+    """As `load_dataset`, the very data set that `owner` was made with.
+
+    Raises:
+        CheckpointError: when it is another one now: images that were trained on would make new figures too good.
+    """
+    dataset = load_dataset(data, config, data_dir=Path(data_dir) if data_dir else None, track=track)
+    if dataset.fingerprint != fingerprint:
+        raise CheckpointError(f"{data} is not the data set of {owner}, or has changed since: bring that back")
+    return dataset
 
 
 def align_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:

@@ -115,7 +115,7 @@ def _attention(config: ModelConfig, channels: int) -> nn.Module:
 
 def _init_weights(network: nn.Module, generator: torch.Generator) -> None:
     """Let each part draw its weights by its name: networks that differ in one part have all others alike."""
-    base = int(torch.randint(2**62, (), generator=generator))
+    base = int(torch.randint(2**62, (), generator=generator, device="cpu"))
     for name, module in network.named_modules():
         if hasattr(module, "init_weights"):
             drawn = torch.Generator().manual_seed(base ^ zlib.crc32(name.encode()))

@@ -9,14 +9,15 @@ from numpy.typing import NDArray
 
 from foveate.allocator import keep_freed_memory
 from foveate.config import Config
+from foveate.data.augment import build_augment
 from foveate.data.dataset import Dataset
-from foveate.data.loader import channel_statistics
+from foveate.data.loader import Loader, channel_statistics, on_device
 from foveate.errors import ConfigError
 from foveate.model.build import build_model, side_left
 from foveate.training.loop import TrainingState
 from foveate.training.optim import build_optimizer
 
-__all__ = ["MEASURED_AT_ONCE", "new_state", "pick_device", "prepare_process", "settle", "training_images"]
+__all__ = ["MEASURED_AT_ONCE", "Feed", "new_state", "pick_device", "prepare_process", "settle", "training_images"]
 
 MEASURED_AT_ONCE = 250
 """Images in a batch that is measured: its activations stay in cache."""
@@ -103,6 +104,27 @@ def new_state(config: Config, dataset: Dataset, device: torch.device, *, final: 
     model.to(device)
     generator = torch.Generator(device).manual_seed(seed)
     return TrainingState(model, build_optimizer(model, config.train), generator)
+
+
+class Feed:
+    """A data set on a device: what a training sees of it.
+
+    Args:
+        final: train on train + validation.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, device: torch.device, *, final: bool) -> None:
+        self._images, self._labels = on_device(dataset, device)
+        self.augment = build_augment(config.augment, len(dataset.class_names))
+        """What becomes of a batch before the network sees it."""
+        train, indices = config.train, training_images(dataset, final=final)
+        self.train = Loader(
+            self._images, self._labels, indices, train.batch, seed=train.seed, passes=train.passes or 1
+        )
+
+    def measured(self, indices: NDArray[np.int64]) -> Loader:
+        """The images at `indices`, in order, in batches to be measured."""
+        return Loader(self._images, self._labels, indices, MEASURED_AT_ONCE)
 
 
 def training_images(dataset: Dataset, *, final: bool) -> NDArray[np.int64]:

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from foveate.config import Config, Section
 from foveate.errors import CheckpointError, DataError, FoveateError, OutputError, StudyError
 from foveate.execution.pool import Event, Pool
+from foveate.execution.supervision import Supervisor
 from foveate.tuning.hyperband import (
     FORMULAS,
     Asha,
@@ -37,8 +38,6 @@ __all__ = ["Search", "StudyConfig", "Trial", "Update", "brackets_of", "cost_of"]
 
 _LOOK_S = 0.1
 """Seconds between looks at whether something hangs, or should stop."""
-_LOST_AT_MOST = 3
-"""Workers a job may cost before its trial counts as failed: what runs out of memory does so again."""
 _STUDYS: Mapping[str, type[FoveateError]] = {
     each.__name__: each for each in (OutputError, CheckpointError, DataError)
 }
@@ -159,11 +158,9 @@ class Search:
         self.running: dict[int, Job] = {}
         self._sampler = sampler
         self._plan = self._make_plan()
-        self._lost: dict[int, int] = {}
-        self._hanging: set[int] = set()
+        self._supervisor = Supervisor(config.hang_limit_s)
         self._slots: dict[int, int] = {}
         self._began: dict[int, float] = {}
-        self._heard: dict[int, float] = {}
         self._replaying: dict[int, Mapping[str, Value]] = {
             entry["trial"]: {name: _frozen(value) for name, value in entry["settings"].items()}
             for entry in journal.entries
@@ -194,7 +191,7 @@ class Search:
                 break
             event = pool.event(timeout_s=_LOOK_S)
             if event is None:  # only then: after a Ctrl-Z, all that is told meanwhile is heard first
-                self._stop_hanging(pool)
+                self._supervisor.stop_hanging(pool)
             yield self._take(event) if event is not None else None
             self._check_failures()
         for trial in self.trials.values():
@@ -260,11 +257,10 @@ class Search:
         asked = {"event": "asked", "trial": job.trial, "bracket": job.bracket, "rung": job.rung}
         self.journal.append({**asked, "settings": dict(job.settings)})
         self._note_begun(job)
-        self._hanging.discard(job.trial)
-        self._heard.pop(job.trial, None)
+        self._supervisor.begun(job.trial)
         self._slots[job.trial] = next(slot for slot in itertools.count() if slot not in self._slots.values())
         self._began[job.trial] = self.elapsed_s
-        pool.submit(job.trial, self.trial_job(job).to_message())
+        pool.submit(job.trial, self.trial_job(job).model_dump(mode="json"))
 
     def _note_begun(self, job: Job) -> None:
         trial = self.trials.setdefault(job.trial, Trial(job.trial, job.settings, job.bracket))
@@ -275,7 +271,7 @@ class Search:
         job = self.running.get(event.job)
         if job is None:
             return None
-        self._heard[job.trial] = time.monotonic()
+        self._supervisor.heard(job.trial)
         if event.kind == "progress":
             return Update("epoch", job, event.value) if event.value else None  # a sign of life
         if event.kind == "done":
@@ -288,11 +284,8 @@ class Search:
 
     def _lose(self, job: Job, told: Mapping[str, Any]) -> Update:
         """A worker is gone, and with it a job: because it was stopped, or by a fault that may not come again."""
-        self._lost[job.trial] = self._lost.get(job.trial, 0) + 1
-        if job.trial in self._hanging:
-            return self._end(job, reason=f"no step for {self.config.hang_limit_s:g} s")
-        if self._lost[job.trial] >= _LOST_AT_MOST:
-            return self._end(job, reason=f"cost {_LOST_AT_MOST} workers: {told['message']}")
+        if (reason := self._supervisor.lost(job.trial, told["message"])) is not None:
+            return self._end(job, reason=reason)
         self._return(job, told["message"])
         return Update("again", job, told)
 
@@ -315,7 +308,7 @@ class Search:
     def _note_told(self, job: Job, told: Mapping[str, Any]) -> list[int]:
         """Let the plan and the trial know; the trials that are out by it."""
         del self.running[job.trial]
-        self._lost.pop(job.trial, None)
+        self._supervisor.ended(job.trial)
         trial = self.trials[job.trial]
         trial.rung, trial.reason = job.rung, told["reason"]
         trial.rows += told["rows"]
@@ -339,13 +332,6 @@ class Search:
         self.journal.append({"event": "returned", "trial": job.trial, "reason": reason})
         self._plan.give_back(self.running.pop(job.trial))
         self._slots.pop(job.trial, None)
-
-    def _stop_hanging(self, pool: Pool) -> None:
-        """What was not heard of at all waits for room in a cluster."""
-        for number in (self.running.keys() & self._heard.keys()) - self._hanging:
-            if time.monotonic() - self._heard[number] > self.config.hang_limit_s:
-                self._hanging.add(number)
-                pool.stop(number)
 
     def _check_failures(self) -> None:
         """Raises StudyError when too large a share of the trials that ended has failed."""

@@ -1,28 +1,25 @@
 """One trial: trained from one epoch to another by the loop of `train`, and scored on images apart."""
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from foveate.checkpoint import load_tensors, model_card
-from foveate.config import Config, DataConfig
-from foveate.data.augment import build_augment
-from foveate.data.dataset import Dataset, load_dataset
-from foveate.data.loader import Loader, on_device
+from foveate.config import Config, DataConfig, Section
+from foveate.data.dataset import Dataset, load_known
 from foveate.data.splits import hold_out
 from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.evaluation import collect_logits, point_metrics
 from foveate.execution.pool import Message
-from foveate.progress import Track
+from foveate.progress import signs_of_life
 from foveate.training.loop import TrainingState, best_epoch, train_epochs
 from foveate.training.optim import build_optimizer
-from foveate.training.setup import MEASURED_AT_ONCE, new_state, prepare_process, settle
+from foveate.training.setup import Feed, new_state, prepare_process, settle
 from foveate.training.state import restore_state, save_state
 from foveate.tuning.samplers import Usable
 from foveate.tuning.space import Space, Value
@@ -32,16 +29,11 @@ __all__ = ["Row", "Semantics", "TrialJob", "run_trial", "study_dataset", "train_
 
 Semantics = Literal["foveate", "kerastuner"]
 
-T = TypeVar("T")
-_SAY_EVERY_S = 2.0
-"""Seconds between two signs of life."""
-
 Row = dict[str, Any]
 """An epoch of a trial: `EpochResult`, and `rank_loss` and `rank_accuracy` on the images that rank trials."""
 
 
-@dataclass(frozen=True)
-class TrialJob:
+class TrialJob(Section):
     """What a worker is given: from the end of `from_epoch` to that of `to_epoch`, counted from 1; 0 is nothing.
 
     Under `kerastuner` semantics one set of validation images both stops and ranks, and a promoted trial begins
@@ -60,15 +52,6 @@ class TrialJob:
     to_epoch: int
     semantics: Semantics
 
-    def to_message(self) -> Message:
-        """As JSON takes it."""
-        return {**vars(self), "config": self.config.model_dump(mode="json")}
-
-    @classmethod
-    def from_message(cls, message: Message) -> "TrialJob":
-        """From what `to_message` made."""
-        return cls(**{**message, "config": Config.model_validate(message["config"])})
-
 
 def run_trial(message: Message, report: Callable[[Message], None]) -> Message:
     """Do a `TrialJob` in a worker: report each epoch's row as it ends, and give back what `train_trial` does.
@@ -81,13 +64,9 @@ def run_trial(message: Message, report: Callable[[Message], None]) -> Message:
         OutputError: when the checkpoint cannot be written.
     """
     report({})
-    job = TrialJob.from_message(message)
+    job = TrialJob.model_validate(message)
     prepare_process(job.config)
-    dataset = _dataset(job.dataset, job.data_dir, job.config.data, job.subset)
-    if dataset.fingerprint != job.fingerprint:
-        raise CheckpointError(
-            f"{job.dataset} is not the data set of the study, or has changed since: bring that back"
-        )
+    dataset = _dataset(job.dataset, job.data_dir, job.fingerprint, job.config.data, job.subset)
     return train_trial(job, dataset, report)
 
 
@@ -131,8 +110,10 @@ def usable_in(space: Space, base: Config, dataset: Dataset) -> Usable:
 
 
 @lru_cache(maxsize=1)
-def _dataset(location: str, data_dir: str | None, config: DataConfig, subset: int | None) -> Dataset:
-    whole = load_dataset(location, config, data_dir=Path(data_dir) if data_dir else None)
+def _dataset(
+    location: str, data_dir: str | None, fingerprint: str, config: DataConfig, subset: int | None
+) -> Dataset:
+    whole = load_known(location, config, fingerprint, owner="the study", data_dir=data_dir)
     return study_dataset(whole, subset, config.split_seed)
 
 
@@ -155,19 +136,16 @@ def _train(
     state = new_state(job.config, dataset, device, final=False)
     path, best_path = folder / "state.safetensors", _best_path(folder, job.from_epoch)
     rows = _restore(job, state, path)
-    images, labels = on_device(dataset, device)
+    feed = Feed(job.config, dataset, device, final=False)
     halves = [dataset.splits["validation"], dataset.splits["rank"]]
     if theirs:
         halves = [np.sort(np.concatenate(halves))]
-    stopping, *ranking = (Loader(images, labels, indices, MEASURED_AT_ONCE) for indices in halves)
-    loader = Loader(
-        images, labels, dataset.splits["train"], train.batch, seed=train.seed, passes=train.passes or 1
-    )
+    stopping, *ranking = map(feed.measured, halves)
     card = model_card(job.config.model, dataset.class_names, dataset.images.shape[1])
-    augment = build_augment(job.config.augment, len(dataset.class_names))
     if not state.history or state.history[-1].epoch < job.to_epoch:
-        track = _alive(report)
-        for result in train_epochs(state, loader, stopping, train, augment=augment, device=device, track=track):
+        track = signs_of_life(report)
+        epochs = train_epochs(state, feed.train, stopping, train, augment=feed.augment, device=device, track=track)
+        for result in epochs:
             row = {**asdict(result), "rank_loss": result.val_loss, "rank_accuracy": result.val_accuracy}
             for half in ranking:
                 of_half = collect_logits(
@@ -190,21 +168,6 @@ def _train(
     own = [row for row in rows if row["epoch"] > job.from_epoch]
     best = max(own if theirs else rows, key=lambda row: row["val_accuracy"])
     return {"score": best["rank_accuracy"], "stopped": rows[-1]["epoch"] < job.to_epoch, "rows": own}
-
-
-def _alive(report: Callable[[Message], None]) -> Track:
-    """Follows work by an empty report every so often."""
-    said = time.monotonic()
-
-    def track(items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterator[T]:  # noqa: ARG001
-        nonlocal said
-        for item in items:
-            yield item
-            if time.monotonic() - said >= _SAY_EVERY_S:
-                report({})
-                said = time.monotonic()
-
-    return track
 
 
 def _best_path(folder: Path, from_epoch: int) -> Path:

@@ -1,5 +1,14 @@
 """The jobs themselves, as the command line and the Python API call them."""
 
+from foveate.workflows.comparison import (
+    Comparison,
+    ComparisonDisplay,
+    SilentComparison,
+    compare,
+    open_comparison,
+    plan_comparison,
+    resume_comparison,
+)
 from foveate.workflows.request import Display, Silent
 from foveate.workflows.run import Run, evaluate, open_run, resume, summarize, train
 from foveate.workflows.study import (
@@ -13,16 +22,23 @@ from foveate.workflows.study import (
 )
 
 __all__ = [
+    "Comparison",
+    "ComparisonDisplay",
     "Display",
     "Run",
     "Silent",
+    "SilentComparison",
     "SilentStudy",
     "Study",
     "StudyDisplay",
+    "compare",
     "evaluate",
+    "open_comparison",
     "open_run",
     "open_study",
+    "plan_comparison",
     "resume",
+    "resume_comparison",
     "resume_study",
     "summarize",
     "train",

@@ -12,10 +12,9 @@ from scipy.special import softmax
 
 from foveate.checkpoint import Checkpoint, load_model, model_card, save_tensors
 from foveate.config import Config, resolve_config
-from foveate.data.augment import build_augment
-from foveate.data.dataset import Dataset, align_classes, load_dataset
+from foveate.data.dataset import Dataset, align_classes, load_dataset, load_known
 from foveate.data.loader import Loader, on_device
-from foveate.errors import CheckpointError, ConfigError, DataError
+from foveate.errors import ConfigError, DataError
 from foveate.evaluation import ViewsAveraged, collect_logits, score, score_variant
 from foveate.files import locked, write_json
 from foveate.model.build import LayerTable, build_model, layer_table
@@ -30,11 +29,11 @@ from foveate.training.runs import RunFolder, RunRecord
 from foveate.training.saving import interruptible, saving
 from foveate.training.setup import (
     MEASURED_AT_ONCE,
+    Feed,
     new_state,
     pick_device,
     prepare_process,
     settle,
-    training_images,
 )
 from foveate.training.state import restore_state, save_state
 from foveate.workflows.request import Display, Silent, command_line, keep_out, tell
@@ -273,23 +272,16 @@ def _fit(
     """Train from wherever `state` is to the end, saving on the way; then measure and report."""
     card = _card(config, dataset)
     save = partial(save_state, folder.last, state, card)
-    images, labels = on_device(dataset, device)
-    validation = None if final else Loader(images, labels, dataset.splits["validation"], MEASURED_AT_ONCE)
-    loader = Loader(
-        images,
-        labels,
-        training_images(dataset, final=final),
-        config.train.batch,
-        seed=config.train.seed,
-        passes=config.train.passes or 1,
-    )
-    augment = build_augment(config.augment, len(dataset.class_names))
-    length, _ = run_length(config.train, len(loader), loader.images_before(len(loader)))
+    feed = Feed(config, dataset, device, final=final)
+    validation = None if final else feed.measured(dataset.splits["validation"])
+    length, _ = run_length(config.train, len(feed.train), feed.train.images_before(len(feed.train)))
     resuming = f"foveate train --resume {shlex.quote(str(folder.path))}"
     doing = f"{folder.path} is being trained"
     with locked(folder.path, doing), interruptible(resuming) as interrupted:
         track = saving(display.track, save, config.train.save_every_s, interrupted)
-        epochs = train_epochs(state, loader, validation, config.train, augment=augment, device=device, track=track)
+        epochs = train_epochs(
+            state, feed.train, validation, config.train, augment=feed.augment, device=device, track=track
+        )
         with event_writer(folder.path, state.history) as log:
             for result in epochs:
                 best = best_epoch(state.history, config.train.monitor) == result.epoch
@@ -305,7 +297,7 @@ def _fit(
             folder.record_test_opening(folder.read_record().command)
         track = saving(display.track, lambda: None, math.inf, interrupted)
         split = "test" if final else "validation"
-        measured = Loader(images, labels, dataset.splits[split], MEASURED_AT_ONCE)
+        measured = feed.measured(dataset.splits[split])
         _measure(folder, checkpoint, config, dataset, split, measured, device, track)
         folder.record_finished()
     return Run(folder)
@@ -364,14 +356,14 @@ def _own_dataset(
     display: Display,
 ) -> Dataset:
     """The data set the run was trained on, where its record says or at `data`, and proof that it is the same."""
-    place = data_dir or (Path(record.data_dir) if record.data_dir else None)
-    where = str(data or record.dataset)
-    dataset = load_dataset(where, config.data, data_dir=place, track=display.track)
-    if dataset.fingerprint != record.fingerprint:
-        raise CheckpointError(
-            f"{where} is not the data set {folder.path} was trained on, or has changed since: bring that back "
-            "(images it was trained on would make new figures too good)"
-        )
+    dataset = load_known(
+        str(data or record.dataset),
+        config.data,
+        record.fingerprint,
+        owner=folder.path,
+        data_dir=data_dir or record.data_dir,
+        track=display.track,
+    )
     tell(dataset, display)
     return dataset
 

@@ -3,20 +3,17 @@
 import contextlib
 import csv
 import io
-import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 import yaml
 
 from foveate.config import Config, read_yaml, validated
-from foveate.data.dataset import Dataset, load_dataset
+from foveate.data.dataset import Dataset, load_dataset, load_known
 from foveate.errors import CheckpointError, ConfigError, StudyError
-from foveate.execution.local import LocalPool
 from foveate.execution.pool import Pool
 from foveate.files import locked, write_atomically, write_json
 from foveate.report.study_page import StudyPage, write_study_report
@@ -34,6 +31,7 @@ from foveate.tuning.storage import own_place
 from foveate.tuning.trial import run_trial, study_dataset, usable_in
 from foveate.workflows.request import Display, Silent, keep_out, tell
 from foveate.workflows.run import Run, train
+from foveate.workflows.workers import check_workers, open_pool, threads_for
 
 __all__ = ["SilentStudy", "Study", "StudyDisplay", "open_study", "resume_study", "train_best", "tune"]
 
@@ -142,7 +140,7 @@ def tune(
     """
     display = display or SilentStudy()
     keep_out(Path(runs), data)
-    _check_workers(workers, ray, gpus)
+    check_workers(workers, ray, gpus)
     li2018_brackets(max_epochs, factor)  # refuses what no plan can be made of
     for setting in settings:
         if setting.rpartition(".")[2] in ("epochs", "images_seen"):
@@ -150,7 +148,7 @@ def tune(
     chosen = read_space(space)
     if knobs:
         chosen = chosen.restricted(knobs)
-    given = {"threads": max(1, (os.cpu_count() or 1) // (workers or 1)), **settings}
+    given = {"threads": threads_for(workers), **settings}
     whole_length = chosen.base(**given).train.images_seen
     base = chosen.base(**given, epochs=max_epochs)
     device = pick_device(base.train.device)
@@ -183,7 +181,7 @@ def tune(
 
     if next(random_draws(chosen, config.seed, usable_in(chosen, config.base, dataset)), None) is None:
         raise ConfigError(f"space {space}: no network of it can be built at size={config.base.data.size}")
-    with contextlib.closing(_pool(config, device, workers, ray, gpus)) as pool:
+    with contextlib.closing(open_pool(run_trial, config.base, device, workers, ray, gpus)) as pool:
         if storage is not None:
             config = config.model_copy(update={"storage": own_place(storage)})
         fallback = f"{whole.name}-{Path(space).stem}"
@@ -206,18 +204,20 @@ def resume_study(
         StudyError, KeyboardInterrupt: as in `tune`.
     """
     display = display or SilentStudy()
-    _check_workers(workers, ray, gpus)
+    check_workers(workers, ray, gpus)
     study = open_study(path)
     config = study.config
     prepare_process(config.base)
-    place = Path(config.data_dir) if config.data_dir else None
-    whole = load_dataset(config.data, config.base.data, data_dir=place, track=display.track)
-    if whole.fingerprint != config.fingerprint:
-        raise CheckpointError(
-            f"{config.data} is not the data set of {study.path}, or has changed since: bring that back"
-        )
+    whole = load_known(
+        config.data,
+        config.base.data,
+        config.fingerprint,
+        owner=study.path,
+        data_dir=config.data_dir,
+        track=display.track,
+    )
     device = pick_device(config.base.train.device)
-    with contextlib.closing(_pool(config, device, workers, ray, gpus)) as pool:
+    with contextlib.closing(open_pool(run_trial, config.base, device, workers, ray, gpus)) as pool:
         return _search(study, config, whole, pool, display)
 
 
@@ -281,37 +281,6 @@ def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, displ
         settings = _winning(config, best, share).model_dump(mode="json")
         write_atomically(study.best, told + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     return study
-
-
-def _check_workers(workers: int | None, ray: str | None, gpus: float | None) -> None:
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers={workers}: give 1 at least")
-    if gpus is not None and (ray is None or not gpus > 0):
-        raise ConfigError(f"gpus={gpus}: it is of Ray's, with --ray, and above 0; a local worker has one GPU")
-
-
-def _pool(
-    config: StudyConfig, device: torch.device, workers: int | None, ray: str | None, gpus: float | None
-) -> Pool:
-    if ray is None:
-        visible = _gpus(device)
-        shared = {place: {"CUDA_VISIBLE_DEVICES": gpu} for place, gpu in enumerate(visible)}
-        environment = (lambda place: shared[place % len(visible)]) if len(visible) > 1 else (lambda _: {})
-        return LocalPool(run_trial, workers or max(1, len(visible)), environment=environment)
-    if device.index is not None:
-        raise ConfigError(f"device={device}: under Ray give cuda; it chooses which one")
-    from foveate.execution.ray import RayPool
-
-    of_gpus = (gpus or 1.0) if device.type == "cuda" else 0.0
-    return RayPool(run_trial, workers, address=ray, cpus=config.base.train.threads or 1, gpus=of_gpus)
-
-
-def _gpus(device: torch.device) -> list[str]:
-    """The GPUs there are for this process, of which each local worker has its own; none where one is named."""
-    if device.type != "cuda" or device.index is not None:
-        return []
-    visible = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
-    return visible or [str(number) for number in range(torch.cuda.device_count())]
 
 
 def _write_results(study: Study, search: Search, workers: int) -> None:

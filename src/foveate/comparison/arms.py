@@ -1,0 +1,146 @@
+"""Arms of a comparison: what a person writes to settings, and the controls that are matched to an arm."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+import yaml
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from foveate.config import Config, ModelConfig, Section, check_setting, resolve_config
+from foveate.errors import ConfigError
+from foveate.model.build import CHANNELS, build_model
+
+__all__ = ["Arm", "Cost", "cost_of", "matched_controls", "parse_arm"]
+
+PARAMETERS_WITHIN = 0.01
+FLOPS_WITHIN = 0.02
+_LAST_STAGE_STEPS = 12
+"""Filters by which the last stage may differ from the scaled one, as a match is looked for."""
+
+
+class Arm(Section):
+    """One side of a comparison."""
+
+    name: str
+    config: Config
+    control_of: str | None = None
+    """The arm that it is matched to."""
+    matched: str | None = None
+    """In what: `parameters` or `FLOPs`."""
+
+
+class Cost(Section):
+    """What a network takes."""
+
+    parameters: int
+    """That are trained."""
+    training_flops: int
+    """Of one image, forward and backward: convolutions and matrix products."""
+
+
+def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
+    """`PRESET[,KEY=VALUE…]` over the settings that all arms have in `common`.
+
+    Commas within brackets belong to a value, which is YAML.
+
+    Raises:
+        ConfigError: for an unknown preset or setting, what is no KEY=VALUE, and a seed, which is not an arm's.
+    """
+    preset, *pairs = _split(text)
+    settings = dict(common)
+    for pair in pairs:
+        key, equals, value = (part.strip() for part in pair.partition("="))
+        if not equals:
+            raise ConfigError(f"arm {text!r}: write it as PRESET,KEY=VALUE,…; {pair!r} is no KEY=VALUE")
+        check_setting(key)
+        if key.rpartition(".")[2] == "seed":
+            raise ConfigError(f"arm {text!r}: all arms have the same seeds; say which by --seeds and --first-seed")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"arm {text!r}: the value of {key} is not YAML") from error
+    return Arm(name=text, config=resolve_config(preset, settings=settings))
+
+
+def cost_of(config: ModelConfig, *, num_classes: int, size: int) -> Cost:
+    """The cost of the network of `config` on images of `size`."""
+    with torch.device("meta"):  # shapes alone: nothing is computed
+        network = build_model(config, num_classes=num_classes, size=size)
+        images = torch.zeros(2, CHANNELS, size, size, dtype=torch.uint8)
+    # The fused kernel of attention is not counted on a CPU; the plain one is.
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        network(images).sum().backward()
+    parameters = sum(each.numel() for each in network.parameters() if each.requires_grad)
+    return Cost(parameters=parameters, training_flops=counter.get_total_flops() // len(images))
+
+
+def matched_controls(arm: Arm, plain: Arm, *, num_classes: int, size: int) -> list[Arm]:
+    """`plain`, widened or narrowed to the parameters of `arm`, and again to its training FLOPs.
+
+    All stages are scaled alike, a dense head's hidden layer with them; then the last stage alone is adjusted.
+    Where `plain` is within reach already it is its own control, and none is made.
+
+    Raises:
+        ConfigError: where no width comes within 1 % of the parameters, or 2 % of the FLOPs.
+    """
+    controls = []
+    for matched, field, within in (
+        ("parameters", "parameters", PARAMETERS_WITHIN),
+        ("FLOPs", "training_flops", FLOPS_WITHIN),
+    ):
+
+        def cost(model: ModelConfig, field: str = field) -> int:
+            return int(getattr(cost_of(model, num_classes=num_classes, size=size), field))
+
+        target = cost(arm.config.model)
+        if abs(cost(plain.config.model) / target - 1) <= within:
+            continue
+        model = _matched(plain.config.model, cost, target)
+        if abs(cost(model) / target - 1) > within:
+            raise ConfigError(
+                f"no width of {plain.name} has the {matched} of {arm.name} within {within:.0%}: "
+                "compare without controls (--no-controls)"
+            )
+        config = plain.config.replacing(model=model.model_dump(mode="json"))
+        name = f"{plain.name}, with the {matched} of {arm.name}"
+        controls.append(Arm(name=name, config=config, control_of=arm.name, matched=matched))
+    return controls
+
+
+def _matched(model: ModelConfig, measure: Callable[[ModelConfig], int], target: int) -> ModelConfig:
+    """`model` with all widths scaled alike until `measure` is about `target`, then the last stage's adjusted."""
+    low, high = 0.05, 20.0
+    while high / low > 1.001:  # the measure rises with the width
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if measure(_scaled(model, middle)) < target else (low, middle)
+    return min(_near(_scaled(model, high)), key=lambda each: abs(measure(each) - target))
+
+
+def _scaled(model: ModelConfig, factor: float) -> ModelConfig:
+    stages = tuple(
+        stage.model_copy(update={"filters": max(1, round(stage.filters * factor))}) for stage in model.stages
+    )
+    return model.model_copy(update={"stages": stages, "hidden": max(1, round(model.hidden * factor))})
+
+
+def _near(model: ModelConfig) -> Iterator[ModelConfig]:
+    """`model`, and those whose last stage has some filters more or fewer."""
+    *others, last = model.stages
+    for step in range(-_LAST_STAGE_STEPS, _LAST_STAGE_STEPS + 1):
+        if last.filters + step >= 1:
+            stages = (*others, last.model_copy(update={"filters": last.filters + step}))
+            yield model.model_copy(update={"stages": stages})
+
+
+def _split(text: str) -> list[str]:
+    """At the commas outside of brackets."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts]

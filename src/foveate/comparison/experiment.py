@@ -1,0 +1,276 @@
+"""A comparison under way: which runs there are, who does them in which order, and what they come to."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from foveate.comparison.arms import Arm, Cost, cost_of
+from foveate.comparison.statistics import Difference, Verdict, compare, conclude
+from foveate.comparison.training import ArmJob, JudgedSplit, result_path, unpack
+from foveate.config import Section
+from foveate.errors import CheckpointError, DataError, FoveateError, OutputError
+from foveate.execution.pool import Pool
+from foveate.execution.supervision import Supervisor
+
+__all__ = ["ArmRun", "ArmSummary", "ComparisonConfig", "Experiment", "Finding", "Pair", "Update"]
+
+_LOOK_S = 0.1
+"""Seconds between looks at whether something hangs, or should stop."""
+_EVERYONES: Mapping[str, type[FoveateError]] = {
+    each.__name__: each for each in (OutputError, CheckpointError, DataError)
+}
+"""What stops the comparison and not the run alone that met it."""
+
+
+class ComparisonConfig(Section):
+    """Every setting of a comparison. Nothing about how many workers run it: that changes none of its figures."""
+
+    data: str
+    """A known name or an absolute path."""
+    data_dir: str | None
+    fingerprint: str
+    num_classes: int
+    arms: tuple[Arm, ...] = Field(min_length=2)
+    """Settled. The first is the reference, controls come last."""
+    seeds: int = Field(5, ge=1, le=10_000)
+    first_seed: int = Field(0, ge=0, lt=2**62)
+    subsets: tuple[Annotated[int, Field(ge=1)] | None, ...] = Field((None,), min_length=1)
+    """Training images; None: all. Of several there is a curve."""
+    delta: float = Field(0.005, gt=0, lt=1)
+    """δ: the smallest difference in accuracy that matters, 0…1."""
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """Over all pairs together."""
+    hang_limit_s: float = Field(600, gt=0)
+    """Seconds without a step after which a run counts as hanging."""
+
+
+class ArmRun(NamedTuple):
+    """Places in `ComparisonConfig`'s `subsets` and `arms`, and a seed."""
+
+    subset: int
+    seed: int
+    arm: int
+
+
+class Pair(NamedTuple):
+    """An arm and what it is compared with: places in `ComparisonConfig.arms`."""
+
+    arm: int
+    other: int
+
+
+@dataclass(frozen=True)
+class Update:
+    """A run begins, ended an epoch, is done, has failed, or begins again."""
+
+    kind: Literal["begun", "epoch", "done", "failed", "again"]
+    run: ArmRun
+    value: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What came of a pair: an arm's accuracy less the other's."""
+
+    pair: Pair
+    subset: int | None
+    seeds: tuple[int, ...]
+    """Of which both have a result."""
+    difference: Difference | None
+    """None where there are none."""
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """What an arm's runs came to, with all training images or a subset."""
+
+    arm: int
+    subset: int | None
+    seeds: tuple[int, ...]
+    accuracies: tuple[float, ...]
+    without_attention: float | None
+    """Mean accuracy with the attention taken out."""
+    gates: tuple[float, ...]
+    cost: Cost
+    ms_per_image: float | None
+    """Mean, of training."""
+
+
+class Experiment:
+    """The runs of a comparison, of which those are done whose folder holds a result.
+
+    Args:
+        folder: of the comparison; the runs lie in `runs/`.
+    """
+
+    def __init__(self, config: ComparisonConfig, folder: Path) -> None:
+        self.config, self.folder = config, folder
+        seeds = range(config.first_seed, config.first_seed + config.seeds)
+        self.runs = [
+            ArmRun(subset, seed, arm)  # all arms of a seed side by side: what drifts with time hits all alike
+            for seed in seeds
+            for subset in range(len(config.subsets))
+            for arm in range(len(config.arms))
+        ]
+        self.failed: dict[ArmRun, str] = {}
+        self._results: dict[tuple[JudgedSplit, ArmRun], dict[str, Any]] = {}
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """Every arm against the reference, and against its own controls."""
+        arms = self.config.arms
+        return [
+            Pair(place, against)
+            for place, arm in enumerate(arms)
+            if place and arm.control_of is None
+            for against, other in enumerate(arms)
+            if against == 0 or other.control_of == arm.name
+        ]
+
+    def pending(self, split: JudgedSplit) -> list[ArmRun]:
+        """Runs without a result, in the order in which they begin."""
+        return [run for run in self.runs if self.result(run, split) is None]
+
+    def result(self, run: ArmRun, split: JudgedSplit) -> dict[str, Any] | None:
+        """What a run measured; None where it has not.
+
+        Raises:
+            CheckpointError: when its file is damaged.
+        """
+        if (split, run) not in self._results:
+            path = result_path(self.place(run), split)
+            if not path.exists():
+                return None
+            try:
+                self._results[split, run] = json.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise CheckpointError(f"{path} is damaged: remove it, and the run is measured again") from error
+        return self._results[split, run]
+
+    def place(self, run: ArmRun) -> Path:
+        """The folder of a run."""
+        subset = self.config.subsets[run.subset]
+        images = "all" if subset is None else str(subset)
+        return self.folder.resolve() / "runs" / f"arm-{run.arm:02}" / f"{images}-{run.seed}"
+
+    def train(self, pool: Pool, split: JudgedSplit) -> Iterator[Update | None]:
+        """Do what is pending. What is stopped between two updates goes on from there; None comes when nothing
+        happened for a while. A run that fails is told, and the rest goes on.
+
+        Raises:
+            OutputError, CheckpointError, DataError: for what concerns all runs.
+        """
+        supervisor, running = Supervisor(self.config.hang_limit_s), dict[int, ArmRun]()
+        waiting = list(enumerate(self.pending(split)))[::-1]
+        self.failed.clear()
+        while waiting or running:
+            while waiting and len(running) < pool.workers:
+                number, run = waiting.pop()
+                running[number] = run
+                supervisor.begun(number)
+                pool.submit(number, self._job(run, split).model_dump(mode="json"))
+                yield Update("begun", run, {})
+            event = pool.event(timeout_s=_LOOK_S)
+            if event is None:  # only then: after a Ctrl-Z, all that is told meanwhile is heard first
+                supervisor.stop_hanging(pool)
+                yield None
+                continue
+            run = running[event.job]
+            supervisor.heard(event.job)
+            if event.kind == "progress":
+                yield Update("epoch", run, event.value) if event.value else None
+                continue
+            del running[event.job]
+            if event.kind == "done":
+                supervisor.ended(event.job)
+                yield Update("done", run, event.value)
+            elif event.kind == "lost" and (reason := supervisor.lost(event.job, event.value["message"])) is None:
+                waiting.append((event.job, run))
+                yield Update("again", run, event.value)
+            else:
+                if event.kind == "failed":
+                    reason = "{kind}: {message} ({where})".format(**event.value)
+                    if (error := _EVERYONES.get(event.value["kind"])) is not None:
+                        raise error(event.value["message"])
+                supervisor.ended(event.job)
+                self.failed[run] = str(reason)
+                yield Update("failed", run, {"reason": reason})
+
+    def findings(self, split: JudgedSplit) -> list[Finding]:
+        """What the runs that are done say of every pair."""
+        comparisons = len(self.pairs) * len(self.config.subsets)
+        return [
+            self._finding(pair, place, split, comparisons)
+            for place in range(len(self.config.subsets))
+            for pair in self.pairs
+        ]
+
+    def summaries(self, split: JudgedSplit) -> list[ArmSummary]:
+        """Every arm, with every number of training images."""
+        return [
+            self._summary(arm, place, split)
+            for place in range(len(self.config.subsets))
+            for arm in range(len(self.config.arms))
+        ]
+
+    def right(self, runs: Sequence[ArmRun], split: JudgedSplit) -> NDArray[np.bool_]:
+        """Which images each of some runs got right: [runs, images]."""
+        done = [self.result(run, split) for run in runs]
+        return np.array([unpack(each["right"], each["images"]) for each in done if each is not None])
+
+    def _job(self, run: ArmRun, split: JudgedSplit) -> ArmJob:
+        config, arm = self.config, self.config.arms[run.arm]
+        return ArmJob(
+            config=arm.config.replacing(seed=run.seed),
+            dataset=config.data,
+            data_dir=config.data_dir,
+            fingerprint=config.fingerprint,
+            subset=config.subsets[run.subset],
+            folder=str(self.place(run)),
+            split=split,
+        )
+
+    def _done(self, arm: int, subset: int, split: JudgedSplit) -> list[ArmRun]:
+        return [
+            run
+            for run in self.runs
+            if (run.arm, run.subset) == (arm, subset) and self.result(run, split) is not None
+        ]
+
+    def _finding(self, pair: Pair, subset: int, split: JudgedSplit, comparisons: int) -> Finding:
+        config = self.config
+        sides = [{run.seed: run for run in self._done(arm, subset, split)} for arm in pair]
+        seeds = tuple(sorted(sides[0].keys() & sides[1].keys()))
+        if not seeds:
+            return Finding(pair, config.subsets[subset], (), None, None)
+        difference = compare(*(self.right([side[seed] for seed in seeds], split) for side in sides))
+        verdict = conclude(difference, delta=config.delta, alpha=config.alpha, comparisons=comparisons)
+        return Finding(pair, config.subsets[subset], seeds, difference, verdict)
+
+    def _summary(self, arm: int, subset: int, split: JudgedSplit) -> ArmSummary:
+        config = self.config
+        runs = self._done(arm, subset, split)
+        results = [result for run in runs if (result := self.result(run, split)) is not None]
+        without = [each["without_attention"] for each in results if each["without_attention"] is not None]
+        settled = config.arms[arm].config
+        assert settled.data.size is not None
+        return ArmSummary(
+            arm=arm,
+            subset=config.subsets[subset],
+            seeds=tuple(run.seed for run in runs),
+            accuracies=tuple(each["accuracy"] for each in results),
+            without_attention=mean(without) if without else None,
+            gates=tuple(each["gate"] for each in results if each["gate"] is not None),
+            cost=cost_of(settled.model, num_classes=config.num_classes, size=settled.data.size),
+            ms_per_image=mean(1e3 * each["train_s"] / each["images_shown"] for each in results)
+            if results
+            else None,
+        )

@@ -1,0 +1,153 @@
+"""One run of a comparison: an arm trained with a seed, and which images it gets right."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from foveate.checkpoint import load_model, load_tensors, model_card, save_tensors
+from foveate.config import Config, DataConfig, Section
+from foveate.data.dataset import Dataset, load_known
+from foveate.data.splits import hold_out
+from foveate.evaluation import collect_logits, point_metrics
+from foveate.execution.pool import Message
+from foveate.files import write_json
+from foveate.progress import Track, signs_of_life
+from foveate.training.loop import train_epochs
+from foveate.training.setup import Feed, new_state, prepare_process
+from foveate.training.state import restore_state, save_state
+
+__all__ = ["ArmJob", "JudgedSplit", "pack", "result_path", "run_arm", "training_subset", "unpack"]
+
+JudgedSplit = Literal["validation", "test"]
+
+
+class ArmJob(Section):
+    """What a worker is given: train an arm with a seed where that is not done yet, and measure it on a split."""
+
+    config: Config
+    """Settled, with its seed."""
+    dataset: str
+    data_dir: str | None
+    fingerprint: str
+    subset: int | None
+    """Training images; None: all."""
+    folder: str
+    """The run's own."""
+    split: JudgedSplit
+
+
+def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
+    """Do an `ArmJob` in a worker: report each epoch, and give back and keep what it measured.
+
+    A run is trained to its last epoch, which is the one that is measured; after a kill it goes on from the last
+    epoch that had ended. The augmentation, the order of the images and, of all parts that have one name and
+    shape, the initial weights are the same for all arms of a seed: each draws from generators of its own.
+
+    Returns:
+        `accuracy`, `loss`, `right` (the packed bits of who was right, in base64), `images`; `gate` and
+        `without_attention`, None where there is none; and `train_s` and `images_shown` of the training.
+
+    Raises:
+        CheckpointError: when the data set is not the comparison's any more, or a checkpoint is damaged.
+        TrainingError: when the loss is not finite.
+        OutputError: when a file cannot be written.
+    """
+    report({})
+    job = ArmJob.model_validate(message)
+    prepare_process(job.config)
+    whole = _dataset(job.dataset, job.data_dir, job.fingerprint, job.config.data)
+    dataset = training_subset(whole, job.subset, job.config.data.split_seed)
+    folder, device = Path(job.folder), torch.device(job.config.train.device)
+    folder.mkdir(parents=True, exist_ok=True)
+    track = signs_of_life(report)
+    feed = Feed(job.config, dataset, device, final=False)
+    weights = folder / "weights.safetensors"
+    if not weights.exists():
+        _train(job, dataset, feed, device, folder, report, track)
+    model = load_model(weights, device=device).model
+    images = feed.measured(dataset.splits[job.split])
+
+    def logits_of(label: str) -> tuple[Any, Any]:
+        return collect_logits(
+            model, images, device=device, precision=job.config.train.precision, label=label, track=track
+        )
+
+    logits, labels = logits_of(job.split)
+    right = logits.argmax(axis=1) == labels
+    without = None
+    if job.config.model.attention != "none":
+        with model.without_attention():
+            without = point_metrics(*logits_of(f"{job.split}, attention taken out"))["accuracy"]
+    measured = {
+        "accuracy": float(right.mean()),
+        "loss": point_metrics(logits, labels)["loss"],
+        "without_attention": without,
+        "gate": model.gate,
+        "images": len(right),
+        "right": pack(right),
+        **load_tensors(weights)[1]["run"],
+    }
+    write_json(result_path(folder, job.split), measured)
+    return measured
+
+
+def result_path(folder: Path, split: JudgedSplit) -> Path:
+    """Where a run keeps what it measured on a split."""
+    return folder / f"{split}.json"
+
+
+def training_subset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
+    """The data set with so many of its training images, the same share of every class; None: all of them."""
+    train = dataset.splits["train"]
+    if subset is None or subset >= len(train):
+        return dataset
+    kept = hold_out(dataset.labels[train], subset / len(train), seed)[1]
+    return replace(dataset, splits={**dataset.splits, "train": train[kept]})
+
+
+def pack(right: NDArray[np.bool_]) -> str:
+    """Bits as text: base64 of eight a byte."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def unpack(text: str, images: int) -> NDArray[np.bool_]:
+    """What `pack` packed."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=images).astype(bool)
+
+
+@lru_cache(maxsize=1)
+def _dataset(location: str, data_dir: str | None, fingerprint: str, config: DataConfig) -> Dataset:
+    return load_known(location, config, fingerprint, owner="the comparison", data_dir=data_dir)
+
+
+def _train(
+    job: ArmJob,
+    dataset: Dataset,
+    feed: Feed,
+    device: torch.device,
+    folder: Path,
+    report: Callable[[Message], None],
+    track: Track,
+) -> None:
+    """Train to the last epoch and keep the weights; on the way, what it takes to go on after a kill."""
+    state, path = new_state(job.config, dataset, device, final=False), folder / "state.safetensors"
+    if path.exists():
+        restore_state(path, state)
+    card = model_card(job.config.model, dataset.class_names, dataset.images.shape[1])
+    train = job.config.train
+    for result in train_epochs(state, feed.train, None, train, augment=feed.augment, device=device, track=track):
+        save_state(path, state, card)
+        report({"epoch": result.epoch, "train_loss": result.train_loss})
+    told = {
+        "train_s": sum(row.seconds for row in state.history),
+        "images_shown": round(sum(row.seconds * row.images_per_s for row in state.history)),
+    }
+    save_tensors(folder / "weights.safetensors", state.model.state_dict(), {**card, "run": told})
+    path.unlink(missing_ok=True)

@@ -1,0 +1,95 @@
+"""Everything a comparison's page shows, as plain data, to one HTML file that loads nothing from anywhere."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from foveate.report import comparison_plots
+from foveate.report.html import flat, render_template, write_page
+
+__all__ = ["ComparisonPage", "verdict_in_words", "write_comparison_report"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonPage:
+    """A comparison as its page shows it."""
+
+    title: str
+    split: str
+    arms: Sequence[Mapping[str, Any]]
+    """With `name`, `control_of`, `matched`, `subset`, `seeds`, `accuracies`, `without_attention`, `gates`, `cost`
+    and `ms_per_image`; the first is the reference."""
+    findings: Sequence[Mapping[str, Any]]
+    """With `arm`, `other`, `subset`, `seeds`, `difference` and `verdict`, as `comparison.experiment` has them."""
+    failed: Sequence[tuple[str, int, str]]
+    """Runs without a result: arm, seed and why."""
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    test: str
+    """The command that opens the test split."""
+
+    @property
+    def subtitle(self) -> str:
+        """What is compared."""
+        seeds, images = self.settings["seeds"], f"{self.split} images of {Path(self.settings['data']).name}"
+        return f"Against {self.arms[0]['name']}, {seeds} seed{'s' if seeds > 1 else ''}, judged on the {images}"
+
+
+def verdict_in_words(finding: Mapping[str, Any]) -> str:
+    """One sentence."""
+    verdict, difference = finding["verdict"], finding["difference"]
+    if verdict is None:
+        return "No seed has a result of both."
+    points = f"{100 * difference['mean']:+.2f} points"
+    if verdict["interval"] is None:
+        return f"Cannot tell: {points}, of one seed, which has no interval."
+    delta = f"{100 * verdict['delta']:g} points"
+    if verdict["answer"] == "no difference":
+        return f"No difference larger than {delta} ({points})."
+    if verdict["answer"] == "cannot tell":
+        more = (
+            f"about {verdict['seeds']:,} seeds would see {delta}" if verdict["seeds"] else "more seeds are needed"
+        )
+        return f"Cannot tell: {points}; {more}."
+    return f"{verdict['answer'].capitalize()}: {points}."
+
+
+def write_comparison_report(page: ComparisonPage, folder: Path) -> Path:
+    """Write compare.html and its plots as PNG into `folder`, which exists; returns the page's path.
+
+    Raises:
+        OutputError: when a file cannot be written.
+    """
+    figures = _figures(page)
+    rows = [
+        {**arm, "mean": mean(arm["accuracies"]), "sd": stdev(arm["accuracies"]) if len(arm["seeds"]) > 1 else None}
+        if arm["accuracies"]
+        else {**arm, "mean": None, "sd": None}
+        for arm in page.arms
+    ]
+    html = render_template(
+        "compare.html",
+        figures,
+        page=page,
+        arms=rows,
+        findings=[{**finding, "words": verdict_in_words(finding)} for finding in page.findings],
+        settings=flat(page.settings),
+        environment=flat(page.environment),
+    )
+    return write_page(folder / "compare.html", html, figures)
+
+
+def _figures(page: ComparisonPage) -> dict[str, Figure]:
+    """By the name of their PNG."""
+    figures: dict[str, Figure] = {}
+    told = [finding for finding in page.findings if finding["difference"] is not None]
+    if told:
+        figures["differences"] = comparison_plots.differences(told, page.settings["delta"])
+        figures["accuracies"] = comparison_plots.accuracies([arm for arm in page.arms if arm["accuracies"]])
+    if len(page.settings["subsets"]) > 1 and told:
+        figures["data_size"] = comparison_plots.over_data_size(told, page.settings["delta"])
+    return figures

@@ -1,0 +1,361 @@
+"""Comparisons, as the command line and the Python API call them: compare, take up again, plan."""
+
+import contextlib
+import csv
+import io
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import yaml
+
+from foveate.comparison.arms import Arm, matched_controls, parse_arm
+from foveate.comparison.experiment import ComparisonConfig, Experiment, Finding, Update
+from foveate.comparison.training import JudgedSplit, run_arm, training_subset
+from foveate.config import Config, read_yaml, validated
+from foveate.data.dataset import Dataset, load_dataset, load_known
+from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataError
+from foveate.execution.pool import Pool
+from foveate.files import locked, write_atomically, write_json
+from foveate.report.comparison_page import ComparisonPage, write_comparison_report
+from foveate.training.environment import environment
+from foveate.training.runs import RunFolder
+from foveate.training.saving import interruptible
+from foveate.training.setup import pick_device, prepare_process, settle
+from foveate.workflows.request import Display, Silent, keep_out, tell
+from foveate.workflows.workers import check_workers, open_pool, threads_for
+
+__all__ = [
+    "Comparison",
+    "ComparisonDisplay",
+    "SilentComparison",
+    "compare",
+    "open_comparison",
+    "plan_comparison",
+    "resume_comparison",
+]
+
+PILOT_SEED = 1_000_000
+"""The first seed of a pilot: no comparison has its seeds by default, so that a plan is made of other runs."""
+
+
+class ComparisonDisplay(Display, Protocol):
+    """Whoever follows a comparison."""
+
+    def following(
+        self, experiment: Experiment, split: JudgedSplit, workers: int
+    ) -> contextlib.AbstractContextManager[None]:
+        """Around all runs that are trained or measured."""
+        ...
+
+    def update(self, experiment: Experiment, update: Update) -> None:
+        """Something happened to a run."""
+        ...
+
+
+class SilentComparison(Silent):
+    """Follows nothing."""
+
+    def following(
+        self,
+        experiment: Experiment,  # noqa: ARG002
+        split: JudgedSplit,  # noqa: ARG002
+        workers: int,  # noqa: ARG002
+    ) -> contextlib.AbstractContextManager[None]:
+        """Follow nothing."""
+        return contextlib.nullcontext()
+
+    def update(self, experiment: Experiment, update: Update) -> None:
+        """Show nothing."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison's folder, `runs/compare/<name>/`, and what lies in it."""
+
+    path: Path
+
+    @property
+    def config(self) -> ComparisonConfig:
+        """Its settings.
+
+        Raises:
+            CheckpointError: when they are damaged.
+        """
+        try:
+            return validated(ComparisonConfig, read_yaml(self.path / "comparison.yaml"))
+        except ConfigError as error:
+            raise CheckpointError(
+                f"{self.path / 'comparison.yaml'} is damaged ({error}): restore it from a copy"
+            ) from error
+
+    @property
+    def experiment(self) -> Experiment:
+        """Its runs, and what they come to."""
+        return Experiment(self.config, self.path)
+
+    @property
+    def split(self) -> JudgedSplit:
+        """What it is judged on: the test split once that is open."""
+        return "test" if (self.path / "results-test.csv").exists() else "validation"
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The difference and the verdict of every pair."""
+        return self.experiment.findings(self.split)
+
+    @property
+    def report(self) -> Path:
+        """The page that tells everything about it."""
+        return self.path / "compare.html"
+
+
+def compare(
+    data: str | Path,
+    arms: Sequence[str],
+    *,
+    seeds: int = 5,
+    controls: bool = True,
+    final: bool = False,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float | None = None,
+    data_dir: Path | str | None = None,
+    runs: Path | str = "runs",
+    name: str | None = None,
+    settings: Mapping[str, Any] = {},
+    display: ComparisonDisplay | None = None,
+    **more: Any,
+) -> Comparison:
+    """Train arms with the same seeds, and say of every pair whether they differ.
+
+    The reference is the arm without attention where there is one alone, else the first. Of one arm it is the same
+    without attention. Every other arm is compared with it, and with controls made of it where the costs differ:
+    as wide as it takes to have the arm's parameters, and the arm's training FLOPs.
+
+    Args:
+        data: as `train` takes it.
+        arms: each `PRESET[,KEY=VALUE…]`.
+        seeds: of every arm; the first is `first_seed`.
+        controls: whether to make them.
+        final: open the test split after every run has ended, and judge by it.
+        workers, ray, gpus: as `tune` takes them.
+        settings: of every arm.
+        more: of `ComparisonConfig`: `first_seed`, `subsets`, `delta`, `alpha`, `hang_limit_s`.
+
+    Raises:
+        ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
+        ComparisonError: when no run came to an end.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; the comparison can be taken up again.
+    """
+    display = display or SilentComparison()
+    keep_out(Path(runs), data)
+    check_workers(workers, ray, gpus)
+    given = {"threads": threads_for(workers), **settings}
+    parsed = _ordered([parse_arm(text, given) for text in arms], given)
+    _check_alike(parsed)
+    base = parsed[0].config
+    prepare_process(base)
+    device, place = pick_device(base.train.device), Path(data_dir) if data_dir else None
+    dataset = load_dataset(str(data), base.data, data_dir=place, track=display.track)
+    tell(dataset, display)
+    if final and "test" not in dataset.splits:
+        raise DataError(f"{dataset.name} has no test images: add a test split to it, or compare without --final")
+    subsets = more.get("subsets", (None,))
+    few = min((each for each in subsets if each), default=None)
+    smallest = training_subset(dataset, few, base.data.split_seed)
+    settled = [arm.model_copy(update={"config": _settled(arm.config, smallest, device)}) for arm in parsed]
+    if controls:
+        costs = {"num_classes": len(dataset.class_names), "size": dataset.images.shape[1]}
+        settled += [made for arm in settled[1:] for made in matched_controls(arm, settled[0], **costs)]
+    config = validated(
+        ComparisonConfig,
+        {
+            **more,
+            "data": dataset.location,
+            "data_dir": str(place.resolve()) if place else None,
+            "fingerprint": dataset.fingerprint,
+            "num_classes": len(dataset.class_names),
+            "arms": settled,
+            "seeds": seeds,
+        },
+    )
+
+    def fill(folder: RunFolder) -> None:
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_atomically(folder.path / "comparison.yaml", text)
+        write_json(folder.path / "env.json", environment(device))
+
+    with contextlib.closing(open_pool(run_arm, base, device, workers, ray, gpus)) as pool:
+        folder = RunFolder.create(Path(runs), "compare", name, fallback=dataset.name, fill=fill)
+        return _run(Comparison(folder.path), pool, display, final=final)
+
+
+def plan_comparison(data: str | Path, arms: Sequence[str], *, seeds: int = 4, **options: Any) -> Comparison:
+    """A pilot: a small comparison with seeds that no other has, by which the spread between seeds is learned.
+
+    Its verdicts are no evidence. `comparison.statistics.seeds_needed` says by the spread how many seeds see δ.
+
+    Args:
+        options: of `compare`.
+
+    Raises:
+        As `compare`.
+    """
+    return compare(data, arms, seeds=seeds, first_seed=PILOT_SEED, **options)
+
+
+def resume_comparison(
+    path: Path | str,
+    *,
+    final: bool = False,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float | None = None,
+    display: ComparisonDisplay | None = None,
+) -> Comparison:
+    """Take up a comparison that was killed or stopped; or open the test split of one that has ended.
+
+    Raises:
+        CheckpointError: when it is none, is damaged, or its data set is another one now.
+        ComparisonError, KeyboardInterrupt: as in `compare`.
+    """
+    display = display or SilentComparison()
+    check_workers(workers, ray, gpus)
+    comparison = open_comparison(path)
+    config = comparison.config
+    base = config.arms[0].config
+    prepare_process(base)
+    dataset = load_known(
+        config.data,
+        base.data,
+        config.fingerprint,
+        owner=comparison.path,
+        data_dir=config.data_dir,
+        track=display.track,
+    )
+    if final and "test" not in dataset.splits:
+        raise DataError(f"{dataset.name} has no test images: go on without --final")
+    device = pick_device(base.train.device)
+    with contextlib.closing(open_pool(run_arm, base, device, workers, ray, gpus)) as pool:
+        return _run(comparison, pool, display, final=final)
+
+
+def open_comparison(path: Path | str) -> Comparison:
+    """A comparison that lies in a folder.
+
+    Raises:
+        CheckpointError: when it is none.
+    """
+    path = Path(path)
+    if not (path / "comparison.yaml").is_file():
+        raise CheckpointError(
+            f"{path} is not a comparison (no comparison.yaml): give a folder made by `foveate compare`"
+        )
+    return Comparison(path)
+
+
+def _run(comparison: Comparison, pool: Pool, display: ComparisonDisplay, *, final: bool) -> Comparison:
+    """Do what is to be done, and write what it came to."""
+    experiment = comparison.experiment
+    resuming = f"foveate compare --resume {shlex.quote(str(comparison.path))}{' --final' if final else ''}"
+    splits: tuple[JudgedSplit, ...] = ("validation", "test") if final else ("validation",)
+    doing = f"{comparison.path} is being run"
+    with locked(comparison.path, doing), interruptible(resuming) as interrupted:
+        for split in splits:
+            with display.following(experiment, split, pool.workers):
+                for update in experiment.train(pool, split):
+                    if update is not None:
+                        display.update(experiment, update)
+                    if interrupted.is_set():
+                        raise KeyboardInterrupt
+            if len(experiment.failed) == len(experiment.pending(split)) == len(experiment.runs):
+                why = [*experiment.failed.values()][-1]
+                raise ComparisonError(f"no run came to an end, the last one so: {why}")
+            _write(comparison, experiment, split)
+    return comparison
+
+
+def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -> None:
+    """The row and the bits of every run, what they come to, and the page."""
+    text, arms = io.StringIO(), experiment.config.arms
+    columns = ("accuracy", "loss", "without_attention", "gate", "train_s", "images_shown")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["arm", "seed", "training_images", *columns, "failed"])
+    for run in experiment.runs:
+        result, images = experiment.result(run, split) or {}, experiment.config.subsets[run.subset]
+        told = [result.get(column) for column in columns]
+        writer.writerow([arms[run.arm].name, run.seed, images, *told, experiment.failed.get(run)])
+    done = [run for run in experiment.runs if experiment.result(run, split) is not None]
+    bits = io.BytesIO()
+    np.savez(
+        bits,
+        runs=np.array(done, np.int64).reshape(-1, 3),  # places of subset, seed, place of arm
+        right=np.packbits(experiment.right(done, split), axis=1),
+    )
+    page = ComparisonPage(
+        title=comparison.path.name,
+        split=split,
+        arms=[
+            {"name": arm.name, "control_of": arm.control_of, "matched": arm.matched, **asdict(summary)}
+            for summary in experiment.summaries(split)
+            for arm in (arms[summary.arm],)
+        ],
+        findings=[
+            {**asdict(each), "arm": arms[each.pair.arm].name, "other": arms[each.pair.other].name}
+            for each in experiment.findings(split)
+        ],
+        failed=[(arms[run.arm].name, run.seed, why) for run, why in experiment.failed.items()],
+        settings=experiment.config.model_dump(mode="json"),
+        environment=read_yaml(comparison.path / "env.json"),
+        test=f"foveate compare --resume {shlex.quote(str(comparison.path))} --final",
+    )
+    write_atomically(comparison.path / f"right-{split}.npz", bits.getvalue())
+    write_json(comparison.path / f"findings-{split}.json", page.findings)
+    write_atomically(comparison.path / f"results-{split}.csv", text.getvalue())
+    write_comparison_report(page, comparison.path)
+
+
+def _ordered(arms: list[Arm], given: Mapping[str, Any]) -> list[Arm]:
+    """The reference first, made where there is one arm alone.
+
+    Raises:
+        ConfigError: for no arm, for one without attention alone, and for two that are the same.
+    """
+    if not arms:
+        raise ConfigError(
+            "nothing to compare: give --arm PRESET,KEY=VALUE,… twice or more, or once with attention"
+        )
+    if len(arms) == 1:
+        arms = [parse_arm(f"{arms[0].name},attention=none", given), *arms]
+    seen: dict[str, str] = {}
+    for arm in arms:
+        key = arm.config.model_dump_json(exclude={"preset"})
+        if (same := seen.setdefault(key, arm.name)) != arm.name or sum(each.name == arm.name for each in arms) > 1:
+            raise ConfigError(f"arms {same!r} and {arm.name!r} are the same: their runs would be, bit by bit")
+    plain = [arm for arm in arms if arm.config.model.attention == "none"]
+    reference = plain[0] if len(plain) == 1 else arms[0]
+    return [reference, *(arm for arm in arms if arm is not reference)]
+
+
+def _check_alike(arms: Sequence[Arm]) -> None:
+    """Raises ConfigError for arms that do not see the same images in the same splits, on the same device."""
+    first = arms[0].config
+    for arm in arms[1:]:
+        own = arm.config
+        for name in (*type(own.data).model_fields, "device", "threads"):
+            values = [getattr(config.train, name, getattr(config.data, name, None)) for config in (first, own)]
+            if values[0] != values[1]:
+                raise ConfigError(
+                    f"arms {arms[0].name!r} and {arm.name!r} differ in {name} ({values[0]}, {values[1]}): "
+                    f"give all the same, with --set {name}=…"
+                )
+
+
+def _settled(config: Config, dataset: Dataset, device: torch.device) -> Config:
+    """As for a run of its own, but to the last epoch: that is what is judged."""
+    return settle(config, dataset, device, final=False).replacing(keep="last", patience=None)

@@ -1,0 +1,119 @@
+"""Arms: what is written is what is trained, and controls cost what they are said to cost."""
+
+from typing import get_args
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from foveate.comparison.arms import Arm, cost_of, matched_controls, parse_arm
+from foveate.config import AttentionKind
+from foveate.errors import ConfigError
+from foveate.model.build import build_model, layer_table
+
+
+class TestParse:
+    def test_a_preset_and_settings_over_what_is_common(self) -> None:
+        arm = parse_arm("minute, lr=0.2, attention = none", {"threads": 3, "lr": 0.7})
+        assert arm.name == "minute, lr=0.2, attention = none"
+        assert (arm.config.preset, arm.config.train.lr, arm.config.train.threads) == ("minute", 0.2, 3)
+        assert arm.config.model.attention == "none"
+
+    def test_commas_within_brackets_belong_to_the_value(self) -> None:
+        arm = parse_arm("minute,stages=[{filters: 4, kernels: [3, 3]}],attention_stage=1,batch=7", {})
+        assert [stage.kernels for stage in arm.config.model.stages] == [(3, 3)]
+        assert arm.config.train.batch == 7
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("minut", "unknown preset 'minut'; did you mean 'minute'?"),
+            ("minute,attenton=none", "unknown setting 'attenton'; did you mean 'attention'?"),
+            ("minute,none", "'none' is no KEY=VALUE"),
+            ("minute,lr=[", "the value of lr is not YAML"),
+            ("minute,seed=3", "by --seeds and --first-seed"),
+            ("minute,attention=loung", "model.attention='loung'"),
+        ],
+    )
+    def test_what_is_wrong_is_one_line(self, text: str, message: str) -> None:
+        with pytest.raises(ConfigError) as error:
+            parse_arm(text, {})
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+class TestCost:
+    def test_parameters_and_operations_of_a_network_that_can_be_counted_by_hand(self) -> None:
+        arm = parse_arm(
+            "small,attention=none,stages=[{filters: 4, kernels: [3], pool: 2}],hidden=8,attention_stage=1", {}
+        )
+        cost = cost_of(arm.config.model, num_classes=10, size=16)
+        kernels, hidden, classes = 3 * 3 * 3 * 4, 8 * 8 * 4 * 8, 8 * 10
+        assert cost.parameters == (kernels + 4) + 2 * 4 + (hidden + 8) + (classes + 10)
+        forward = 2 * (16 * 16 * kernels + hidden + classes)
+        # Twice that backward, but nothing goes back through the images.
+        assert cost.training_flops == 3 * forward - 2 * 16 * 16 * kernels
+
+    def test_attention_is_counted(self) -> None:
+        none, luong = (
+            cost_of(parse_arm(f"minute,attention={kind}", {}).config.model, num_classes=10, size=32)
+            for kind in ("none", "luong")
+        )
+        assert luong.parameters == none.parameters + 1  # the gate
+        assert luong.training_flops > none.training_flops
+
+
+def within(arm: Arm, control: Arm, classes: int, size: int) -> tuple[float, float]:
+    own, of = (cost_of(each.config.model, num_classes=classes, size=size) for each in (control, arm))
+    return own.parameters / of.parameters - 1, own.training_flops / of.training_flops - 1
+
+
+class TestControls:
+    @pytest.mark.parametrize("kind", ["luong_scaled", "multi_head", "augmented_conv", "residual_mask", "cbam"])
+    @pytest.mark.parametrize("preset", ["minute", "small"])
+    def test_one_costs_the_arms_parameters_and_one_its_operations(self, preset: str, kind: str) -> None:
+        arm, plain = parse_arm(f"{preset},attention={kind}", {}), parse_arm(f"{preset},attention=none", {})
+        controls = matched_controls(arm, plain, num_classes=10, size=32)
+        for control in controls:
+            parameters, flops = within(arm, control, 10, 32)
+            assert control.config.model.attention == "none"
+            assert control.control_of == arm.name
+            assert abs(parameters) <= 0.01 if control.matched == "parameters" else abs(flops) <= 0.02
+        own = within(arm, plain, 10, 32)
+        assert {control.matched for control in controls} == {
+            name
+            for name, off, most in zip(("parameters", "FLOPs"), own, (0.01, 0.02), strict=True)
+            if abs(off) > most
+        }
+
+    def test_an_arm_that_costs_the_same_has_none(self) -> None:
+        arm, plain = parse_arm("minute,attention=none,lr=0.1", {}), parse_arm("minute,attention=none", {})
+        assert matched_controls(arm, plain, num_classes=10, size=32) == []
+
+    @given(classes=st.integers(2, 200), size=st.sampled_from([16, 32, 48]))
+    @settings(max_examples=4, deadline=None)
+    def test_of_any_classes_and_size(self, classes: int, size: int) -> None:
+        arm, plain = parse_arm("minute,attention=multi_head", {}), parse_arm("minute,attention=none", {})
+        for control in matched_controls(arm, plain, num_classes=classes, size=size):
+            parameters, flops = within(arm, control, classes, size)
+            assert abs(parameters) <= 0.01 if control.matched == "parameters" else abs(flops) <= 0.02
+
+    def test_where_no_width_fits_it_says_so(self) -> None:
+        tiny = "minute,stages=[{filters: 1, kernels: [3, 3]}],attention_stage=1"
+        arm, plain = parse_arm(f"{tiny},attention=multi_head", {}), parse_arm(f"{tiny},attention=none", {})
+        with pytest.raises(ConfigError, match="--no-controls"):
+            matched_controls(arm, plain, num_classes=2, size=16)
+
+
+def test_the_cost_is_that_of_a_network_that_computes() -> None:
+    for kind in get_args(AttentionKind):
+        config = parse_arm(f"small,attention={kind}", {}).config.model
+        network = build_model(config, num_classes=7, size=20)
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            network(torch.zeros(2, 3, 20, 20, dtype=torch.uint8)).sum().backward()
+        cost = cost_of(config, num_classes=7, size=20)
+        assert cost.training_flops == counter.get_total_flops() // 2
+        assert cost.parameters == layer_table(network, 20).trainable

@@ -1,0 +1,182 @@
+"""A comparison under way: its order, what it outlives, and what it makes of its runs; nothing is trained here."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from foveate.comparison.arms import parse_arm
+from foveate.comparison.experiment import ArmRun, ComparisonConfig, Experiment, Pair
+from foveate.comparison.statistics import compare
+from foveate.comparison.training import pack
+from foveate.errors import CheckpointError, OutputError
+from foveate.execution.pool import Event, Message
+from foveate.execution.supervision import LOST_AT_MOST
+
+IMAGES = 400
+
+
+class SimulatedPool:
+    """Writes at once what a run would have measured, or fails as it is told to."""
+
+    def __init__(self, workers: int = 1, fate: Callable[[Message], Event | None] = lambda _: None) -> None:
+        self.workers, self._fate = workers, fate
+        self._events: list[Event] = []
+        self.submitted: list[Message] = []
+
+    def submit(self, job: int, message: Message) -> None:
+        self.submitted.append(message)
+        fate = self._fate(message)
+        if fate is not None:
+            self._events.append(Event(job, fate.kind, fate.value))
+            return
+        folder, seed = Path(message["folder"]), message["config"]["train"]["seed"]
+        rate = 0.8 if message["config"]["model"]["attention"] == "none" else 0.9
+        right = np.random.default_rng([seed, int(100 * rate), message["split"] == "test"]).random(IMAGES) < rate
+        result = {
+            "accuracy": right.mean(), "loss": 0.5, "without_attention": None, "gate": None, "images": IMAGES,
+            "right": pack(right), "train_s": 2.0, "images_shown": 1000,
+        }  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{message['split']}.json").write_text(json.dumps(result))
+        self._events += [
+            Event(job, "progress", {}),
+            Event(job, "progress", {"epoch": 1}),
+            Event(job, "done", result),
+        ]
+
+    def event(self, timeout_s: float) -> Event | None:
+        return self._events.pop(0) if self._events else None
+
+    def stop(self, job: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def experiment(tmp_path: Path) -> Callable[..., Experiment]:
+    def make(*texts: str, **more: Any) -> Experiment:
+        arms = [parse_arm(text, {"size": 16}) for text in texts or ("minute,attention=none", "minute")]
+        values: dict[str, Any] = {
+            "data": "digits", "data_dir": None, "fingerprint": "", "num_classes": 10, "arms": arms, "seeds": 3,
+        }  # fmt: skip
+        return Experiment(ComparisonConfig.model_validate({**values, **more}), tmp_path)
+
+    return make
+
+
+def finish(experiment: Experiment, pool: SimulatedPool, split: Any = "validation") -> list[Any]:
+    return [update for update in experiment.train(pool, split) if update is not None]
+
+
+def failed(kind: str, message: str) -> Event:
+    return Event(0, "failed", {"kind": kind, "message": message, "where": "loop.py:1"})
+
+
+def test_all_arms_of_a_seed_are_trained_side_by_side(experiment: Callable[..., Experiment]) -> None:
+    finish(experiment(subsets=(100, None)), pool := SimulatedPool())
+    told = [
+        (each["config"]["train"]["seed"], each["subset"], Path(each["folder"]).parent.name)
+        for each in pool.submitted
+    ]
+    assert told == [
+        (seed, subset, arm) for seed in range(3) for subset in (100, None) for arm in ("arm-00", "arm-01")
+    ]
+
+
+def test_every_arm_meets_the_reference_and_its_own_controls(experiment: Callable[..., Experiment]) -> None:
+    made = experiment("minute,attention=none", "minute", "minute,attention=cbam")
+    control = made.config.arms[0].model_copy(
+        update={"name": "wide", "control_of": "minute,attention=cbam", "matched": "FLOPs"}
+    )
+    made = Experiment(made.config.model_copy(update={"arms": (*made.config.arms, control)}), made.folder)
+    assert made.pairs == [Pair(1, 0), Pair(2, 0), Pair(2, 3)]
+
+
+def test_findings_are_the_statistics_of_the_bits(experiment: Callable[..., Experiment]) -> None:
+    made = experiment()
+    finish(made, SimulatedPool(2))
+    (finding,) = made.findings("validation")
+    sides = [[ArmRun(0, seed, arm) for seed in range(3)] for arm in (1, 0)]
+    assert finding.difference == compare(*(made.right(side, "validation") for side in sides))
+    assert finding.difference is not None
+    assert finding.verdict is not None
+    assert finding.verdict.answer == "helps"
+    assert finding.verdict.level == pytest.approx(0.95)
+    summary = made.summaries("validation")[1]
+    assert summary.ms_per_image == pytest.approx(2.0)
+    assert np.mean(summary.accuracies) == pytest.approx(0.9, abs=0.05)
+
+
+def test_more_pairs_and_sizes_have_wider_intervals(experiment: Callable[..., Experiment]) -> None:
+    made = experiment("minute,attention=none", "minute", "minute,attention=cbam", subsets=(100, None))
+    finish(made, SimulatedPool())
+    assert {finding.verdict.level for finding in made.findings("validation") if finding.verdict} == {1 - 0.05 / 4}
+
+
+def test_what_is_done_is_not_done_again(experiment: Callable[..., Experiment]) -> None:
+    stopped = experiment()
+    for update in stopped.train(SimulatedPool(), "validation"):
+        if update is not None and update.kind == "done" and update.run == ArmRun(0, 1, 0):
+            break
+    finish(experiment(), pool := SimulatedPool())
+    assert [each["config"]["train"]["seed"] for each in pool.submitted] == [1, 2, 2]
+    assert experiment().pending("validation") == []
+    assert len(experiment().pending("test")) == 6
+
+
+def test_a_run_that_fails_is_told_and_the_rest_goes_on(experiment: Callable[..., Experiment]) -> None:
+    made = experiment()
+
+    def fate(message: Message) -> Event | None:
+        second = (message["config"]["train"]["seed"], message["config"]["model"]["attention"]) == (1, "none")
+        return failed("TrainingError", "the loss became nan") if second else None
+
+    updates = finish(made, SimulatedPool(fate=fate))
+    assert [update.run for update in updates if update.kind == "failed"] == [ArmRun(0, 1, 0)]
+    assert made.failed == {ArmRun(0, 1, 0): "TrainingError: the loss became nan (loop.py:1)"}
+    (finding,) = made.findings("validation")
+    assert finding.seeds == (0, 2)
+
+
+def test_a_lost_run_begins_again_but_not_for_ever(experiment: Callable[..., Experiment]) -> None:
+    made = experiment(seeds=1)
+    lost = Event(0, "lost", {"message": "killed by signal 9"})
+    updates = finish(made, pool := SimulatedPool(fate=lambda _: lost))
+    assert len(pool.submitted) == 2 * LOST_AT_MOST
+    assert sum(update.kind == "again" for update in updates) == 2 * (LOST_AT_MOST - 1)
+    assert set(made.failed.values()) == {f"cost {LOST_AT_MOST} workers: killed by signal 9"}
+    (finding,) = made.findings("validation")
+    assert (finding.seeds, finding.difference, finding.verdict) == ((), None, None)
+    assert made.summaries("validation")[0].ms_per_image is None
+
+
+def test_a_full_disk_stops_all(experiment: Callable[..., Experiment]) -> None:
+    with pytest.raises(OutputError, match="the disk is full"):
+        finish(experiment(), SimulatedPool(fate=lambda _: failed("OutputError", "the disk is full")))
+
+
+def test_of_one_seed_there_is_no_interval(experiment: Callable[..., Experiment]) -> None:
+    made = experiment(seeds=1)
+    finish(made, SimulatedPool())
+    (finding,) = made.findings("validation")
+    assert finding.verdict is not None
+    assert (finding.verdict.answer, finding.verdict.interval) == ("cannot tell", None)
+
+
+def test_a_damaged_result_is_named(experiment: Callable[..., Experiment]) -> None:
+    made = experiment()
+    finish(made, SimulatedPool())
+    (made.place(ArmRun(0, 0, 0)) / "validation.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"validation\.json is damaged: remove it"):
+        experiment().findings("validation")
+
+
+def test_settings_survive_their_file(experiment: Callable[..., Experiment]) -> None:
+    config: Mapping[str, Any] = experiment(subsets=(100, None)).config.model_dump(mode="json")
+    assert (
+        ComparisonConfig.model_validate(json.loads(json.dumps(config))) == experiment(subsets=(100, None)).config
+    )

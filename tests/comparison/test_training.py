@@ -1,0 +1,180 @@
+"""A run of a comparison: paired with the others of its seed, and the same however often it was cut off."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foveate.checkpoint import load_tensors
+from foveate.comparison import training
+from foveate.comparison.arms import parse_arm
+from foveate.comparison.training import ArmJob, pack, run_arm, training_subset, unpack
+from foveate.config import DataConfig
+from foveate.data.dataset import Dataset, load_dataset
+from foveate.errors import CheckpointError
+from foveate.training.setup import settle
+
+TINY = (
+    "minute,stages=[{filters: 6, kernels: [3, 3]}, {filters: 8, kernels: [3, 3], dropout: 0.25}],"
+    "size=16,epochs=3,batch=50,passes=1,flip=0,views=1"
+)
+
+
+def quiet(_: Mapping[str, Any]) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset("digits", DataConfig(size=16))
+
+
+@pytest.fixture
+def job(tmp_path: Path, digits: Dataset) -> Callable[..., ArmJob]:
+    def make(more: str = "", seed: int = 0, **fields: Any) -> ArmJob:
+        arm = parse_arm(f"{TINY}{more}", {"threads": 1, "device": "cpu"})
+        config = settle(arm.config, digits, torch.device("cpu"), final=False).replacing(seed=seed)
+        values = {
+            "config": config, "dataset": "digits", "data_dir": None,
+            "fingerprint": digits.fingerprint, "subset": 200, "folder": str(tmp_path / f"run{more}{seed}"),
+            "split": "validation",
+        }  # fmt: skip
+        return ArmJob.model_validate({**values, **fields})
+
+    return make
+
+
+def do(job: ArmJob) -> dict[str, Any]:
+    return dict(run_arm(job.model_dump(mode="json"), quiet))
+
+
+def untimed(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name != "train_s"}
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=200))
+def test_bits_come_back(right: list[bool]) -> None:
+    assert unpack(pack(np.array(right)), len(right)).tolist() == right
+
+
+class TestSubset:
+    def test_it_takes_the_same_share_of_every_class_of_the_training_images_alone(self, digits: Dataset) -> None:
+        few = training_subset(digits, 300, 0)
+        assert abs(len(few.splits["train"]) - 300) <= 1
+        counts = np.bincount(digits.labels[few.splits["train"]], minlength=10)
+        assert counts.max() - counts.min() <= 2
+        assert few.splits["validation"] is digits.splits["validation"]
+        assert set(few.splits["train"]) <= set(digits.splits["train"])
+
+    @pytest.mark.parametrize("subset", [None, 10**6])
+    def test_all_of_them(self, digits: Dataset, subset: int | None) -> None:
+        assert training_subset(digits, subset, 0) is digits
+
+
+class TestRun:
+    def test_it_measures_who_was_right_and_keeps_it(self, job: Callable[..., ArmJob], digits: Dataset) -> None:
+        made = job()
+        result = do(made)
+        right = unpack(result["right"], result["images"])
+        assert len(right) == len(digits.splits["validation"])
+        assert result["accuracy"] == pytest.approx(right.mean())
+        assert result["gate"] is not None
+        assert 0 <= result["without_attention"] <= 1
+        assert result["images_shown"] == 3 * len(training_subset(digits, 200, 0).splits["train"])
+        assert result["train_s"] > 0
+        assert sorted(path.name for path in Path(made.folder).iterdir()) == [
+            "validation.json",
+            "weights.safetensors",
+        ]
+
+    def test_without_attention_there_is_nothing_to_take_out(self, job: Callable[..., ArmJob]) -> None:
+        result = do(job(",attention=none"))
+        assert (result["gate"], result["without_attention"]) == (None, None)
+
+    def test_the_test_split_is_measured_by_the_weights_there_are(
+        self, job: Callable[..., ArmJob], digits: Dataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = do(job())
+        monkeypatch.setattr(training, "_train", None)  # it is not trained again
+        again = do(job(split="test"))
+        assert again["images"] == len(digits.splits["test"])
+        assert again["train_s"] == first["train_s"]
+
+    def test_cut_off_at_any_epoch_it_ends_the_same(
+        self, job: Callable[..., ArmJob], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        straight = do(job())
+        cut = job(folder=str(tmp_path / "cut"))
+        for epoch in (1, 2):
+            heard: list[Mapping[str, Any]] = []
+
+            def die(message: Mapping[str, Any], heard: list[Any] = heard) -> None:
+                heard.append(message)
+                if message.get("epoch"):
+                    raise InterruptedError
+
+            with pytest.raises(InterruptedError):
+                run_arm(cut.model_dump(mode="json"), die)
+            assert heard[-1]["epoch"] == epoch
+        assert untimed(do(cut)) == untimed(straight)
+
+    def test_another_data_set_is_refused(self, job: Callable[..., ArmJob]) -> None:
+        with pytest.raises(CheckpointError, match="is not the data set of the comparison"):
+            do(job(fingerprint="other"))
+
+
+class TestPairing:
+    @staticmethod
+    def begin(made: ArmJob, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+        """The weights before the first step, and the first batch as the network sees it."""
+        kept: dict[str, torch.Tensor] = {}
+
+        def no_epochs(state: Any, loader: Any, *_: Any, augment: Any, **__: Any) -> list[Any]:
+            kept.update({name: tensor.clone() for name, tensor in state.model.state_dict().items()})
+            batch = next(loader.epoch())
+            kept["seen"], _ = augment(*batch, state.generator)
+            return []
+
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "train_epochs", no_epochs)
+            do(made)
+        return kept
+
+    def test_arms_of_a_seed_begin_with_the_same_weights_and_see_the_same(
+        self, job: Callable[..., ArmJob], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plain = self.begin(job(",attention=none"), monkeypatch)
+        for more in ("", ",attention=cbam", ",optimizer=sgd"):
+            arm = self.begin(job(more), monkeypatch)
+            shared = [name for name in plain if name in arm and plain[name].shape == arm[name].shape]
+            assert len(shared) == len(plain)
+            assert all(torch.equal(plain[name], arm[name]) for name in shared)
+
+    def test_another_seed_begins_otherwise(
+        self, job: Callable[..., ArmJob], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        one, two = (self.begin(job(seed=seed), monkeypatch) for seed in (0, 1))
+        assert not torch.equal(one["seen"], two["seen"])
+        assert any(not torch.equal(one[name], two[name]) for name in one if name.endswith("weight"))
+
+    def test_a_reference_trains_as_it_would_alone(self, job: Callable[..., ArmJob]) -> None:
+        """Pairing costs the reference nothing: it is the run of `foveate train`."""
+        import foveate
+
+        made = job(",attention=none", subset=None)
+        do(made)
+        sections = made.config.model_dump(mode="json")
+        settings = {
+            name: value
+            for section in ("data", "model", "augment", "train")
+            for name, value in sections[section].items()
+        }
+        run = foveate.train("digits", preset="minute", runs=Path(made.folder).parent / "runs", **settings)
+        alone, paired = (
+            load_tensors(path)[0] for path in (run.folder.last, Path(made.folder) / "weights.safetensors")
+        )
+        assert all(torch.equal(alone[name], paired[name]) for name in paired)

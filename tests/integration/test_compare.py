@@ -1,0 +1,190 @@
+"""Whole comparisons by the command line: real workers, really killed, come to the findings of the unkilled one."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import foveate
+from foveate.errors import ConfigError
+
+pytestmark = pytest.mark.slow
+
+TINY = (
+    "stages=[{filters: 4, kernels: [3, 3]}, {filters: 6, kernels: [3, 3], dropout: 0.2}]",
+    "epochs=3",
+    "passes=1",
+    "batch=50",
+    "views=1",
+)
+ARMS = [
+    "--arm",
+    "minute",
+    "--arm",
+    "minute,attention=none",
+    "--arm",
+    "minute,attention=none,optimizer=sgd,lr=0.01",
+]
+
+
+def words(*arguments: str) -> list[str]:
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    return ["compare", "digits", *ARMS, "--threads", "1", "--seeds", "2", "--subset", "200", *settings, *arguments]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from foveate.cli import main; main()", *arguments]
+
+
+def finish(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def findings(folder: Path, split: str = "validation") -> Any:
+    return json.loads((folder / f"findings-{split}.json").read_text())
+
+
+def rows(folder: Path, split: str = "validation") -> list[dict[str, str]]:
+    with (folder / f"results-{split}.csv").open() as file:
+        return [{name: row[name] for name in row if name != "train_s"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("comparisons")
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> Path:
+    """A comparison that nobody interrupts, by one worker."""
+    (folder / "whole.txt").write_text(finish(folder, *words("--name", "whole")))
+    return folder / "runs" / "compare" / "whole"
+
+
+def test_it_ends_with_verdicts_a_page_and_the_bits_of_every_run(whole: Path) -> None:
+    printed = (whole.parents[2] / "whole.txt").read_text()
+    # The reference is the one arm... of two without attention none is alone: the first.
+    assert "minute,attention=none less minute" in printed
+    assert "report: runs/compare/whole/compare.html" in printed
+    arms = {row["arm"] for row in rows(whole)}
+    assert {"minute", "minute,attention=none"} < arms
+    with np.load(whole / "right-validation.npz", allow_pickle=False) as file:
+        right = np.unpackbits(file["right"], axis=1)
+        assert len(file["runs"]) == len(rows(whole))
+        accuracy = float(rows(whole)[0]["accuracy"])
+        assert right[0].sum() / 287 == pytest.approx(accuracy)
+    assert (whole / "compare.html").stat().st_size > 10_000
+    assert not (whole / "results-test.csv").exists()
+
+
+def test_two_workers_come_to_the_same(folder: Path, whole: Path) -> None:
+    finish(folder, *words("--name", "two", "--workers", "2"))
+    two = whole.with_name("two")
+    assert rows(two) == rows(whole)
+    assert findings(two) == findings(whole)
+
+
+@pytest.mark.parametrize("victim", ["driver", "worker"])
+def test_killed_and_taken_up_it_comes_to_the_same(folder: Path, whole: Path, victim: str) -> None:
+    place = whole.with_name(f"killed-{victim}")
+    with subprocess.Popen(
+        command(*words("--name", place.name, "--workers", "2")), cwd=folder, stdout=subprocess.DEVNULL
+    ) as driver:
+        deadline = time.monotonic() + 60
+        while len(list(place.glob("runs/*/*/validation.json"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if victim == "worker":
+            children = Path(f"/proc/{driver.pid}/task/{driver.pid}/children").read_text().split()
+            os.kill(int(children[0]), signal.SIGKILL)
+            assert driver.wait() == 0
+        else:
+            driver.kill()
+    if victim == "driver":
+        assert not (place / "results-validation.csv").exists()
+        finish(folder, "compare", "--resume", str(place))
+    assert rows(place) == rows(whole)
+    assert findings(place) == findings(whole)
+
+
+def test_the_test_split_is_opened_after_all_and_by_the_same_networks(folder: Path, whole: Path) -> None:
+    before = rows(whole)
+    printed = finish(folder, "compare", "--resume", str(whole), "--final")
+    assert "opening the test split: " in printed
+    assert "on the test images" in printed
+    assert rows(whole) == before
+    assert len(rows(whole, "test")) == len(before)
+    assert findings(whole, "test") != findings(whole)
+    assert foveate.open_comparison(whole).split == "test"
+
+
+def test_an_arm_that_fails_is_named_and_the_rest_goes_on(folder: Path) -> None:
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    arms = ["--arm", "minute", "--arm", "minute,attention=none", "--arm", "minute,optimizer=adamw,lr=1.0e+30"]
+    sizes = ["--seeds", "2", "--subset", "100", "--threads", "1", "--no-controls", "--name", "failing"]
+    printed = finish(folder, "compare", "digits", *arms, *settings, *sizes)
+    assert printed.count("failed: TrainingError: the loss became") == 2
+    told = rows(folder / "runs" / "compare" / "failing")
+    assert [bool(row["failed"]) for row in told] == [False, False, True] * 2
+    assert "No seed has a result of both." in printed
+
+
+def test_a_plan_says_how_many_seeds_it_takes(folder: Path) -> None:
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    arms = ["--arm", "minute,attention=eca", "--plan", "--seeds", "3", "--delta", "5"]
+    printed = finish(folder, "compare", "digits", *arms, *settings, "--subset", "100", "--threads", "1")
+    assert "a true difference of 5 points would be seen in 80% of comparisons" in printed
+    assert "minute,attention=eca less minute,attention=eca,attention=none: " in printed
+    seeds = {row["seed"] for row in rows(folder / "runs" / "compare" / "digits")}
+    assert seeds == {"1000000", "1000001", "1000002"}
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("arms", "message"),
+        [
+            ([], "nothing to compare"),
+            (["minute", "minute,size=24"], "differ in size"),
+            (["minute", "minute,split_seed=3"], "differ in split_seed"),
+            (["minute", "minute,threads=1"], "differ in threads"),
+            (["minute", "minute"], "are the same"),
+            (["minute", "minute,attention=luong_scaled"], "are the same"),
+            (["minute,attention=none"], "are the same"),
+            (["minute", "minute,attention=lung"], "did you mean 'luong'"),
+            (["minuet"], "did you mean 'minute'"),
+        ],
+    )
+    def test_arms_that_make_no_comparison(self, tmp_path: Path, arms: list[str], message: str) -> None:
+        with pytest.raises(ConfigError, match=message):
+            foveate.compare("digits", arms, runs=tmp_path / "runs", settings={"threads": 2})
+        assert not (tmp_path / "runs").exists()
+
+    @pytest.mark.parametrize("more", [{"seeds": 0}, {"delta": 0.0}, {"alpha": 1.0}, {"subsets": (0,)}, {"zzz": 1}])
+    def test_numbers_out_of_range(self, tmp_path: Path, more: dict[str, Any]) -> None:
+        with pytest.raises(ConfigError, match=next(iter(more))):
+            foveate.compare("digits", ["minute"], runs=tmp_path / "runs", **more)
+        assert not (tmp_path / "runs").exists()
+
+    def test_a_resumed_comparison_with_other_settings(self, whole: Path) -> None:
+        done = subprocess.run(
+            command("compare", "--resume", str(whole), "--seeds", "9"), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("foveate: --resume takes every setting from the comparison")
+
+    def test_one_seed_has_no_interval(self, folder: Path) -> None:
+        settings = [word for setting in TINY for word in ("--set", setting)]
+        printed = finish(
+            folder, "compare", "digits", "--arm", "minute,attention=eca", "--seeds", "1", "--subset", "100",
+            "--threads", "1", "--name", "single", *settings,
+        )  # fmt: skip
+        assert "of one seed, which has no interval." in printed

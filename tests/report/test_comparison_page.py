@@ -1,0 +1,115 @@
+"""The page of a comparison: it tells every verdict, loads nothing, and takes any comparison there can be."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foveate.report.comparison_page import ComparisonPage, verdict_in_words, write_comparison_report
+
+MakePage = Callable[..., ComparisonPage]
+
+
+def finding(answer: str = "helps", **changes: Any) -> dict[str, Any]:
+    verdict = {"answer": answer, "interval": (0.004, 0.02), "delta": 0.005, "level": 0.95, "seeds": None}
+    difference = {
+        "mean": 0.012, "per_seed": (0.01, 0.014), "sd": 0.003, "interval": (0.005, 0.019),
+        "image_interval": (-0.01, 0.03), "mcnemar": (0.2, 0.049),
+    }  # fmt: skip
+    return {
+        "arm": "minute<b>", "other": "minute,attention=none", "subset": None, "seeds": (0, 1),
+        "difference": difference, "verdict": verdict, **changes,
+    }  # fmt: skip
+
+
+def arm(name: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "name": name, "control_of": None, "matched": None, "subset": None, "seeds": (0, 1),
+        "accuracies": (0.86, 0.87), "without_attention": None, "gates": (),
+        "cost": {"parameters": 12345, "training_flops": 6_700_000}, "ms_per_image": 0.5, **changes,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def make() -> MakePage:
+    def make(**changes: Any) -> ComparisonPage:
+        values: dict[str, Any] = {
+            "title": "compare", "split": "validation",
+            "arms": [arm("minute,attention=none"), arm("minute<b>", without_attention=0.84, gates=(-0.4, 0.9))],
+            "findings": [finding()], "failed": [("minute<b>", 2, "TrainingError: <i>nan</i>")],
+            "settings": {"seeds": 3, "data": "/data/cifar10", "delta": 0.005, "alpha": 0.05, "subsets": [None]},
+            "environment": {"python": "3"}, "test": "foveate compare --resume runs/compare/compare --final",
+        }  # fmt: skip
+        return ComparisonPage(**{**values, **changes})
+
+    return make
+
+
+def test_it_tells_verdicts_arms_tests_and_the_command(make: MakePage, tmp_path: Path) -> None:
+    html = write_comparison_report(make(), tmp_path).read_text()
+    for told in (
+        "Helps: +1.20 points.", "+0.40 to +2.00", "-1.00 to +3.00", "86.50 ± 0.71", "84.00", "-0.40 to +0.90",
+        "12,345", "0.049", "foveate compare --resume runs/compare/compare --final", "3 seeds",
+    ):  # fmt: skip
+        assert told in html, told
+    assert "minute&lt;b&gt;" in html
+    assert "minute<b>" not in html
+    assert "<i>nan" not in html
+    assert {path.name for path in tmp_path.iterdir()} == {"compare.html", "differences.png", "accuracies.png"}
+
+
+def test_it_loads_nothing(make: MakePage, tmp_path: Path) -> None:
+    html = write_comparison_report(make(), tmp_path).read_text()
+    assert "http://" not in html.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
+        "http://creativecommons.org", ""
+    )
+    assert "<script" not in html
+
+
+def test_of_the_test_split_no_command_is_told(make: MakePage, tmp_path: Path) -> None:
+    assert "--final" not in write_comparison_report(make(split="test"), tmp_path).read_text()
+
+
+def test_several_sizes_make_a_curve(make: MakePage, tmp_path: Path) -> None:
+    settings = {**make().settings, "subsets": [500, None]}
+    findings, arms = [finding(subset=500), finding()], [*make().arms, arm("minute<b>", subset=500)]
+    html = write_comparison_report(make(settings=settings, findings=findings, arms=arms), tmp_path).read_text()
+    assert "With fewer images" in html
+    assert (tmp_path / "data_size.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "difference", "words"),
+    [
+        (None, None, "No seed has a result of both."),
+        ({"answer": "no difference"}, {"mean": -0.0012}, "No difference larger than 0.5 points (-0.12 points)."),
+        ({"answer": "hurts"}, {"mean": -0.02}, "Hurts: -2.00 points."),
+        (
+            {"answer": "cannot tell", "seeds": 1234},
+            {},
+            "Cannot tell: +1.20 points; about 1,234 seeds would see 0.5 points.",
+        ),
+        (
+            {"answer": "cannot tell", "interval": None},
+            {},
+            "Cannot tell: +1.20 points, of one seed, which has no interval.",
+        ),
+    ],
+)
+def test_a_verdict_is_a_sentence(verdict: Any, difference: Any, words: str) -> None:
+    whole = finding()
+    changed = {
+        "verdict": verdict if verdict is None else {**whole["verdict"], **verdict},
+        "difference": difference if difference is None else {**whole["difference"], **difference},
+    }
+    assert verdict_in_words({**whole, **changed}) == words
+
+
+def test_where_no_run_ended_there_is_a_page_all_the_same(make: MakePage, tmp_path: Path) -> None:
+    none = {"seeds": (), "accuracies": (), "ms_per_image": None}
+    page = make(
+        arms=[arm("a", **none), arm("b", **none)],
+        findings=[finding(difference=None, verdict=None, seeds=())],
+    )
+    assert "No run has ended" in write_comparison_report(page, tmp_path).read_text()
