@@ -30,7 +30,7 @@ from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.tuning.trial import study_dataset
 
-EPOCHS, FACTOR, PATIENCE, BATCH = 9, 3, 5, 32
+FACTOR, PATIENCE, BATCH = 3, 5, 32
 SIDES, POOLS = [3, 5], [2, 3]
 FILTERS, HIDDEN = {"low": 16, "high": 48, "step": 16}, {"low": 32, "high": 128, "step": 32}
 SPACE = {
@@ -58,6 +58,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="where it lies (default $FOVEATE_DATA)")
     parser.add_argument("--subset", type=int, default=2000, help="images of training and validation together")
     parser.add_argument("--rounds", type=int, default=3, help="seeds, one study of each side each")
+    parser.add_argument("--max-epochs", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     arguments = parser.parse_args()
@@ -102,7 +103,7 @@ def ours(arguments: argparse.Namespace, whole: Dataset, seed: int, *, semantics:
         study = foveate.tune(
             arguments.data,
             space=str(space),
-            max_epochs=EPOCHS,
+            max_epochs=arguments.max_epochs,
             factor=FACTOR,
             subset=arguments.subset,
             data_dir=arguments.data_dir,
@@ -175,7 +176,12 @@ def kerastuner(arguments: argparse.Namespace, whole: Dataset, seed: int) -> dict
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         tuner = keras_tuner.Hyperband(
-            build, objective="val_accuracy", max_epochs=EPOCHS, factor=FACTOR, directory=folder, seed=seed
+            build,
+            objective="val_accuracy",
+            max_epochs=arguments.max_epochs,
+            factor=FACTOR,
+            directory=folder,
+            seed=seed,
         )
         tuner.search(
             *sets["train"],

@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--max-epochs", type=int, default=9)
     parser.add_argument("--subset", type=int, default=3000)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of every trial")
     parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=list(WAYS))
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     arguments = parser.parse_args()
@@ -65,6 +66,7 @@ def study(arguments: argparse.Namespace, folder: Path, way: str, number: int) ->
     name = f"{list(WAYS).index(way)}-{number}"
     words = ["tune", arguments.data, "--max-epochs", str(arguments.max_epochs), "--subset", str(arguments.subset)]
     words += ["--knob", "lr", "--knob", "label_smoothing", "--runs", str(folder), "--name", name, *WAYS[way]]
+    words += [word for setting in arguments.set for word in ("--set", setting)]
     began = time.perf_counter()
     done = subprocess.run([*FOVEATE, *words], capture_output=True, text=True, check=False)
     whole = time.perf_counter() - began

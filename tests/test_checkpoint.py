@@ -5,7 +5,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from foveate.checkpoint import TRAINING_PREFIX, load_model, load_tensors, model_card, save_tensors
+from foveate.checkpoint import (
+    TRAINING_PREFIX,
+    load_model,
+    load_tensors,
+    model_card,
+    save_temperature,
+    save_tensors,
+)
 from foveate.config import resolve_config
 from foveate.errors import CheckpointError, OutputError
 from foveate.model.build import build_model
@@ -31,6 +38,17 @@ def test_a_network_comes_back_with_its_classes_and_preprocessing(tmp_path: Path)
     assert not loaded.model.training
     with torch.inference_mode():
         assert torch.equal(loaded.model(images), network()(images))
+
+
+def test_a_temperature_is_kept_and_changes_nothing_else(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.safetensors")
+    before, card = load_tensors(path)
+    assert load_model(path).temperature is None
+    save_temperature(path, 0.625)
+    assert load_model(path).temperature == 0.625
+    after, told = load_tensors(path)
+    assert told == {**card, "temperature": 0.625}
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_any_program_that_reads_safetensors_can_load_the_weights(tmp_path: Path) -> None:

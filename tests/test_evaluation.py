@@ -18,6 +18,7 @@ from foveate.evaluation import (
     BINS,
     ViewsAveraged,
     collect_logits,
+    fit_temperature,
     point_metrics,
     score,
     score_variant,
@@ -298,3 +299,25 @@ def test_many_classes_and_images_fit() -> None:
     report = score(logits, labels, [str(index) for index in range(200)], resamples=100)
     assert report.n == 50_000
     assert report.intervals["macro_f1"][0] < report.macro_f1 < report.intervals["macro_f1"][1]
+
+
+class TestFitTemperature:
+    @given(temperature=st.floats(0.2, 5), seed=st.integers(0, 99))
+    @settings(max_examples=20, deadline=None)
+    def test_it_finds_the_temperature_that_labels_were_drawn_at(self, temperature: float, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(0, 2, (20_000, 4))
+        labels = (np.cumsum(softmax(logits, axis=1), axis=1) < rng.random((20_000, 1))).sum(axis=1)
+        assert fit_temperature(temperature * logits, labels) == pytest.approx(temperature, rel=0.08)
+
+    def test_nothing_near_it_has_less_loss_and_no_prediction_changes(self) -> None:
+        logits, labels = measured(3)
+        found = fit_temperature(logits, labels)
+        best = point_metrics(logits / found, labels)
+        for other in (0.99 * found, 1.01 * found):
+            assert point_metrics(logits / other, labels)["loss"] >= best["loss"]
+        assert best["accuracy"] == point_metrics(logits, labels)["accuracy"]
+        assert best["loss"] <= point_metrics(logits, labels)["loss"]
+
+    def test_images_that_are_all_right_do_not_make_it_nothing(self) -> None:
+        assert 0.05 <= fit_temperature(np.eye(3) * 10, np.arange(3)) < 1

@@ -19,7 +19,15 @@ from foveate.files import write_atomically
 from foveate.model.build import build_model
 from foveate.model.network import AttentionCNN
 
-__all__ = ["TRAINING_PREFIX", "Checkpoint", "load_model", "load_tensors", "model_card", "save_tensors"]
+__all__ = [
+    "TRAINING_PREFIX",
+    "Checkpoint",
+    "load_model",
+    "load_tensors",
+    "model_card",
+    "save_temperature",
+    "save_tensors",
+]
 
 FORMAT = 1
 TRAINING_PREFIX = "training/"
@@ -34,6 +42,8 @@ class Checkpoint:
     config: ModelConfig
     class_names: tuple[str, ...]
     size: int
+    temperature: float | None = None
+    """By which its logits are divided so that its confidence is deserved; None where none was fitted."""
 
 
 def model_card(config: ModelConfig, class_names: tuple[str, ...], size: int) -> dict[str, Any]:
@@ -91,6 +101,7 @@ def load_model(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
     try:
         config = ModelConfig.model_validate(meta["model"])
         class_names, size = tuple(meta["class_names"]), int(meta["preprocessing"]["size"])
+        temperature = float(meta["temperature"]) if "temperature" in meta else None
         model = build_model(config, num_classes=len(class_names), size=size)
         model.load_state_dict(
             {name: tensor for name, tensor in tensors.items() if not name.startswith(TRAINING_PREFIX)}
@@ -98,7 +109,18 @@ def load_model(path: Path, *, device: torch.device | str = "cpu") -> Checkpoint:
     except (KeyError, TypeError, ValidationError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path} does not fit its own description ({reason}): train again") from error
-    return Checkpoint(model.to(device).eval(), config, class_names, size)
+    return Checkpoint(model.to(device).eval(), config, class_names, size, temperature)
+
+
+def save_temperature(path: Path, temperature: float) -> None:
+    """Put a temperature into a checkpoint that is there; all else in it stays.
+
+    Raises:
+        CheckpointError: when it is missing or damaged.
+        OutputError: when it cannot be written; what was there stays.
+    """
+    tensors, meta = load_tensors(path)
+    save_tensors(path, tensors, {**meta, "temperature": temperature})
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

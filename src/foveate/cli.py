@@ -58,6 +58,45 @@ def _foveate(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 @app.command()
+def check(
+    data: Annotated[str, typer.Argument(help="digits, cifar10, or a folder, CSV, Parquet or .npz file.")],
+    labels: Annotated[
+        bool,
+        typer.Option("--labels", help="Doubt labels too, by networks that never saw the image (trains three)."),
+    ] = False,
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Draw a sheet of what each family of augmentation does.")
+    ] = False,
+    preset: Preset = None,
+    size: Size = None,
+    device: Device = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    setting: Setting = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+) -> None:
+    """Find what is wrong with DATA: exit code 1 when something must be mended."""
+    settings = _settings(setting, size=size, device=device, threads=threads)
+    from foveate import workflows
+
+    checked = workflows.check(
+        data,
+        labels=labels,
+        augment=augment,
+        preset=preset,
+        data_dir=data_dir,
+        runs=runs,
+        name=name,
+        settings=settings,
+        display=terminal.display(),
+    )
+    terminal.print_check(checked)
+    if checked.must_mend:
+        raise typer.Exit(1)
+
+
+@app.command()
 def train(
     data: Annotated[
         str | None, typer.Argument(help="digits, cifar10, or a folder, CSV, Parquet or .npz file.")
@@ -137,6 +176,12 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder made by `foveate train`.")],
     data: Annotated[str | None, typer.Argument(help="Other data to measure on (default: the run's own).")] = None,
     final: Annotated[bool, typer.Option("--final", help="Open the test split; the run records it.")] = False,
+    corruptions: Annotated[
+        bool, typer.Option("--corruptions", help="Measure under common corruptions at five severities as well.")
+    ] = False,
+    images: Annotated[
+        int | None, typer.Option(help="Corrupt so many of the images (default: all that are measured).")
+    ] = None,
     device: Device = None,
     name: Name = None,
     runs: Runs = Path("runs"),
@@ -146,7 +191,16 @@ def evaluate(
     from foveate import workflows
 
     measured = workflows.evaluate(
-        run, data, final=final, device=device, data_dir=data_dir, runs=runs, name=name, display=terminal.display()
+        run,
+        data,
+        final=final,
+        corruptions=corruptions,
+        images=images,
+        device=device,
+        data_dir=data_dir,
+        runs=runs,
+        name=name,
+        display=terminal.display(),
     )
     terminal.print_results(measured)
 
@@ -180,7 +234,8 @@ def tune(
     sampler: Annotated[str | None, typer.Option(help="random (the default), or tpe.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the trials' settings.")] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Trials side by side (default: 1; by Ray, what the cluster has room for).")
+        int | None,
+        typer.Option(help="Trials side by side (default: 1; by Ray, all there is room for; 0: in this process)."),
     ] = None,
     ray: Annotated[
         str | None, typer.Option(metavar="local|HOST:PORT", help="Run the trials by Ray, here or on a cluster.")
@@ -284,7 +339,8 @@ def compare(
         bool, typer.Option("--plan", help="Say by a pilot with seeds of its own how many seeds it takes.")
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(help="Runs side by side (default: 1; by Ray, what the cluster has room for).")
+        int | None,
+        typer.Option(help="Runs side by side (default: 1; by Ray, all there is room for; 0: in this process)."),
     ] = None,
     ray: Annotated[
         str | None, typer.Option(metavar="local|HOST:PORT", help="Run by Ray, here or on a cluster.")
@@ -358,7 +414,7 @@ def compare(
             )
     except Interrupted as stopped:
         raise typer.Exit(_complain(f"stopped; continue with: {stopped}", INTERRUPTED)) from stopped
-    if plan:
+    if done.config.pilot:
         terminal.print_plan(done)
     else:
         terminal.print_comparison(done)

@@ -6,14 +6,15 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from foveate.errors import ConfigError
 
 __all__ = [
+    "CUSTOM",
     "DEFAULT_PRESET",
     "Activation",
     "AttentionKind",
@@ -66,11 +67,21 @@ AugmentFamily = Literal["affine", "crop"]
 ExtraFamily = Literal["filter", "colour", "erase", "gridmask", "rand", "mixup", "cutmix"]
 Monitor = Literal["accuracy", "loss", "macro_f1"]
 Precision = Literal["auto", "fp32", "bf16"]
+CUSTOM = "custom:"
+"""Before the name of an attention that is a class of one's own."""
 _LENGTHS = ("epochs", "images_seen")
 """The two ways of saying how long to train."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _attention(value: str) -> str:
+    kinds = get_args(AttentionKind)
+    if value not in kinds and not value.startswith(CUSTOM):
+        listed = " or ".join(", ".join(map(repr, kinds)).rsplit(", ", 1))
+        raise ValueError(f"input should be {listed}{_close_to(value, kinds)}")
+    return value
 
 
 class Section(BaseModel):
@@ -112,7 +123,8 @@ class ModelConfig(Section):
     block: BlockKind = "plain"
     """`plain`: convolutions, then one normalisation, as in figure 3.1; `normed`: one after every convolution."""
     activation: Activation = "relu"
-    attention: AttentionKind = "luong_row"
+    attention: Annotated[str, AfterValidator(_attention)] = "luong_row"
+    """A kind, or `custom:NAME` of a class that was handed over."""
     attention_stage: int = Field(1, ge=1)
     """The stage, counted from 1, after which the attention comes."""
     attention_mode: AttentionMode = "replace"

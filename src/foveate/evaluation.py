@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import sparse, special
+from scipy import optimize, sparse, special
 from torch import nn
 
 from foveate.config import Precision
@@ -30,6 +30,7 @@ __all__ = [
     "ViewsAveraged",
     "autocast",
     "collect_logits",
+    "fit_temperature",
     "point_metrics",
     "score",
     "score_variant",
@@ -39,6 +40,8 @@ __all__ = [
 BINS = 15
 """Equal-width bins of confidence, as in Guo et al., "On Calibration of Modern Neural Networks", 2017."""
 
+_TEMPERATURES = (0.05, 20.0)
+"""Between which one is looked for: of images that are all right it would be 0."""
 _RESAMPLED_AT_ONCE = 2**22
 """Weights of images held at once while resampling: 32 MiB in float64."""
 
@@ -260,6 +263,21 @@ def point_metrics(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) ->
     """
     sums = _Sums.of(np.asarray(_statistics(logits, labels.astype(np.int64)).sum(axis=0)), logits.shape[1])
     return {name: float(value) for name, value in _metrics(sums).items()}
+
+
+def fit_temperature(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
+    """The T above 0 for which logits [N, K] / T have the least cross-entropy with labels [N].
+
+    Temperature scaling (Guo et al. 2017, section 4.2): one number that changes no prediction, only how sure it is.
+    """
+    images = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        return float(np.mean(special.logsumexp(scaled, axis=1) - scaled[images, labels]))
+
+    found = optimize.minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(found.x))
 
 
 def wilson_interval(successes: Any, trials: Any) -> tuple[Floats, Floats]:

@@ -5,7 +5,7 @@ import csv
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from foveate.comparison.training import JudgedSplit
     from foveate.training.loop import EpochResult
     from foveate.tuning.search import Search, Update
-    from foveate.workflows import Comparison, Run, Study
+    from foveate.workflows import Check, Comparison, Run, Study
 
 __all__ = [
     "Bars",
@@ -31,6 +31,7 @@ __all__ = [
     "StudyTable",
     "comparison_display",
     "display",
+    "print_check",
     "print_comparison",
     "print_plan",
     "print_results",
@@ -102,6 +103,21 @@ def display() -> Lines:
     return Bars() if sys.stdout.isatty() else Lines()
 
 
+def print_check(checked: "Check") -> None:
+    """Every finding in a line, with some of its images below, and where the report lies."""
+    for finding in checked.findings:
+        print(f"{finding['severity']:5} {finding['text']}")
+        for group in finding["groups"][:3]:
+            print(f"        {'  '.join(group[:4])}{'  …' if len(group) > 4 else ''}")
+        if (more := len(finding["groups"]) - 3) > 0:
+            print(f"        and {more:,} more")
+    if not checked.findings:
+        print("nothing is wrong that can be found")
+    print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
+    print(f"findings: {checked.path / 'check.json'}")
+    print(f"report: {checked.report}")
+
+
 def print_results(run: "Run") -> None:
     """The table of results, with 95 % intervals, and where the report lies."""
     from rich.console import Console
@@ -126,8 +142,30 @@ def print_results(run: "Run") -> None:
             print(f"{split} accuracy, {name}: {variant['accuracy']:.4f} ({low:.4f} to {high:.4f})")
         if report.get("gate") is not None:
             print(f"gate of the attention: {report['gate']:+.4f}")
+        if (calibration := report.get("calibration")) is not None:
+            before, after = report["expected_calibration_error"], calibration["expected_calibration_error"]
+            how = f"logits divided by {calibration['temperature']:.3f}"
+            print(f"{split} calibration error, {how}: {after:.4f} (was {before:.4f})")
+        if (corruptions := report.get("corruptions")) is not None:
+            _print_corruptions(split, corruptions)
     print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
     print(f"report: {run.report}")
+
+
+def _print_corruptions(split: str, corruptions: "Mapping[str, Any]") -> None:
+    """Accuracy by kind and severity."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
+    severities = len(next(iter(corruptions["accuracy"].values())))
+    for title in ("corruption", *(f"severity {number}" for number in range(1, severities + 1)), "mean"):
+        table.add_column(title, justify="left" if title == "corruption" else "right")
+    for kind, accuracies in corruptions["accuracy"].items():
+        table.add_row(kind.replace("_", " "), *(f"{value:.4f}" for value in (*accuracies, mean(accuracies))))
+    print(f"{split} accuracy of {corruptions['images']:,} images under corruptions:")
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    print(f"mean: {corruptions['mean']:.4f}; as they are: {corruptions['clean']:.4f}")
 
 
 class StudyLines(Lines):
@@ -349,6 +387,7 @@ def print_comparison(comparison: "Comparison") -> None:
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from foveate.report.comparison_page import verdict_in_words
 
@@ -368,7 +407,7 @@ def print_comparison(comparison: "Comparison") -> None:
             f"{each.ms_per_image:.3f}" if each.ms_per_image is not None else "–",
             str(len(each.seeds)),
         ]
-        table.add_row(name, *cells)
+        table.add_row(Text(name), *cells)  # brackets are no markup
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     print(f"on the {split} images, differences in points [interval over seeds, all together at ", end="")
     print(f"{100 * (1 - experiment.config.alpha):g} %]:")
@@ -377,7 +416,8 @@ def print_comparison(comparison: "Comparison") -> None:
         print(f"{arms[finding.pair.arm].name} less {arms[finding.pair.other].name}{size}:")
         interval = finding.verdict.interval if finding.verdict else None
         bounds = f" [{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]" if interval else ""
-        print(f"  {verdict_in_words(asdict(finding))}{bounds}")
+        words = verdict_in_words({**asdict(finding), "seeds_wanted": experiment.config.seeds})
+        print(f"  {words}{bounds}")
     print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
     print(f"report: {comparison.report}")
 
@@ -392,7 +432,8 @@ def print_plan(comparison: "Comparison", power: float = 0.8) -> None:
         f"seeds at which a true difference of {100 * delta:g} points would be seen in {power:.0%} of comparisons:"
     )
     for finding in experiment.findings(comparison.split):
-        names = f"{arms[finding.pair.arm].name} less {arms[finding.pair.other].name}"
+        size = f" ({finding.subset:,} images)" if finding.subset is not None else ""
+        names = f"{arms[finding.pair.arm].name} less {arms[finding.pair.other].name}{size}"
         if finding.difference is None or finding.difference.sd is None or finding.verdict is None:
             print(f"  {names}: unknown, it takes two seeds of both at least")
             continue

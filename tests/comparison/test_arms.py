@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from foveate.comparison.arms import Arm, cost_of, matched_controls, parse_arm
 from foveate.config import AttentionKind
 from foveate.errors import ConfigError
+from foveate.model import attention
 from foveate.model.build import build_model, layer_table
 
 
@@ -30,6 +31,7 @@ class TestParse:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
+            (",lr=1", "begin it with a preset"),
             ("minut", "unknown preset 'minut'; did you mean 'minute'?"),
             ("minute,attenton=none", "unknown setting 'attenton'; did you mean 'attention'?"),
             ("minute,none", "'none' is no KEY=VALUE"),
@@ -50,16 +52,40 @@ class TestCost:
         arm = parse_arm(
             "small,attention=none,stages=[{filters: 4, kernels: [3], pool: 2}],hidden=8,attention_stage=1", {}
         )
-        cost = cost_of(arm.config.model, num_classes=10, size=16)
+        cost = cost_of(arm.config, num_classes=10, size=16)
         kernels, hidden, classes = 3 * 3 * 3 * 4, 8 * 8 * 4 * 8, 8 * 10
         assert cost.parameters == (kernels + 4) + 2 * 4 + (hidden + 8) + (classes + 10)
         forward = 2 * (16 * 16 * kernels + hidden + classes)
         # Twice that backward, but nothing goes back through the images.
         assert cost.training_flops == 3 * forward - 2 * 16 * 16 * kernels
 
+    def test_small_images_at_first_are_counted_as_such(self) -> None:
+        flops = [
+            cost_of(parse_arm(f"minute,resize_until={until}", {}).config, num_classes=10, size=32).training_flops
+            for until in (0, 1, 0.5)
+        ]
+        assert 0.5 < flops[1] / flops[0] < 0.6  # 24 px in place of 32
+        assert flops[2] == pytest.approx((flops[0] + flops[1]) / 2, abs=1)
+
+    def test_a_module_that_looks_at_values_is_counted_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Looking(torch.nn.Module):
+            def __init__(self, channels: int) -> None:
+                super().__init__()
+
+            def forward(self, features: torch.Tensor) -> torch.Tensor:
+                return features * (1 + 0 * features.mean().item())
+
+        monkeypatch.setattr(attention, "_REGISTERED", {})
+        name = attention.register_attention(Looking)
+        own, none = (parse_arm(f"minute,attention={kind}", {}).config for kind in (name, "none"))
+        assert (
+            cost_of(own, num_classes=10, size=32).parameters
+            == cost_of(none, num_classes=10, size=32).parameters + 1
+        )
+
     def test_attention_is_counted(self) -> None:
         none, luong = (
-            cost_of(parse_arm(f"minute,attention={kind}", {}).config.model, num_classes=10, size=32)
+            cost_of(parse_arm(f"minute,attention={kind}", {}).config, num_classes=10, size=32)
             for kind in ("none", "luong")
         )
         assert luong.parameters == none.parameters + 1  # the gate
@@ -67,7 +93,7 @@ class TestCost:
 
 
 def within(arm: Arm, control: Arm, classes: int, size: int) -> tuple[float, float]:
-    own, of = (cost_of(each.config.model, num_classes=classes, size=size) for each in (control, arm))
+    own, of = (cost_of(each.config, num_classes=classes, size=size) for each in (control, arm))
     return own.parameters / of.parameters - 1, own.training_flops / of.training_flops - 1
 
 
@@ -94,7 +120,7 @@ class TestControls:
         assert matched_controls(arm, plain, num_classes=10, size=32) == []
 
     @given(classes=st.integers(2, 200), size=st.sampled_from([16, 32, 48]))
-    @settings(max_examples=4, deadline=None)
+    @settings(max_examples=2, deadline=None)
     def test_of_any_classes_and_size(self, classes: int, size: int) -> None:
         arm, plain = parse_arm("minute,attention=multi_head", {}), parse_arm("minute,attention=none", {})
         for control in matched_controls(arm, plain, num_classes=classes, size=size):
@@ -110,8 +136,8 @@ class TestControls:
 
 def test_the_cost_is_that_of_a_network_that_computes() -> None:
     for kind in get_args(AttentionKind):
-        config = parse_arm(f"small,attention={kind}", {}).config.model
-        network = build_model(config, num_classes=7, size=20)
+        config = parse_arm(f"small,attention={kind}", {}).config
+        network = build_model(config.model, num_classes=7, size=20)
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             network(torch.zeros(2, 3, 20, 20, dtype=torch.uint8)).sum().backward()
         cost = cost_of(config, num_classes=7, size=20)

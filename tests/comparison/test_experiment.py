@@ -128,6 +128,27 @@ def test_what_is_done_is_not_done_again(experiment: Callable[..., Experiment]) -
     assert len(experiment().pending("test")) == 6
 
 
+def test_what_was_not_trained_is_not_opened_for_the_test(experiment: Callable[..., Experiment]) -> None:
+    made = experiment()
+    second = failed("TrainingError", "no")
+    finish(made, SimulatedPool(fate=lambda message: second if message["config"]["train"]["seed"] == 1 else None))
+    assert [run.seed for run in made.pending("test")] == [0, 0, 2, 2]
+
+
+def test_a_word_that_comes_after_the_end_is_passed_over(experiment: Callable[..., Experiment]) -> None:
+    class Late(SimulatedPool):
+        def event(self, timeout_s: float) -> Event | None:
+            event = super().event(timeout_s)
+            if event is not None and event.kind == "done":
+                self._events.insert(0, Event(event.job, "progress", {"epoch": 9}))
+            return event
+
+    made, pool = experiment(), Late()
+    finish(made, pool)
+    finish(made, pool, "test")
+    assert len(made.findings("test")) == 1
+
+
 def test_a_run_that_fails_is_told_and_the_rest_goes_on(experiment: Callable[..., Experiment]) -> None:
     made = experiment()
 

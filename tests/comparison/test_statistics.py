@@ -13,7 +13,7 @@ from foveate.comparison.statistics import Difference, compare, conclude, seeds_n
 
 def of(per_seed: list[float]) -> Difference:
     sd = float(np.std(per_seed, ddof=1)) if len(per_seed) > 1 else None
-    return Difference(float(np.mean(per_seed)), tuple(per_seed), sd, None, None, ())
+    return Difference(float(np.mean(per_seed)), 10_000, tuple(per_seed), sd, None, None, ())
 
 
 def right(generator: np.random.Generator, shape: tuple[int, ...], rate: float = 0.8) -> np.ndarray:
@@ -121,8 +121,29 @@ class TestConclude:
     def test_else_it_cannot_tell_and_says_how_many_seeds_would(self) -> None:
         verdict = conclude(of([0.02, -0.02, 0.01]), delta=0.005)
         assert verdict.answer == "cannot tell"
-        assert verdict.seeds == seeds_needed(float(np.std([0.02, -0.02, 0.01], ddof=1)), 0.005)
-        assert verdict.seeds > 3
+        assert verdict.seeds is not None
+        sd = float(np.std([0.02, -0.02, 0.01], ddof=1))
+        halves = [
+            stats.t.ppf(0.975, seeds - 1) * sd / math.sqrt(seeds) for seeds in (verdict.seeds, verdict.seeds - 1)
+        ]
+        # As wide as δ it lies within ±δ, or leaves zero out.
+        assert halves[0] <= 0.0025 < halves[1]
+
+    @given(st.lists(st.floats(-0.02, 0.02), min_size=2, max_size=12))
+    @settings(deadline=None, max_examples=60)
+    def test_the_seeds_that_would_tell_are_more_than_there_were(self, apart: list[float]) -> None:
+        verdict = conclude(of(apart), delta=0.005)
+        assert (verdict.seeds is None) == (verdict.answer != "cannot tell")
+        assert verdict.seeds is None or verdict.seeds > len(apart)
+
+    def test_seeds_that_agree_by_chance_on_few_images_prove_nothing(self) -> None:
+        """Two seeds that differ by one image of 287 each: no spread is seen, but nothing finer could be."""
+        right = np.ones((2, 287), bool)
+        worse = right.copy()
+        worse[:, 0] = False
+        got = compare(right, worse)
+        assert got.sd == pytest.approx(0)
+        assert conclude(got, delta=0.001).answer == "cannot tell"
 
     def test_of_one_seed_nothing_can_be_told(self) -> None:
         verdict = conclude(of([0.5]), delta=0.005)
@@ -163,4 +184,5 @@ class TestSeedsNeeded:
 
     def test_bounds(self) -> None:
         assert seeds_needed(0.0, 0.01) == 2
+        assert seeds_needed(2.1e-18, 0.005) == 2  # what floats leave of no spread
         assert seeds_needed(1.0, 1e-6) == 10_000

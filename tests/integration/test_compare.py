@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,9 @@ def test_the_test_split_is_opened_after_all_and_by_the_same_networks(folder: Pat
     assert len(rows(whole, "test")) == len(before)
     assert findings(whole, "test") != findings(whole)
     assert foveate.open_comparison(whole).split == "test"
+    finish(folder, "compare", "--resume", str(whole))
+    assert len(json.loads((whole / "test_openings.json").read_text())) == 1
+    assert "judged on the test images" in (whole / "compare.html").read_text()
 
 
 def test_an_arm_that_fails_is_named_and_the_rest_goes_on(folder: Path) -> None:
@@ -133,9 +137,14 @@ def test_an_arm_that_fails_is_named_and_the_rest_goes_on(folder: Path) -> None:
     sizes = ["--seeds", "2", "--subset", "100", "--threads", "1", "--no-controls", "--name", "failing"]
     printed = finish(folder, "compare", "digits", *arms, *settings, *sizes)
     assert printed.count("failed: TrainingError: the loss became") == 2
-    told = rows(folder / "runs" / "compare" / "failing")
+    place = folder / "runs" / "compare" / "failing"
+    told = rows(place)
     assert [bool(row["failed"]) for row in told] == [False, False, True] * 2
     assert "No seed has a result of both." in printed
+    # What was never trained is not trained when the test split is open.
+    printed = finish(folder, "compare", "--resume", str(place), "--final")
+    assert "opening the test split: 3 arms × 2 seeds, 4 runs" in printed
+    assert len(json.loads((place / "test_openings.json").read_text())) == 1
 
 
 def test_a_plan_says_how_many_seeds_it_takes(folder: Path) -> None:
@@ -143,9 +152,16 @@ def test_a_plan_says_how_many_seeds_it_takes(folder: Path) -> None:
     arms = ["--arm", "minute,attention=eca", "--plan", "--seeds", "3", "--delta", "5"]
     printed = finish(folder, "compare", "digits", *arms, *settings, "--subset", "100", "--threads", "1")
     assert "a true difference of 5 points would be seen in 80% of comparisons" in printed
-    assert "minute,attention=eca less minute,attention=eca,attention=none: " in printed
-    seeds = {row["seed"] for row in rows(folder / "runs" / "compare" / "digits")}
+    assert "minute,attention=eca less minute,attention=eca,attention=none (100 images): " in printed
+    seeds = {row["seed"] for row in rows(folder / "runs" / "compare" / "digits-plan")}
     assert seeds == {"1000000", "1000001", "1000002"}
+    place = str(folder / "runs" / "compare" / "digits-plan")
+    assert finish(folder, "compare", "--resume", place).count("pilot seeds spread by") == 1
+    refused = subprocess.run(
+        command("compare", "--resume", place, "--final"), capture_output=True, text=True, check=False
+    )
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "opens no test split" in refused.stderr
 
 
 class TestBadInput:
@@ -161,6 +177,9 @@ class TestBadInput:
             (["minute,attention=none"], "are the same"),
             (["minute", "minute,attention=lung"], "did you mean 'luong'"),
             (["minuet"], "did you mean 'minute'"),
+            (["fast", "fast,views=1"], "are the same"),
+            (["small", "small,keep=last"], "are the same"),
+            (["minute,attention=custom:Mine"], "compare with workers=0"),
         ],
     )
     def test_arms_that_make_no_comparison(self, tmp_path: Path, arms: list[str], message: str) -> None:
@@ -168,11 +187,37 @@ class TestBadInput:
             foveate.compare("digits", arms, runs=tmp_path / "runs", settings={"threads": 2})
         assert not (tmp_path / "runs").exists()
 
-    @pytest.mark.parametrize("more", [{"seeds": 0}, {"delta": 0.0}, {"alpha": 1.0}, {"subsets": (0,)}, {"zzz": 1}])
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"seeds": 0},
+            {"delta": 0.0},
+            {"alpha": 1.0},
+            {"subsets": (0,)},
+            {"subsets": (10**6,)},
+            {"subsets": (50, 50)},
+            {"zzz": 1},
+        ],
+    )
     def test_numbers_out_of_range(self, tmp_path: Path, more: dict[str, Any]) -> None:
         with pytest.raises(ConfigError, match=next(iter(more))):
             foveate.compare("digits", ["minute"], runs=tmp_path / "runs", **more)
         assert not (tmp_path / "runs").exists()
+
+    def test_a_seed_for_all_arms(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="--seeds and --first-seed"):
+            foveate.compare("digits", ["minute"], runs=tmp_path / "runs", settings={"seed": 7})
+
+    def test_a_comparison_whose_settings_were_changed_by_hand(self, whole: Path, tmp_path: Path) -> None:
+        place = tmp_path / "changed"
+        shutil.copytree(whole, place)
+        text = (place / "comparison.yaml").read_text()
+        (place / "comparison.yaml").write_text(text.replace("label_smoothing: 0.1", "label_smoothing: 0.2", 1))
+        done = subprocess.run(
+            command("compare", "--resume", str(place)), capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "was changed since: bring the old one back" in done.stderr
 
     def test_a_resumed_comparison_with_other_settings(self, whole: Path) -> None:
         done = subprocess.run(

@@ -17,6 +17,7 @@ import torch
 
 import foveate as fv
 from foveate.config import resolve_config
+from foveate.data.corruptions import CORRUPTIONS
 from foveate.data.dataset import load_dataset
 
 Foveate = Callable[..., Any]
@@ -96,6 +97,10 @@ def test_a_gate_six_views_and_the_attention_taken_out_are_told(
         assert name.capitalize() in run.report.read_text()
     assert {variant["loss"] for variant in report["variants"].values()}.isdisjoint({report["loss"]})
     assert f"gate of the attention: {gate:+.4f}" in done.out
+    calibration, temperature = report["calibration"], run.checkpoint().temperature
+    assert calibration["temperature"] == temperature
+    assert calibration["loss"] <= report["loss"]
+    assert f"logits divided by {temperature:.3f}" in done.out
     # All that was left to be found out is in the settings, by which the run repeats itself.
     assert (run.config.train.passes, run.config.train.epochs, run.config.augment.flip) == (1, None, 0.5)
     again = foveate("train", folder, "--config", run.path / "args.yaml", "--name", "again")
@@ -106,6 +111,47 @@ def test_a_gate_six_views_and_the_attention_taken_out_are_told(
     other = fv.open_run(tmp_path / "runs/evaluate/m-on-elsewhere").metrics["all"]
     assert other["gate"] == gate
     assert set(other["variants"]) == set(report["variants"])
+
+
+def test_a_network_is_measured_under_corruptions(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    folder = photographs(each=20)
+    foveate("train", folder, "--epochs", 2, "--name", "m", *tiny)
+    run = fv.open_run(tmp_path / "runs" / "train" / "m")
+    before = run.metrics["validation"]
+    done = foveate("evaluate", run.path, "--corruptions", "--images", 6)
+    assert done.status == 0, done.err
+    measured = run.metrics["validation"]
+    found = measured.pop("corruptions")
+    assert measured == before
+    assert found["images"] == 6
+    assert set(found["accuracy"]) == set(CORRUPTIONS)
+    values = [value for each in found["accuracy"].values() for value in each]
+    assert len(values) == 65
+    assert found["mean"] == pytest.approx(np.mean(values))
+    assert f"mean: {found['mean']:.4f}; as they are: {found['clean']:.4f}" in done.out
+    assert "Under corruptions, validation" in run.report.read_text()
+    foveate("evaluate", run.path, "--corruptions", "--images", 6)
+    assert run.metrics["validation"]["corruptions"] == found
+    refused = foveate("evaluate", run.path, "--images", 6)
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "give --corruptions" in refused.err
+
+
+def test_what_validation_did_not_see_has_the_temperature_that_it_fitted(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    folder = photographs(each=20)
+    foveate("train", folder, "--epochs", 2, "--name", "m", *tiny)
+    run = fv.open_run(tmp_path / "runs" / "train" / "m")
+    temperature = run.checkpoint().temperature
+    foveate("evaluate", run.path, "--final")
+    assert run.metrics["test"]["calibration"]["temperature"] == temperature == run.checkpoint().temperature
+    foveate("train", folder, "--epochs", 2, "--name", "whole", "--final", *tiny)
+    whole = fv.open_run(tmp_path / "runs" / "train" / "whole")
+    assert whole.checkpoint().temperature is None
+    assert whole.metrics["test"]["calibration"] is None
 
 
 def test_a_run_in_images_seen_makes_an_epoch_of_many_passes_over_few_images(

@@ -226,7 +226,7 @@ def test_asha_and_tpe(folder: Path) -> None:
         (["digits", "--factor", "1"], "factor=1"),
         (["digits", "--space", "papre"], "did you mean 'paper'"),
         (["digits", "--knob", "lrr"], "did you mean 'lr'"),
-        (["digits", "--workers", "0"], "workers=0"),
+        (["digits", "--workers", "-1"], "workers=-1"),
         (["digits", "--threads", "0"], "threads=0"),
         (["digits", "--gpus", "1"], "gpus=1.0: it is of Ray's"),
         (["digits", "--ray", "local", "--gpus", "0"], "gpus=0.0"),

@@ -19,13 +19,14 @@ def finding(answer: str = "helps", **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
     return {
         "arm": "minute<b>", "other": "minute,attention=none", "subset": None, "seeds": (0, 1),
-        "difference": difference, "verdict": verdict, **changes,
+        "difference": difference, "verdict": verdict, "labels": ["minute<b>", "minute,attention=none"],
+        "seeds_wanted": 2, **changes,
     }  # fmt: skip
 
 
 def arm(name: str, **changes: Any) -> dict[str, Any]:
     return {
-        "name": name, "control_of": None, "matched": None, "subset": None, "seeds": (0, 1),
+        "name": name, "label": name, "matched": None, "subset": None, "seeds": (0, 1),
         "accuracies": (0.86, 0.87), "without_attention": None, "gates": (),
         "cost": {"parameters": 12345, "training_flops": 6_700_000}, "ms_per_image": 0.5, **changes,
     }  # fmt: skip
@@ -38,7 +39,8 @@ def make() -> MakePage:
             "title": "compare", "split": "validation",
             "arms": [arm("minute,attention=none"), arm("minute<b>", without_attention=0.84, gates=(-0.4, 0.9))],
             "findings": [finding()], "failed": [("minute<b>", 2, "TrainingError: <i>nan</i>")],
-            "settings": {"seeds": 3, "data": "/data/cifar10", "delta": 0.005, "alpha": 0.05, "subsets": [None]},
+            "settings": {"seeds": 3, "data": "/data/cifar10", "delta": 0.005, "alpha": 0.05, "subsets": [None],
+                         "pilot": False},
             "environment": {"python": "3"}, "test": "foveate compare --resume runs/compare/compare --final",
         }  # fmt: skip
         return ComparisonPage(**{**values, **changes})
@@ -88,7 +90,7 @@ def test_several_sizes_make_a_curve(make: MakePage, tmp_path: Path) -> None:
         (
             {"answer": "cannot tell", "seeds": 1234},
             {},
-            "Cannot tell: +1.20 points; about 1,234 seeds would see 0.5 points.",
+            "Cannot tell: +1.20 points; about 1,234 seeds would.",
         ),
         (
             {"answer": "cannot tell", "interval": None},
@@ -104,6 +106,22 @@ def test_a_verdict_is_a_sentence(verdict: Any, difference: Any, words: str) -> N
         "difference": difference if difference is None else {**whole["difference"], **difference},
     }
     assert verdict_in_words({**whole, **changed}) == words
+
+
+def test_a_pair_that_lost_seeds_says_so() -> None:
+    assert verdict_in_words(finding(seeds_wanted=5)) == "Helps: +1.20 points over 2 of 5 seeds."
+
+
+def test_more_seeds_than_are_looked_for_are_said_to_be_more() -> None:
+    whole = finding("cannot tell")
+    told = verdict_in_words({**whole, "verdict": {**whole["verdict"], "seeds": 10_000}})
+    assert told.endswith("more than 10,000 seeds would.")
+
+
+def test_a_pilot_is_called_no_evidence(make: MakePage, tmp_path: Path) -> None:
+    html = write_comparison_report(make(settings={**make().settings, "pilot": True}), tmp_path).read_text()
+    assert "no evidence" in html
+    assert "--final" not in html
 
 
 def test_where_no_run_ended_there_is_a_page_all_the_same(make: MakePage, tmp_path: Path) -> None:

@@ -81,6 +81,28 @@ def test_what_was_measured_another_way_stands_beside_with_its_interval(run: Run,
     assert "Measured another way" not in Parsed(render(run())).text
 
 
+def test_calibration_and_corruptions_are_told_where_they_were_measured(run: Run, scored: Scored) -> None:
+    calibration = {"temperature": 0.6254, "loss": 0.3, "expected_calibration_error": 0.0123}
+    corruptions = {
+        "images": 1000,
+        "clean": 0.9,
+        "mean": 0.612,
+        "accuracy": {"shot_noise": [0.9, 0.8, 0.7, 0.6, 0.5]},
+    }
+    report = {**scored(), "calibration": calibration, "corruptions": corruptions}
+    text = Parsed(render(run(reports={"validation": report}))).text
+    for told in (
+        "With its logits divided by 0.625, fitted on validation and saved with the model, 1.2 %",
+        "Accuracy of 1,000 images; as they are 90.0 %",
+        "kinds and severities 61.2 %",
+        "Shot noise 90.0 % 80.0 % 70.0 % 60.0 % 50.0 % 70.0 %",
+    ):
+        assert told in text, told
+    plain = Parsed(render(run(reports={"validation": {**report, "calibration": None}}))).text
+    assert "With its logits divided by" not in plain
+    assert "Under corruptions" not in Parsed(render(run())).text
+
+
 def test_names_paths_and_settings_cannot_be_markup(run: Run, nasty: tuple[str, ...]) -> None:
     attack = "<img src=x onerror=alert(1)>"
     page = render(

@@ -37,7 +37,7 @@ class Cost(Section):
     parameters: int
     """That are trained."""
     training_flops: int
-    """Of one image, forward and backward: convolutions and matrix products."""
+    """Of one image, forward and backward: convolutions and matrix products. A mean over the run."""
 
 
 def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
@@ -49,6 +49,8 @@ def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
         ConfigError: for an unknown preset or setting, what is no KEY=VALUE, and a seed, which is not an arm's.
     """
     preset, *pairs = _split(text)
+    if not preset:
+        raise ConfigError(f"arm {text!r}: begin it with a preset, as in minute,attention=none")
     settings = dict(common)
     for pair in pairs:
         key, equals, value = (part.strip() for part in pair.partition("="))
@@ -64,16 +66,15 @@ def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
     return Arm(name=text, config=resolve_config(preset, settings=settings))
 
 
-def cost_of(config: ModelConfig, *, num_classes: int, size: int) -> Cost:
-    """The cost of the network of `config` on images of `size`."""
-    with torch.device("meta"):  # shapes alone: nothing is computed
-        network = build_model(config, num_classes=num_classes, size=size)
-        images = torch.zeros(2, CHANNELS, size, size, dtype=torch.uint8)
-    # The fused kernel of attention is not counted on a CPU; the plain one is.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        network(images).sum().backward()
-    parameters = sum(each.numel() for each in network.parameters() if each.requires_grad)
-    return Cost(parameters=parameters, training_flops=counter.get_total_flops() // len(images))
+def cost_of(config: Config, *, num_classes: int, size: int) -> Cost:
+    """The cost of the network of `config` on images of `size`; those that training begins with are smaller."""
+    train = config.train
+    whole, parameters = _flops(config.model, num_classes, size, size)
+    small = whole
+    if train.resize_until:
+        small, _ = _flops(config.model, num_classes, size, round(size * train.resize_scale))
+    flops = train.resize_until * small + (1 - train.resize_until) * whole
+    return Cost(parameters=parameters, training_flops=round(flops))
 
 
 def matched_controls(arm: Arm, plain: Arm, *, num_classes: int, size: int) -> list[Arm]:
@@ -91,47 +92,67 @@ def matched_controls(arm: Arm, plain: Arm, *, num_classes: int, size: int) -> li
         ("FLOPs", "training_flops", FLOPS_WITHIN),
     ):
 
-        def cost(model: ModelConfig, field: str = field) -> int:
-            return int(getattr(cost_of(model, num_classes=num_classes, size=size), field))
+        def cost(config: Config, field: str = field) -> int:
+            return int(getattr(cost_of(config, num_classes=num_classes, size=size), field))
 
-        target = cost(arm.config.model)
-        if abs(cost(plain.config.model) / target - 1) <= within:
+        target = cost(arm.config)
+        if abs(cost(plain.config) / target - 1) <= within:
             continue
-        model = _matched(plain.config.model, cost, target)
-        if abs(cost(model) / target - 1) > within:
+        config = _matched(plain.config, cost, target)
+        if abs(cost(config) / target - 1) > within:
             raise ConfigError(
                 f"no width of {plain.name} has the {matched} of {arm.name} within {within:.0%}: "
                 "compare without controls (--no-controls)"
             )
-        config = plain.config.replacing(model=model.model_dump(mode="json"))
         name = f"{plain.name}, with the {matched} of {arm.name}"
         controls.append(Arm(name=name, config=config, control_of=arm.name, matched=matched))
     return controls
 
 
-def _matched(model: ModelConfig, measure: Callable[[ModelConfig], int], target: int) -> ModelConfig:
-    """`model` with all widths scaled alike until `measure` is about `target`, then the last stage's adjusted."""
+def _flops(model: ModelConfig, num_classes: int, size: int, side: int) -> tuple[int, int]:
+    """Of training on an image of `side` the network for images of `size`; and the network's parameters."""
+
+    def count(device: str) -> tuple[int, int]:
+        # The fused kernel of attention is not counted on a CPU; the plain one is.
+        with torch.device(device), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            network = build_model(model, num_classes=num_classes, size=size)
+            images = torch.zeros(2, CHANNELS, side, side, dtype=torch.uint8)
+            network(images).sum().backward()
+        parameters = sum(each.numel() for each in network.parameters() if each.requires_grad)
+        return counter.get_total_flops() // len(images), parameters
+
+    try:
+        return count("meta")  # shapes alone: nothing is computed
+    except (RuntimeError, NotImplementedError):  # a module of one's own may look at values
+        return count("cpu")
+
+
+def _matched(config: Config, measure: Callable[[Config], int], target: int) -> Config:
+    """`config` with all widths scaled alike until `measure` is about `target`, then the last stage's adjusted."""
     low, high = 0.05, 20.0
     while high / low > 1.001:  # the measure rises with the width
         middle = (low * high) ** 0.5
-        low, high = (middle, high) if measure(_scaled(model, middle)) < target else (low, middle)
-    return min(_near(_scaled(model, high)), key=lambda each: abs(measure(each) - target))
+        low, high = (middle, high) if measure(_scaled(config, middle)) < target else (low, middle)
+    return min(_near(_scaled(config, high)), key=lambda each: abs(measure(each) - target))
 
 
-def _scaled(model: ModelConfig, factor: float) -> ModelConfig:
+def _scaled(config: Config, factor: float) -> Config:
     stages = tuple(
-        stage.model_copy(update={"filters": max(1, round(stage.filters * factor))}) for stage in model.stages
+        stage.model_copy(update={"filters": max(1, round(stage.filters * factor))})
+        for stage in config.model.stages
     )
-    return model.model_copy(update={"stages": stages, "hidden": max(1, round(model.hidden * factor))})
+    hidden = max(1, round(config.model.hidden * factor))
+    model = config.model.model_copy(update={"stages": stages, "hidden": hidden})
+    return config.model_copy(update={"model": model})
 
 
-def _near(model: ModelConfig) -> Iterator[ModelConfig]:
-    """`model`, and those whose last stage has some filters more or fewer."""
-    *others, last = model.stages
+def _near(config: Config) -> Iterator[Config]:
+    """`config`, and those whose last stage has some filters more or fewer."""
+    *others, last = config.model.stages
     for step in range(-_LAST_STAGE_STEPS, _LAST_STAGE_STEPS + 1):
         if last.filters + step >= 1:
             stages = (*others, last.model_copy(update={"filters": last.filters + step}))
-            yield model.model_copy(update={"stages": stages})
+            yield config.model_copy(update={"model": config.model.model_copy(update={"stages": stages})})
 
 
 def _split(text: str) -> list[str]:

@@ -15,8 +15,8 @@ from foveate.comparison.arms import Arm, Cost, cost_of
 from foveate.comparison.statistics import Difference, Verdict, compare, conclude
 from foveate.comparison.training import ArmJob, JudgedSplit, result_path, unpack
 from foveate.config import Section
-from foveate.errors import CheckpointError, DataError, FoveateError, OutputError
-from foveate.execution.pool import Pool
+from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError, OutputError
+from foveate.execution.pool import Event, Pool
 from foveate.execution.supervision import Supervisor
 
 __all__ = ["ArmRun", "ArmSummary", "ComparisonConfig", "Experiment", "Finding", "Pair", "Update"]
@@ -24,7 +24,7 @@ __all__ = ["ArmRun", "ArmSummary", "ComparisonConfig", "Experiment", "Finding", 
 _LOOK_S = 0.1
 """Seconds between looks at whether something hangs, or should stop."""
 _EVERYONES: Mapping[str, type[FoveateError]] = {
-    each.__name__: each for each in (OutputError, CheckpointError, DataError)
+    each.__name__: each for each in (OutputError, CheckpointError, DataError, ConfigError)
 }
 """What stops the comparison and not the run alone that met it."""
 
@@ -49,6 +49,8 @@ class ComparisonConfig(Section):
     """Over all pairs together."""
     hang_limit_s: float = Field(600, gt=0)
     """Seconds without a step after which a run counts as hanging."""
+    pilot: bool = False
+    """Whether it is there to learn the spread of seeds by: it is no evidence, and never sees the test split."""
 
 
 class ArmRun(NamedTuple):
@@ -136,8 +138,9 @@ class Experiment:
         ]
 
     def pending(self, split: JudgedSplit) -> list[ArmRun]:
-        """Runs without a result, in the order in which they begin."""
-        return [run for run in self.runs if self.result(run, split) is None]
+        """Runs without a result, in the order in which they begin; for the test split those that were trained."""
+        trained = self.runs if split == "validation" else [r for r in self.runs if self.result(r, "validation")]
+        return [run for run in trained if self.result(run, split) is None]
 
     def result(self, run: ArmRun, split: JudgedSplit) -> dict[str, Any] | None:
         """What a run measured; None where it has not.
@@ -166,43 +169,35 @@ class Experiment:
         happened for a while. A run that fails is told, and the rest goes on.
 
         Raises:
-            OutputError, CheckpointError, DataError: for what concerns all runs.
+            OutputError, CheckpointError, DataError, ConfigError: for what concerns all runs.
         """
         supervisor, running = Supervisor(self.config.hang_limit_s), dict[int, ArmRun]()
-        waiting = list(enumerate(self.pending(split)))[::-1]
+        # A number is never used twice: what a worker says may come late.
+        waiting = [(2 * self.runs.index(run) + (split == "test"), run) for run in self.pending(split)][::-1]
         self.failed.clear()
         while waiting or running:
             while waiting and len(running) < pool.workers:
-                number, run = waiting.pop()
-                running[number] = run
+                number, beginning = waiting.pop()
+                running[number] = beginning
                 supervisor.begun(number)
-                pool.submit(number, self._job(run, split).model_dump(mode="json"))
-                yield Update("begun", run, {})
+                pool.submit(number, self._job(beginning, split).model_dump(mode="json"))
+                yield Update("begun", beginning, {})
             event = pool.event(timeout_s=_LOOK_S)
             if event is None:  # only then: after a Ctrl-Z, all that is told meanwhile is heard first
                 supervisor.stop_hanging(pool)
                 yield None
                 continue
-            run = running[event.job]
+            if (run := running.get(event.job)) is None:
+                continue
             supervisor.heard(event.job)
             if event.kind == "progress":
                 yield Update("epoch", run, event.value) if event.value else None
                 continue
             del running[event.job]
-            if event.kind == "done":
-                supervisor.ended(event.job)
-                yield Update("done", run, event.value)
-            elif event.kind == "lost" and (reason := supervisor.lost(event.job, event.value["message"])) is None:
+            update = self._ended(event, run, split, supervisor)
+            if update.kind == "again":
                 waiting.append((event.job, run))
-                yield Update("again", run, event.value)
-            else:
-                if event.kind == "failed":
-                    reason = "{kind}: {message} ({where})".format(**event.value)
-                    if (error := _EVERYONES.get(event.value["kind"])) is not None:
-                        raise error(event.value["message"])
-                supervisor.ended(event.job)
-                self.failed[run] = str(reason)
-                yield Update("failed", run, {"reason": reason})
+            yield update
 
     def findings(self, split: JudgedSplit) -> list[Finding]:
         """What the runs that are done say of every pair."""
@@ -225,6 +220,29 @@ class Experiment:
         """Which images each of some runs got right: [runs, images]."""
         done = [self.result(run, split) for run in runs]
         return np.array([unpack(each["right"], each["images"]) for each in done if each is not None])
+
+    def _ended(self, event: Event, run: ArmRun, split: JudgedSplit, supervisor: Supervisor) -> Update:
+        """A run's job came to an end, well or not.
+
+        Raises:
+            OutputError, CheckpointError, DataError, ConfigError: for what concerns all runs.
+        """
+        if event.kind == "done":
+            supervisor.ended(event.job)
+            if not result_path(self.place(run), split).exists():
+                raise OutputError(f"{self.place(run)}: a worker wrote a result that is not here: share --runs")
+            return Update("done", run, event.value)
+        if event.kind == "lost":
+            reason = supervisor.lost(event.job, event.value["message"])
+            if reason is None:
+                return Update("again", run, event.value)
+        else:
+            reason = "{kind}: {message} ({where})".format(**event.value)
+            if (error := _EVERYONES.get(event.value["kind"])) is not None:
+                raise error(event.value["message"])
+        supervisor.ended(event.job)
+        self.failed[run] = reason
+        return Update("failed", run, {"reason": reason})
 
     def _job(self, run: ArmRun, split: JudgedSplit) -> ArmJob:
         config, arm = self.config, self.config.arms[run.arm]
@@ -269,7 +287,7 @@ class Experiment:
             accuracies=tuple(each["accuracy"] for each in results),
             without_attention=mean(without) if without else None,
             gates=tuple(each["gate"] for each in results if each["gate"] is not None),
-            cost=cost_of(settled.model, num_classes=config.num_classes, size=settled.data.size),
+            cost=cost_of(settled, num_classes=config.num_classes, size=settled.data.size),
             ms_per_image=mean(1e3 * each["train_s"] / each["images_shown"] for each in results)
             if results
             else None,

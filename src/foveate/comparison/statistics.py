@@ -8,12 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-__all__ = ["Answer", "Difference", "Interval", "Verdict", "compare", "conclude", "seeds_needed", "t_interval"]
+__all__ = [
+    "SEEDS_AT_MOST",
+    "Answer",
+    "Difference",
+    "Interval",
+    "Verdict",
+    "compare",
+    "conclude",
+    "seeds_needed",
+    "t_interval",
+]
 
 Interval = tuple[float, float]
 Answer = Literal["no difference", "helps", "hurts", "cannot tell"]
 
-_SEEDS_AT_MOST = 10_000
+SEEDS_AT_MOST = 10_000
+"""What is said to be needed where it is more."""
+_NO_SPREAD = 0.01
+"""Of δ, below which two seeds are enough."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +34,7 @@ class Difference:
     """By how much one arm is more accurate than another, −1…1, over the same seeds and images."""
 
     mean: float
+    images: int
     per_seed: tuple[float, ...]
     sd: float | None
     """Standard deviation of the seeds' differences; None of one seed."""
@@ -42,7 +56,7 @@ class Verdict:
     delta: float
     level: float
     seeds: int | None
-    """About so many would tell, where the answer is `cannot tell`."""
+    """So many would tell for certain, if the spread stays, where the answer is `cannot tell`."""
 
 
 def compare(arm: NDArray[np.bool_], other: NDArray[np.bool_]) -> Difference:
@@ -66,6 +80,7 @@ def compare(arm: NDArray[np.bool_], other: NDArray[np.bool_]) -> Difference:
         image_interval = _crossed_interval(apart, 0.95)
     return Difference(
         mean=mean,
+        images=apart.shape[1],
         per_seed=tuple(per_seed.tolist()),
         sd=float(per_seed.std(ddof=1)) if len(apart) > 1 else None,
         interval=interval,
@@ -86,12 +101,16 @@ def conclude(difference: Difference, *, delta: float, alpha: float = 0.05, compa
     level = 1 - alpha / comparisons
     if difference.sd is None:
         return Verdict("cannot tell", None, delta, level, None)
-    low, high = t_interval(np.array(difference.per_seed), level)
+    count = len(difference.per_seed)
+    # Of few images several seeds may differ alike by chance: none is known better than to a part of one image.
+    sd = max(difference.sd, 0.5 / difference.images)
+    half = float(stats.t.ppf((1 + level) / 2, count - 1)) * sd / math.sqrt(count)
+    low, high = difference.mean - half, difference.mean + half
     if -delta < low and high < delta:
         return Verdict("no difference", (low, high), delta, level, None)
     if low > 0 or high < 0:
         return Verdict("helps" if low > 0 else "hurts", (low, high), delta, level, None)
-    return Verdict("cannot tell", (low, high), delta, level, seeds_needed(difference.sd, delta, level=level))
+    return Verdict("cannot tell", (low, high), delta, level, _seeds_to_tell(sd, delta, level, more_than=count))
 
 
 def seeds_needed(sd: float, delta: float, *, level: float = 0.95, power: float = 0.8) -> int:
@@ -99,16 +118,25 @@ def seeds_needed(sd: float, delta: float, *, level: float = 0.95, power: float =
 
     By the noncentral t distribution (Cohen 1988, section 2.3), for seeds' differences of standard deviation `sd`.
     """
-    for seeds in range(2, _SEEDS_AT_MOST):
-        if sd == 0 or _power(seeds, sd, delta, level) >= power:
-            return seeds
-    return _SEEDS_AT_MOST
+    if sd < _NO_SPREAD * delta:
+        return 2
+    enough = (seeds for seeds in range(2, SEEDS_AT_MOST) if _power(seeds, sd, delta, level) >= power)
+    return next(enough, SEEDS_AT_MOST)
 
 
 def t_interval(values: NDArray[np.float64], level: float) -> Interval:
     """Student's for the mean of two values or more."""
     half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
     return float(values.mean()) - half, float(values.mean()) + half
+
+
+def _seeds_to_tell(sd: float, delta: float, level: float, *, more_than: int) -> int:
+    """The first number whose interval is δ wide: it lies within ±δ or leaves zero out, wherever it lies."""
+
+    def tells(seeds: int) -> bool:
+        return bool(stats.t.ppf((1 + level) / 2, seeds - 1) * sd / math.sqrt(seeds) <= delta / 2)
+
+    return next((seeds for seeds in range(more_than + 1, SEEDS_AT_MOST) if tells(seeds)), SEEDS_AT_MOST)
 
 
 def _power(seeds: int, sd: float, delta: float, level: float) -> float:

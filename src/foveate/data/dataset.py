@@ -16,7 +16,7 @@ from foveate.data.splits import SPLITS, UNDECLARED, hold_out
 from foveate.errors import CheckpointError, DataError
 from foveate.progress import Track, untracked
 
-__all__ = ["BadImage", "Dataset", "align_classes", "load_dataset"]
+__all__ = ["BadImage", "Dataset", "align_classes", "dataset_of", "load_dataset", "load_known", "open_source"]
 
 _KNOWN = ("cifar10", "digits")
 _SIDES = (16, 64)
@@ -88,7 +88,18 @@ def load_dataset(
         DataError: when there is no such data set, it is damaged, or does not suit training.
         OutputError: when the cache cannot be written.
     """
-    source = _open_source(data, data_dir, track)
+    return dataset_of(open_source(data, data_dir, track), config, for_training=for_training, track=track)
+
+
+def dataset_of(
+    source: Source, config: DataConfig, *, for_training: bool = True, track: Track = untracked
+) -> Dataset:
+    """As `load_dataset`, of what was opened already.
+
+    Raises:
+        As `load_dataset`.
+    """
+    data = source.location
     size = config.size or int(np.clip(source.side or typical_side(source.blocks) or 0, *_SIDES))
     images, reasons = decoded_images(source.blocks, source.content, size, track=track)
     good = np.ones(len(source.labels), bool)
@@ -163,7 +174,12 @@ def align_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     )
 
 
-def _open_source(data: str, data_dir: Path | None, track: Track) -> Source:
+def open_source(data: str, data_dir: Path | None, track: Track = untracked) -> Source:
+    """Find a data set and read what it says of itself; no image is decoded.
+
+    Raises:
+        DataError: when there is none, or it is damaged.
+    """
     # Each kind is imported when it is wanted: pyarrow and scikit-learn are slow to import.
     if data == "digits":
         from foveate.data.digits import open_digits

@@ -6,19 +6,22 @@ import stat
 import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 __all__ = [
     "MAX_PIXELS",
     "BadImageError",
+    "Header",
     "decode_file",
     "decode_image",
     "open_regular",
+    "read_header",
     "resize_array",
     "shorter_side",
 ]
@@ -36,6 +39,20 @@ _warnings_lock = threading.Lock()
 
 class BadImageError(Exception):
     """An image that cannot be decoded; the message is a short reason."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The first lines of an encoded image."""
+
+    format: str
+    """As Pillow names it; empty where pixels come as they are."""
+    mode: str
+    """Pillow's: RGB, L, P, RGBA, CMYK, …"""
+    width: int
+    height: int
+    rotated: bool
+    """Whether its EXIF data asks for it to be turned."""
 
 
 def decode_image(data: bytes, size: int) -> NDArray[np.uint8]:
@@ -77,15 +94,24 @@ def resize_array(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return _fit(Image.fromarray(pixels).convert("RGB"), size)
 
 
-def shorter_side(image: Path | bytes | NDArray[np.uint8]) -> int | None:
-    """The shorter side in pixels, from the header alone; None where there is none to read."""
+def read_header(image: Path | bytes | NDArray[np.uint8]) -> Header | None:
+    """What an image says of itself before its pixels are read; None where there is nothing to read."""
     if isinstance(image, np.ndarray):
-        return int(min(image.shape[:2]))
+        height, width = image.shape[:2]
+        return Header("", "RGB" if image.shape[2:] == (3,) else "L", width, height, rotated=False)
     try:
         with open_regular(image) if isinstance(image, Path) else io.BytesIO(image) as file, _quiet():
-            return min(Image.open(file, formats=_FORMATS).size)
+            opened = Image.open(file, formats=_FORMATS)
+            rotated = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            return Header(opened.format or "", opened.mode, *opened.size, rotated=rotated)
     except Exception:  # Pillow raises nearly anything for a damaged header; decoding will name the reason
         return None
+
+
+def shorter_side(image: Path | bytes | NDArray[np.uint8]) -> int | None:
+    """The shorter side in pixels, from the header alone; None where there is none to read."""
+    header = read_header(image)
+    return min(header.width, header.height) if header else None
 
 
 def open_regular(path: Path) -> io.BufferedReader:

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveate.config import AttentionKind
+from foveate.config import CUSTOM, AttentionKind
+from foveate.errors import ConfigError
 
 __all__ = [
     "ATTENTION",
@@ -21,6 +23,8 @@ __all__ = [
     "MultiHeadAttention2d",
     "ResidualMask2d",
     "SqueezeExcitation2d",
+    "attention_named",
+    "register_attention",
 ]
 
 
@@ -366,3 +370,35 @@ ATTENTION: Mapping[AttentionKind, Callable[[int], nn.Module]] = {
     "residual_mask": ResidualMask2d,
 }
 """What makes the attention of each kind for a number of channels."""
+
+_REGISTERED: dict[str, Callable[[int], nn.Module]] = {}
+
+
+def register_attention(module: Callable[[int], nn.Module]) -> str:
+    """Make an attention of one's own known to this process; what to give as the setting `attention`.
+
+    A checkpoint holds this name alone. Nothing is ever imported by it: whoever loads the checkpoint registers the
+    class again before. Other processes do not know it, so that studies and comparisons need `workers=0`.
+
+    Args:
+        module: a class of modules, made by `module(channels)`, that take and give [B, channels, H, W].
+    """
+    name = f"{CUSTOM}{getattr(module, '__qualname__', type(module).__qualname__)}"
+    _REGISTERED[name] = module
+    return name
+
+
+def attention_named(name: str) -> Callable[[int], nn.Module]:
+    """What makes an attention of that name for so many channels.
+
+    Raises:
+        ConfigError: for a class of one's own that was not registered in this process.
+    """
+    if not name.startswith(CUSTOM):
+        return ATTENTION[cast("AttentionKind", name)]
+    if name not in _REGISTERED:
+        own = name.removeprefix(CUSTOM)
+        raise ConfigError(
+            f"attention={name!r} is a class of your own: hand it over first, by foveate.register_attention({own})"
+        )
+    return _REGISTERED[name]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from foveate.config import BlockKind, ModelConfig
 from foveate.errors import ConfigError
-from foveate.model.attention import ATTENTION, GatedResidual
+from foveate.model.attention import GatedResidual, attention_named
 from foveate.model.blocks import (
     ACTIVATION,
     ConvBlock,
@@ -105,7 +105,7 @@ def side_left(config: ModelConfig, size: int) -> int:
 
 def _attention(config: ModelConfig, channels: int) -> nn.Module:
     try:
-        attention = ATTENTION[config.attention](channels)
+        attention = attention_named(config.attention)(channels)
     except ValueError as error:
         raise ConfigError(f"attention={config.attention!r}: {error}") from error
     if config.attention == "none" or config.attention_mode == "replace":

@@ -14,6 +14,10 @@ from foveate.report.html import flat, render_template, write_page
 __all__ = ["ComparisonPage", "verdict_in_words", "write_comparison_report"]
 
 
+MOST_SEEDS = 10_000
+"""What is said to be needed where it is more."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ComparisonPage:
     """A comparison as its page shows it."""
@@ -21,10 +25,10 @@ class ComparisonPage:
     title: str
     split: str
     arms: Sequence[Mapping[str, Any]]
-    """With `name`, `control_of`, `matched`, `subset`, `seeds`, `accuracies`, `without_attention`, `gates`, `cost`
+    """With `name`, `label`, `matched`, `subset`, `seeds`, `accuracies`, `without_attention`, `gates`, `cost`
     and `ms_per_image`; the first is the reference."""
     findings: Sequence[Mapping[str, Any]]
-    """With `arm`, `other`, `subset`, `seeds`, `difference` and `verdict`, as `comparison.experiment` has them."""
+    """With `arm`, `other`, their `labels`, `subset`, `seeds`, `seeds_wanted`, `difference` and `verdict`."""
     failed: Sequence[tuple[str, int, str]]
     """Runs without a result: arm, seed and why."""
     settings: Mapping[str, Any]
@@ -45,16 +49,16 @@ def verdict_in_words(finding: Mapping[str, Any]) -> str:
     if verdict is None:
         return "No seed has a result of both."
     points = f"{100 * difference['mean']:+.2f} points"
+    if (count := len(finding["seeds"])) < finding["seeds_wanted"]:
+        points += f" over {count} of {finding['seeds_wanted']} seeds"
     if verdict["interval"] is None:
         return f"Cannot tell: {points}, of one seed, which has no interval."
     delta = f"{100 * verdict['delta']:g} points"
     if verdict["answer"] == "no difference":
         return f"No difference larger than {delta} ({points})."
     if verdict["answer"] == "cannot tell":
-        more = (
-            f"about {verdict['seeds']:,} seeds would see {delta}" if verdict["seeds"] else "more seeds are needed"
-        )
-        return f"Cannot tell: {points}; {more}."
+        more = "more than" if verdict["seeds"] >= MOST_SEEDS else "about"
+        return f"Cannot tell: {points}; {more} {verdict['seeds']:,} seeds would."
     return f"{verdict['answer'].capitalize()}: {points}."
 
 
@@ -89,7 +93,8 @@ def _figures(page: ComparisonPage) -> dict[str, Figure]:
     told = [finding for finding in page.findings if finding["difference"] is not None]
     if told:
         figures["differences"] = comparison_plots.differences(told, page.settings["delta"])
-        figures["accuracies"] = comparison_plots.accuracies([arm for arm in page.arms if arm["accuracies"]])
+    if ended := [arm for arm in page.arms if arm["accuracies"]]:
+        figures["accuracies"] = comparison_plots.accuracies(ended)
     if len(page.settings["subsets"]) > 1 and told:
         figures["data_size"] = comparison_plots.over_data_size(told, page.settings["delta"])
     return figures

@@ -53,7 +53,7 @@ def accuracies(arms: Sequence[Mapping[str, Any]]) -> Figure:
             axes.plot(values, np.full(len(values), place), "o", color=BLUE, markersize=4, alpha=0.6)
             axes.plot([values.mean()] * 2, [place - 0.28, place + 0.28], color=INK, linewidth=2)
         names = [
-            shorten(arm["name"], 34) + ("" if arm["subset"] is None else f", {arm['subset']:,}") for arm in arms
+            shorten(arm["label"], 34) + ("" if arm["subset"] is None else f", {arm['subset']:,}") for arm in arms
         ]
         axes.set_yticks(range(len(arms)), names, color=INK)
         axes.set(xlabel="Accuracy, %", ylim=(len(arms) - 0.5, -0.5))
@@ -72,11 +72,13 @@ def over_data_size(findings: Sequence[Mapping[str, Any]], delta: float) -> Figur
         pairs = list(dict.fromkeys((finding["arm"], finding["other"]) for finding in findings))
         for number, pair in enumerate(pairs):
             own = [each for each in findings if (each["arm"], each["other"]) == pair]
+            own.sort(key=lambda each: places[each["subset"]])
             shift = 0.12 * (number - (len(pairs) - 1) / 2)
             across = [places[each["subset"]] + shift for each in own]
             colour = (BLUE, ORANGE, INK, MUTED)[number % 4]
             means = [100 * each["difference"]["mean"] for each in own]
-            axes.plot(across, means, "o-", color=colour, linewidth=1.2, label=_named(own[0], sized=False))
+            mark = "osD^v"[number // 4 % 5]
+            axes.plot(across, means, f"{mark}-", color=colour, linewidth=1.2, label=_named(own[0], sized=False))
             for place, each in zip(across, own, strict=True):
                 if (interval := each["verdict"]["interval"]) is not None:
                     axes.plot([place, place], [100 * bound for bound in interval], color=colour, linewidth=2.5)
@@ -89,4 +91,5 @@ def over_data_size(findings: Sequence[Mapping[str, Any]], delta: float) -> Figur
 
 def _named(finding: Mapping[str, Any], *, sized: bool = True) -> str:
     size = f"\n{finding['subset']:,} images" if sized and finding["subset"] is not None else ""
-    return f"{shorten(finding['arm'], 34)}\nless {shorten(finding['other'], 34)}{size}"
+    arm, other = (shorten(label, 34) for label in finding["labels"])
+    return f"{arm}\nless {other}{size}"

@@ -1,5 +1,6 @@
 """The jobs themselves, as the command line and the Python API call them."""
 
+from foveate.workflows.check import Check, check
 from foveate.workflows.comparison import (
     Comparison,
     ComparisonDisplay,
@@ -22,6 +23,7 @@ from foveate.workflows.study import (
 )
 
 __all__ = [
+    "Check",
     "Comparison",
     "ComparisonDisplay",
     "Display",
@@ -31,6 +33,7 @@ __all__ = [
     "SilentStudy",
     "Study",
     "StudyDisplay",
+    "check",
     "compare",
     "evaluate",
     "open_comparison",

@@ -2,10 +2,13 @@
 
 import contextlib
 import csv
+import hashlib
 import io
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +19,7 @@ import yaml
 from foveate.comparison.arms import Arm, matched_controls, parse_arm
 from foveate.comparison.experiment import ComparisonConfig, Experiment, Finding, Update
 from foveate.comparison.training import JudgedSplit, run_arm, training_subset
-from foveate.config import Config, read_yaml, validated
+from foveate.config import CUSTOM, Config, read_yaml, validated
 from foveate.data.dataset import Dataset, load_dataset, load_known
 from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataError
 from foveate.execution.pool import Pool
@@ -145,7 +148,8 @@ def compare(
         final: open the test split after every run has ended, and judge by it.
         workers, ray, gpus: as `tune` takes them.
         settings: of every arm.
-        more: of `ComparisonConfig`: `first_seed`, `subsets`, `delta`, `alpha`, `hang_limit_s`.
+        more: of `ComparisonConfig`: `first_seed`, `subsets`, `delta` (a share: 0.005 is half a point), `alpha`,
+            `hang_limit_s`.
 
     Raises:
         ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
@@ -156,8 +160,11 @@ def compare(
     keep_out(Path(runs), data)
     check_workers(workers, ray, gpus)
     given = {"threads": threads_for(workers), **settings}
+    if any(setting.rpartition(".")[2] == "seed" for setting in settings):
+        raise ConfigError("seed: all arms have the same seeds; say which by --seeds and --first-seed")
     parsed = _ordered([parse_arm(text, given) for text in arms], given)
     _check_alike(parsed)
+    _check_own(parsed, workers)
     base = parsed[0].config
     prepare_process(base)
     device, place = pick_device(base.train.device), Path(data_dir) if data_dir else None
@@ -166,9 +173,11 @@ def compare(
     if final and "test" not in dataset.splits:
         raise DataError(f"{dataset.name} has no test images: add a test split to it, or compare without --final")
     subsets = more.get("subsets", (None,))
+    _check_subsets(subsets, len(dataset.splits["train"]))
     few = min((each for each in subsets if each), default=None)
     smallest = training_subset(dataset, few, base.data.split_seed)
     settled = [arm.model_copy(update={"config": _settled(arm.config, smallest, device)}) for arm in parsed]
+    _check_different(settled)
     if controls:
         costs = {"num_classes": len(dataset.class_names), "size": dataset.images.shape[1]}
         settled += [made for arm in settled[1:] for made in matched_controls(arm, settled[0], **costs)]
@@ -189,9 +198,11 @@ def compare(
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_atomically(folder.path / "comparison.yaml", text)
         write_json(folder.path / "env.json", environment(device))
+        write_json(folder.path / "digest.json", _digest(config))
 
     with contextlib.closing(open_pool(run_arm, base, device, workers, ray, gpus)) as pool:
-        folder = RunFolder.create(Path(runs), "compare", name, fallback=dataset.name, fill=fill)
+        fallback = f"{dataset.name}-plan" if config.pilot else dataset.name
+        folder = RunFolder.create(Path(runs), "compare", name, fallback=fallback, fill=fill)
         return _run(Comparison(folder.path), pool, display, final=final)
 
 
@@ -206,7 +217,7 @@ def plan_comparison(data: str | Path, arms: Sequence[str], *, seeds: int = 4, **
     Raises:
         As `compare`.
     """
-    return compare(data, arms, seeds=seeds, first_seed=PILOT_SEED, **options)
+    return compare(data, arms, seeds=seeds, first_seed=PILOT_SEED, pilot=True, **options)
 
 
 def resume_comparison(
@@ -228,6 +239,11 @@ def resume_comparison(
     check_workers(workers, ray, gpus)
     comparison = open_comparison(path)
     config = comparison.config
+    if read_yaml(comparison.path / "digest.json") != _digest(config):
+        raise CheckpointError(f"{comparison.path / 'comparison.yaml'} was changed since: bring the old one back")
+    if final and config.pilot:
+        raise ConfigError(f"{comparison.path} is a plan's pilot: it opens no test split")
+    _check_own(config.arms, workers)
     base = config.arms[0].config
     prepare_process(base)
     dataset = load_known(
@@ -261,12 +277,14 @@ def open_comparison(path: Path | str) -> Comparison:
 
 def _run(comparison: Comparison, pool: Pool, display: ComparisonDisplay, *, final: bool) -> Comparison:
     """Do what is to be done, and write what it came to."""
-    experiment = comparison.experiment
+    experiment, final = comparison.experiment, final or comparison.split == "test"
     resuming = f"foveate compare --resume {shlex.quote(str(comparison.path))}{' --final' if final else ''}"
     splits: tuple[JudgedSplit, ...] = ("validation", "test") if final else ("validation",)
     doing = f"{comparison.path} is being run"
     with locked(comparison.path, doing), interruptible(resuming) as interrupted:
         for split in splits:
+            if split == "test" and experiment.pending(split):
+                _record_test_opening(comparison.path, resuming)
             with display.following(experiment, split, pool.workers):
                 for update in experiment.train(pool, split):
                     if update is not None:
@@ -301,12 +319,18 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
         title=comparison.path.name,
         split=split,
         arms=[
-            {"name": arm.name, "control_of": arm.control_of, "matched": arm.matched, **asdict(summary)}
+            {"name": arm.name, "label": _label(arm), "matched": arm.matched, **asdict(summary)}
             for summary in experiment.summaries(split)
             for arm in (arms[summary.arm],)
         ],
         findings=[
-            {**asdict(each), "arm": arms[each.pair.arm].name, "other": arms[each.pair.other].name}
+            {
+                **asdict(each),
+                "arm": arms[each.pair.arm].name,
+                "other": arms[each.pair.other].name,
+                "labels": [_label(arms[place]) for place in each.pair],
+                "seeds_wanted": experiment.config.seeds,
+            }
             for each in experiment.findings(split)
         ],
         failed=[(arms[run.arm].name, run.seed, why) for run, why in experiment.failed.items()],
@@ -320,11 +344,23 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
     write_comparison_report(page, comparison.path)
 
 
+def _label(arm: Arm) -> str:
+    """Short enough for a plot."""
+    return f"control, {arm.matched}" if arm.matched else arm.name
+
+
+def _record_test_opening(folder: Path, command: str) -> None:
+    """Record that the test split is about to be opened: before it is, so that a kill hides nothing."""
+    path = folder / "test_openings.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    write_json(path, [*before, {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}])
+
+
 def _ordered(arms: list[Arm], given: Mapping[str, Any]) -> list[Arm]:
     """The reference first, made where there is one arm alone.
 
     Raises:
-        ConfigError: for no arm, for one without attention alone, and for two that are the same.
+        ConfigError: for no arm, and for two that are the same.
     """
     if not arms:
         raise ConfigError(
@@ -332,11 +368,8 @@ def _ordered(arms: list[Arm], given: Mapping[str, Any]) -> list[Arm]:
         )
     if len(arms) == 1:
         arms = [parse_arm(f"{arms[0].name},attention=none", given), *arms]
-    seen: dict[str, str] = {}
-    for arm in arms:
-        key = arm.config.model_dump_json(exclude={"preset"})
-        if (same := seen.setdefault(key, arm.name)) != arm.name or sum(each.name == arm.name for each in arms) > 1:
-            raise ConfigError(f"arms {same!r} and {arm.name!r} are the same: their runs would be, bit by bit")
+    if len({arm.name for arm in arms}) < len(arms):
+        raise ConfigError("two arms are the same: their runs would be, bit by bit")
     plain = [arm for arm in arms if arm.config.model.attention == "none"]
     reference = plain[0] if len(plain) == 1 else arms[0]
     return [reference, *(arm for arm in arms if arm is not reference)]
@@ -356,6 +389,39 @@ def _check_alike(arms: Sequence[Arm]) -> None:
                 )
 
 
+def _check_different(arms: Sequence[Arm]) -> None:
+    """Raises ConfigError for settled arms that are the same."""
+    seen: dict[str, str] = {}
+    for arm in arms:
+        same = seen.setdefault(arm.config.model_dump_json(exclude={"preset"}), arm.name)
+        if same != arm.name:
+            raise ConfigError(f"arms {same!r} and {arm.name!r} are the same: their runs would be, bit by bit")
+
+
+def _check_own(arms: Sequence[Arm], workers: int | None) -> None:
+    """Raises ConfigError for an attention of one's own, which other processes do not know."""
+    for arm in arms:
+        if arm.config.model.attention.startswith(CUSTOM) and workers != 0:
+            raise ConfigError(f"arm {arm.name!r}: only this process knows its attention: compare with workers=0")
+
+
+def _check_subsets(subsets: Sequence[int | None], images: int) -> None:
+    """Raises ConfigError for a number of training images that is not there, or is given twice."""
+    for subset in subsets:
+        if subset is not None and not 0 < subset <= images:
+            raise ConfigError(f"subsets={subset}: there are {images:,} training images")
+    if len(set(subsets)) < len(subsets):
+        raise ConfigError("subsets: a number of training images is given twice")
+
+
+def _digest(config: ComparisonConfig) -> dict[str, str]:
+    """By which a comparison is known to be as it was."""
+    return {"sha256": hashlib.sha256(config.model_dump_json().encode()).hexdigest()}
+
+
 def _settled(config: Config, dataset: Dataset, device: torch.device) -> Config:
-    """As for a run of its own, but to the last epoch: that is what is judged."""
-    return settle(config, dataset, device, final=False).replacing(keep="last", patience=None)
+    """As for a run of its own, but to the last epoch, which is judged; what has no effect is as by default."""
+    without = {"views": 1, "monitor": "accuracy", "save_every_s": 60.0, "keep": "last", "patience": None}
+    if config.model.attention == "none":
+        without |= {"attention_mode": "replace", "attention_stage": 1}
+    return settle(config, dataset, device, final=False).replacing(**without)

@@ -2,20 +2,31 @@
 
 import math
 import shlex
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 from scipy.special import softmax
+from torch import nn
 
-from foveate.checkpoint import Checkpoint, load_model, model_card, save_tensors
+from foveate.checkpoint import Checkpoint, load_model, model_card, save_temperature, save_tensors
 from foveate.config import Config, resolve_config
+from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from foveate.data.dataset import Dataset, align_classes, load_dataset, load_known
 from foveate.data.loader import Loader, on_device
+from foveate.data.splits import hold_out
 from foveate.errors import ConfigError, DataError
-from foveate.evaluation import ViewsAveraged, collect_logits, score, score_variant
+from foveate.evaluation import (
+    ViewsAveraged,
+    collect_logits,
+    fit_temperature,
+    point_metrics,
+    score,
+    score_variant,
+)
 from foveate.files import locked, write_json
 from foveate.model.build import LayerTable, build_model, layer_table
 from foveate.progress import Track
@@ -172,6 +183,8 @@ def evaluate(
     data: str | Path | None = None,
     *,
     final: bool = False,
+    corruptions: bool = False,
+    images: int | None = None,
     device: str | None = None,
     data_dir: Path | str | None = None,
     runs: Path | str = "runs",
@@ -185,6 +198,8 @@ def evaluate(
 
     Args:
         final: open the test split instead; the run records each time.
+        corruptions: measure under common corruptions as well, each kind at five severities.
+        images: corrupt so many of the split's images, the same share of every class; None: all.
 
     Raises:
         CheckpointError: when it is not a run, is damaged, or its data set is another one now.
@@ -193,6 +208,8 @@ def evaluate(
     display = display or Silent()
     if data is None and name is not None:
         raise ConfigError("name: measured on its own data, a run keeps its folder; give other DATA, or no --name")
+    if images is not None and not (corruptions and images > 0):
+        raise ConfigError(f"images={images}: it says how many to corrupt: give --corruptions, and 1 at least")
     folder = _folder(run)
     config, record = folder.read_config(), folder.read_record()
     picked = pick_device(device or config.train.device)
@@ -233,7 +250,11 @@ def evaluate(
     if final:
         folder.record_test_opening(command)
     loader = Loader(*on_device(dataset, picked), dataset.splits[split], MEASURED_AT_ONCE)
-    _measure(target, checkpoint, config, dataset, split, loader, picked, display.track)
+    corrupted = _some_of(loader, images, config.data.split_seed) if corruptions else None
+    fit = _kept_weights(folder, config) if other is None else None
+    _measure(
+        target, checkpoint, config, dataset, split, loader, picked, display.track, fit=fit, corrupted=corrupted
+    )
     return Run(target)
 
 
@@ -298,7 +319,9 @@ def _fit(
         track = saving(display.track, lambda: None, math.inf, interrupted)
         split = "test" if final else "validation"
         measured = feed.measured(dataset.splits[split])
-        _measure(folder, checkpoint, config, dataset, split, measured, device, track)
+        _measure(
+            folder, checkpoint, config, dataset, split, measured, device, track, fit=_kept_weights(folder, config)
+        )
         folder.record_finished()
     return Run(folder)
 
@@ -312,11 +335,16 @@ def _measure(
     loader: Loader,
     device: torch.device,
     track: Track,
+    *,
+    fit: Path | None,
+    corrupted: Loader | None = None,
 ) -> None:
     """Score one split; put the measurements, every image's probabilities and the report into `folder`.
 
     Args:
         loader: of its images.
+        fit: where the weights lie, to keep the temperature with them that is fitted where `split` is validation.
+        corrupted: images of it to be measured under corruptions.
     """
     indices, model = dataset.splits[split], checkpoint.model
     logits_of = partial(
@@ -333,6 +361,15 @@ def _measure(
         with model.without_attention():
             name = "attention taken out"
             variants[name] = asdict(score_variant(*logits_of(model, label=f"{split}, {name}")))
+    temperature, calibration = checkpoint.temperature, None
+    if fit is not None and split == "validation":
+        temperature = fit_temperature(logits, labels)
+        if temperature != checkpoint.temperature:
+            save_temperature(fit, temperature)
+    if temperature is not None:
+        scaled = point_metrics(logits / temperature, labels)
+        calibration = {name: scaled[name] for name in ("loss", "expected_calibration_error")}
+        calibration["temperature"] = temperature
     groups = [dataset.groups[index] for index in indices] if dataset.groups else None
     report = score(logits, labels, dataset.class_names, groups)
     folder.write_predictions(
@@ -343,8 +380,45 @@ def _measure(
         class_names=dataset.class_names,
         groups=groups,
     )
-    folder.write_metrics(split, {**report.to_dict(), "variants": variants, "gate": model.gate})
+    measured = {**report.to_dict(), "variants": variants, "gate": model.gate, "calibration": calibration}
+    if corrupted is not None:
+        measured["corruptions"] = _under_corruptions(model, corrupted, device, config, track)
+    folder.write_metrics(split, measured)
     write_report(page_of_run(folder, checkpoint, config, dataset), folder.path)
+
+
+def _some_of(loader: Loader, count: int | None, seed: int) -> Loader:
+    """About so many of the loader's images, the same share of every class; None: all."""
+    if count is None or count >= len(loader.indices):
+        return loader
+    labels = loader.labels.cpu().numpy()[loader.indices]
+    return replace(loader, indices=loader.indices[hold_out(labels, count / len(labels), seed)[1]])
+
+
+def _under_corruptions(
+    model: nn.Module, loader: Loader, device: torch.device, config: Config, track: Track
+) -> dict[str, Any]:
+    """Accuracy of the loader's images as they are, and by kind and severity of corruption."""
+
+    def accuracy(network: nn.Module, label: str) -> float:
+        logits, labels = collect_logits(
+            network, loader, device=device, precision=config.train.precision, label=label, track=track
+        )
+        return float((logits.argmax(axis=1) == labels).mean())
+
+    found = {
+        kind: [
+            accuracy(Corrupted(model, kind, severity), f"{kind}, severity {severity}")
+            for severity in range(1, SEVERITIES + 1)
+        ]
+        for kind in CORRUPTIONS
+    }
+    return {
+        "images": len(loader.indices),
+        "clean": accuracy(model, "as they are"),
+        "mean": mean(value for values in found.values() for value in values),
+        "accuracy": found,
+    }
 
 
 def _own_dataset(

@@ -124,7 +124,7 @@ def tune(
         knobs: search these of its knobs alone.
         max_epochs, factor: R and η of Hyperband.
         workers: processes, one trial at a time each; with the same `threads` they change nothing in what is found.
-            None: one, or one for each GPU, or under Ray as many as the cluster has room for.
+            None: one, or one for each GPU, or under Ray as many as the cluster has room for. 0: this very process.
         ray: run them by Ray: `local`, or HOST:PORT of a cluster's head, whose nodes see the same files.
         gpus: that a trial takes of those of Ray, where its device is one; a fraction shares it. None: one.
         subset: images of training and validation together; None: all.

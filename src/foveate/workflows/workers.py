@@ -6,6 +6,7 @@ import torch
 
 from foveate.config import Config
 from foveate.errors import ConfigError
+from foveate.execution.here import HerePool
 from foveate.execution.local import LocalPool
 from foveate.execution.pool import Pool, Work
 
@@ -18,8 +19,8 @@ def check_workers(workers: int | None, ray: str | None, gpus: float | None) -> N
     Raises:
         ConfigError: for that.
     """
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers={workers}: give 1 at least")
+    if workers is not None and workers < (0 if ray is None else 1):
+        raise ConfigError(f"workers={workers}: give 1 at least, or 0 for this process itself, without Ray")
     if gpus is not None and (ray is None or not gpus > 0):
         raise ConfigError(f"gpus={gpus}: it is of Ray's, with --ray, and above 0; a local worker has one GPU")
 
@@ -36,13 +37,15 @@ def open_pool(
 
     Args:
         config: of any job: its device and threads are those of all.
-        workers: None: one, or one for each GPU, or under Ray as many as the cluster has room for.
+        workers: None: one, or one for each GPU, or under Ray as many as the cluster has room for. 0: this process.
         ray: `local`, or HOST:PORT of a cluster's head; None: local processes.
         gpus: that a job takes of Ray's. None: one, where the device is one.
 
     Raises:
         ConfigError: when Ray is not installed or does not answer, or cannot choose the device.
     """
+    if workers == 0:
+        return HerePool(work)
     if ray is None:
         visible = _gpus(device)
         shared = {place: {"CUDA_VISIBLE_DEVICES": gpu} for place, gpu in enumerate(visible)}

@@ -1,0 +1,132 @@
+"""Are the verdicts of `foveate compare` right as often as they promise?
+
+One arm, a small network on a part of the digits, is trained with many seeds. **A/A:** comparisons of it with
+itself, the two sides with disjoint seeds. There is nothing to find, and with α = 0.05 about 5 % of them may say
+helps or hurts: at most 16 of 200 is the 97.5 % point of Binomial(200, 0.05). **Planted:** one side is made better
+by so many points: that share of all its answers is put right, at random among the wrong ones. The number of seeds
+is what `--plan` says, from a pilot of other seeds, for a power of 80 %; at least 70 of 100 must say helps. The
+sides of a comparison share no seed here, as those of equal seeds would be equal. There is no peer.
+
+    python benchmarks/verdicts.py --json docs/records/verdicts.json
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from foveate.comparison.arms import parse_arm
+from foveate.comparison.statistics import compare, conclude, seeds_needed
+from foveate.comparison.training import ArmJob, run_arm, unpack
+from foveate.config import DataConfig
+from foveate.data.dataset import Dataset, load_dataset
+from foveate.execution.local import LocalPool
+from foveate.training.setup import settle
+
+STAGES = "[{filters: 6, kernels: [3, 3]}, {filters: 8, kernels: [3, 3]}]"
+ARM = f"minute,stages={STAGES},epochs=4,passes=1,batch=25,views=1"
+TINY_DELTA = 1e-9
+"""Nothing lies within ±δ then: only helps, hurts and cannot tell are left, and the level is what is tested."""
+
+Bits = NDArray[np.bool_]
+
+
+def main() -> None:
+    """Train every run, then compare; print and write what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--comparisons", type=int, default=200, help="of the arm with itself")
+    parser.add_argument("--seeds", type=int, default=5, help="of each side of those")
+    parser.add_argument("--planted", type=int, default=100, help="comparisons with a planted effect")
+    parser.add_argument("--points", type=float, default=1.0, help="the effect, in points of accuracy")
+    parser.add_argument("--pilot", type=int, default=10, help="seeds of each side of the pilot")
+    parser.add_argument("--subset", type=int, default=300, help="training images")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    arguments = parser.parse_args()
+    effect, draw = arguments.points / 100, np.random.default_rng(0)
+    dataset = load_dataset("digits", DataConfig(size=16))
+    with tempfile.TemporaryDirectory() as name:
+        alike = train(arguments, dataset, range(2 * arguments.seeds * arguments.comparisons), Path(name))
+    verdicts = Counter(
+        conclude(compare(*sides), delta=TINY_DELTA).answer
+        for sides in alike.reshape(arguments.comparisons, 2, arguments.seeds, -1)
+    )
+    called = verdicts["helps"] + verdicts["hurts"]
+    told = f"{arguments.comparisons} comparisons of {arguments.seeds} seeds"
+    print(f"A/A, {told}: {called} called different {dict(verdicts)}", flush=True)
+    first = len(alike)
+    with tempfile.TemporaryDirectory() as name:
+        pilot = train(arguments, dataset, range(first, first + 2 * arguments.pilot), Path(name))
+    sd = compare(pilot[: arguments.pilot], pilot[arguments.pilot :]).sd
+    assert sd is not None
+    needed = seeds_needed(sd, effect)
+    told = f"differences spread by {100 * sd:.2f} points"
+    print(f"the pilot's {arguments.pilot} {told}: {needed} seeds for {arguments.points:g} points", flush=True)
+    first += len(pilot)
+    with tempfile.TemporaryDirectory() as name:
+        runs = train(arguments, dataset, range(first, first + 2 * needed * arguments.planted), Path(name))
+    found = Counter(
+        conclude(compare(better(one, effect, draw), other), delta=TINY_DELTA).answer
+        for one, other in runs.reshape(arguments.planted, 2, needed, -1)
+    )
+    print(f"planted {arguments.points:g} points, {arguments.planted} comparisons of {needed} seeds: {dict(found)}")
+    if arguments.json:
+        record = {
+            "images": alike.shape[1],
+            "accuracy": float(alike.mean()),
+            "seeds": arguments.seeds,
+            "alike": dict(verdicts),
+            "pilot_sd": sd,
+            "planted_seeds": needed,
+            "planted_points": arguments.points,
+            "planted": dict(found),
+        }
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def train(arguments: argparse.Namespace, dataset: Dataset, seeds: range, folder: Path) -> Bits:
+    """Who was right on which validation image: [seeds, images]."""
+    arm = parse_arm(ARM, {"threads": 1, "device": "cpu", "size": 16})
+    config = settle(arm.config, dataset, torch.device("cpu"), final=False)
+    right: dict[int, Bits] = {}
+    with contextlib.closing(LocalPool(run_arm, arguments.workers)) as pool:
+        waiting, running = list(seeds)[::-1], 0
+        while waiting or running:
+            while waiting and running < pool.workers:
+                seed = waiting.pop()
+                job = ArmJob(
+                    config=config.replacing(seed=seed),
+                    dataset="digits",
+                    data_dir=None,
+                    fingerprint=dataset.fingerprint,
+                    subset=arguments.subset,
+                    folder=str(folder / str(seed)),
+                    split="validation",
+                )
+                pool.submit(seed, job.model_dump(mode="json"))
+                running += 1
+            event = pool.event(timeout_s=60)
+            if event is None or event.kind == "progress":
+                continue
+            if event.kind != "done":
+                sys.exit(f"seed {event.job}: {event.value['message']}")
+            right[event.job] = unpack(event.value["right"], event.value["images"])
+            running -= 1
+    return np.stack([right[seed] for seed in seeds])
+
+
+def better(right: Bits, effect: float, draw: np.random.Generator) -> Bits:
+    """The same answers, of which a share `effect` of all has been put right, among those that were wrong."""
+    share = effect / (~right).mean()
+    return right | ((draw.random(right.shape) < share) & ~right)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,306 @@
+"""What is wrong with a data set, found before anything is trained on it."""
+
+import hashlib
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from foveate.data.dataset import Dataset
+from foveate.data.decode import Header, read_header
+from foveate.data.source import Image, Source
+from foveate.progress import Track, untracked
+
+__all__ = [
+    "Finding",
+    "Severity",
+    "audit",
+    "exact_groups",
+    "label_suspects",
+    "near_pairs",
+    "perceptual_hashes",
+    "suspects_finding",
+]
+
+Severity = Literal["mend", "look", "note"]
+"""`mend`: a figure made with it would be wrong; `look`: it may be; `note`: it is dealt with."""
+
+_SUFFIXES: Mapping[str, tuple[str, ...]] = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+}
+_ODD: Mapping[str, tuple[Severity, str]] = {
+    "wrong_extension": ("look", "named as another format than theirs: they are read by what they hold"),
+    "cropped": ("look", "lose more than half of themselves by the centre crop to a square: crop them yourself"),
+    "rotated": ("note", "are to be turned by their EXIF data, and are"),
+}
+"""What a header tells, by kind."""
+_CROPPED_AWAY = 0.5
+"""Share of an image's area that the centre crop may take before it is told."""
+_IMBALANCE = 10.0
+"""Images of the largest class to those of the smallest in training above which it is told."""
+_HASH_SIDE = 32
+_THUMBNAIL_SIDE = 16
+_NEAR_BITS = 5
+"""Bits of 64 in which the hashes of near duplicates differ at most."""
+_NEAR_CORRELATION = 0.97
+"""Of the grey thumbnails of near duplicates, at least; hashes alone take flat images for each other."""
+_NEIGHBOURS = 2000
+"""In a bucket of like hashes, how far apart two may be: more alike than that is no photograph."""
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of thing that was found."""
+
+    kind: str
+    severity: Severity
+    text: str
+    """One line, with the fix where there is one."""
+    groups: tuple[tuple[str, ...], ...] = ()
+    """Ids of images: those that belong together, such as copies; or one in each."""
+
+    @property
+    def count(self) -> int:
+        """Images."""
+        return sum(map(len, self.groups))
+
+
+def audit(source: Source, dataset: Dataset, *, track: Track = untracked) -> list[Finding]:
+    """Everything that can be found without training, the gravest first.
+
+    Args:
+        source: as it lies on disk.
+        dataset: the same, decoded, with its declared splits (`load_dataset` with `for_training=False`).
+    """
+    found = [
+        *_unreadable(dataset),
+        *_classes(dataset),
+        *_copies(dataset),
+        *_headers(source, track),
+    ]
+    order = ("mend", "look", "note")
+    return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+def suspects_finding(
+    dataset: Dataset, indices: NDArray[np.int64], probabilities: NDArray[np.float64]
+) -> list[Finding]:
+    """Labels to look at, by the out-of-sample probabilities [N, K] of the images at `indices` [N]."""
+    names, labels = dataset.class_names, dataset.labels[indices]
+    places = label_suspects(probabilities, labels)
+    if not len(places):
+        return []
+    guesses = [
+        f"{dataset.ids[indices[place]]}: {names[labels[place]]}, or {names[probabilities[place].argmax()]}?"
+        for place in places[:3]
+    ]
+    text = f"{_images(len(places))} whose label is doubted by a network that never saw them: {'; '.join(guesses)}"
+    return [Finding("label_suspect", "look", text, tuple((dataset.ids[indices[place]],) for place in places))]
+
+
+def label_suspects(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Places of labels that are likely wrong, the least likely first, by confident learning.
+
+    An image counts as of class j where its probability of j is at least the mean one of images labelled j (and the
+    highest of those that are); it is suspect where that is not its label (Northcutt et al. 2021, JAIR 70,
+    section 3.1). Ranked by the probability of its label less that of the likeliest other.
+
+    Args:
+        probabilities: [N, K], of networks that were not trained on the image.
+        labels: [N].
+    """
+    classes = probabilities.shape[1]
+    own = probabilities[np.arange(len(labels)), labels]
+    thresholds = np.array(
+        [own[labels == label].mean() if (labels == label).any() else np.inf for label in range(classes)]
+    )
+    confident = np.where(probabilities >= thresholds, probabilities, -1)
+    counted = confident.argmax(axis=1)
+    suspect = (confident.max(axis=1) > 0) & (counted != labels)
+    others = probabilities.copy()
+    others[np.arange(len(labels)), labels] = -1
+    margin = own - others.max(axis=1)
+    places = np.flatnonzero(suspect)
+    return places[np.argsort(margin[places], kind="stable")]
+
+
+def exact_groups(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Those of the images [N, H, W, 3] at `indices` that have the same pixels, where there are two or more."""
+    by_pixels: dict[bytes, list[int]] = defaultdict(list)
+    for index in indices.tolist():
+        by_pixels[_digest(images[index])].append(index)
+    return [np.array(group) for group in by_pixels.values() if len(group) > 1]
+
+
+def perceptual_hashes(
+    images: NDArray[np.uint8], indices: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+    """64 bits of each image that hardly change with its size, light and compression, and a thumbnail to check by.
+
+    The bits are the signs of the 8 × 8 lowest coefficients of the cosine transform of 32 × 32 grey pixels against
+    their median, the mean of the image left out (Zauner 2010, "pHash", section 3.2.1).
+
+    Returns:
+        [N] uint64; and [N, 256] grey thumbnails without mean, of length 1 (or 0, of a flat image).
+    """
+    places = np.arange(_HASH_SIDE)
+    cosines = torch.from_numpy(np.cos(np.pi / _HASH_SIDE * (places + 0.5) * np.arange(8)[:, None])).float()
+    hashes, thumbnails = [np.zeros(0, np.uint64)], [np.zeros((0, _THUMBNAIL_SIDE**2), np.float32)]
+    for start in range(0, len(indices), _CHUNK):
+        pixels = torch.from_numpy(images[indices[start : start + _CHUNK]])
+        grey = (pixels.float() @ torch.tensor([0.299, 0.587, 0.114])).unsqueeze(1)
+        low = (cosines @ F.interpolate(grey, size=(_HASH_SIDE,) * 2, mode="area") @ cosines.T).flatten(1)
+        bits = low > low[:, 1:].median(dim=1, keepdim=True).values
+        bits[:, 0] = False
+        hashes.append(np.packbits(bits.numpy(), axis=1).view(np.uint64)[:, 0])
+        thumbnail = F.interpolate(grey, size=(_THUMBNAIL_SIDE,) * 2, mode="area").flatten(1)
+        thumbnails.append(F.normalize(thumbnail - thumbnail.mean(1, keepdim=True), eps=1e-3).numpy())
+    return np.concatenate(hashes), np.concatenate(thumbnails)
+
+
+def near_pairs(hashes: NDArray[np.uint64], thumbnails: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Pairs [P, 2] of places whose hashes differ in few bits and whose thumbnails agree.
+
+    Two hashes that differ in five bits at most agree in one of six parts of theirs: only within buckets of one
+    part's value are pairs looked for, so that a million images take seconds.
+    """
+    edges = np.linspace(0, 64, _NEAR_BITS + 2).round().astype(int)
+    found = [np.zeros((0, 2), np.intp)]
+    for low, high in itertools.pairwise(edges):
+        part = (hashes >> np.uint64(low)) & np.uint64(2 ** int(high - low) - 1)
+        order = np.argsort(part, kind="stable")
+        part, ordered = part[order], hashes[order]
+        for step in range(1, min(_NEIGHBOURS, len(order))):
+            same = part[step:] == part[:-step]
+            if not same.any():
+                break
+            close = np.flatnonzero(same)
+            close = close[np.bitwise_count(ordered[close + step] ^ ordered[close]) <= _NEAR_BITS]
+            found.append(np.sort(np.stack([order[close], order[close + step]], axis=1), axis=1))
+    pairs = np.unique(np.concatenate(found), axis=0)
+    agree = [
+        np.einsum("pd,pd->p", thumbnails[part[:, 0]], thumbnails[part[:, 1]]) >= _NEAR_CORRELATION
+        for part in np.array_split(pairs, max(1, len(pairs) // _CHUNK))
+    ]
+    kept: NDArray[np.intp] = pairs[np.concatenate(agree)]
+    return kept
+
+
+def _unreadable(dataset: Dataset) -> Iterator[Finding]:
+    if dataset.bad:
+        reasons = Counter(image.reason for image in dataset.bad).most_common(3)
+        told = "; ".join(f"{reason} ({count})" for reason, count in reasons)
+        text = f"{_images(len(dataset.bad))} cannot be read: {told}: mend or remove them"
+        yield Finding("unreadable", "mend", text, tuple((image.id,) for image in dataset.bad))
+
+
+def _classes(dataset: Dataset) -> Iterator[Finding]:
+    """Classes that a split lacks, and that are much larger than others."""
+    counts = {
+        split: np.bincount(dataset.labels[indices], minlength=len(dataset.class_names))
+        for split, indices in dataset.splits.items()
+    }
+    for split, of_classes in counts.items():
+        if missing := [name for name, count in zip(dataset.class_names, of_classes, strict=True) if not count]:
+            named = f"{', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}"
+            text = f"no image of {named} in {split}: add some, or remove the class"
+            yield Finding("missing_class", "mend", text)
+    train = counts.get("train", counts.get("all"))
+    if train is not None and train.min() and train.max() / train.min() > _IMBALANCE:
+        most, least = (dataset.class_names[int(place)] for place in (train.argmax(), train.argmin()))
+        times = f"{train.max() / train.min():.0f} times the training images of {least}"
+        text = f"{most} has {times} ({train.max():,} and {train.min():,}): look at macro F1, not at accuracy"
+        yield Finding("imbalance", "look", text)
+
+
+def _copies(dataset: Dataset) -> Iterator[Finding]:
+    """The same image twice, and nearly: within a split, in two, with two labels."""
+    every = np.sort(np.concatenate(list(dataset.splits.values())))
+    split_of = np.full(len(dataset.labels), "", dtype=object)
+    for split, indices in dataset.splits.items():
+        split_of[indices] = split
+    groups = exact_groups(dataset.images, every)
+    yield from _told(dataset, groups, split_of, near=False)
+    once = np.setdiff1d(every, np.concatenate([group[1:] for group in groups])) if groups else every
+    pairs = near_pairs(*perceptual_hashes(dataset.images, once))
+    if len(pairs):
+        edges = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(once),) * 2)
+        part = connected_components(edges, directed=False)[1]
+        members = np.unique(pairs)
+        order = members[np.argsort(part[members], kind="stable")]
+        cuts = np.flatnonzero(np.diff(part[order])) + 1
+        yield from _told(dataset, [once[group] for group in np.split(order, cuts)], split_of, near=True)
+
+
+def _told(
+    dataset: Dataset, groups: Iterable[NDArray[np.int64]], split_of: NDArray[np.object_], *, near: bool
+) -> Iterator[Finding]:
+    """Each group under the gravest of what it is."""
+    kinds: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for group in groups:
+        labels, splits = set(dataset.labels[group].tolist()), set(split_of[group].tolist())
+        kind = "conflict" if len(labels) > 1 else "across" if len(splits) > 1 or splits == {"all"} else "within"
+        kinds[kind].append(tuple(dataset.ids[index] for index in group))
+    what = "nearly the same image" if near else "the same image"
+    texts = {
+        "conflict": f"{what} with two labels: one of them is wrong",
+        "across": f"{what} in two splits, or in what will be split: what is tested was trained on",
+        "within": f"{what} twice in one split: it counts twice",
+    }
+    for kind, text in texts.items():
+        if found := kinds[kind]:
+            mend = not near and kind != "within"
+            name = f"{'near_' if near else ''}duplicate_{kind}"
+            fix = ": remove all but one" if mend else ""
+            yield Finding(name, "mend" if mend else "look", f"{len(found):,} times {text}{fix}", tuple(found))
+
+
+def _headers(source: Source, track: Track) -> Iterator[Finding]:
+    """What the files say of themselves: names, formats, modes, sizes, rotation."""
+    odd, modes = defaultdict[str, list[str]](list), Counter[str]()
+    images = (image for block in source.blocks for image in block.images())
+    for number, image in enumerate(track(images, total=len(source.labels), label="reading headers")):
+        header = read_header(image)
+        if header is not None:
+            modes[header.mode] += 1
+            for kind in _oddities(image, header):
+                odd[kind].append(source.ids[number])
+    for kind, (severity, text) in _ODD.items():
+        if ids := odd[kind]:
+            yield Finding(kind, severity, f"{_images(len(ids))} {text}", tuple((each,) for each in ids))
+    if told := ", ".join(f"{count:,} {mode}" for mode, count in modes.most_common() if mode not in ("RGB", "L")):
+        yield Finding("odd_mode", "note", f"images that are neither RGB nor grey ({told}) are brought to RGB")
+
+
+def _oddities(image: Image, header: Header) -> Iterator[str]:
+    """Kinds of findings that a header is one of."""
+    suffixes = _SUFFIXES.get(header.format)
+    if isinstance(image, Path) and suffixes and image.suffix.lower() not in suffixes:
+        yield "wrong_extension"
+    if 1 - min(header.width, header.height) / max(header.width, header.height) > _CROPPED_AWAY:
+        yield "cropped"
+    if header.rotated:
+        yield "rotated"
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'' if count == 1 else 's'}"
+
+
+def _digest(pixels: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()

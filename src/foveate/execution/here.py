@@ -1,0 +1,42 @@
+"""Jobs run in this process, one after another: for work that no other process could do."""
+
+from collections import deque
+
+from foveate.execution.pool import Event, Message, Work
+from foveate.execution.worker import told_of
+
+__all__ = ["HerePool"]
+
+
+class HerePool:
+    """A `Pool` of this process alone; a job is done, from first step to last, when an event is asked for."""
+
+    workers = 1
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._jobs: deque[tuple[int, Message]] = deque()
+        self._events: deque[Event] = deque()
+
+    def submit(self, job: int, message: Message) -> None:
+        """It is done later."""
+        self._jobs.append((job, message))
+
+    def event(self, timeout_s: float) -> Event | None:  # noqa: ARG002
+        """What happened next; the job that waits longest is done for it."""
+        if not self._events and self._jobs:
+            job, message = self._jobs.popleft()
+            try:
+                done = self._work(message, lambda value: self._events.append(Event(job, "progress", value)))
+                self._events.append(Event(job, "done", done))
+            except Exception as error:  # as any worker: it is told, and the others go on
+                self._events.append(Event(job, "failed", told_of(error)))
+        return self._events.popleft() if self._events else None
+
+    def stop(self, job: int) -> None:
+        """Nothing runs while anyone could ask for this."""
+
+    def close(self) -> None:
+        """Forget what was not done."""
+        self._jobs.clear()
+        self._events.clear()

@@ -1,0 +1,180 @@
+"""Checks of data sets, as the command line and the Python API call them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+from sklearn.model_selection import StratifiedKFold
+
+from foveate.config import Config, ExtraFamily, resolve_config
+from foveate.data.augment import build_augment
+from foveate.data.check import Finding, audit, suspects_finding
+from foveate.data.dataset import Dataset, dataset_of, open_source
+from foveate.errors import DataError
+from foveate.evaluation import collect_logits
+from foveate.files import write_json
+from foveate.report.check_page import CheckPage, write_check_report
+from foveate.training.loop import train_epochs
+from foveate.training.runs import RunFolder
+from foveate.training.setup import Feed, new_state, pick_device, prepare_process, settle
+from foveate.workflows.request import Display, Silent, keep_out
+
+__all__ = ["Check", "check"]
+
+_FOLDS = 3
+_SHEET_IMAGES = 8
+_FEWEST_TO_TRAIN = 6
+"""Images of every class that folds can be made of."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check's folder, `runs/check/<name>/`, and what lies in it."""
+
+    path: Path
+
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        """Each with `kind`, `severity`, `text`, `count` and `groups` of ids; the gravest first."""
+        return list(json.loads((self.path / "check.json").read_text(encoding="utf-8"))["findings"])
+
+    @property
+    def must_mend(self) -> bool:
+        """Whether a figure made with the data as it is would be wrong."""
+        return any(finding["severity"] == "mend" for finding in self.findings)
+
+    @property
+    def report(self) -> Path:
+        """The page that shows it."""
+        return self.path / "check.html"
+
+
+def check(
+    data: str | Path,
+    *,
+    labels: bool = False,
+    augment: bool = False,
+    preset: str | None = None,
+    data_dir: Path | str | None = None,
+    runs: Path | str = "runs",
+    name: str | None = None,
+    settings: Mapping[str, Any] = {},
+    display: Display | None = None,
+) -> Check:
+    """Find what is wrong with a data set; nothing is written into it.
+
+    Args:
+        data: as `train` takes it.
+        labels: doubt labels too, by networks trained on two thirds of the images and asked about the rest.
+        augment: draw a sheet of what each family of augmentation does to some of its images.
+        preset: of those networks, and of that augmentation.
+        settings: over the preset.
+
+    Raises:
+        ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
+    """
+    display = display or Silent()
+    keep_out(Path(runs), data)
+    config = resolve_config(preset, settings=settings)
+    prepare_process(config)
+    source = open_source(str(data), Path(data_dir) if data_dir else None, display.track)
+    dataset = dataset_of(source, config.data, for_training=False, track=display.track)
+    findings = audit(source, dataset, track=display.track)
+    if labels:
+        findings += _suspects(config, dataset, display)
+    told = {
+        "data": dataset.location,
+        "size": dataset.images.shape[1],
+        "counts": {
+            split: dict(zip(dataset.class_names, counts.tolist(), strict=True))
+            for split, indices in dataset.splits.items()
+            for counts in (np.bincount(dataset.labels[indices], minlength=len(dataset.class_names)),)
+        },
+        "findings": [{**asdict(finding), "count": finding.count} for finding in findings],
+    }
+    folder = RunFolder.create(
+        Path(runs),
+        "check",
+        name,
+        fallback=dataset.name,
+        fill=lambda made: write_json(made.path / "check.json", told),
+    )
+    page = CheckPage(
+        title=folder.path.name,
+        subtitle=f"{dataset.location}, {len(source.labels):,} images, {len(dataset.class_names)} classes",
+        counts=told["counts"],
+        findings=told["findings"],
+        pictures=_pictures(dataset, findings),
+        sheet=_sheet(config, dataset) if augment else {},
+    )
+    write_check_report(page, folder.path)
+    return Check(folder.path)
+
+
+def _pictures(dataset: Dataset, findings: list[Finding]) -> dict[str, NDArray[np.uint8]]:
+    """By id the pixels of the images that the page shows."""
+    place = {dataset.ids[index]: index for indices in dataset.splits.values() for index in indices.tolist()}
+    shown = [each for finding in findings for group in finding.groups[: CheckPage.GROUPS_SHOWN] for each in group]
+    return {each: dataset.images[place[each]] for each in shown if each in place}
+
+
+def _sheet(config: Config, dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
+    """Some images as they are, and [N, H, W, 3] after each family of augmentation alone, by its name."""
+    every = np.sort(np.concatenate(list(dataset.splits.values())))
+    chosen = every[np.linspace(0, len(every) - 1, _SHEET_IMAGES).round().astype(int)]
+    images = torch.from_numpy(dataset.images[chosen]).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(dataset.labels[chosen])
+    turn = torch.arange(len(chosen)) % 2 == 0
+    flip = config.augment.flip if config.augment.flip is not None else 0.5 * dataset.mirror_safe
+    still = {"flip": 0.0, "shift": 0.0, "rotation": 0.0, "zoom": 0.0, "alternate": False}
+    rows = {
+        "as they are": config.replacing(**still, extra=[]),
+        config.augment.family: config.replacing(flip=flip, extra=[]),
+    }
+    families: tuple[ExtraFamily, ...] = ExtraFamily.__args__  # type: ignore[attr-defined]
+    rows |= {family: config.replacing(**still, extra=[family]) for family in families}
+    sheet = {}
+    for row, of_row in rows.items():
+        augment = build_augment(of_row.augment, max(2, len(dataset.class_names)))
+        changed, _ = augment(images, labels, turn, torch.Generator().manual_seed(config.train.seed))
+        sheet[row] = changed.float().clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return sheet
+
+
+def _suspects(config: Config, dataset: Dataset, display: Display) -> list[Finding]:
+    """Labels that networks doubt which never saw their images."""
+    every = np.sort(np.concatenate(list(dataset.splits.values())))
+    labels = dataset.labels[every]
+    counts = np.bincount(labels)
+    if len(counts) < 2 or counts[counts > 0].min() < _FEWEST_TO_TRAIN:
+        raise DataError(
+            f"labels: folds need two classes, and {_FEWEST_TO_TRAIN} images of each: check without them"
+        )
+    device = pick_device(config.train.device)
+    probabilities = np.zeros((len(every), len(dataset.class_names)))
+    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=config.data.split_seed)
+    for number, (rest, fold) in enumerate(folds.split(every, labels), start=1):
+        display.say(f"labels: training network {number} of {_FOLDS}")
+        part = replace(dataset, splits={"train": every[rest], "validation": every[fold]})
+        settled = settle(config, part, device, final=False)
+        state, feed = new_state(settled, part, device, final=False), Feed(settled, part, device, final=False)
+        for _ in train_epochs(
+            state, feed.train, None, settled.train, augment=feed.augment, device=device, track=display.track
+        ):
+            pass
+        logits, _ = collect_logits(
+            state.model,
+            feed.measured(every[fold]),
+            device=device,
+            precision=settled.train.precision,
+            label="asking it",
+            track=display.track,
+        )
+        probabilities[fold] = softmax(logits, axis=1)
+    return suspects_finding(dataset, every, probabilities)

@@ -1,0 +1,235 @@
+"""What is found in a data set: planted faults, each by its name, and nothing where nothing is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from foveate.config import DataConfig
+from foveate.data.check import Finding, audit, exact_groups, label_suspects, near_pairs, perceptual_hashes
+from foveate.data.dataset import dataset_of, open_source
+
+Scene = Callable[[int], Image.Image]
+
+
+def scene(seed: int, side: int = 48) -> Image.Image:
+    """A picture of its own, with detail of every size as photographs have it: the finer the fainter."""
+    random, pixels = np.random.default_rng(seed), np.zeros((side, side, 3))
+    for cells, weight in ((3, 90), (6, 45), (12, 22), (24, 11)):
+        coarse = Image.fromarray(random.integers(0, 256, (cells, cells, 3), np.uint8))
+        pixels += weight * (np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC)) / 127.5 - 1)
+    return Image.fromarray((pixels + 128).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two splits of two classes, of scenes that are all different."""
+    for number in range(24):
+        split, name = "train" if number < 16 else "test", ("cat", "dog")[number % 2]
+        place = tmp_path / "data" / split / name
+        place.mkdir(parents=True, exist_ok=True)
+        scene(number).save(place / f"{number}.png")
+    return tmp_path / "data"
+
+
+def findings(folder: Path) -> dict[str, Finding]:
+    source = open_source(str(folder), None)
+    found = audit(source, dataset_of(source, DataConfig(size=32), for_training=False))
+    assert len({each.kind for each in found}) == len(found)
+    return {each.kind: each for each in found}
+
+
+def test_where_nothing_is_wrong_nothing_is_found(folder: Path) -> None:
+    assert findings(folder) == {}
+
+
+def test_unreadable_images_are_to_be_mended(folder: Path) -> None:
+    (folder / "train" / "cat" / "empty.png").write_bytes(b"")
+    whole = (folder / "train" / "cat" / "0.png").read_bytes()
+    (folder / "train" / "cat" / "half.png").write_bytes(whole[: len(whole) // 2])
+    found = findings(folder)["unreadable"]
+    assert found.severity == "mend"
+    assert found.count == 2
+    assert "zero bytes (1)" in found.text
+    assert ("train/cat/empty.png",) in found.groups
+
+
+class TestCopies:
+    def test_in_two_splits_they_are_to_be_mended(self, folder: Path) -> None:
+        scene(0).save(folder / "test" / "cat" / "again.bmp")
+        found = findings(folder)
+        assert list(found) == ["duplicate_across"]
+        assert found["duplicate_across"].severity == "mend"
+        assert found["duplicate_across"].groups == (("test/cat/again.bmp", "train/cat/0.png"),)
+
+    def test_with_two_labels_they_are_to_be_mended(self, folder: Path) -> None:
+        scene(0).save(folder / "train" / "dog" / "again.png")
+        found = findings(folder)
+        assert list(found) == ["duplicate_conflict"]
+        assert found["duplicate_conflict"].severity == "mend"
+
+    def test_within_a_split_they_are_to_be_looked_at(self, folder: Path) -> None:
+        scene(0).save(folder / "train" / "cat" / "again.png")
+        found = findings(folder)
+        assert list(found) == ["duplicate_within"]
+        assert found["duplicate_within"].severity == "look"
+
+    def test_without_declared_splits_a_copy_will_be_on_both_sides(self, tmp_path: Path) -> None:
+        for number in range(8):
+            place = tmp_path / "flat" / ("cat", "dog")[number % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            scene(number).save(place / f"{number}.png")
+        scene(0).save(tmp_path / "flat" / "cat" / "again.png")
+        assert findings(tmp_path / "flat")["duplicate_across"].severity == "mend"
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda image: image.resize((40, 40), Image.Resampling.BILINEAR),
+            lambda image: image.point(lambda value: min(255, round(0.9 * value + 12))),
+            lambda image: image.convert("L").convert("RGB"),
+        ],
+        ids=["smaller", "lighter", "grey"],
+    )
+    def test_nearly_the_same_is_found(self, folder: Path, change: Callable[[Image.Image], Image.Image]) -> None:
+        change(scene(0)).save(folder / "test" / "cat" / "again.jpg", quality=70)
+        found = findings(folder)
+        assert list(found) == ["near_duplicate_across"]
+        assert found["near_duplicate_across"].severity == "look"
+        assert found["near_duplicate_across"].groups == (("test/cat/again.jpg", "train/cat/0.png"),)
+
+    def test_three_of_a_kind_are_one_group(self, folder: Path) -> None:
+        for quality in (60, 80):
+            scene(0).save(folder / "train" / "cat" / f"{quality}.jpg", quality=quality)
+        assert len(findings(folder)["near_duplicate_within"].groups[0]) == 3
+
+    def test_flat_images_are_not_taken_for_each_other(self, folder: Path) -> None:
+        random = np.random.default_rng(0)
+        for number in range(10):
+            pixels = random.integers(100 + number, 103 + number, (48, 48, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / "train" / "cat" / f"flat{number}.png")
+        assert findings(folder) == {}
+
+
+@given(
+    st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=30),
+    st.lists(st.integers(0, 63), max_size=7),
+)
+@settings(max_examples=60, deadline=None)
+def test_near_pairs_are_all_that_differ_in_five_bits_at_most(numbers: list[int], flips: list[int]) -> None:
+    other = numbers[0]
+    for bit in flips:
+        other ^= 1 << bit
+    hashes = np.array([*numbers, other], np.uint64)
+    thumbnails = np.ones((len(hashes), 1), np.float32)
+    expected = {
+        (i, j) for j in range(len(hashes)) for i in range(j) if (int(hashes[i]) ^ int(hashes[j])).bit_count() <= 5
+    }
+    assert {tuple(pair) for pair in near_pairs(hashes, thumbnails).tolist()} == expected
+
+
+def test_a_hash_is_that_of_its_definition() -> None:
+    from scipy.fft import dctn
+
+    images = np.stack([np.asarray(scene(seed, 32)) for seed in range(5)])
+    hashes, thumbnails = perceptual_hashes(images, np.arange(5))
+    for image, got in zip(images, hashes, strict=True):
+        low = dctn(image @ np.array([0.299, 0.587, 0.114]), type=2)[:8, :8].ravel()
+        bits = low > np.sort(low[1:])[31]  # torch's median of 63
+        bits[0] = False
+        assert (np.packbits(bits).view(np.uint64)[0] ^ got).item().bit_count() <= 1  # a bit may lie at the median
+    assert np.allclose((thumbnails**2).sum(1), 1, atol=1e-5)
+
+
+def test_exact_groups_are_of_equal_pixels() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
+    images[4] = images[1]
+    assert [group.tolist() for group in exact_groups(images, np.arange(6))] == [[1, 4]]
+    assert exact_groups(images, np.array([0, 1, 2])) == []
+
+
+class TestClasses:
+    def test_a_class_that_a_split_lacks(self, folder: Path) -> None:
+        for file in (folder / "test" / "dog").iterdir():
+            file.unlink()
+        found = findings(folder)["missing_class"]
+        assert found.severity == "mend"
+        assert "no image of dog in test" in found.text
+
+    def test_a_class_that_is_much_larger(self, folder: Path) -> None:
+        for number in range(100, 180):
+            scene(number).save(folder / "train" / "cat" / f"{number}.png")
+        found = findings(folder)["imbalance"]
+        assert found.severity == "look"
+        assert "cat has 11 times the training images of dog (88 and 8)" in found.text
+
+
+class TestHeaders:
+    def test_a_name_of_another_format(self, folder: Path) -> None:
+        scene(99).save(folder / "train" / "cat" / "photo.png", "JPEG")
+        found = findings(folder)
+        assert list(found) == ["wrong_extension"]
+        assert found["wrong_extension"].groups == (("train/cat/photo.png",),)
+
+    def test_a_photograph_that_is_to_be_turned(self, folder: Path) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        scene(99).save(folder / "train" / "cat" / "phone.jpg", exif=exif)
+        found = findings(folder)
+        assert list(found) == ["rotated"]
+        assert found["rotated"].severity == "note"
+
+    def test_a_panorama_loses_most_of_itself(self, folder: Path) -> None:
+        scene(99).resize((120, 48)).save(folder / "train" / "cat" / "wide.png")
+        assert list(findings(folder)) == ["cropped"]
+
+    def test_odd_modes_are_counted(self, folder: Path) -> None:
+        scene(98).convert("CMYK").save(folder / "train" / "cat" / "print.jpg")
+        scene(99).convert("P").save(folder / "train" / "dog" / "palette.png")
+        assert "(1 CMYK, 1 P)" in findings(folder)["odd_mode"].text
+
+
+def test_the_gravest_come_first(folder: Path) -> None:
+    (folder / "train" / "cat" / "empty.png").write_bytes(b"")
+    scene(98).convert("P").save(folder / "train" / "dog" / "palette.png")
+    scene(1).save(folder / "train" / "dog" / "again.png")
+    assert [each.severity for each in findings(folder).values()] == ["mend", "look", "note"]
+
+
+class TestLabelSuspects:
+    def test_planted_errors_are_found_and_few_others(self) -> None:
+        random = np.random.default_rng(0)
+        true = random.integers(0, 4, 800)
+        logits = random.normal(0, 1, (800, 4))
+        logits[np.arange(800), true] += 4
+        probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        labels, wrong = true.copy(), random.choice(800, 40, replace=False)
+        labels[wrong] = (labels[wrong] + 1 + random.integers(0, 3, 40)) % 4
+        found = label_suspects(probabilities, labels)
+        assert len(set(found) & set(wrong)) >= 30
+        assert len(set(found) - set(wrong)) <= 10
+
+    def test_by_the_definition_the_least_likely_first(self) -> None:
+        random = np.random.default_rng(1)
+        probabilities, labels = random.dirichlet(np.ones(3), 200), random.integers(0, 3, 200)
+        thresholds = [
+            np.mean([p[k] for p, label in zip(probabilities, labels, strict=True) if label == k]) for k in range(3)
+        ]
+        margins = {}
+        for place, (p, label) in enumerate(zip(probabilities, labels, strict=True)):
+            counted = [k for k in range(3) if p[k] >= thresholds[k]]
+            if counted and max(counted, key=lambda k: p[k]) != label:
+                margins[place] = p[label] - max(p[k] for k in range(3) if k != label)
+        assert label_suspects(probabilities, labels).tolist() == sorted(margins, key=margins.__getitem__)
+
+    def test_of_labels_that_are_right_and_sure_none_is(self) -> None:
+        labels = np.arange(30) % 3
+        assert len(label_suspects(np.eye(3)[labels] * 0.94 + 0.02, labels)) == 0
+
+    def test_a_class_without_images_is_nobodys(self) -> None:
+        probabilities = np.tile([0.1, 0.2, 0.7], (6, 1))
+        assert label_suspects(probabilities, np.array([0, 1] * 3)).tolist() in ([0, 2, 4], [0, 2, 4, 1, 3, 5], [])
