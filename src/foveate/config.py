@@ -134,6 +134,10 @@ class ModelConfig(Section):
     hidden: int = Field(512, ge=1, le=65536)
     """Units of the dense head's hidden layer."""
     hidden_dropout: Rate = 0.5
+    dropout: bool = True
+    """False: none at all, whatever `stages` and `hidden_dropout` say."""
+    batch_norm: bool = True
+    """False: none in the stages, whose convolutions have biases then."""
     norm_momentum: float = Field(0.01, gt=0, le=1)
     """Share of each batch in batch normalisation's running statistics; Keras' .99 is 0.01 here."""
     normalize: Literal["unit", "standard"] = "unit"
@@ -143,6 +147,8 @@ class ModelConfig(Section):
 class AugmentConfig(Section):
     """The paper's geometric family, and others; each image draws its own transformation in each epoch."""
 
+    augmentation: bool = True
+    """False: images as they are, whatever the others say."""
     family: AugmentFamily = "affine"
     """`affine`: all four, by one bilinear sampling; `crop`: mirror and shift by whole pixels, by reflection."""
     flip: Probability | None = None

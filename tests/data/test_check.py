@@ -12,6 +12,7 @@ from PIL import Image
 from foveate.config import DataConfig
 from foveate.data.check import Finding, audit, exact_groups, label_suspects, near_pairs, perceptual_hashes
 from foveate.data.dataset import dataset_of, open_source
+from foveate.data.decode import read_header
 
 Scene = Callable[[int], Image.Image]
 
@@ -175,6 +176,16 @@ class TestHeaders:
         assert list(found) == ["wrong_extension"]
         assert found["wrong_extension"].groups == (("train/cat/photo.png",),)
 
+    def test_a_name_of_no_format_is_no_other_formats(self, folder: Path) -> None:
+        scene(99).save(folder / "train" / "cat" / "photo_1.5x", "PNG")
+        assert "wrong_extension" not in findings(folder)
+
+    def test_a_png_is_not_read_to_its_end_for_its_header(self, folder: Path) -> None:
+        whole = (folder / "train" / "cat" / "0.png").read_bytes()
+        header = read_header(whole[: len(whole) // 2])
+        assert header is not None
+        assert (header.format, header.width, header.rotated) == ("PNG", 48, False)
+
     def test_a_photograph_that_is_to_be_turned(self, folder: Path) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6
@@ -222,7 +233,7 @@ class TestLabelSuspects:
         margins = {}
         for place, (p, label) in enumerate(zip(probabilities, labels, strict=True)):
             counted = [k for k in range(3) if p[k] >= thresholds[k]]
-            if counted and max(counted, key=lambda k: p[k]) != label:
+            if counted and max(counted, key=lambda k: p[k]) != label != p.argmax():
                 margins[place] = p[label] - max(p[k] for k in range(3) if k != label)
         assert label_suspects(probabilities, labels).tolist() == sorted(margins, key=margins.__getitem__)
 

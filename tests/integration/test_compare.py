@@ -179,7 +179,7 @@ class TestBadInput:
             (["minuet"], "did you mean 'minute'"),
             (["fast", "fast,views=1"], "are the same"),
             (["small", "small,keep=last"], "are the same"),
-            (["minute,attention=custom:Mine"], "compare with workers=0"),
+            (["minute,attention=custom:Mine"], "give workers=0"),
         ],
     )
     def test_arms_that_make_no_comparison(self, tmp_path: Path, arms: list[str], message: str) -> None:

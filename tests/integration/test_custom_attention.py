@@ -1,5 +1,6 @@
 """An attention of one's own: trained, kept by its name alone, and loaded by whoever hands the class over."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +70,37 @@ def test_a_name_that_nobody_registered_is_refused_before_anything_is_written(tmp
     with pytest.raises(ConfigError, match="is a class of your own: hand it over first"):
         foveate.train("digits", preset="minute", runs=tmp_path / "runs", attention="custom:os.system", **TINY)
     assert not (tmp_path / "runs").exists()
+
+
+class Wrapped(torch.nn.Module):
+    """A library's attention, which gives two tensors."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = torch.nn.MultiheadAttention(channels, 2, batch_first=True)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        tokens = features.flatten(2).transpose(1, 2)
+        return self.inner(tokens, tokens, tokens)[0].transpose(1, 2).reshape(features.shape)
+
+
+def test_a_librarys_module_within_it_is_trained_and_reported(tmp_path: Path) -> None:
+    name = foveate.register_attention(Wrapped)
+    run = foveate.train("digits", preset="minute", runs=tmp_path / "runs", attention=name, **TINY)
+    assert "MultiheadAttention" in run.report.read_text()
+
+
+def test_what_has_no_name_or_anothers_is_refused() -> None:
+    foveate.register_attention(Spotlight)
+    foveate.register_attention(Spotlight)
+    other = type("Spotlight", (torch.nn.Module,), {"__module__": "elsewhere", "__qualname__": "Spotlight"})
+    with pytest.raises(ConfigError, match="rename one of the two"):
+        foveate.register_attention(other)
+    with pytest.raises(ConfigError, match="no name of its own"):
+        foveate.register_attention(functools.partial(Spotlight, 4))
+
+
+def test_a_study_of_it_needs_this_process(tmp_path: Path) -> None:
+    name = foveate.register_attention(Spotlight)
+    with pytest.raises(ConfigError, match="give workers=0"):
+        foveate.tune("digits", knobs=("lr",), runs=tmp_path / "runs", settings={"attention": name})

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -22,7 +23,7 @@ from foveate.model.blocks import (
 SETTINGS: dict[str, Any] = {
     "kernels": (3, 3),
     "pool": 2,
-    "norm_momentum": 0.01,
+    "norm": partial(nn.BatchNorm2d, momentum=0.01),
     "activation": nn.ReLU,
     "attention": nn.Identity(),
     "dropout": 0.0,
@@ -258,3 +259,18 @@ def test_an_activation_is_its_definition(kind: Activation) -> None:
         "silu": [each / (1 + math.exp(-each)) for each in x.tolist()],
     }
     torch.testing.assert_close(ACTIVATION[kind]()(x.clone()), torch.tensor(expected[kind]))
+
+
+@pytest.mark.parametrize("make", [conv_block, normed_block])
+def test_a_block_without_normalisation_has_biases_in_its_place(make: Any) -> None:
+    block = make(norm=None)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in block.modules())
+    assert all(module.bias is not None for module in block.modules() if isinstance(module, nn.Conv2d))
+    features = noise(4, 3, 8, 8)
+    torch.testing.assert_close(block.train()(features)[:1], block.eval()(features[:1]))  # no image sees another
+
+
+def test_a_normed_block_without_normalisation_begins_as_the_identity_too() -> None:
+    block = normed_block(norm=None, kernels=(3, 3), activation=nn.Identity, pool=1)
+    features = noise(2, 3, 6, 6)
+    torch.testing.assert_close(block(features)[:, :3], features)

@@ -187,3 +187,10 @@ def test_too_few_classes_and_too_small_images_are_refused_with_the_fix() -> None
     deep = ModelConfig.model_validate({"stages": [{"filters": 2, "kernels": [1], "pool": 8}] * 2})
     with pytest.raises(ConfigError, match=r"size=32: the pools \(8×8\) leave nothing.*larger size"):
         build_model(deep, num_classes=2, size=32)
+
+
+@pytest.mark.parametrize("preset", ["paper", "minute"])
+def test_normalisation_and_dropout_can_be_switched_off_as_a_whole(preset: str) -> None:
+    config = resolve_config(preset, settings={"batch_norm": False, "dropout": False}).model
+    network = build_model(config, num_classes=10, size=32)
+    assert not any(isinstance(module, nn.BatchNorm2d | nn.Dropout) for module in network.modules())

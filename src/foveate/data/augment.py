@@ -1,7 +1,8 @@
 """Augmentation: pure functions of (images, generator), a whole batch at a time, on the images' device."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,18 @@ from torch import Tensor
 from foveate.config import AugmentConfig
 from foveate.data.families import FAMILIES, MIXES, mix_batch
 
-__all__ = ["Augment", "affine_batch", "build_augment", "crop_batch", "resize_batch"]
+__all__ = ["UNCHANGED", "Augment", "affine_batch", "build_augment", "crop_batch", "resize_batch"]
+
+UNCHANGED: Mapping[str, Any] = {
+    "family": "affine",
+    "flip": 0.0,
+    "alternate": False,
+    "shift": 0.0,
+    "rotation": 0.0,
+    "zoom": 0.0,
+    "extra": (),
+}
+"""The settings that leave images as they are."""
 
 Augment = Callable[[Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
 """From images [B, C, H, W], labels [B], whether it is each image's turn [B] (`loader.Batch`), and a generator on

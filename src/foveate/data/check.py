@@ -41,6 +41,7 @@ _SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "BMP": (".bmp", ".dib"),
     "GIF": (".gif",),
     "TIFF": (".tif", ".tiff"),
+    "others": (".heic", ".heif", ".avif", ".svg", ".pdf"),
 }
 _ODD: Mapping[str, tuple[Severity, str]] = {
     "wrong_extension": ("look", "named as another format than theirs: they are read by what they hold"),
@@ -59,7 +60,7 @@ _NEAR_BITS = 5
 _NEAR_CORRELATION = 0.97
 """Of the grey thumbnails of near duplicates, at least; hashes alone take flat images for each other."""
 _NEIGHBOURS = 2000
-"""In a bucket of like hashes, how far apart two may be: more alike than that is no photograph."""
+"""In a bucket of like hashes, in order, how far apart two are looked at."""
 _CHUNK = 4096
 
 
@@ -116,9 +117,9 @@ def suspects_finding(
 def label_suspects(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.intp]:
     """Places of labels that are likely wrong, the least likely first, by confident learning.
 
-    An image counts as of class j where its probability of j is at least the mean one of images labelled j (and the
-    highest of those that are); it is suspect where that is not its label (Northcutt et al. 2021, JAIR 70,
-    section 3.1). Ranked by the probability of its label less that of the likeliest other.
+    An image counts as of class j where its probability of j is at least the mean one of images labelled j, and the
+    highest of those that are; it is suspect where that is not its label, nor its label the likeliest (Northcutt et
+    al. 2021, JAIR 70, section 3.1). Ranked by the probability of its label less that of the likeliest other.
 
     Args:
         probabilities: [N, K], of networks that were not trained on the image.
@@ -131,7 +132,7 @@ def label_suspects(probabilities: NDArray[np.float64], labels: NDArray[np.int64]
     )
     confident = np.where(probabilities >= thresholds, probabilities, -1)
     counted = confident.argmax(axis=1)
-    suspect = (confident.max(axis=1) > 0) & (counted != labels)
+    suspect = (confident.max(axis=1) > 0) & (counted != labels) & (probabilities.argmax(axis=1) != labels)
     others = probabilities.copy()
     others[np.arange(len(labels)), labels] = -1
     margin = own - others.max(axis=1)
@@ -177,13 +178,13 @@ def near_pairs(hashes: NDArray[np.uint64], thumbnails: NDArray[np.float32]) -> N
     """Pairs [P, 2] of places whose hashes differ in few bits and whose thumbnails agree.
 
     Two hashes that differ in five bits at most agree in one of six parts of theirs: only within buckets of one
-    part's value are pairs looked for, so that a million images take seconds.
+    part's value are pairs looked for, and of the largest buckets among neighbours alone.
     """
     edges = np.linspace(0, 64, _NEAR_BITS + 2).round().astype(int)
     found = [np.zeros((0, 2), np.intp)]
     for low, high in itertools.pairwise(edges):
         part = (hashes >> np.uint64(low)) & np.uint64(2 ** int(high - low) - 1)
-        order = np.argsort(part, kind="stable")
+        order = np.lexsort((hashes, part))  # those that are alike are neighbours
         part, ordered = part[order], hashes[order]
         for step in range(1, min(_NEIGHBOURS, len(order))):
             same = part[step:] == part[:-step]
@@ -191,14 +192,10 @@ def near_pairs(hashes: NDArray[np.uint64], thumbnails: NDArray[np.float32]) -> N
                 break
             close = np.flatnonzero(same)
             close = close[np.bitwise_count(ordered[close + step] ^ ordered[close]) <= _NEAR_BITS]
-            found.append(np.sort(np.stack([order[close], order[close + step]], axis=1), axis=1))
-    pairs = np.unique(np.concatenate(found), axis=0)
-    agree = [
-        np.einsum("pd,pd->p", thumbnails[part[:, 0]], thumbnails[part[:, 1]]) >= _NEAR_CORRELATION
-        for part in np.array_split(pairs, max(1, len(pairs) // _CHUNK))
-    ]
-    kept: NDArray[np.intp] = pairs[np.concatenate(agree)]
-    return kept
+            pairs = np.stack([order[close], order[close + step]], axis=1)
+            agree = np.einsum("pd,pd->p", thumbnails[pairs[:, 0]], thumbnails[pairs[:, 1]]) >= _NEAR_CORRELATION
+            found.append(np.sort(pairs[agree], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
 
 
 def _unreadable(dataset: Dataset) -> Iterator[Finding]:
@@ -289,8 +286,8 @@ def _headers(source: Source, track: Track) -> Iterator[Finding]:
 
 def _oddities(image: Image, header: Header) -> Iterator[str]:
     """Kinds of findings that a header is one of."""
-    suffixes = _SUFFIXES.get(header.format)
-    if isinstance(image, Path) and suffixes and image.suffix.lower() not in suffixes:
+    own, suffix = _SUFFIXES.get(header.format, ()), image.suffix.lower() if isinstance(image, Path) else ""
+    if own and suffix not in own and any(suffix in others for others in _SUFFIXES.values()):
         yield "wrong_extension"
     if 1 - min(header.width, header.height) / max(header.width, header.height) > _CROPPED_AWAY:
         yield "cropped"

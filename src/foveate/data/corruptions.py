@@ -29,7 +29,8 @@ Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 
 def corrupt(images: Tensor, kind: str, severity: int, generator: torch.Generator) -> Tensor:
     """Images [B, 3, H, W] uint8 as such a corruption makes them; severity 1…5."""
-    changed = CORRUPTIONS[kind](images.float() / 255, severity - 1, generator)
+    with torch.autocast("cpu", enabled=False):  # the same in any precision of the network's
+        changed = CORRUPTIONS[kind](images.float() / 255, severity - 1, generator)
     return (changed.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
@@ -42,6 +43,7 @@ class Corrupted(nn.Module):
     def __init__(self, network: nn.Module, kind: str, severity: int, *, seed: int = 0) -> None:
         super().__init__()
         self.network, self.kind, self.severity = network, kind, severity
+        self.train(network.training)
         self._generator = torch.Generator().manual_seed(seed ^ zlib.crc32(f"{kind} {severity}".encode()))
 
     def forward(self, images: Tensor) -> Tensor:

@@ -102,7 +102,9 @@ def read_header(image: Path | bytes | NDArray[np.uint8]) -> Header | None:
     try:
         with open_regular(image) if isinstance(image, Path) else io.BytesIO(image) as file, _quiet():
             opened = Image.open(file, formats=_FORMATS)
-            rotated = opened.getexif().get(ExifTags.Base.Orientation, 1) != 1
+            # PNG's own reads the whole file to look behind the pixels too.
+            exif = Image.Image.getexif(opened)
+            rotated = exif.get(ExifTags.Base.Orientation) in range(2, 9)
             return Header(opened.format or "", opened.mode, *opened.size, rotated=rotated)
     except Exception:  # Pillow raises nearly anything for a damaged header; decoding will name the reason
         return None

@@ -382,9 +382,20 @@ def register_attention(module: Callable[[int], nn.Module]) -> str:
 
     Args:
         module: a class of modules, made by `module(channels)`, that take and give [B, channels, H, W].
+
+    Raises:
+        ConfigError: for what has no name, and for a name that a class of another file has.
     """
-    name = f"{CUSTOM}{getattr(module, '__qualname__', type(module).__qualname__)}"
-    _REGISTERED[name] = module
+    told = getattr(module, "__qualname__", None)
+    if told is None or "<lambda>" in told:
+        raise ConfigError(
+            f"{module!r} has no name of its own to be known by: give a class, or a function with a def"
+        )
+    name = f"{CUSTOM}{told}"
+    known = _REGISTERED.setdefault(name, module)
+    if known.__module__ != module.__module__:
+        raise ConfigError(f"{name} is a class of {known.__module__} already: rename one of the two")
+    _REGISTERED[name] = module  # a notebook's cell may be run again
     return name
 
 

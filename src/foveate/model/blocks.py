@@ -89,7 +89,7 @@ class ConvBlock(nn.Module):
     Args:
         kernels: side of each convolution's kernel, in order; padding keeps the size.
         pool: side and stride of the pooling; what does not fill a window is dropped (Keras' `valid`).
-        norm_momentum: share of each batch in the running statistics; Keras' momentum .99 is 0.01 here.
+        norm: makes one of so many channels; None: no normalisation.
         activation: makes one.
         attention: what comes after the pooling.
     """
@@ -101,7 +101,7 @@ class ConvBlock(nn.Module):
         *,
         kernels: Sequence[int],
         pool: int,
-        norm_momentum: float,
+        norm: Callable[..., nn.BatchNorm2d] | None,
         activation: Callable[[], nn.Module],
         attention: nn.Module,
         dropout: float,
@@ -112,7 +112,7 @@ class ConvBlock(nn.Module):
         for kernel, width in zip(kernels, widths, strict=False):
             self.convs.append(nn.Conv2d(width, out_channels, kernel, padding="same"))
             self.convs.append(activation())
-        self.norm = nn.BatchNorm2d(out_channels, eps=1e-3, momentum=norm_momentum)
+        self.norm = norm(out_channels, eps=1e-3) if norm else nn.Identity()
         self.pool = nn.MaxPool2d(pool)
         self.attention = attention
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
@@ -137,7 +137,7 @@ class NormedBlock(nn.Module):
 
     Args:
         kernels: as in `ConvBlock`; two at least.
-        pool, norm_momentum, activation, attention, dropout: as in `ConvBlock`.
+        pool, norm, activation, attention, dropout: as in `ConvBlock`. Without `norm` the convolutions have biases.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class NormedBlock(nn.Module):
         *,
         kernels: Sequence[int],
         pool: int,
-        norm_momentum: float,
+        norm: Callable[..., nn.BatchNorm2d] | None,
         activation: Callable[[], nn.Module],
         attention: nn.Module,
         dropout: float,
@@ -155,18 +155,20 @@ class NormedBlock(nn.Module):
         super().__init__()
 
         def conv(width: int, kernel: int) -> nn.Conv2d:
-            return nn.Conv2d(width, out_channels, kernel, padding="same", bias=False)
+            return nn.Conv2d(width, out_channels, kernel, padding="same", bias=norm is None)
 
-        def norm() -> nn.BatchNorm2d:
-            layer = nn.BatchNorm2d(out_channels, momentum=norm_momentum)
+        def normalisation() -> nn.Module:
+            if norm is None:
+                return nn.Identity()
+            layer = norm(out_channels)
             layer.weight.requires_grad_(False)  # the next convolution's own scale makes it redundant
             return layer
 
         first, *others = kernels
-        self.reduce = nn.Sequential(conv(in_channels, first), nn.MaxPool2d(pool), norm(), activation())
+        self.reduce = nn.Sequential(conv(in_channels, first), nn.MaxPool2d(pool), normalisation(), activation())
         self.refine = nn.Sequential()
         for position, kernel in enumerate(others):
-            self.refine.extend([conv(out_channels, kernel), norm()])
+            self.refine.extend([conv(out_channels, kernel), normalisation()])
             if position < len(others) - 1:
                 self.refine.append(activation())
         self.skips = len(others) > 1
@@ -180,6 +182,8 @@ class NormedBlock(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=5**0.5, generator=generator)
                 nn.init.dirac_(module.weight.data[: module.in_channels])
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """Halve the side, refine, attend."""

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
@@ -68,19 +69,18 @@ def build_model(
                 stage.filters,
                 kernels=stage.kernels,
                 pool=stage.pool,
-                norm_momentum=config.norm_momentum,
+                norm=_norm(config),
                 activation=activation,
                 attention=_attention(config, stage.filters) if number == config.attention_stage else nn.Identity(),
-                dropout=stage.dropout,
+                dropout=stage.dropout * config.dropout,
             )
         )
         channels = stage.filters
     head: nn.Module = PooledHead(channels, num_classes)
     if config.head == "dense":
         features = channels * side * side
-        head = DenseHead(
-            features, config.hidden, num_classes, activation=activation(), dropout=config.hidden_dropout
-        )
+        dropout = config.hidden_dropout * config.dropout
+        head = DenseHead(features, config.hidden, num_classes, activation=activation(), dropout=dropout)
     network = AttentionCNN(normalize, stem, stages, head)
     _init_weights(network, generator or torch.Generator().manual_seed(0))
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
@@ -101,6 +101,11 @@ def side_left(config: ModelConfig, size: int) -> int:
             f"size={size}: the pools ({pools}) leave nothing of it; use a larger size or fewer stages"
         )
     return side
+
+
+def _norm(config: ModelConfig) -> Callable[..., nn.BatchNorm2d] | None:
+    """Makes a normalisation of so many channels."""
+    return partial(nn.BatchNorm2d, momentum=config.norm_momentum) if config.batch_norm else None
 
 
 def _attention(config: ModelConfig, channels: int) -> nn.Module:
@@ -156,8 +161,10 @@ def layer_table(network: nn.Module, size: int) -> LayerTable:
     """The layers of `network` in the order they run, with their shapes for `size`×`size` images."""
     rows: list[LayerRow] = []
 
-    def record(name: str, module: nn.Module, output: Tensor) -> None:
-        shape = tuple(output.shape[1:])
+    def record(name: str, module: nn.Module, output: Tensor | tuple[Tensor, ...]) -> None:
+        # A part of a module of one's own may give several tensors, or none that has a shape worth telling.
+        first = output[0] if isinstance(output, tuple) else output
+        shape = tuple(first.shape[1:]) or (1,)
         params = sum(parameter.numel() for parameter in module.parameters(recurse=False)) + _running(module)
         rows.append(LayerRow(name, type(module).__name__, (*shape[1:], shape[0]), params))
 

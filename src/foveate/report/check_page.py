@@ -23,6 +23,8 @@ class CheckPage:
 
     GROUPS_SHOWN: ClassVar[int] = 12
     """Of each finding, with pictures."""
+    EACH_SHOWN: ClassVar[int] = 6
+    """Of each group."""
 
     title: str
     subtitle: str

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from foveate.allocator import keep_freed_memory
 from foveate.config import Config
-from foveate.data.augment import build_augment
+from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.dataset import Dataset
 from foveate.data.loader import Loader, channel_statistics, on_device
 from foveate.errors import ConfigError
@@ -74,7 +74,9 @@ def settle(config: Config, dataset: Dataset, device: torch.device, *, final: boo
         seen = config.train.images_seen or 0
         per_pass = len(training_images(dataset, final=final))
         settled["passes"] = max(1, math.ceil(seen / (_EPOCHS_AT_MOST * per_pass)))
-    if config.augment.flip is None:
+    if not config.augment.augmentation:
+        settled |= UNCHANGED
+    elif config.augment.flip is None:
         settled["flip"] = 0.5 if dataset.mirror_safe else 0.0
     if final:
         # Without validation nothing can stop early or be best.
@@ -148,7 +150,7 @@ def _check_parts(config: Config, dataset: Dataset, *, final: bool) -> None:
     sizes = (images // steps, -(-images // steps))  # batches differ by one image
     smallest = min(size // math.ceil(size / (train.micro_batch or size)) for size in sizes)
     side = side_left(config.model, small)
-    if smallest == 1 and side == 1:
+    if config.model.batch_norm and smallest == 1 and side == 1:
         raise ConfigError(
             f"batch={train.batch}, micro_batch={train.micro_batch}: batch normalisation needs two images at least "
             f"where its maps are 1×1, as at size={small}: use larger ones, or a larger size"

@@ -13,7 +13,7 @@ from scipy.special import softmax
 from sklearn.model_selection import StratifiedKFold
 
 from foveate.config import Config, ExtraFamily, resolve_config
-from foveate.data.augment import build_augment
+from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.check import Finding, audit, suspects_finding
 from foveate.data.dataset import Dataset, dataset_of, open_source
 from foveate.errors import DataError
@@ -85,7 +85,8 @@ def check(
     prepare_process(config)
     source = open_source(str(data), Path(data_dir) if data_dir else None, display.track)
     dataset = dataset_of(source, config.data, for_training=False, track=display.track)
-    findings = audit(source, dataset, track=display.track)
+    passed = [Finding("passed_over", "look", note) for note in dataset.notes]
+    findings = [*audit(source, dataset, track=display.track), *passed]
     if labels:
         findings += _suspects(config, dataset, display)
     told = {
@@ -120,7 +121,12 @@ def check(
 def _pictures(dataset: Dataset, findings: list[Finding]) -> dict[str, NDArray[np.uint8]]:
     """By id the pixels of the images that the page shows."""
     place = {dataset.ids[index]: index for indices in dataset.splits.values() for index in indices.tolist()}
-    shown = [each for finding in findings for group in finding.groups[: CheckPage.GROUPS_SHOWN] for each in group]
+    shown = [
+        each
+        for finding in findings
+        for group in finding.groups[: CheckPage.GROUPS_SHOWN]
+        for each in group[: CheckPage.EACH_SHOWN]
+    ]
     return {each: dataset.images[place[each]] for each in shown if each in place}
 
 
@@ -132,13 +138,12 @@ def _sheet(config: Config, dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
     labels = torch.from_numpy(dataset.labels[chosen])
     turn = torch.arange(len(chosen)) % 2 == 0
     flip = config.augment.flip if config.augment.flip is not None else 0.5 * dataset.mirror_safe
-    still = {"flip": 0.0, "shift": 0.0, "rotation": 0.0, "zoom": 0.0, "alternate": False}
     rows = {
-        "as they are": config.replacing(**still, extra=[]),
+        "as they are": config.replacing(**UNCHANGED),
         config.augment.family: config.replacing(flip=flip, extra=[]),
     }
     families: tuple[ExtraFamily, ...] = ExtraFamily.__args__  # type: ignore[attr-defined]
-    rows |= {family: config.replacing(**still, extra=[family]) for family in families}
+    rows |= {family: config.replacing(**{**UNCHANGED, "extra": [family]}) for family in families}
     sheet = {}
     for row, of_row in rows.items():
         augment = build_augment(of_row.augment, max(2, len(dataset.class_names)))

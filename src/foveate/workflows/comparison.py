@@ -19,7 +19,7 @@ import yaml
 from foveate.comparison.arms import Arm, matched_controls, parse_arm
 from foveate.comparison.experiment import ComparisonConfig, Experiment, Finding, Update
 from foveate.comparison.training import JudgedSplit, run_arm, training_subset
-from foveate.config import CUSTOM, Config, read_yaml, validated
+from foveate.config import Config, read_yaml, validated
 from foveate.data.dataset import Dataset, load_dataset, load_known
 from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataError
 from foveate.execution.pool import Pool
@@ -30,7 +30,7 @@ from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible
 from foveate.training.setup import pick_device, prepare_process, settle
 from foveate.workflows.request import Display, Silent, keep_out, tell
-from foveate.workflows.workers import check_workers, open_pool, threads_for
+from foveate.workflows.workers import check_attention, check_workers, open_pool, threads_for
 
 __all__ = [
     "Comparison",
@@ -164,7 +164,7 @@ def compare(
         raise ConfigError("seed: all arms have the same seeds; say which by --seeds and --first-seed")
     parsed = _ordered([parse_arm(text, given) for text in arms], given)
     _check_alike(parsed)
-    _check_own(parsed, workers)
+    check_attention([arm.config for arm in parsed], workers)
     base = parsed[0].config
     prepare_process(base)
     device, place = pick_device(base.train.device), Path(data_dir) if data_dir else None
@@ -243,7 +243,7 @@ def resume_comparison(
         raise CheckpointError(f"{comparison.path / 'comparison.yaml'} was changed since: bring the old one back")
     if final and config.pilot:
         raise ConfigError(f"{comparison.path} is a plan's pilot: it opens no test split")
-    _check_own(config.arms, workers)
+    check_attention([arm.config for arm in config.arms], workers)
     base = config.arms[0].config
     prepare_process(base)
     dataset = load_known(
@@ -396,13 +396,6 @@ def _check_different(arms: Sequence[Arm]) -> None:
         same = seen.setdefault(arm.config.model_dump_json(exclude={"preset"}), arm.name)
         if same != arm.name:
             raise ConfigError(f"arms {same!r} and {arm.name!r} are the same: their runs would be, bit by bit")
-
-
-def _check_own(arms: Sequence[Arm], workers: int | None) -> None:
-    """Raises ConfigError for an attention of one's own, which other processes do not know."""
-    for arm in arms:
-        if arm.config.model.attention.startswith(CUSTOM) and workers != 0:
-            raise ConfigError(f"arm {arm.name!r}: only this process knows its attention: compare with workers=0")
 
 
 def _check_subsets(subsets: Sequence[int | None], images: int) -> None:

@@ -236,7 +236,14 @@ def evaluate(
     if not record.finished:
         display.say(f"{folder.path} is not trained to its end: foveate train --resume {folder.path} goes on")
     command = command_line(
-        "evaluate", folder.path, *([data] if data else []), data_dir=data_dir, name=name, final=final
+        "evaluate",
+        folder.path,
+        *([data] if data else []),
+        data_dir=data_dir,
+        name=name,
+        final=final,
+        corruptions=corruptions,
+        images=images,
     )
     target = folder
     if other is not None:
@@ -251,7 +258,7 @@ def evaluate(
         folder.record_test_opening(command)
     loader = Loader(*on_device(dataset, picked), dataset.splits[split], MEASURED_AT_ONCE)
     corrupted = _some_of(loader, images, config.data.split_seed) if corruptions else None
-    fit = _kept_weights(folder, config) if other is None else None
+    fit = _kept_weights(folder, config) if other is None and record.finished else None
     _measure(
         target, checkpoint, config, dataset, split, loader, picked, display.track, fit=fit, corrupted=corrupted
     )
@@ -361,7 +368,9 @@ def _measure(
         with model.without_attention():
             name = "attention taken out"
             variants[name] = asdict(score_variant(*logits_of(model, label=f"{split}, {name}")))
+    groups = [dataset.groups[index] for index in indices] if dataset.groups else None
     temperature, calibration = checkpoint.temperature, None
+    report = score(logits, labels, dataset.class_names, groups)  # which refuses what is not finite
     if fit is not None and split == "validation":
         temperature = fit_temperature(logits, labels)
         if temperature != checkpoint.temperature:
@@ -370,8 +379,6 @@ def _measure(
         scaled = point_metrics(logits / temperature, labels)
         calibration = {name: scaled[name] for name in ("loss", "expected_calibration_error")}
         calibration["temperature"] = temperature
-    groups = [dataset.groups[index] for index in indices] if dataset.groups else None
-    report = score(logits, labels, dataset.class_names, groups)
     folder.write_predictions(
         split,
         ids=[dataset.ids[index] for index in indices],
@@ -381,8 +388,11 @@ def _measure(
         groups=groups,
     )
     measured = {**report.to_dict(), "variants": variants, "gate": model.gate, "calibration": calibration}
+    before = folder.read_metrics().get(split, {})
     if corrupted is not None:
         measured["corruptions"] = _under_corruptions(model, corrupted, device, config, track)
+    elif "corruptions" in before and before["accuracy"] == report.accuracy:
+        measured["corruptions"] = before["corruptions"]  # of the same network
     folder.write_metrics(split, measured)
     write_report(page_of_run(folder, checkpoint, config, dataset), folder.path)
 

@@ -31,7 +31,7 @@ from foveate.tuning.storage import own_place
 from foveate.tuning.trial import run_trial, study_dataset, usable_in
 from foveate.workflows.request import Display, Silent, keep_out, tell
 from foveate.workflows.run import Run, train
-from foveate.workflows.workers import check_workers, open_pool, threads_for
+from foveate.workflows.workers import check_attention, check_workers, open_pool, threads_for
 
 __all__ = ["SilentStudy", "Study", "StudyDisplay", "open_study", "resume_study", "train_best", "tune"]
 
@@ -151,6 +151,7 @@ def tune(
     given = {"threads": threads_for(workers), **settings}
     whole_length = chosen.base(**given).train.images_seen
     base = chosen.base(**given, epochs=max_epochs)
+    check_attention([base], workers)
     device = pick_device(base.train.device)
     place = Path(data_dir) if data_dir else None
     whole = load_dataset(str(data), base.data, data_dir=place, track=display.track)
@@ -207,6 +208,7 @@ def resume_study(
     check_workers(workers, ray, gpus)
     study = open_study(path)
     config = study.config
+    check_attention([config.base], workers)
     prepare_process(config.base)
     whole = load_known(
         config.data,

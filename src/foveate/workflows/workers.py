@@ -1,16 +1,17 @@
 """Who does the jobs of a study or a comparison: local processes, or Ray."""
 
 import os
+from collections.abc import Iterable
 
 import torch
 
-from foveate.config import Config
+from foveate.config import CUSTOM, Config
 from foveate.errors import ConfigError
 from foveate.execution.here import HerePool
 from foveate.execution.local import LocalPool
 from foveate.execution.pool import Pool, Work
 
-__all__ = ["check_workers", "open_pool", "threads_for"]
+__all__ = ["check_attention", "check_workers", "open_pool", "threads_for"]
 
 
 def check_workers(workers: int | None, ray: str | None, gpus: float | None) -> None:
@@ -23,6 +24,17 @@ def check_workers(workers: int | None, ray: str | None, gpus: float | None) -> N
         raise ConfigError(f"workers={workers}: give 1 at least, or 0 for this process itself, without Ray")
     if gpus is not None and (ray is None or not gpus > 0):
         raise ConfigError(f"gpus={gpus}: it is of Ray's, with --ray, and above 0; a local worker has one GPU")
+
+
+def check_attention(configs: Iterable[Config], workers: int | None) -> None:
+    """Refuse an attention of one's own that other processes would have to know.
+
+    Raises:
+        ConfigError: for that.
+    """
+    for config in configs:
+        if config.model.attention.startswith(CUSTOM) and workers != 0:
+            raise ConfigError(f"attention={config.model.attention!r}: only this process knows it: give workers=0")
 
 
 def threads_for(workers: int | None) -> int:

@@ -1,0 +1,50 @@
+
+import pytest
+import torch
+
+from foveate.config import DataConfig, resolve_config
+from foveate.data.augment import build_augment
+from foveate.data.dataset import Dataset, load_dataset
+from foveate.errors import ConfigError
+from foveate.training.setup import settle
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset("digits", DataConfig(size=16))
+
+
+def test_settling_finds_what_was_left_open(digits: Dataset) -> None:
+    config = settle(resolve_config("minute"), digits, CPU, final=False)
+    assert (config.data.size, config.train.device, config.train.threads) == (16, "cpu", torch.get_num_threads())
+    assert config.augment.flip == 0  # a mirrored 2 is none
+    per_pass = len(digits.splits["train"])
+    assert config.train.passes is not None
+    assert (config.train.passes - 1) * 20 * per_pass < 88_000 <= config.train.passes * 20 * per_pass
+
+
+def test_a_final_run_has_nothing_to_stop_it_or_to_choose_an_epoch_by(digits: Dataset) -> None:
+    config = settle(resolve_config("small", settings={"patience": 3}), digits, CPU, final=True)
+    assert (config.train.keep, config.train.patience) == ("last", None)
+
+
+@pytest.mark.parametrize("preset", ["paper", "minute"])
+def test_without_augmentation_images_stay_as_they_are(digits: Dataset, preset: str) -> None:
+    loud = {"flip": 0.5, "shift": 0.2, "extra": ["colour", "mixup"], "augmentation": False}
+    config = settle(resolve_config(preset, settings=loud), digits, CPU, final=False)
+    images = torch.from_numpy(digits.images[:16]).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(digits.labels[:16])
+    augment = build_augment(config.augment, 10)
+    turn = torch.ones(16, dtype=torch.bool)
+    changed, targets = augment(images, labels, turn, torch.Generator().manual_seed(0))
+    assert torch.equal(changed, images.float())
+    assert torch.equal(targets, labels)
+
+
+def test_one_value_a_channel_is_refused_where_it_would_be_normalised(digits: Dataset) -> None:
+    lonely = {"micro_batch": 1, "stages": [{"filters": 4, "pool": 8}, {"filters": 4}]}
+    with pytest.raises(ConfigError, match="batch normalisation needs two images at least"):
+        settle(resolve_config("small", settings=lonely), digits, CPU, final=False)
+    settle(resolve_config("small", settings={**lonely, "batch_norm": False}), digits, CPU, final=False)
