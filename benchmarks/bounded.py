@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from foveate import train
 from foveate.progress import Track
 from foveate.training.loop import EpochResult
-from foveate.workflows import train
 
 __all__ = ["train_steps"]
 

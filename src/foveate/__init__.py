@@ -5,26 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foveate.model.attention import register_attention
-    from foveate.workflows import (
-        Check,
+    from foveate.workflows.check import Check, check
+    from foveate.workflows.comparison import (
         Comparison,
-        Run,
-        Study,
-        check,
         compare,
-        evaluate,
         open_comparison,
-        open_run,
-        open_study,
         plan_comparison,
-        resume,
         resume_comparison,
-        resume_study,
-        summarize,
-        train,
-        train_best,
-        tune,
     )
+    from foveate.workflows.run import Run, evaluate, open_run, resume, summarize, train
+    from foveate.workflows.study import Study, open_study, resume_study, train_best, tune
 
 __all__ = [
     "Check",
@@ -48,10 +38,24 @@ __all__ = [
     "tune",
 ]
 
+_HOMES = {
+    "foveate.model.attention": ("register_attention",),
+    "foveate.workflows.check": ("Check", "check"),
+    "foveate.workflows.comparison": (
+        "Comparison",
+        "compare",
+        "open_comparison",
+        "plan_comparison",
+        "resume_comparison",
+    ),
+    "foveate.workflows.run": ("Run", "evaluate", "open_run", "resume", "summarize", "train"),
+    "foveate.workflows.study": ("Study", "open_study", "resume_study", "train_best", "tune"),
+}
+
 
 def __getattr__(name: str) -> Any:
-    # torch takes a second to import: `import foveate` and `foveate --help` do without it.
-    if name in __all__:
-        module = "foveate.model.attention" if name == "register_attention" else "foveate.workflows"
-        return getattr(import_module(module), name)
+    # torch takes a second to import, and each job what it alone needs: nothing is loaded that is not asked for.
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
     raise AttributeError(f"module 'foveate' has no attribute {name!r}")

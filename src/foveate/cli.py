@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_args
 import typer
 import yaml
 
+import foveate
 from foveate import terminal
 from foveate.config import DEFAULT_PRESET, AttentionKind, check_setting, preset_names
 from foveate.errors import ConfigError, FoveateError, Interrupted
@@ -78,9 +79,7 @@ def check(
 ) -> None:
     """Find what is wrong with DATA: exit code 1 when something must be mended."""
     settings = _settings(setting, size=size, device=device, threads=threads)
-    from foveate import workflows
-
-    checked = workflows.check(
+    checked = foveate.check(
         data,
         labels=labels,
         augment=augment,
@@ -141,8 +140,6 @@ def train(
         threads=threads,
         max_bad=1.0 if allow_bad else None,
     )
-    from foveate import workflows
-
     if resume is not None and (preset or config or name or final or settings):
         raise ConfigError(f"--resume takes every setting from the run: `foveate train --resume {resume}`")
     if study is not None and (data or preset or config or resume or data_dir):
@@ -151,11 +148,11 @@ def train(
         raise ConfigError("nothing to train on: name a data set, as in `foveate train digits`")
     try:
         if resume is not None:
-            run = workflows.resume(resume, data, data_dir=data_dir, display=terminal.display())
+            run = foveate.resume(resume, data, data_dir=data_dir, display=terminal.display())
         elif study is not None:
-            run = workflows.train_best(study, runs=runs, name=name, display=terminal.display(), **settings)
+            run = foveate.train_best(study, runs=runs, name=name, display=terminal.display(), **settings)
         else:
-            run = workflows.train(
+            run = foveate.train(
                 data or "",
                 preset=preset,
                 config=config,
@@ -188,9 +185,7 @@ def evaluate(
     data_dir: DataDir = None,
 ) -> None:
     """Measure a trained RUN on its validation split, or on DATA."""
-    from foveate import workflows
-
-    measured = workflows.evaluate(
+    measured = foveate.evaluate(
         run,
         data,
         final=final,
@@ -280,8 +275,6 @@ def tune(
     }
     given = {key: value for key, value in plan.items() if value is not None}
     settings = _settings(setting, size=size, device=device, threads=threads)
-    from foveate import workflows
-
     if resume is not None and (data or given or settings or space or knob or subset or name or data_dir):
         raise ConfigError(f"--resume takes every setting from the study: `foveate tune --resume {resume}`")
     if resume is None and data is None:
@@ -289,9 +282,9 @@ def tune(
     display = terminal.study_display()
     try:
         if resume is not None:
-            done = workflows.resume_study(resume, workers=workers, ray=ray, gpus=gpus, display=display)
+            done = foveate.resume_study(resume, workers=workers, ray=ray, gpus=gpus, display=display)
         else:
-            done = workflows.tune(
+            done = foveate.tune(
                 data or "",
                 space=space or "default",
                 knobs=tuple(knob or ()),
@@ -376,8 +369,6 @@ def compare(
     }
     given = {key: value for key, value in chosen.items() if value is not None}
     settings = _settings(setting, size=size, device=device, threads=threads)
-    from foveate import workflows
-
     if resume is not None and (
         data or arm or seeds or given or settings or name or data_dir or plan or not controls
     ):
@@ -391,13 +382,13 @@ def compare(
     display = terminal.comparison_display()
     try:
         if resume is not None:
-            done = workflows.resume_comparison(
+            done = foveate.resume_comparison(
                 resume, final=final, workers=workers, ray=ray, gpus=gpus, display=display
             )
         else:
             if final:
                 given["final"] = True
-            make = workflows.plan_comparison if plan else workflows.compare
+            make = foveate.plan_comparison if plan else foveate.compare
             done = make(
                 data or "",
                 tuple(arm or ()),
@@ -433,10 +424,8 @@ def summary(
     from rich.console import Console
     from rich.table import Table
 
-    from foveate import workflows
-
     settings = _settings(setting, size=size, attention=attention)
-    layers = workflows.summarize(preset=preset, config=config, num_classes=classes, **settings)
+    layers = foveate.summarize(preset=preset, config=config, num_classes=classes, **settings)
     table = Table("Layer", "Type", "Output shape", "Params", box=None, pad_edge=False, header_style="bold")
     table.columns[-1].justify = "right"
     for row in layers.rows:

@@ -137,7 +137,7 @@ class ViewsAveraged(nn.Module):
         super().__init__()
         self.network = network
         self.mirror = mirror
-        self.train(network.training)
+        self.training = network.training
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """The mean of the views' logits."""

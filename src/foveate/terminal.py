@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from foveate.comparison.training import JudgedSplit
     from foveate.training.loop import EpochResult
     from foveate.tuning.search import Search, Update
-    from foveate.workflows import Check, Comparison, Run, Study
+    from foveate.workflows.check import Check
+    from foveate.workflows.comparison import Comparison
+    from foveate.workflows.run import Run
+    from foveate.workflows.study import Study
 
 __all__ = [
     "Bars",
@@ -108,7 +111,8 @@ def print_check(checked: "Check") -> None:
     for finding in checked.findings:
         print(f"{finding['severity']:5} {finding['text']}")
         for group in finding["groups"][:3]:
-            print(f"        {'  '.join(group[:4])}{'  …' if len(group) > 4 else ''}")
+            shown = (f"{each} ({told})" if (told := finding["remarks"].get(each)) else each for each in group[:4])
+            print(f"        {'  '.join(shown)}{'  …' if len(group) > 4 else ''}")
         if (more := len(finding["groups"]) - 3) > 0:
             print(f"        and {more:,} more")
     if not checked.findings:

@@ -23,6 +23,10 @@ class TestParse:
         assert (arm.config.preset, arm.config.train.lr, arm.config.train.threads) == ("minute", 0.2, 3)
         assert arm.config.model.attention == "none"
 
+    def test_its_own_length_takes_the_place_of_the_common_one(self) -> None:
+        train = parse_arm("minute,images_seen=700", {"epochs": 3}).config.train
+        assert (train.epochs, train.images_seen) == (None, 700)
+
     def test_commas_within_brackets_belong_to_the_value(self) -> None:
         arm = parse_arm("minute,stages=[{filters: 4, kernels: [3, 3]}],attention_stage=1,batch=7", {})
         assert [stage.kernels for stage in arm.config.model.stages] == [(3, 3)]
@@ -97,6 +101,12 @@ def within(arm: Arm, control: Arm, classes: int, size: int) -> tuple[float, floa
     return own.parameters / of.parameters - 1, own.training_flops / of.training_flops - 1
 
 
+def check(control: Arm, parameters: float, flops: float) -> None:
+    assert control.matched
+    assert "parameters" not in control.matched or abs(parameters) <= 0.01
+    assert "FLOPs" not in control.matched or abs(flops) <= 0.02
+
+
 class TestControls:
     @pytest.mark.parametrize("kind", ["luong_scaled", "multi_head", "augmented_conv", "residual_mask", "cbam"])
     @pytest.mark.parametrize("preset", ["minute", "small"])
@@ -107,13 +117,18 @@ class TestControls:
             parameters, flops = within(arm, control, 10, 32)
             assert control.config.model.attention == "none"
             assert control.control_of == arm.name
-            assert abs(parameters) <= 0.01 if control.matched == "parameters" else abs(flops) <= 0.02
+            check(control, parameters, flops)
         own = within(arm, plain, 10, 32)
-        assert {control.matched for control in controls} == {
+        assert " and ".join(str(control.matched) for control in controls) == " and ".join(
             name
             for name, off, most in zip(("parameters", "FLOPs"), own, (0.01, 0.02), strict=True)
             if abs(off) > most
-        }
+        )
+
+    def test_one_that_costs_both_is_enough(self) -> None:
+        arm, plain = parse_arm("minute,attention=multi_head", {}), parse_arm("minute,attention=none", {})
+        (control,) = matched_controls(arm, plain, num_classes=10, size=32)
+        assert control.matched == "parameters and FLOPs"
 
     def test_an_arm_that_costs_the_same_has_none(self) -> None:
         arm, plain = parse_arm("minute,attention=none,lr=0.1", {}), parse_arm("minute,attention=none", {})
@@ -125,7 +140,7 @@ class TestControls:
         arm, plain = parse_arm("minute,attention=multi_head", {}), parse_arm("minute,attention=none", {})
         for control in matched_controls(arm, plain, num_classes=classes, size=size):
             parameters, flops = within(arm, control, classes, size)
-            assert abs(parameters) <= 0.01 if control.matched == "parameters" else abs(flops) <= 0.02
+            check(control, parameters, flops)
 
     def test_where_no_width_fits_it_says_so(self) -> None:
         tiny = "minute,stages=[{filters: 1, kernels: [3, 3]}],attention_stage=1"

@@ -122,6 +122,17 @@ class TestRun:
             assert heard[-1]["epoch"] == epoch
         assert untimed(do(cut)) == untimed(straight)
 
+    def test_an_epoch_is_as_long_as_its_images_make_it(self, job: Callable[..., ArmJob]) -> None:
+        """Few images are gone through often, for an epoch to be worth its measuring; many once."""
+        epochs: list[int] = []
+        for subset in (50, None):
+            open_ = job().config.replacing(images_seen=3000, passes=None)
+            told: list[Mapping[str, Any]] = []
+            made = job(config=open_, subset=subset, seed=int(subset is None))
+            run_arm(made.model_dump(mode="json"), told.append)
+            epochs.append(max(message.get("epoch", 0) for message in told))
+        assert epochs == [20, 3]
+
     def test_another_data_set_is_refused(self, job: Callable[..., ArmJob]) -> None:
         with pytest.raises(CheckpointError, match="is not the data set of the comparison"):
             do(job(fingerprint="other"))

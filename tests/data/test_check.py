@@ -72,6 +72,10 @@ class TestCopies:
         found = findings(folder)
         assert list(found) == ["duplicate_conflict"]
         assert found["duplicate_conflict"].severity == "mend"
+        assert found["duplicate_conflict"].remarks == {
+            "train/cat/0.png": "cat, train",
+            "train/dog/again.png": "dog, train",
+        }
 
     def test_within_a_split_they_are_to_be_looked_at(self, folder: Path) -> None:
         scene(0).save(folder / "train" / "cat" / "again.png")
@@ -166,7 +170,27 @@ class TestClasses:
             scene(number).save(folder / "train" / "cat" / f"{number}.png")
         found = findings(folder)["imbalance"]
         assert found.severity == "look"
-        assert "cat has 11 times the training images of dog (88 and 8)" in found.text
+        assert "cat (88) has 11 times the training images of dog (8)" in found.text
+
+    def test_an_empty_class_hides_no_imbalance(self, folder: Path) -> None:
+        for number in range(100, 180):
+            scene(number).save(folder / "train" / "cat" / f"{number}.png")
+        (folder / "test" / "emu").mkdir()
+        scene(300).save(folder / "test" / "emu" / "300.png")
+        found = findings(folder)
+        assert found.keys() >= {"imbalance", "missing_class"}
+        assert "no image of emu in train" in found["missing_class"].text
+
+    def test_one_class_and_images_that_are_all_for_testing_cannot_be_trained_on(self, tmp_path: Path) -> None:
+        for number in range(4):
+            (tmp_path / "data" / "test" / "cat").mkdir(parents=True, exist_ok=True)
+            scene(number).save(tmp_path / "data" / "test" / "cat" / f"{number}.png")
+        found = findings(tmp_path / "data")
+        assert {kind: each.severity for kind, each in found.items()} == {
+            "one_class": "mend",
+            "no_training": "mend",
+        }
+        assert "all images are declared as test" in found["no_training"].text
 
 
 class TestHeaders:
@@ -198,10 +222,22 @@ class TestHeaders:
         scene(99).resize((120, 48)).save(folder / "train" / "cat" / "wide.png")
         assert list(findings(folder)) == ["cropped"]
 
-    def test_odd_modes_are_counted(self, folder: Path) -> None:
+    def test_odd_modes_are_told_of_each_image(self, folder: Path) -> None:
         scene(98).convert("CMYK").save(folder / "train" / "cat" / "print.jpg")
         scene(99).convert("P").save(folder / "train" / "dog" / "palette.png")
-        assert "(1 CMYK, 1 P)" in findings(folder)["odd_mode"].text
+        found = findings(folder)["odd_mode"]
+        assert found.text == "2 images are neither RGB nor grey, and are brought to RGB"
+        assert found.remarks == {
+            "train/cat/print.jpg": "JPEG, CMYK, 48×48",
+            "train/dog/palette.png": "PNG, P, 48×48",
+        }
+
+    def test_an_image_much_smaller_than_the_size(self, folder: Path) -> None:
+        scene(98, 15).save(folder / "train" / "cat" / "icon.png")
+        scene(99, 16).save(folder / "train" / "cat" / "small.png")
+        found = findings(folder)
+        assert list(found) == ["enlarged"]
+        assert found["enlarged"].groups == (("train/cat/icon.png",),)
 
 
 def test_the_gravest_come_first(folder: Path) -> None:

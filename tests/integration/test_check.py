@@ -59,6 +59,8 @@ def test_a_folder_with_faults_is_told_and_left_alone(
     told = json.loads((tmp_path / "runs" / "check" / "c" / "check.json").read_text())
     kinds = [finding["kind"] for finding in told["findings"]]
     assert {"unreadable", "duplicate_conflict"} <= set(kinds)
+    (conflict,) = [finding for finding in told["findings"] if finding["kind"] == "duplicate_conflict"]
+    assert set(conflict["remarks"].values()) == {f"{name}, all" for name in names[:2]}
     page = (tmp_path / "runs" / "check" / "c" / "check.html").read_text()
     assert "&lt;b&gt;same.png" in page
     assert "<b>same" not in page
@@ -81,6 +83,7 @@ def test_swapped_labels_are_doubted(photographs: Photographs, tmp_path: Path) ->
     (doubted,) = [finding for finding in checked.findings if finding["kind"] == "label_suspect"]
     assert doubted["groups"][0] == [f"{names[1]}/wrong.jpg"]
     assert doubted["severity"] == "look"
+    assert doubted["remarks"][f"{names[1]}/wrong.jpg"] == f"{names[1]}, or {names[0]}?"
 
 
 def test_what_folds_cannot_be_made_of_is_one_line(
@@ -88,8 +91,39 @@ def test_what_folds_cannot_be_made_of_is_one_line(
 ) -> None:
     done = foveate("check", photographs(each=3), "--labels")
     assert (done.status, done.err.count("\n")) == (2, 1)
-    assert "check without them" in done.err
+    assert "check without --labels" in done.err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--name", "taken"), "taken exists"),
+        (("--name", "a/b"), "give a plain name"),
+        (("--device", "tpu"), "device='tpu'"),
+    ],
+)
+def test_what_cannot_be_done_is_said_before_the_work(
+    foveate: Foveate, photographs: Photographs, tmp_path: Path, flags: tuple[str, ...], line: str
+) -> None:
+    (tmp_path / "runs" / "check" / "taken").mkdir(parents=True)
+    done = foveate("check", photographs(), *flags)
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert line in done.err
+    assert "reading headers" not in done.out
+
+
+def test_images_that_declare_no_split_are_checked_as_training_images(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = ["image,label,split"]
+    for number in range(12):
+        pixels = random.integers(0, 256, (4, 4, 3), np.uint8)
+        Image.fromarray(pixels).resize((32, 32)).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{'ab'[number % 2]},{'train' if number < 4 else 'test' if number < 8 else ''}")
+    (tmp_path / "images.csv").write_text("\n".join(rows))
+    checked = fv.check(tmp_path / "images.csv", runs=tmp_path / "runs")
+    counts = json.loads((checked.path / "check.json").read_text())["counts"]
+    assert {split: sum(each.values()) for split, each in counts.items()} == {"train": 8, "test": 4}
 
 
 def test_a_check_is_not_written_into_the_data(foveate: Foveate, photographs: Photographs) -> None:

@@ -72,6 +72,12 @@ def test_a_name_that_nobody_registered_is_refused_before_anything_is_written(tmp
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_class_that_cannot_be_made_for_so_many_channels_is_one_line(tmp_path: Path) -> None:
+    name = foveate.register_attention(torch.nn.Softmax2d)
+    with pytest.raises(ConfigError, match=r"attention='custom:Softmax2d': .*positional argument"):
+        foveate.train("digits", preset="minute", runs=tmp_path / "runs", attention=name, **TINY)
+
+
 class Wrapped(torch.nn.Module):
     """A library's attention, which gives two tensors."""
 

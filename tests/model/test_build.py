@@ -1,5 +1,7 @@
+import io
 from typing import get_args
 
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -194,3 +196,25 @@ def test_normalisation_and_dropout_can_be_switched_off_as_a_whole(preset: str) -
     config = resolve_config(preset, settings={"batch_norm": False, "dropout": False}).model
     network = build_model(config, num_classes=10, size=32)
     assert not any(isinstance(module, nn.BatchNorm2d | nn.Dropout) for module in network.modules())
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*")  # of the exporter's own code
+@pytest.mark.parametrize("kind", get_args(AttentionKind))
+def test_a_network_of_every_attention_exports_to_onnx(kind: AttentionKind) -> None:
+    stages = [{"filters": 8}, {"filters": 16}]
+    narrow = {"attention": kind, "stages": stages, "attention_stage": 1, "attention_mode": "residual"}
+    network = build_model(resolve_config("minute", settings=narrow).model, num_classes=3, size=16).eval()
+    for parameter in network.parameters():
+        if parameter.ndim == 0:
+            parameter.data.fill_(0.7)  # a closed gate would hide the attention
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (7, 3, 16, 16), dtype=torch.uint8, generator=draw)
+    batch = {"images": {0: torch.export.Dim("batch", min=1, max=1024)}}
+    file = io.BytesIO()
+    exported = torch.onnx.export(network, (images[:3],), dynamo=True, dynamic_shapes=batch, verbose=False)
+    assert exported is not None
+    exported.save(file)
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), network(images).detach(), atol=1e-5, rtol=1e-4)

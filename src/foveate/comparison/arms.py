@@ -1,6 +1,7 @@
 """Arms of a comparison: what a person writes to settings, and the controls that are matched to an arm."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from foveate.model.build import CHANNELS, build_model
 
 __all__ = ["Arm", "Cost", "cost_of", "matched_controls", "parse_arm"]
 
-PARAMETERS_WITHIN = 0.01
-FLOPS_WITHIN = 0.02
+_MEASURES = {"parameters": ("parameters", 0.01), "FLOPs": ("training_flops", 0.02)}
+"""What a control is matched in: the name of a cost, and how far off it may be."""
 _LAST_STAGE_STEPS = 12
 """Filters by which the last stage may differ from the scaled one, as a match is looked for."""
 
@@ -28,7 +29,7 @@ class Arm(Section):
     control_of: str | None = None
     """The arm that it is matched to."""
     matched: str | None = None
-    """In what: `parameters` or `FLOPs`."""
+    """In what: `parameters`, `FLOPs`, or both."""
 
 
 class Cost(Section):
@@ -51,7 +52,7 @@ def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
     preset, *pairs = _split(text)
     if not preset:
         raise ConfigError(f"arm {text!r}: begin it with a preset, as in minute,attention=none")
-    settings = dict(common)
+    own: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals:
@@ -60,10 +61,10 @@ def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
         if key.rpartition(".")[2] == "seed":
             raise ConfigError(f"arm {text!r}: all arms have the same seeds; say which by --seeds and --first-seed")
         try:
-            settings[key] = yaml.safe_load(value)
+            own[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"arm {text!r}: the value of {key} is not YAML") from error
-    return Arm(name=text, config=resolve_config(preset, settings=settings))
+    return Arm(name=text, config=resolve_config(preset, settings=common).replacing(**own))
 
 
 def cost_of(config: Config, *, num_classes: int, size: int) -> Cost:
@@ -78,34 +79,41 @@ def cost_of(config: Config, *, num_classes: int, size: int) -> Cost:
 
 
 def matched_controls(arm: Arm, plain: Arm, *, num_classes: int, size: int) -> list[Arm]:
-    """`plain`, widened or narrowed to the parameters of `arm`, and again to its training FLOPs.
+    """`plain`, widened or narrowed to the parameters of `arm`, and to its training FLOPs.
 
     All stages are scaled alike, a dense head's hidden layer with them; then the last stage alone is adjusted.
-    Where `plain` is within reach already it is its own control, and none is made.
+    Where `plain` is within reach already it is its own control, and none is made; where one has both, one is.
 
     Raises:
         ConfigError: where no width comes within 1 % of the parameters, or 2 % of the FLOPs.
     """
-    controls = []
-    for matched, field, within in (
-        ("parameters", "parameters", PARAMETERS_WITHIN),
-        ("FLOPs", "training_flops", FLOPS_WITHIN),
-    ):
 
-        def cost(config: Config, field: str = field) -> int:
-            return int(getattr(cost_of(config, num_classes=num_classes, size=size), field))
+    def cost(config: Config, matched: str) -> int:
+        return int(getattr(cost_of(config, num_classes=num_classes, size=size), _MEASURES[matched][0]))
 
-        target = cost(arm.config)
-        if abs(cost(plain.config) / target - 1) <= within:
-            continue
-        config = _matched(plain.config, cost, target)
-        if abs(cost(config) / target - 1) > within:
+    def within(config: Config, matched: str) -> bool:
+        return abs(cost(config, matched) / cost(arm.config, matched) - 1) <= _MEASURES[matched][1]
+
+    controls, left = [], [matched for matched in _MEASURES if not within(plain.config, matched)]
+    while left:
+        matched = left[0]
+        config = _matched(plain.config, partial(cost, matched=matched), cost(arm.config, matched))
+        met = [each for each in left if within(config, each)]
+        if matched not in met:
             raise ConfigError(
-                f"no width of {plain.name} has the {matched} of {arm.name} within {within:.0%}: "
+                f"no width of {plain.name} has the {matched} of {arm.name} within {_MEASURES[matched][1]:.0%}: "
                 "compare without controls (--no-controls)"
             )
-        name = f"{plain.name}, with the {matched} of {arm.name}"
-        controls.append(Arm(name=name, config=config, control_of=arm.name, matched=matched))
+        told = " and ".join(met)
+        controls.append(
+            Arm(
+                name=f"{plain.name}, with the {told} of {arm.name}",
+                config=config,
+                control_of=arm.name,
+                matched=told,
+            )
+        )
+        left = [each for each in left if each not in met]
     return controls
 
 

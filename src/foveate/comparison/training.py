@@ -20,7 +20,7 @@ from foveate.execution.pool import Message
 from foveate.files import write_json
 from foveate.progress import Track, signs_of_life
 from foveate.training.loop import train_epochs
-from foveate.training.setup import Feed, new_state, prepare_process
+from foveate.training.setup import Feed, new_state, prepare_process, settle
 from foveate.training.state import restore_state, save_state
 
 __all__ = ["ArmJob", "JudgedSplit", "pack", "result_path", "run_arm", "training_subset", "unpack"]
@@ -66,23 +66,24 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
     dataset = training_subset(whole, job.subset, job.config.data.split_seed)
     folder, device = Path(job.folder), torch.device(job.config.train.device)
     folder.mkdir(parents=True, exist_ok=True)
+    config = settle(job.config, dataset, device, final=False)  # an epoch is as long as this many images make it
     track = signs_of_life(report)
-    feed = Feed(job.config, dataset, device, final=False)
+    feed = Feed(config, dataset, device, final=False)
     weights = folder / "weights.safetensors"
     if not weights.exists():
-        _train(job, dataset, feed, device, folder, report, track)
+        _train(config, dataset, feed, device, folder, report, track)
     model = load_model(weights, device=device).model
     images = feed.measured(dataset.splits[job.split])
 
     def logits_of(label: str) -> tuple[Any, Any]:
         return collect_logits(
-            model, images, device=device, precision=job.config.train.precision, label=label, track=track
+            model, images, device=device, precision=config.train.precision, label=label, track=track
         )
 
     logits, labels = logits_of(job.split)
     right = logits.argmax(axis=1) == labels
     without = None
-    if job.config.model.attention != "none":
+    if config.model.attention != "none":
         with model.without_attention():
             without = point_metrics(*logits_of(f"{job.split}, attention taken out"))["accuracy"]
     measured = {
@@ -128,7 +129,7 @@ def _dataset(location: str, data_dir: str | None, fingerprint: str, config: Data
 
 
 def _train(
-    job: ArmJob,
+    config: Config,
     dataset: Dataset,
     feed: Feed,
     device: torch.device,
@@ -137,11 +138,11 @@ def _train(
     track: Track,
 ) -> None:
     """Train to the last epoch and keep the weights; on the way, what it takes to go on after a kill."""
-    state, path = new_state(job.config, dataset, device, final=False), folder / "state.safetensors"
+    state, path = new_state(config, dataset, device, final=False), folder / "state.safetensors"
     if path.exists():
         restore_state(path, state)
-    card = model_card(job.config.model, dataset.class_names, dataset.images.shape[1])
-    train = job.config.train
+    card = model_card(config.model, dataset.class_names, dataset.images.shape[1])
+    train = config.train
     for result in train_epochs(state, feed.train, None, train, augment=feed.augment, device=device, track=track):
         save_state(path, state, card)
         report({"epoch": result.epoch, "train_loss": result.train_loss})

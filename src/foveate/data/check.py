@@ -2,9 +2,10 @@
 
 import hashlib
 import itertools
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -46,7 +47,9 @@ _SUFFIXES: Mapping[str, tuple[str, ...]] = {
 _ODD: Mapping[str, tuple[Severity, str]] = {
     "wrong_extension": ("look", "named as another format than theirs: they are read by what they hold"),
     "cropped": ("look", "lose more than half of themselves by the centre crop to a square: crop them yourself"),
+    "enlarged": ("look", "are enlarged to more than twice their side: choose a smaller --size, or leave them out"),
     "rotated": ("note", "are to be turned by their EXIF data, and are"),
+    "odd_mode": ("note", "are neither RGB nor grey, and are brought to RGB"),
 }
 """What a header tells, by kind."""
 _CROPPED_AWAY = 0.5
@@ -61,7 +64,10 @@ _NEAR_CORRELATION = 0.97
 """Of the grey thumbnails of near duplicates, at least; hashes alone take flat images for each other."""
 _NEIGHBOURS = 2000
 """In a bucket of like hashes, in order, how far apart two are looked at."""
-_CHUNK = 4096
+_ENLARGED = 2.0
+"""Times its shorter side that an image may be enlarged by before it is told."""
+_CHUNK_BYTES = 2**26
+"""Of images as floating-point numbers, at once."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ class Finding:
     """One line, with the fix where there is one."""
     groups: tuple[tuple[str, ...], ...] = ()
     """Ids of images: those that belong together, such as copies; or one in each."""
+    remarks: Mapping[str, str] = field(default_factory=dict)
+    """By id what there is to say of an image, such as its label and its split."""
 
     @property
     def count(self) -> int:
@@ -92,7 +100,7 @@ def audit(source: Source, dataset: Dataset, *, track: Track = untracked) -> list
         *_unreadable(dataset),
         *_classes(dataset),
         *_copies(dataset),
-        *_headers(source, track),
+        *_headers(source, dataset.images.shape[1], track),
     ]
     order = ("mend", "look", "note")
     return sorted(found, key=lambda finding: order.index(finding.severity))
@@ -106,12 +114,12 @@ def suspects_finding(
     places = label_suspects(probabilities, labels)
     if not len(places):
         return []
-    guesses = [
-        f"{dataset.ids[indices[place]]}: {names[labels[place]]}, or {names[probabilities[place].argmax()]}?"
-        for place in places[:3]
-    ]
-    text = f"{_images(len(places))} whose label is doubted by a network that never saw them: {'; '.join(guesses)}"
-    return [Finding("label_suspect", "look", text, tuple((dataset.ids[indices[place]],) for place in places))]
+    remarks = {
+        dataset.ids[indices[place]]: f"{names[labels[place]]}, or {names[probabilities[place].argmax()]}?"
+        for place in places
+    }
+    text = f"{_images(len(places))} whose label is doubted by a network that never saw them"
+    return [Finding("label_suspect", "look", text, tuple((each,) for each in remarks), remarks)]
 
 
 def label_suspects(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -162,8 +170,9 @@ def perceptual_hashes(
     places = np.arange(_HASH_SIDE)
     cosines = torch.from_numpy(np.cos(np.pi / _HASH_SIDE * (places + 0.5) * np.arange(8)[:, None])).float()
     hashes, thumbnails = [np.zeros(0, np.uint64)], [np.zeros((0, _THUMBNAIL_SIDE**2), np.float32)]
-    for start in range(0, len(indices), _CHUNK):
-        pixels = torch.from_numpy(images[indices[start : start + _CHUNK]])
+    chunk = max(1, _CHUNK_BYTES // (4 * math.prod(images.shape[1:])))
+    for start in range(0, len(indices), chunk):
+        pixels = torch.from_numpy(images[indices[start : start + chunk]])
         grey = (pixels.float() @ torch.tensor([0.299, 0.587, 0.114])).unsqueeze(1)
         low = (cosines @ F.interpolate(grey, size=(_HASH_SIDE,) * 2, mode="area") @ cosines.T).flatten(1)
         bits = low > low[:, 1:].median(dim=1, keepdim=True).values
@@ -200,14 +209,20 @@ def near_pairs(hashes: NDArray[np.uint64], thumbnails: NDArray[np.float32]) -> N
 
 def _unreadable(dataset: Dataset) -> Iterator[Finding]:
     if dataset.bad:
-        reasons = Counter(image.reason for image in dataset.bad).most_common(3)
-        told = "; ".join(f"{reason} ({count})" for reason, count in reasons)
-        text = f"{_images(len(dataset.bad))} cannot be read: {told}: mend or remove them"
-        yield Finding("unreadable", "mend", text, tuple((image.id,) for image in dataset.bad))
+        reasons = {image.id: image.reason for image in dataset.bad}
+        told = "; ".join(f"{reason} ({count})" for reason, count in Counter(reasons.values()).most_common(3))
+        text = f"{_images(len(reasons))} cannot be read: {told}: mend or remove them"
+        yield Finding("unreadable", "mend", text, tuple((each,) for each in reasons), reasons)
 
 
 def _classes(dataset: Dataset) -> Iterator[Finding]:
-    """Classes that a split lacks, and that are much larger than others."""
+    """Classes that a split lacks, that are much larger than others, or too few."""
+    if len(dataset.class_names) < 2:
+        yield Finding("one_class", "mend", f"{dataset.class_names[0]} is the only class: training needs another")
+    if not dataset.splits.keys() & {"train", "all"}:
+        yield Finding(
+            "no_training", "mend", f"all images are declared as {' or '.join(dataset.splits)}: none to train on"
+        )
     counts = {
         split: np.bincount(dataset.labels[indices], minlength=len(dataset.class_names))
         for split, indices in dataset.splits.items()
@@ -218,11 +233,13 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
             text = f"no image of {named} in {split}: add some, or remove the class"
             yield Finding("missing_class", "mend", text)
     train = counts.get("train", counts.get("all"))
-    if train is not None and train.min() and train.max() / train.min() > _IMBALANCE:
-        most, least = (dataset.class_names[int(place)] for place in (train.argmax(), train.argmin()))
-        times = f"{train.max() / train.min():.0f} times the training images of {least}"
-        text = f"{most} has {times} ({train.max():,} and {train.min():,}): look at macro F1, not at accuracy"
-        yield Finding("imbalance", "look", text)
+    if train is None:
+        return
+    largest, smallest = int(train.argmax()), int(np.where(train, train, train.max()).argmin())  # of those that are
+    if train[largest] > _IMBALANCE * train[smallest]:
+        most, least = (f"{dataset.class_names[place]} ({train[place]:,})" for place in (largest, smallest))
+        times = f"{train[largest] / train[smallest]:.0f} times the training images of {least}"
+        yield Finding("imbalance", "look", f"{most} has {times}: look at macro F1, not at accuracy")
 
 
 def _copies(dataset: Dataset) -> Iterator[Finding]:
@@ -249,50 +266,60 @@ def _told(
 ) -> Iterator[Finding]:
     """Each group under the gravest of what it is."""
     kinds: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    remarks: dict[str, dict[str, str]] = defaultdict(dict)
     for group in groups:
         labels, splits = set(dataset.labels[group].tolist()), set(split_of[group].tolist())
         kind = "conflict" if len(labels) > 1 else "across" if len(splits) > 1 or splits == {"all"} else "within"
         kinds[kind].append(tuple(dataset.ids[index] for index in group))
+        remarks[kind] |= {
+            dataset.ids[index]: f"{dataset.class_names[dataset.labels[index]]}, {split_of[index]}"
+            for index in group
+        }
     what = "nearly the same image" if near else "the same image"
     texts = {
-        "conflict": f"{what} with two labels: one of them is wrong",
+        "conflict": f"{what} with two labels: one of them {'may be' if near else 'is'} wrong",
         "across": f"{what} in two splits, or in what will be split: what is tested was trained on",
-        "within": f"{what} twice in one split: it counts twice",
+        "within": f"{what} twice in one split: it counts twice, and may be held out of itself",
     }
     for kind, text in texts.items():
         if found := kinds[kind]:
             mend = not near and kind != "within"
             name = f"{'near_' if near else ''}duplicate_{kind}"
             fix = ": remove all but one" if mend else ""
-            yield Finding(name, "mend" if mend else "look", f"{len(found):,} times {text}{fix}", tuple(found))
+            yield Finding(
+                name, "mend" if mend else "look", f"{len(found):,} times {text}{fix}", tuple(found), remarks[kind]
+            )
 
 
-def _headers(source: Source, track: Track) -> Iterator[Finding]:
+def _headers(source: Source, size: int, track: Track) -> Iterator[Finding]:
     """What the files say of themselves: names, formats, modes, sizes, rotation."""
-    odd, modes = defaultdict[str, list[str]](list), Counter[str]()
+    odd: dict[str, dict[str, str]] = defaultdict(dict)
     images = (image for block in source.blocks for image in block.images())
     for number, image in enumerate(track(images, total=len(source.labels), label="reading headers")):
         header = read_header(image)
         if header is not None:
-            modes[header.mode] += 1
-            for kind in _oddities(image, header):
-                odd[kind].append(source.ids[number])
+            told = f"{header.format}, {header.mode}, {header.width}×{header.height}"
+            for kind in _oddities(image, header, size):
+                odd[kind][source.ids[number]] = told
     for kind, (severity, text) in _ODD.items():
-        if ids := odd[kind]:
-            yield Finding(kind, severity, f"{_images(len(ids))} {text}", tuple((each,) for each in ids))
-    if told := ", ".join(f"{count:,} {mode}" for mode, count in modes.most_common() if mode not in ("RGB", "L")):
-        yield Finding("odd_mode", "note", f"images that are neither RGB nor grey ({told}) are brought to RGB")
+        if told_of := odd[kind]:
+            groups = tuple((each,) for each in told_of)
+            yield Finding(kind, severity, f"{_images(len(groups))} {text}", groups, told_of)
 
 
-def _oddities(image: Image, header: Header) -> Iterator[str]:
-    """Kinds of findings that a header is one of."""
+def _oddities(image: Image, header: Header, size: int) -> Iterator[str]:
+    """Kinds of findings that a header is one of, where images are brought to `size`."""
     own, suffix = _SUFFIXES.get(header.format, ()), image.suffix.lower() if isinstance(image, Path) else ""
     if own and suffix not in own and any(suffix in others for others in _SUFFIXES.values()):
         yield "wrong_extension"
     if 1 - min(header.width, header.height) / max(header.width, header.height) > _CROPPED_AWAY:
         yield "cropped"
+    if size > _ENLARGED * min(header.width, header.height):
+        yield "enlarged"
     if header.rotated:
         yield "rotated"
+    if header.mode not in ("RGB", "L"):
+        yield "odd_mode"
 
 
 def _images(count: int) -> str:

@@ -43,7 +43,7 @@ class Corrupted(nn.Module):
     def __init__(self, network: nn.Module, kind: str, severity: int, *, seed: int = 0) -> None:
         super().__init__()
         self.network, self.kind, self.severity = network, kind, severity
-        self.train(network.training)
+        self.training = network.training
         self._generator = torch.Generator().manual_seed(seed ^ zlib.crc32(f"{kind} {severity}".encode()))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ def defocus_blur(images: Tensor, level: int, generator: torch.Generator) -> Tens
     fine = torch.arange(-reach - 0.45, reach + 0.5, 0.1)  # ten samples a pixel: a small disc is still a disc
     disc = ((fine**2)[:, None] + (fine**2)[None, :] <= max(radius, 0.5) ** 2).float()
     kernel = F.avg_pool2d(disc[None, None], 10)[0, 0]
-    return _filtered(_filtered(images, kernel), _gaussian(soft))
+    return _smoothed(_filtered(images, kernel), soft)
 
 
 def motion_blur(images: Tensor, level: int, generator: torch.Generator) -> Tensor:
@@ -142,7 +142,7 @@ def elastic(images: Tensor, level: int, generator: torch.Generator) -> Tensor:
     """Every place moved by a smooth field of its own."""
     pixels = _scaled(images, (0.5, 0.75, 1.0, 1.5, 2.0)[level])
     field = torch.rand(len(images), 2, *images.shape[2:], generator=generator) * 2 - 1
-    field = _filtered(field, _gaussian(_scaled(images, 2.0)))
+    field = _smoothed(field, _scaled(images, 2.0))
     field = pixels * field / field.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-6)
     return _moved(images, field[:, 0], field[:, 1])
 
@@ -193,19 +193,19 @@ def _grey(images: Tensor) -> Tensor:
     return (images * torch.tensor(_GREY).view(3, 1, 1)).sum(1, keepdim=True)
 
 
-def _gaussian(sigma: float) -> Tensor:
-    """A kernel [K, K] that sums to 1."""
+def _smoothed(images: Tensor, sigma: float) -> Tensor:
+    """Each channel by a Gaussian, along rows and then columns."""
     places = torch.arange(-math.ceil(3 * sigma), math.ceil(3 * sigma) + 1)
     line = torch.exp(-0.5 * (places / sigma) ** 2)
-    kernel = line[:, None] * line[None, :]
-    return kernel / kernel.sum()
+    return _filtered(_filtered(images, line[None, :]), line[:, None])
 
 
 def _filtered(images: Tensor, kernel: Tensor) -> Tensor:
-    """Each channel by a kernel [K, K], K odd, that is brought to sum 1; what is outside is the edge's."""
-    channels, reach = images.shape[1], kernel.shape[0] // 2
+    """Each channel by a kernel [R, C], both odd, that is brought to sum 1; what is outside is the edge's."""
+    channels, (rows, columns) = images.shape[1], kernel.shape
     kernel = (kernel / kernel.sum()).expand(channels, 1, -1, -1)
-    return F.conv2d(F.pad(images, [reach] * 4, mode="replicate"), kernel, groups=channels)
+    padding = [columns // 2, columns // 2, rows // 2, rows // 2]
+    return F.conv2d(F.pad(images, padding, mode="replicate"), kernel, groups=channels)
 
 
 def _moved(images: Tensor, right: Tensor, down: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ def _norm(config: ModelConfig) -> Callable[..., nn.BatchNorm2d] | None:
 def _attention(config: ModelConfig, channels: int) -> nn.Module:
     try:
         attention = attention_named(config.attention)(channels)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # of a class of one's own, whose making may be anything
         raise ConfigError(f"attention={config.attention!r}: {error}") from error
     if config.attention == "none" or config.attention_mode == "replace":
         return attention

@@ -31,7 +31,7 @@ class CheckPage:
     counts: Mapping[str, Mapping[str, int]]
     """Images by split and class."""
     findings: Sequence[Mapping[str, Any]]
-    """With `kind`, `severity`, `text`, `count` and `groups`."""
+    """With `kind`, `severity`, `text`, `count`, `groups` and `remarks`."""
     pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     """[H, W, 3] by id; what cannot be read has none."""
     sheet: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)

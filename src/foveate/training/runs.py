@@ -65,8 +65,7 @@ class RunFolder:
             ConfigError: when `name` is taken or is not a plain name.
             OutputError: when it cannot be made.
         """
-        if name is not None and (Path(name).name != name or name in ("", "..")):
-            raise ConfigError(f"name={name!r}: give a plain name; choose the place with --runs")
+        cls.refuse_name(root, verb, name)
         parent = root / verb
         with writing_to(parent):
             parent.mkdir(parents=True, exist_ok=True)
@@ -76,14 +75,28 @@ class RunFolder:
             numbers = itertools.count(2)
             path = parent / (name or fallback)
             while path.exists():
-                if name is not None:
-                    raise ConfigError(f"{path} exists: choose another --name, or continue it with --resume {path}")
+                cls.refuse_name(root, verb, name)
                 path = parent / f"{fallback}-{next(numbers)}"
             with new_folder(path) as temporary:
                 fill(cls(temporary))
         finally:
             lock.release()
         return cls(path)
+
+    @staticmethod
+    def refuse_name(root: Path, verb: str, name: str | None) -> None:
+        """Refuse a name that `create` would: before work that comes first.
+
+        Raises:
+            ConfigError: when it is taken or is not a plain name.
+        """
+        if name is None:
+            return
+        if Path(name).name != name or name in ("", ".."):
+            raise ConfigError(f"name={name!r}: give a plain name; choose the place with --runs")
+        path = root / verb / name
+        if path.exists():
+            raise ConfigError(f"{path} exists: choose another --name, or continue it with --resume {path}")
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
-from sklearn.model_selection import StratifiedKFold
 
 from foveate.config import Config, ExtraFamily, resolve_config
 from foveate.data.augment import UNCHANGED, build_augment
@@ -41,7 +40,7 @@ class Check:
 
     @property
     def findings(self) -> list[dict[str, Any]]:
-        """Each with `kind`, `severity`, `text`, `count` and `groups` of ids; the gravest first."""
+        """Each with `kind`, `severity`, `text`, `count`, `groups` of ids and `remarks` by id; gravest first."""
         return list(json.loads((self.path / "check.json").read_text(encoding="utf-8"))["findings"])
 
     @property
@@ -81,14 +80,22 @@ def check(
     """
     display = display or Silent()
     keep_out(Path(runs), data)
+    RunFolder.refuse_name(Path(runs), "check", name)
     config = resolve_config(preset, settings=settings)
+    device = pick_device(config.train.device)
     prepare_process(config)
     source = open_source(str(data), Path(data_dir) if data_dir else None, display.track)
     dataset = dataset_of(source, config.data, for_training=False, track=display.track)
+    if {"all", "train"} <= dataset.splits.keys():  # training takes what declares no split as declared for it
+        splits = dict(dataset.splits)
+        splits["train"] = np.sort(np.concatenate([splits["train"], splits.pop("all")]))
+        dataset = replace(dataset, splits=splits)
+    if labels:
+        _check_folds(dataset)
     passed = [Finding("passed_over", "look", note) for note in dataset.notes]
     findings = [*audit(source, dataset, track=display.track), *passed]
     if labels:
-        findings += _suspects(config, dataset, display)
+        findings += _suspects(config, dataset, device, display)
     told = {
         "data": dataset.location,
         "size": dataset.images.shape[1],
@@ -152,16 +159,21 @@ def _sheet(config: Config, dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
     return sheet
 
 
-def _suspects(config: Config, dataset: Dataset, display: Display) -> list[Finding]:
-    """Labels that networks doubt which never saw their images."""
-    every = np.sort(np.concatenate(list(dataset.splits.values())))
-    labels = dataset.labels[every]
-    counts = np.bincount(labels)
+def _check_folds(dataset: Dataset) -> None:
+    """Refuse what cannot be parted into folds to train on."""
+    counts = np.bincount(dataset.labels[np.concatenate(list(dataset.splits.values()))])
     if len(counts) < 2 or counts[counts > 0].min() < _FEWEST_TO_TRAIN:
         raise DataError(
-            f"labels: folds need two classes, and {_FEWEST_TO_TRAIN} images of each: check without them"
+            f"labels: folds need two classes, and {_FEWEST_TO_TRAIN} images of each: check without --labels"
         )
-    device = pick_device(config.train.device)
+
+
+def _suspects(config: Config, dataset: Dataset, device: torch.device, display: Display) -> list[Finding]:
+    """Labels that networks doubt which never saw their images."""
+    from sklearn.model_selection import StratifiedKFold  # slow to import
+
+    every = np.sort(np.concatenate(list(dataset.splits.values())))
+    labels = dataset.labels[every]
     probabilities = np.zeros((len(every), len(dataset.class_names)))
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=config.data.split_seed)
     for number, (rest, fold) in enumerate(folds.split(every, labels), start=1):

@@ -413,8 +413,18 @@ def _digest(config: ComparisonConfig) -> dict[str, str]:
 
 
 def _settled(config: Config, dataset: Dataset, device: torch.device) -> Config:
-    """As for a run of its own, but to the last epoch, which is judged; what has no effect is as by default."""
-    without = {"views": 1, "monitor": "accuracy", "save_every_s": 60.0, "keep": "last", "patience": None}
+    """As for a run of its own, but to the last epoch, which is judged; what has no effect is as by default.
+
+    `passes` stays open: each run settles it by how many images it has.
+    """
+    without = {
+        "passes": config.train.passes,
+        "views": 1,
+        "monitor": "accuracy",
+        "save_every_s": 60.0,
+        "keep": "last",
+        "patience": None,
+    }
     if config.model.attention == "none":
         without |= {"attention_mode": "replace", "attention_stage": 1}
     return settle(config, dataset, device, final=False).replacing(**without)
