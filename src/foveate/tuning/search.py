@@ -157,6 +157,8 @@ class Search:
         self.trials: dict[int, Trial] = {}
         self.running: dict[int, Job] = {}
         self._sampler = sampler
+        self._settings: dict[int, Mapping[str, Value]] = {}
+        self._failed: list[Trial] = []
         self._plan = self._make_plan()
         self._supervisor = Supervisor(config.hang_limit_s)
         self._slots: dict[int, int] = {}
@@ -228,7 +230,7 @@ class Search:
     def _draw(self, trial: int, seen: Scores) -> Mapping[str, Value] | None:
         if (known := self._replaying.get(trial)) is not None:
             return known
-        return self._sampler(trial, seen, {number: each.settings for number, each in self.trials.items()})
+        return self._sampler(trial, seen, self._settings)
 
     def _check_study(self) -> None:
         """Begin the journal with what study it is of; refuse that of another."""
@@ -263,8 +265,10 @@ class Search:
         pool.submit(job.trial, self.trial_job(job).model_dump(mode="json"))
 
     def _note_begun(self, job: Job) -> None:
-        trial = self.trials.setdefault(job.trial, Trial(job.trial, job.settings, job.bracket))
-        trial.state = "running"
+        if job.trial not in self.trials:
+            self.trials[job.trial] = Trial(job.trial, job.settings, job.bracket)
+            self._settings[job.trial] = job.settings
+        self.trials[job.trial].state = "running"
         self.running[job.trial] = job
 
     def _take(self, event: Event) -> Update | None:
@@ -315,6 +319,8 @@ class Search:
         trial.jobs.append({"rung": job.rung, **told["time"]})
         if told["reason"] is None:
             trial.score = told["score"]
+        else:
+            self._failed.append(trial)
         last = job.to_epoch == self.config.max_epochs
         trial.state = (
             "failed" if told["reason"] else "finished" if last else "stopped" if told["stopped"] else "waiting"
@@ -335,10 +341,9 @@ class Search:
 
     def _check_failures(self) -> None:
         """Raises StudyError when too large a share of the trials that ended has failed."""
-        failed = [trial for trial in self.trials.values() if trial.state == "failed"]
-        ended = len(self.trials) - len(self.running)
-        if len(failed) >= _FAILED_AT_LEAST and len(failed) > self.config.fail_share * ended:
-            raise StudyError(f"{len(failed)} of {ended} trials failed, the last one so: {failed[-1].reason}")
+        failed, ended = len(self._failed), len(self.trials) - len(self.running)
+        if failed >= _FAILED_AT_LEAST and failed > self.config.fail_share * ended:
+            raise StudyError(f"{failed} of {ended} trials failed, the last one so: {self._failed[-1].reason}")
 
     def _delete(self, trials: Iterable[int]) -> None:
         """Remove the checkpoints of trials that need them no more; the best one's stays."""
