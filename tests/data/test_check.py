@@ -226,7 +226,7 @@ class TestHeaders:
         scene(98).convert("CMYK").save(folder / "train" / "cat" / "print.jpg")
         scene(99).convert("P").save(folder / "train" / "dog" / "palette.png")
         found = findings(folder)["odd_mode"]
-        assert found.text == "2 images are neither RGB nor grey, and are brought to RGB"
+        assert found.text == "2 images neither RGB nor grey, brought to RGB"
         assert found.remarks == {
             "train/cat/print.jpg": "JPEG, CMYK, 48×48",
             "train/dog/palette.png": "PNG, P, 48×48",

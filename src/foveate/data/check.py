@@ -45,11 +45,11 @@ _SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "others": (".heic", ".heif", ".avif", ".svg", ".pdf"),
 }
 _ODD: Mapping[str, tuple[Severity, str]] = {
-    "wrong_extension": ("look", "named as another format than theirs: they are read by what they hold"),
-    "cropped": ("look", "lose more than half of themselves by the centre crop to a square: crop them yourself"),
-    "enlarged": ("look", "are enlarged to more than twice their side: choose a smaller --size, or leave them out"),
-    "rotated": ("note", "are to be turned by their EXIF data, and are"),
-    "odd_mode": ("note", "are neither RGB nor grey, and are brought to RGB"),
+    "wrong_extension": ("look", "with the name of another format: read by content, not by name"),
+    "cropped": ("look", "of which the centre crop to a square takes more than half: crop by hand"),
+    "enlarged": ("look", "enlarged to more than twice the side: choose a smaller --size, or leave out"),
+    "rotated": ("note", "turned as the EXIF data say"),
+    "odd_mode": ("note", "neither RGB nor grey, brought to RGB"),
 }
 """What a header tells, by kind."""
 _CROPPED_AWAY = 0.5
@@ -286,9 +286,8 @@ def _told(
             mend = not near and kind != "within"
             name = f"{'near_' if near else ''}duplicate_{kind}"
             fix = ": remove all but one" if mend else ""
-            yield Finding(
-                name, "mend" if mend else "look", f"{len(found):,} times {text}{fix}", tuple(found), remarks[kind]
-            )
+            times = "once" if len(found) == 1 else f"{len(found):,} times"
+            yield Finding(name, "mend" if mend else "look", f"{times} {text}{fix}", tuple(found), remarks[kind])
 
 
 def _headers(source: Source, size: int, track: Track) -> Iterator[Finding]:
