@@ -154,6 +154,29 @@ def test_the_best_may_have_stopped_early(open_search: Open) -> None:
     assert (search.best.number, search.best.state) == (4, "stopped")
 
 
+@pytest.mark.parametrize("semantics", ["foveate", "kerastuner"])
+def test_the_best_is_that_of_all_at_every_moment(open_search: Open, semantics: str) -> None:
+    def ends_badly_or_early(message: Mapping[str, Any]) -> Any:
+        number = int(Path(message["folder"]).name)
+        if number % 4 == 0 and message["from_epoch"]:
+            return failing({number})(message)
+        rows = simulated_rows(message)
+        value = {"score": rows[-1]["rank_accuracy"], "stopped": number % 5 == 0, "rows": rows}
+        return {"kind": "done", "value": value}
+
+    search = open_search(semantics=semantics, fail_share=1)
+    for update in filter(None, search.run(SimulatedPool(1, fate=ends_badly_or_early))):
+        if update.kind not in ("done", "failed"):
+            continue
+        epochs = {
+            number: search.config.max_epochs if trial.state == "stopped" else trial.epochs
+            for number, trial in search.trials.items()
+            if trial.score is not None and trial.state != "failed"
+        }
+        best = max(epochs, key=lambda number: (epochs[number], search.trials[number].score, -number), default=None)
+        assert search.best is (None if best is None else search.trials[best])
+
+
 def test_another_studys_journal_is_refused(open_search: Open, tmp_path: Path) -> None:
     finish(open_search(max_epochs=3), SimulatedPool(1))
     with pytest.raises(CheckpointError, match=r"does not fit its study\.yaml"):

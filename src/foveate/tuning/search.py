@@ -159,6 +159,8 @@ class Search:
         self._sampler = sampler
         self._settings: dict[int, Mapping[str, Value]] = {}
         self._failed: list[Trial] = []
+        self.best: Trial | None = None
+        """Of the trials trained to the most epochs, or to where they stopped, the one with the best score."""
         self._plan = self._make_plan()
         self._supervisor = Supervisor(config.hang_limit_s)
         self._slots: dict[int, int] = {}
@@ -200,16 +202,6 @@ class Search:
             if trial.state == "waiting":
                 trial.state = "out"
         self._delete(self.trials)
-
-    @property
-    def best(self) -> Trial | None:
-        """Of the trials trained to the most epochs, or to where they stopped, the one with the best score."""
-        scored = [
-            (self.config.max_epochs if trial.state == "stopped" else trial.epochs, trial.score, -trial.number)
-            for trial in list(self.trials.values())  # it is asked by a terminal's own thread too
-            if trial.score is not None and trial.state != "failed"
-        ]
-        return self.trials[-max(scored)[-1]] if scored else None
 
     @property
     def epochs_done(self) -> int:
@@ -331,7 +323,20 @@ class Search:
         for number in out:
             if self.trials[number].state == "waiting":
                 self.trials[number].state = "out"
+        # Only where the best itself may have fallen back does it take a look at all of them.
+        rivals = self.trials.values() if trial is self.best else filter(None, (self.best, trial))
+        self.best = max((each for each in rivals if self._is_scored(each)), key=self._standing, default=None)
         return out
+
+    @staticmethod
+    def _is_scored(trial: Trial) -> bool:
+        return trial.score is not None and trial.state != "failed"
+
+    def _standing(self, trial: Trial) -> tuple[int, float, int]:
+        """By which scored trials are ranked."""
+        assert trial.score is not None
+        epochs = self.config.max_epochs if trial.state == "stopped" else trial.epochs
+        return epochs, trial.score, -trial.number
 
     def _return(self, job: Job, reason: str) -> None:
         """A job has to be done again."""
