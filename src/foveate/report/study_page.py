@@ -46,7 +46,7 @@ def write_study_report(page: StudyPage, folder: Path) -> Path:
     """
     figures = _figures(page)
     ranked = sorted(
-        page.trials, key=lambda trial: (trial["number"] != page.best, -trial["rung"], -(trial["score"] or 0))
+        page.trials, key=lambda trial: (trial["number"] != page.best, -trial["epochs"], -(trial["score"] or 0))
     )
     html = render_template(
         "study.html",
