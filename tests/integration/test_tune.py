@@ -121,15 +121,11 @@ def wait_for_journal(journal: Path, lines: int, process: "subprocess.Popen[str]"
         time.sleep(0.01)
 
 
-def test_ctrl_c_stops_and_says_how_to_go_on(folder: Path, unkilled: str) -> None:
-    study = folder / "stopped" / "tune" / "study"
-    with subprocess.Popen(
-        command(*started(folder, "stopped")),
-        cwd=folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as driver:
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_ctrl_c_stops_and_says_how_to_go_on(folder: Path, unkilled: str, workers: str) -> None:
+    runs = f"stopped-{workers}"
+    study = folder / runs / "tune" / "study"
+    with start(folder, *started(folder, runs, "--workers", workers)) as driver:
         wait_for_journal(study / "journal.jsonl", 5, driver)
         driver.send_signal(signal.SIGINT)
         assert driver.stderr is not None
@@ -137,7 +133,7 @@ def test_ctrl_c_stops_and_says_how_to_go_on(folder: Path, unkilled: str) -> None
         assert driver.wait() == 130
     assert f"continue with: foveate tune --resume {study.relative_to(folder)}" in told
     finish(folder, "tune", "--resume", str(study))
-    assert table(folder, "stopped") == unkilled
+    assert table(folder, runs) == unkilled
 
 
 def test_a_full_disk_stops_it_with_one_line_and_it_goes_on_when_there_is_room(

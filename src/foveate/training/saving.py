@@ -35,18 +35,28 @@ def saving(track: Track, save: Callable[[], None], every_s: float, interrupted: 
 
 
 @contextlib.contextmanager
-def interruptible(command: str) -> Iterator[threading.Event]:
+def interruptible(command: str, *, at_once: bool = False) -> Iterator[threading.Event]:
     """Turn the first Ctrl-C or SIGTERM into an event that is looked at between steps; the second acts at once.
 
+    Args:
+        command: that continues.
+        at_once: let the first act at once too: for work whose steps are long, and can be done again.
+
     Raises:
-        Interrupted: with the `command` that continues, for a KeyboardInterrupt raised inside.
+        Interrupted: with the `command`, for a KeyboardInterrupt raised inside.
     """
     event = threading.Event()
     previous: dict[int, Any] = {}
 
-    def note(signum: int, _: FrameType | None) -> None:
+    def restore() -> None:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+    def note(_signum: int, _: FrameType | None) -> None:
         event.set()
-        signal.signal(signum, previous[signum])
+        restore()
+        if at_once:
+            raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
         previous = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
@@ -57,5 +67,4 @@ def interruptible(command: str) -> Iterator[threading.Event]:
     except KeyboardInterrupt:
         raise Interrupted(command) from None
     finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+        restore()

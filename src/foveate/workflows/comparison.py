@@ -22,6 +22,7 @@ from foveate.comparison.training import JudgedSplit, run_arm, training_subset
 from foveate.config import Config, read_yaml, validated
 from foveate.data.dataset import Dataset, load_dataset, load_known
 from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataError
+from foveate.execution.here import HerePool
 from foveate.execution.pool import Pool
 from foveate.files import locked, write_atomically, write_json
 from foveate.report.comparison_page import ComparisonPage, write_comparison_report
@@ -281,7 +282,8 @@ def _run(comparison: Comparison, pool: Pool, display: ComparisonDisplay, *, fina
     resuming = f"foveate compare --resume {shlex.quote(str(comparison.path))}{' --final' if final else ''}"
     splits: tuple[JudgedSplit, ...] = ("validation", "test") if final else ("validation",)
     doing = f"{comparison.path} is being run"
-    with locked(comparison.path, doing), interruptible(resuming) as interrupted:
+    at_once = isinstance(pool, HerePool)  # which hears of nothing until its job has ended
+    with locked(comparison.path, doing), interruptible(resuming, at_once=at_once) as interrupted:
         for split in splits:
             if split == "test" and experiment.pending(split):
                 _record_test_opening(comparison.path, resuming)

@@ -14,6 +14,7 @@ import yaml
 from foveate.config import Config, read_yaml, validated
 from foveate.data.dataset import Dataset, load_dataset, load_known
 from foveate.errors import CheckpointError, ConfigError, StudyError
+from foveate.execution.here import HerePool
 from foveate.execution.pool import Pool
 from foveate.files import locked, write_atomically, write_json
 from foveate.report.study_page import StudyPage, write_study_report
@@ -256,7 +257,8 @@ def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, displ
     dataset = study_dataset(whole, config.subset, config.base.data.split_seed)
     resuming = f"foveate tune --resume {shlex.quote(str(study.path))}"
     doing = f"{study.path} is being run"
-    with locked(study.path, doing), interruptible(resuming) as interrupted:
+    at_once = isinstance(pool, HerePool)  # which hears of nothing until its job has ended
+    with locked(study.path, doing), interruptible(resuming, at_once=at_once) as interrupted:
         usable = usable_in(config.space, config.base, dataset)
         sampler = _SAMPLERS[config.sampler](config.space, config.seed, usable)
         journal = Journal.open(study.path / "journal.jsonl")
