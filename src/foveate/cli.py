@@ -1,8 +1,10 @@
 """The command line: one command per verb."""
 
+import contextlib
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -47,6 +49,20 @@ DataDir = Annotated[
 Runs = Annotated[Path, typer.Option(help="Folder that holds the run folders.")]
 Name = Annotated[str | None, typer.Option(help="Name of the run folder.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Jobs side by side (default: 1; by Ray, all there is room for; 0: in this process)."),
+]
+Ray = Annotated[str | None, typer.Option(metavar="local|HOST:PORT", help="Run by Ray, here or on a cluster.")]
+Gpus = Annotated[
+    float | None, typer.Option(help="GPUs that a job takes of Ray's; a fraction shares one (default: 1).")
+]
+JobThreads = Annotated[
+    int | None, typer.Option("--threads", help="CPU threads of a job (default: shared among the workers).")
+]
+HangLimit = Annotated[
+    float | None, typer.Option(help="Seconds without a step after which a job counts as hanging.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -146,7 +162,7 @@ def train(
         raise ConfigError(f"--from takes data and settings from the study: `foveate train --from {study}`")
     if resume is None and study is None and data is None:
         raise ConfigError("nothing to train on: name a data set, as in `foveate train digits`")
-    try:
+    with _stoppable():
         if resume is not None:
             run = foveate.resume(resume, data, data_dir=data_dir, display=terminal.display())
         elif study is not None:
@@ -163,8 +179,6 @@ def train(
                 display=terminal.display(),
                 **settings,
             )
-    except Interrupted as stopped:  # typer would end silently
-        raise typer.Exit(_complain(f"stopped and saved; continue with: {stopped}", INTERRUPTED)) from stopped
     terminal.print_results(run)
 
 
@@ -228,19 +242,10 @@ def tune(
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="random (the default), or tpe.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the trials' settings.")] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Trials side by side (default: 1; by Ray, all there is room for; 0: in this process)."),
-    ] = None,
-    ray: Annotated[
-        str | None, typer.Option(metavar="local|HOST:PORT", help="Run the trials by Ray, here or on a cluster.")
-    ] = None,
-    gpus: Annotated[
-        float | None, typer.Option(help="GPUs that a trial takes of Ray's; a fraction shares one (default: 1).")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads of a trial (default: shared among the workers).")
-    ] = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
+    threads: JobThreads = None,
     subset: Annotated[
         int | None, typer.Option(help="Images to search with, training and validation together (default: all).")
     ] = None,
@@ -248,9 +253,7 @@ def tune(
         str | None,
         typer.Option(help="Folder or URL (of fsspec) for the checkpoints (default: the study's folder)."),
     ] = None,
-    hang_limit: Annotated[
-        float | None, typer.Option(help="Seconds without a step after which a trial counts as hanging.")
-    ] = None,
+    hang_limit: HangLimit = None,
     size: Size = None,
     device: Device = None,
     setting: Setting = None,
@@ -280,7 +283,7 @@ def tune(
     if resume is None and data is None:
         raise ConfigError("nothing to tune on: name a data set, as in `foveate tune digits`")
     display = terminal.study_display()
-    try:
+    with _stoppable():
         if resume is not None:
             done = foveate.resume_study(resume, workers=workers, ray=ray, gpus=gpus, display=display)
         else:
@@ -299,8 +302,6 @@ def tune(
                 settings=settings,
                 **given,
             )
-    except Interrupted as stopped:
-        raise typer.Exit(_complain(f"stopped; continue with: {stopped}", INTERRUPTED)) from stopped
     terminal.print_study(done)
 
 
@@ -331,22 +332,11 @@ def compare(
     plan: Annotated[
         bool, typer.Option("--plan", help="Say by a pilot with seeds of its own how many seeds it takes.")
     ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(help="Runs side by side (default: 1; by Ray, all there is room for; 0: in this process)."),
-    ] = None,
-    ray: Annotated[
-        str | None, typer.Option(metavar="local|HOST:PORT", help="Run by Ray, here or on a cluster.")
-    ] = None,
-    gpus: Annotated[
-        float | None, typer.Option(help="GPUs that a run takes of Ray's; a fraction shares one (default: 1).")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads of a run (default: shared among the workers).")
-    ] = None,
-    hang_limit: Annotated[
-        float | None, typer.Option(help="Seconds without a step after which a run counts as hanging.")
-    ] = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
+    threads: JobThreads = None,
+    hang_limit: HangLimit = None,
     size: Size = None,
     device: Device = None,
     setting: Setting = None,
@@ -380,7 +370,7 @@ def compare(
             "--plan has seeds of its own and opens no test split: give neither --final nor --first-seed"
         )
     display = terminal.comparison_display()
-    try:
+    with _stoppable():
         if resume is not None:
             done = foveate.resume_comparison(
                 resume, final=final, workers=workers, ray=ray, gpus=gpus, display=display
@@ -403,8 +393,6 @@ def compare(
                 display=display,
                 **given,
             )
-    except Interrupted as stopped:
-        raise typer.Exit(_complain(f"stopped; continue with: {stopped}", INTERRUPTED)) from stopped
     if done.config.pilot:
         terminal.print_plan(done)
     else:
@@ -457,6 +445,15 @@ def main() -> None:
         told = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
         status = _complain(f"{' '.join(told.split())} (`foveate --help` lists what there is)", 2)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """After Ctrl-C say how to go on, where typer would end silently."""
+    try:
+        yield
+    except Interrupted as stopped:
+        raise typer.Exit(_complain(f"stopped; continue with: {stopped}", INTERRUPTED)) from stopped
 
 
 def _settings(given: list[str] | None, **flags: Any) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     process.send_signal(signum)
     _, err = process.communicate()
     assert process.returncode == 130
-    told = re.fullmatch(r"foveate: stopped and saved; continue with: (foveate train --resume runs/train/a)\n", err)
+    told = re.fullmatch(r"foveate: stopped; continue with: (foveate train --resume runs/train/a)\n", err)
     assert told
     finish(tmp_path, *told[1].split()[1:])
     ours = contents(tmp_path / "runs" / "train" / "a")

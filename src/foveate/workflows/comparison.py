@@ -30,7 +30,7 @@ from foveate.training.environment import environment
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible
 from foveate.training.setup import pick_device, prepare_process, settle
-from foveate.workflows.request import Display, Silent, keep_out, tell
+from foveate.workflows.request import Display, Silent, keep_out, read_settings, tell
 from foveate.workflows.workers import check_attention, check_workers, open_pool, threads_for
 
 __all__ = [
@@ -90,12 +90,7 @@ class Comparison:
         Raises:
             CheckpointError: when they are damaged.
         """
-        try:
-            return validated(ComparisonConfig, read_yaml(self.path / "comparison.yaml"))
-        except ConfigError as error:
-            raise CheckpointError(
-                f"{self.path / 'comparison.yaml'} is damaged ({error}): restore it from a copy"
-            ) from error
+        return read_settings(self.path / "comparison.yaml", ComparisonConfig)
 
     @property
     def experiment(self) -> Experiment:

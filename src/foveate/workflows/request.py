@@ -4,14 +4,17 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from foveate.config import Section, read_yaml, validated
 from foveate.data.dataset import Dataset
-from foveate.errors import ConfigError
+from foveate.errors import CheckpointError, ConfigError
 from foveate.progress import Track, untracked
 from foveate.training.loop import EpochResult
 
-__all__ = ["Display", "Silent", "command_line", "keep_out", "tell"]
+__all__ = ["Display", "Silent", "command_line", "keep_out", "read_settings", "tell"]
+
+S = TypeVar("S", bound=Section)
 
 
 class Display(Protocol):
@@ -38,6 +41,18 @@ class Silent:
 
     def epoch(self, result: EpochResult, *, epochs: int, best: bool) -> None:
         """Show nothing."""
+
+
+def read_settings(path: Path, kind: type[S]) -> S:
+    """The settings that a study or a comparison keeps.
+
+    Raises:
+        CheckpointError: when they are damaged.
+    """
+    try:
+        return validated(kind, read_yaml(path))
+    except ConfigError as error:
+        raise CheckpointError(f"{path} is damaged ({error}): restore it from a copy") from error
 
 
 def keep_out(runs: Path, data: str | Path) -> None:

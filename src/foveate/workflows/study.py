@@ -30,7 +30,7 @@ from foveate.tuning.search import Search, StudyConfig, Trial, Update, brackets_o
 from foveate.tuning.space import Knob, random_draws, read_space
 from foveate.tuning.storage import own_place
 from foveate.tuning.trial import run_trial, study_dataset, usable_in
-from foveate.workflows.request import Display, Silent, keep_out, tell
+from foveate.workflows.request import Display, Silent, keep_out, read_settings, tell
 from foveate.workflows.run import Run, train
 from foveate.workflows.workers import check_attention, check_workers, open_pool, threads_for
 
@@ -75,12 +75,7 @@ class Study:
         Raises:
             CheckpointError: when they are damaged.
         """
-        try:
-            return validated(StudyConfig, read_yaml(self.path / "study.yaml"))
-        except ConfigError as error:
-            raise CheckpointError(
-                f"{self.path / 'study.yaml'} is damaged ({error}): restore it from a copy"
-            ) from error
+        return read_settings(self.path / "study.yaml", StudyConfig)
 
     @property
     def results(self) -> Path:
