@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from foveate.data.families import FAMILIES, MIXES
 from foveate.evaluation import ViewsAveraged
 from foveate.model.blocks import Normalize, WhiteningConv2d
 from foveate.training.optim import Muon
@@ -400,3 +401,12 @@ def test_loading_asks_where_cifar10_lies_instead_of_downloading_it() -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert done.stderr.strip() == "name the folder of CIFAR-10's Parquet shards by --data-dir or $FOVEATE_DATA"
+
+
+def test_every_family_of_augmentation_is_timed_beside_its_peer(tmp_path: Path) -> None:
+    sizes = ("--preset", "minute", "--seconds", 0.1, "--rounds", 1)
+    printed, record = run("augmentation.py", *sizes, folder=tmp_path)
+    assert {row["family"] for row in record["rows"]} == {*FAMILIES, *MIXES}
+    assert all(row["share"] == row["ms"] / row["step_ms"] > 0 for row in record["rows"])
+    assert {row["family"] for row in record["rows"] if row["kornia_ms"] is None} == {"gridmask"}
+    assert printed.count("%") == len(record["rows"])
