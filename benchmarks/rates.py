@@ -90,9 +90,8 @@ def new_state(config: Config, images: Tensor) -> TrainingState:
     model = build_model(config.model, num_classes=CLASSES, size=images.shape[1])
     model.fit_stem(images.cpu().permute(0, 3, 1, 2))
     model.to(images.device)
-    return TrainingState(
-        model, build_optimizer(model, config.train), torch.Generator(images.device).manual_seed(0)
-    )
+    draws = (torch.Generator(images.device).manual_seed(seed) for seed in (0, 1))
+    return TrainingState(model, build_optimizer(model, config.train), *draws)
 
 
 def training_rates(

@@ -67,6 +67,7 @@ def main() -> None:
     sd = compare(pilot[: arguments.pilot], pilot[arguments.pilot :]).sd
     assert sd is not None
     needed = seeds_needed(sd, effect)
+    assert needed is not None
     told = f"differences spread by {100 * sd:.2f} points"
     print(f"the pilot's {arguments.pilot} {told}: {needed} seeds for {arguments.points:g} points", flush=True)
     first += len(pilot)

@@ -33,6 +33,7 @@ __all__ = [
     "StageConfig",
     "TrainConfig",
     "check_setting",
+    "layered",
     "nearest",
     "packaged_names",
     "packaged_yaml",
@@ -399,6 +400,15 @@ def _close_to(name: object, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings over settings, by section, to be given to `resolve_config`, which looks at all of them together.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    return _over(_nest(below), _nest(above))
+
+
 def _over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """`over` on top of `base`; a length of the run in one unit takes the place of one in the other."""
     merged = _merge(base, over)
@@ -428,6 +438,8 @@ def _validate(values: Mapping[str, Any]) -> Config:
         side % 2 == 0 for stage in config.model.stages for side in stage.kernels
     ):
         raise ConfigError("model.block='normed': kernels must have an odd side, as they begin as the identity")
+    if config.model.attention == "residual_mask" and not config.model.batch_norm:
+        raise ConfigError("model.attention='residual_mask' normalises batches itself: not with batch_norm=false")
     if config.train.resize_until and config.model.head == "dense":
         raise ConfigError(
             f"train.resize_until={config.train.resize_until}: model.head='dense' takes one size only"

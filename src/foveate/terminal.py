@@ -307,7 +307,8 @@ class ComparisonLines(Lines):
         config, left = experiment.config, len(experiment.pending(split))
         doing = "opening the test split:" if split == "test" else "training"
         sizes = f" × {len(config.subsets)} sizes" if len(config.subsets) > 1 else ""
-        before = f"; {len(experiment.runs) - left} done before" if left < len(experiment.runs) else ""
+        done = sum(experiment.result(run, split) is not None for run in experiment.runs)
+        before = f"; {done} done before" if done else ""
         self.say(
             f"{doing} {len(config.arms)} arms × {config.seeds} seeds{sizes}, {left} runs on {workers} "
             f"worker{'' if workers == 1 else 's'}{before}"
@@ -415,12 +416,14 @@ def print_comparison(comparison: "Comparison") -> None:
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     print(f"on the {split} images, differences in points [interval over seeds, all together at ", end="")
     print(f"{100 * (1 - experiment.config.alpha):g} %]:")
+    config = experiment.config
+    wanted = {"seeds_wanted": config.seeds, "next_seed": config.first_seed + config.seeds}
     for finding in experiment.findings(split):
         size = f" ({finding.subset:,} images)" if finding.subset is not None else ""
         print(f"{arms[finding.pair.arm].name} less {arms[finding.pair.other].name}{size}:")
         interval = finding.verdict.interval if finding.verdict else None
         bounds = f" [{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]" if interval else ""
-        words = verdict_in_words({**asdict(finding), "seeds_wanted": experiment.config.seeds})
+        words = verdict_in_words({**asdict(finding), **wanted})
         print(f"  {words}{bounds}")
     print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
     print(f"report: {comparison.report}")
@@ -428,7 +431,7 @@ def print_comparison(comparison: "Comparison") -> None:
 
 def print_plan(comparison: "Comparison", power: float = 0.8) -> None:
     """By the spread of a pilot's differences, how many seeds would see δ."""
-    from foveate.comparison.statistics import seeds_needed
+    from foveate.comparison.statistics import SEEDS_AT_MOST, seeds_needed
 
     experiment = comparison.experiment
     arms, delta = experiment.config.arms, experiment.config.delta
@@ -443,7 +446,9 @@ def print_plan(comparison: "Comparison", power: float = 0.8) -> None:
             continue
         needed = seeds_needed(finding.difference.sd, delta, level=finding.verdict.level, power=power)
         spread = f"{len(finding.seeds)} pilot seeds spread by {100 * finding.difference.sd:.2f} points"
-        print(f"  {names}: {needed:,} ({spread})")
+        print(f"  {names}: {f'more than {SEEDS_AT_MOST:,}' if needed is None else f'{needed:,}'} ({spread})")
+    print("a pilot of four knows a spread only by a factor of .6 to 3.7: take more seeds where they are cheap")
+    print(f"report: {comparison.report}")
 
 
 def _short(value: Any) -> str:

@@ -158,7 +158,13 @@ def test_a_run_that_fails_is_told_and_the_rest_goes_on(experiment: Callable[...,
 
     updates = finish(made, SimulatedPool(fate=fate))
     assert [update.run for update in updates if update.kind == "failed"] == [ArmRun(0, 1, 0)]
-    assert made.failed == {ArmRun(0, 1, 0): "TrainingError: the loss became nan (loop.py:1)"}
+    told = {ArmRun(0, 1, 0): "TrainingError: the loss became nan (loop.py:1)"}
+    assert made.failures("validation") == told
+    again = experiment()
+    assert finish(again, pool := SimulatedPool()) == []  # it would fail again
+    assert pool.submitted == []
+    finish(again, SimulatedPool(), "test")
+    assert again.failures("test") == told
     (finding,) = made.findings("validation")
     assert finding.seeds == (0, 2)
 
@@ -169,10 +175,12 @@ def test_a_lost_run_begins_again_but_not_for_ever(experiment: Callable[..., Expe
     updates = finish(made, pool := SimulatedPool(fate=lambda _: lost))
     assert len(pool.submitted) == 2 * LOST_AT_MOST
     assert sum(update.kind == "again" for update in updates) == 2 * (LOST_AT_MOST - 1)
-    assert set(made.failed.values()) == {f"cost {LOST_AT_MOST} workers: killed by signal 9"}
+    assert set(made.failures("validation").values()) == {f"cost {LOST_AT_MOST} workers: killed by signal 9"}
     (finding,) = made.findings("validation")
     assert (finding.seeds, finding.difference, finding.verdict) == ((), None, None)
     assert made.summaries("validation")[0].ms_per_image is None
+    finish(experiment(seeds=1), SimulatedPool())  # what killed it may not come again
+    assert experiment(seeds=1).failures("validation") == {}
 
 
 def test_a_full_disk_stops_all(experiment: Callable[..., Experiment]) -> None:

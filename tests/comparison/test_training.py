@@ -1,5 +1,6 @@
 """A run of a comparison: paired with the others of its seed, and the same however often it was cut off."""
 
+import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -141,13 +142,14 @@ class TestRun:
 class TestPairing:
     @staticmethod
     def begin(made: ArmJob, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
-        """The weights before the first step, and the first batch as the network sees it."""
+        """The weights before the first step, the first batches as the network sees them, dropout's first draws."""
         kept: dict[str, torch.Tensor] = {}
 
         def no_epochs(state: Any, loader: Any, *_: Any, augment: Any, **__: Any) -> list[Any]:
             kept.update({name: tensor.clone() for name, tensor in state.model.state_dict().items()})
-            batch = next(loader.epoch())
-            kept["seen"], _ = augment(*batch, state.generator)
+            for number, batch in enumerate(itertools.islice(loader.epoch(), 3)):
+                kept[f"seen {number}"], _ = augment(*batch, state.generator, state.extras)
+            kept["dropped"] = torch.rand(100)
             return []
 
         with monkeypatch.context() as patch:
@@ -159,7 +161,7 @@ class TestPairing:
         self, job: Callable[..., ArmJob], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         plain = self.begin(job(",attention=none"), monkeypatch)
-        for more in ("", ",attention=cbam", ",optimizer=sgd"):
+        for more in ("", ",attention=cbam", ",optimizer=sgd", ",extra=[erase],strength=0"):
             arm = self.begin(job(more), monkeypatch)
             shared = [name for name in plain if name in arm and plain[name].shape == arm[name].shape]
             assert len(shared) == len(plain)
@@ -169,7 +171,7 @@ class TestPairing:
         self, job: Callable[..., ArmJob], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         one, two = (self.begin(job(seed=seed), monkeypatch) for seed in (0, 1))
-        assert not torch.equal(one["seen"], two["seen"])
+        assert not torch.equal(one["seen 0"], two["seen 0"])
         assert any(not torch.equal(one[name], two[name]) for name in one if name.endswith("weight"))
 
     def test_a_reference_trains_as_it_would_alone(self, job: Callable[..., ArmJob]) -> None:

@@ -35,7 +35,7 @@ def geometric(images: Tensor, draws: torch.Generator, **settings: float) -> Tens
 def augmented(images: Tensor, turn: Tensor, draws: torch.Generator, **settings: Any) -> Tensor:
     """Images as settings make them; their labels stay."""
     labels = torch.arange(len(images))
-    out, targets = build_augment(AugmentConfig(**settings), len(images))(images, labels, turn, draws)
+    out, targets = build_augment(AugmentConfig(**settings), len(images))(images, labels, turn, draws, draws)
     assert targets is labels
     return out
 

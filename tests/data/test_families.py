@@ -186,10 +186,8 @@ class TestMixes:
         config = AugmentConfig(family="crop", flip=0.0, shift=0.0, extra=("mixup",))
         images, labels = pictures(6), torch.tensor([0, 1, 2, 2, 0, 1])
         turn = torch.zeros(6, dtype=torch.bool)
-        out, targets = build_augment(config, 3)(images, labels, turn, generator())
-        draws = generator()
-        torch.rand(6, generator=draws), torch.randint(0, 1, (2, 6, 1), generator=draws)  # the geometric family's
-        expected, share = mixup_batch(images, draws)
+        out, targets = build_augment(config, 3)(images, labels, turn, generator(), generator())
+        expected, share = mixup_batch(images, generator())
         assert torch.equal(out, expected)
         assert targets.shape == (6, 3)
         torch.testing.assert_close(targets.sum(1), torch.ones(6))
@@ -204,7 +202,7 @@ def test_families_come_in_the_order_given_after_the_geometric_one() -> None:
     images, labels, turn = pictures(6), torch.arange(6), torch.zeros(6, dtype=torch.bool)
     still = {"family": "crop", "flip": 0.0, "shift": 0.0, "strength": 1.0}
     one, other = (
-        build_augment(AugmentConfig(extra=extra, **still), 6)(images, labels, turn, generator())[0]
+        build_augment(AugmentConfig(extra=extra, **still), 6)(images, labels, turn, generator(), generator())[0]
         for extra in (("erase", "filter"), ("filter", "erase"))
     )
     assert not torch.equal(one, other)

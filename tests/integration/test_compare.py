@@ -144,6 +144,8 @@ def test_an_arm_that_fails_is_named_and_the_rest_goes_on(folder: Path) -> None:
     # What was never trained is not trained when the test split is open.
     printed = finish(folder, "compare", "--resume", str(place), "--final")
     assert "opening the test split: 3 arms × 2 seeds, 4 runs" in printed
+    assert [row["failed"].split(":")[0] for row in rows(place, "test")] == ["", "", "TrainingError"] * 2
+    assert (place / "compare.html").read_text().count("Failed and left out: minute,optimizer=adamw") == 2
     assert len(json.loads((place / "test_openings.json").read_text())) == 1
 
 

@@ -12,15 +12,15 @@ MakePage = Callable[..., ComparisonPage]
 
 
 def finding(answer: str = "helps", **changes: Any) -> dict[str, Any]:
-    verdict = {"answer": answer, "interval": (0.004, 0.02), "delta": 0.005, "level": 0.95, "seeds": None}
-    difference = {
-        "mean": 0.012, "per_seed": (0.01, 0.014), "sd": 0.003, "interval": (0.005, 0.019),
-        "image_interval": (-0.01, 0.03), "mcnemar": (0.2, 0.049),
+    verdict = {
+        "answer": answer, "interval": (0.004, 0.02), "image_interval": (-0.01, 0.03), "delta": 0.005,
+        "level": 0.95, "seeds": None,
     }  # fmt: skip
+    difference = {"mean": 0.012, "per_seed": (0.01, 0.014), "sd": 0.003, "mcnemar": (0.0002, 0.049)}
     return {
         "arm": "minute<b>", "other": "minute,attention=none", "subset": None, "seeds": (0, 1),
         "difference": difference, "verdict": verdict, "labels": ["minute<b>", "minute,attention=none"],
-        "seeds_wanted": 2, **changes,
+        "seeds_wanted": 2, "next_seed": 2, **changes,
     }  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def make() -> MakePage:
         values: dict[str, Any] = {
             "title": "compare", "split": "validation",
             "arms": [arm("minute,attention=none"), arm("minute<b>", without_attention=0.84, gates=(-0.4, 0.9))],
-            "findings": [finding()], "failed": [("minute<b>", 2, "TrainingError: <i>nan</i>")],
+            "findings": [finding()], "failed": [("minute<b>", 2, None, "TrainingError: <i>nan</i>")],
             "settings": {"seeds": 3, "data": "/data/cifar10", "delta": 0.005, "alpha": 0.05, "subsets": [None],
                          "pilot": False},
             "environment": {"python": "3"}, "test": "foveate compare --resume runs/compare/compare --final",
@@ -90,7 +90,7 @@ def test_several_sizes_make_a_curve(make: MakePage, tmp_path: Path) -> None:
         (
             {"answer": "cannot tell", "seeds": 1234},
             {},
-            "Cannot tell: +1.20 points; about 1,234 seeds would.",
+            "Cannot tell: +1.20 points; about 1,234 new seeds would, in a comparison of their own (--first-seed 2).",
         ),
         (
             {"answer": "cannot tell", "interval": None},
@@ -114,8 +114,8 @@ def test_a_pair_that_lost_seeds_says_so() -> None:
 
 def test_more_seeds_than_are_looked_for_are_said_to_be_more() -> None:
     whole = finding("cannot tell")
-    told = verdict_in_words({**whole, "verdict": {**whole["verdict"], "seeds": 10_000}})
-    assert told.endswith("more than 10,000 seeds would.")
+    told = verdict_in_words({**whole, "verdict": {**whole["verdict"], "seeds": None}})
+    assert told.endswith("; not even thousands of seeds would.")
 
 
 def test_a_pilot_is_called_no_evidence(make: MakePage, tmp_path: Path) -> None:

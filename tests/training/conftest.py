@@ -67,7 +67,8 @@ def fresh() -> Callable[[Config], TrainingState]:
     def make(config: Config) -> TrainingState:
         torch.manual_seed(config.train.seed)
         model = build_model(config.model, num_classes=3, size=16, generator=torch.Generator().manual_seed(1))
-        return TrainingState(model, build_optimizer(model, config.train), torch.Generator().manual_seed(2))
+        draws = (torch.Generator().manual_seed(seed) for seed in (2, 3))
+        return TrainingState(model, build_optimizer(model, config.train), *draws)
 
     return make
 

@@ -150,7 +150,8 @@ def test_the_gradients_of_parts_of_a_batch_are_summed_to_those_of_the_batch(
         config = tiny(epochs=1, micro_batch=size, optimizer="adamw", label_smoothing=0.1)
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))  # no image sees another here
-        state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=1e-2), torch.Generator())
+        draws = torch.Generator()
+        state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=1e-2), draws, draws)
         state.optimizer.param_groups[0]["initial_lr"] = 1e-2
         seen: list[int] = []
         model.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))

@@ -37,7 +37,8 @@ def test_without_augmentation_images_stay_as_they_are(digits: Dataset, preset: s
     labels = torch.from_numpy(digits.labels[:16])
     augment = build_augment(config.augment, 10)
     turn = torch.ones(16, dtype=torch.bool)
-    changed, targets = augment(images, labels, turn, torch.Generator().manual_seed(0))
+    draws = torch.Generator().manual_seed(0)
+    changed, targets = augment(images, labels, turn, draws, draws)
     assert torch.equal(changed, images.float())
     assert torch.equal(targets, labels)
 

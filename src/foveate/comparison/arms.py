@@ -9,7 +9,7 @@ import yaml
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from foveate.config import Config, ModelConfig, Section, check_setting, resolve_config
+from foveate.config import Config, ModelConfig, Section, check_setting, layered, resolve_config
 from foveate.errors import ConfigError
 from foveate.model.build import CHANNELS, build_model
 
@@ -64,7 +64,7 @@ def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
             own[key] = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"arm {text!r}: the value of {key} is not YAML") from error
-    return Arm(name=text, config=resolve_config(preset, settings=common).replacing(**own))
+    return Arm(name=text, config=resolve_config(preset, settings=layered(common, own)))
 
 
 def cost_of(config: Config, *, num_classes: int, size: int) -> Cost:

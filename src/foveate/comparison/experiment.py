@@ -15,14 +15,16 @@ from foveate.comparison.arms import Arm, Cost, cost_of
 from foveate.comparison.statistics import Difference, Verdict, compare, conclude
 from foveate.comparison.training import ArmJob, JudgedSplit, result_path, unpack
 from foveate.config import Section
-from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError, OutputError
+from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError, OutputError, TrainingError
 from foveate.execution.pool import Event, Pool
 from foveate.execution.supervision import Supervisor
+from foveate.files import write_json
 
 __all__ = ["ArmRun", "ArmSummary", "ComparisonConfig", "Experiment", "Finding", "Pair", "Update"]
 
 _LOOK_S = 0.1
 """Seconds between looks at whether something hangs, or should stop."""
+_FAILED = "failed.json"
 _EVERYONES: Mapping[str, type[FoveateError]] = {
     each.__name__: each for each in (OutputError, CheckpointError, DataError, ConfigError)
 }
@@ -122,7 +124,6 @@ class Experiment:
             for subset in range(len(config.subsets))
             for arm in range(len(config.arms))
         ]
-        self.failed: dict[ArmRun, str] = {}
         self._results: dict[tuple[JudgedSplit, ArmRun], dict[str, Any]] = {}
 
     @property
@@ -138,9 +139,23 @@ class Experiment:
         ]
 
     def pending(self, split: JudgedSplit) -> list[ArmRun]:
-        """Runs without a result, in the order in which they begin; for the test split those that were trained."""
-        trained = self.runs if split == "validation" else [r for r in self.runs if self.result(r, "validation")]
-        return [run for run in trained if self.result(run, split) is None]
+        """Runs that are to be done, in the order in which they begin: those without a result.
+
+        For validation without those whose training failed by itself, and would again; for the test split of those
+        that were trained.
+        """
+
+        def wanted(run: ArmRun) -> bool:
+            if split == "test":
+                return self.result(run, "validation") is not None
+            return self._failure(run).get("kind") != TrainingError.__name__
+
+        return [run for run in self.runs if self.result(run, split) is None and wanted(run)]
+
+    def failures(self, split: JudgedSplit) -> dict[ArmRun, str]:
+        """Why runs have no result on a split."""
+        failures = ((run, self._failure(run)) for run in self.runs if self.result(run, split) is None)
+        return {run: failure["reason"] for run, failure in failures if failure}
 
     def result(self, run: ArmRun, split: JudgedSplit) -> dict[str, Any] | None:
         """What a run measured; None where it has not.
@@ -172,9 +187,9 @@ class Experiment:
             OutputError, CheckpointError, DataError, ConfigError: for what concerns all runs.
         """
         supervisor, running = Supervisor(self.config.hang_limit_s), dict[int, ArmRun]()
+        numbers = {run: 2 * place + (split == "test") for place, run in enumerate(self.runs)}
         # A number is never used twice: what a worker says may come late.
-        waiting = [(2 * self.runs.index(run) + (split == "test"), run) for run in self.pending(split)][::-1]
-        self.failed.clear()
+        waiting = [(numbers[run], run) for run in self.pending(split)][::-1]
         while waiting or running:
             while waiting and len(running) < pool.workers:
                 number, beginning = waiting.pop()
@@ -233,16 +248,23 @@ class Experiment:
                 raise OutputError(f"{self.place(run)}: a worker wrote a result that is not here: share --runs")
             return Update("done", run, event.value)
         if event.kind == "lost":
-            reason = supervisor.lost(event.job, event.value["message"])
+            kind, reason = event.kind, supervisor.lost(event.job, event.value["message"])
             if reason is None:
                 return Update("again", run, event.value)
         else:
-            reason = "{kind}: {message} ({where})".format(**event.value)
-            if (error := _EVERYONES.get(event.value["kind"])) is not None:
+            kind, reason = event.value["kind"], "{kind}: {message} ({where})".format(**event.value)
+            if (error := _EVERYONES.get(kind)) is not None:
                 raise error(event.value["message"])
         supervisor.ended(event.job)
-        self.failed[run] = reason
+        self.place(run).mkdir(parents=True, exist_ok=True)
+        write_json(self.place(run) / _FAILED, {"kind": kind, "reason": reason})
         return Update("failed", run, {"reason": reason})
+
+    def _failure(self, run: ArmRun) -> dict[str, str]:
+        """What is kept of how a run failed; of others nothing."""
+        path = self.place(run) / _FAILED
+        failure: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return failure
 
     def _job(self, run: ArmRun, split: JudgedSplit) -> ArmJob:
         config, arm = self.config, self.config.arms[run.arm]

@@ -24,9 +24,10 @@ UNCHANGED: Mapping[str, Any] = {
 }
 """The settings that leave images as they are."""
 
-Augment = Callable[[Tensor, Tensor, Tensor, torch.Generator], tuple[Tensor, Tensor]]
-"""From images [B, C, H, W], labels [B], whether it is each image's turn [B] (`loader.Batch`), and a generator on
-their device, to images and targets: the labels, or where images are mixed the share of each class [B, K]."""
+Augment = Callable[[Tensor, Tensor, Tensor, torch.Generator, torch.Generator], tuple[Tensor, Tensor]]
+"""From images [B, C, H, W], labels [B], whether it is each image's turn [B] (`loader.Batch`), and two generators
+on their device, of which the second draws the families in `extra`, to images and targets: the labels, or where
+images are mixed the share of each class [B, K]."""
 
 
 def build_augment(config: AugmentConfig, num_classes: int) -> Augment:
@@ -45,13 +46,15 @@ def build_augment(config: AugmentConfig, num_classes: int) -> Augment:
             images, mirror, generator, shift=config.shift, rotation=config.rotation, zoom=config.zoom
         )
 
-    def augment(images: Tensor, labels: Tensor, turn: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def augment(
+        images: Tensor, labels: Tensor, turn: Tensor, generator: torch.Generator, extras: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
         images = geometric(images, turn, generator)
         for family in singles:
-            images = family(images, generator, strength=config.strength)
+            images = family(images, extras, strength=config.strength)
         if not mixes:
             return images, labels
-        images, share = mix_batch(images, mixes, generator)
+        images, share = mix_batch(images, mixes, extras)
         own = F.one_hot(labels, num_classes).float()
         return images, torch.lerp(own.roll(-1, 0), own, share.unsqueeze(1))
 

@@ -131,7 +131,8 @@ def cutmix_batch(images: Tensor, generator: torch.Generator) -> Mixed:
 def rand_batch(images: Tensor, generator: torch.Generator, *, strength: float) -> Tensor:
     """RandAugment: each image gets two of the families here that mix no images, drawn for itself.
 
-    Cubuk et al. 2020 (arXiv 1909.13719) with N = 2 and one strength for all; the geometric ones come before.
+    After Cubuk et al. 2020 (arXiv 1909.13719), N = 2 and one strength for all. Not as there: the two are never the
+    same, they come in one order, and the geometric ones before them, for every image.
     """
     ranks = torch.rand(len(images), len(_SINGLE), generator=generator, device=images.device).argsort(1).argsort(1)
     for place, family in enumerate(_SINGLE):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foveate.data.dataset import Dataset
 
-__all__ = ["Batch", "Loader", "channel_statistics", "on_device"]
+__all__ = ["Batch", "Loader", "channel_statistics", "mixed_seed", "on_device"]
 
 
 class Batch(NamedTuple):
@@ -106,7 +106,10 @@ def channel_statistics(
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
+def mixed_seed(seed: int, number: int) -> int:
+    """A seed of the two: seed + number alone would make pass 2 of seed 1 the same as pass 1 of seed 2."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]) >> 1
+
+
 def _generator(seed: int, number: int) -> torch.Generator:
-    # SeedSequence mixes the two: seed + number alone would make pass 2 of seed 1 the same as pass 1 of seed 2.
-    mixed = int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0])
-    return torch.Generator().manual_seed(mixed >> 1)
+    return torch.Generator().manual_seed(mixed_seed(seed, number))

@@ -219,7 +219,8 @@ class AugmentedConv2d(nn.Module):
 class SqueezeExcitation2d(nn.Module):
     """Weighs channels by a small network over their means.
 
-    Hu et al. 2018 ("Squeeze-and-excitation networks"), equations 2 to 4, with their reduction of 16.
+    Hu et al. 2018 ("Squeeze-and-excitation networks"), equations 2 to 4, with their reduction of 16; here both
+    layers have biases.
 
     Shape: [B, channels, H, W] → [B, channels, H, W].
     """
@@ -266,7 +267,8 @@ class EfficientChannelAttention2d(nn.Module):
 class ConvBlockAttention2d(nn.Module):
     """CBAM: weighs channels by their means and maxima, then positions by those over channels.
 
-    Woo et al. 2018 ("CBAM: Convolutional block attention module"), equations 2 and 3: reduction 16, a 7×7 kernel.
+    Woo et al. 2018 ("CBAM: Convolutional block attention module"), equations 2 and 3: reduction 16, a 7×7 kernel;
+    the perceptron over channels has biases.
 
     Shape: [B, channels, H, W] → [B, channels, H, W].
     """

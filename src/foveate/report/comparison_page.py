@@ -14,10 +14,6 @@ from foveate.report.html import flat, render_template, write_page
 __all__ = ["ComparisonPage", "verdict_in_words", "write_comparison_report"]
 
 
-MOST_SEEDS = 10_000
-"""What is said to be needed where it is more."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class ComparisonPage:
     """A comparison as its page shows it."""
@@ -28,9 +24,10 @@ class ComparisonPage:
     """With `name`, `label`, `matched`, `subset`, `seeds`, `accuracies`, `without_attention`, `gates`, `cost`
     and `ms_per_image`; the first is the reference."""
     findings: Sequence[Mapping[str, Any]]
-    """With `arm`, `other`, their `labels`, `subset`, `seeds`, `seeds_wanted`, `difference` and `verdict`."""
-    failed: Sequence[tuple[str, int, str]]
-    """Runs without a result: arm, seed and why."""
+    """With `arm`, `other`, their `labels`, `subset`, `seeds`, `seeds_wanted`, `next_seed`, `difference` and
+    `verdict`."""
+    failed: Sequence[tuple[str, int, int | None, str]]
+    """Runs without a result: arm, seed, training images and why."""
     settings: Mapping[str, Any]
     environment: Mapping[str, Any]
     test: str
@@ -57,8 +54,12 @@ def verdict_in_words(finding: Mapping[str, Any]) -> str:
     if verdict["answer"] == "no difference":
         return f"No difference larger than {delta} ({points})."
     if verdict["answer"] == "cannot tell":
-        more = "more than" if verdict["seeds"] >= MOST_SEEDS else "about"
-        return f"Cannot tell: {points}; {more} {verdict['seeds']:,} seeds would."
+        if verdict["seeds"] is None:
+            return f"Cannot tell: {points}; not even thousands of seeds would."
+        return (
+            f"Cannot tell: {points}; about {verdict['seeds']:,} new seeds would, "
+            f"in a comparison of their own (--first-seed {finding['next_seed']})."
+        )
     return f"{verdict['answer'].capitalize()}: {points}."
 
 

@@ -24,7 +24,7 @@ def differences(findings: Sequence[Mapping[str, Any]], delta: float) -> Figure:
             colour = ORANGE if verdict["answer"] in ("helps", "hurts") else BLUE
             seeds = 100 * np.array(difference["per_seed"])
             axes.plot(seeds, np.full(len(seeds), place + 0.24), "o", color=MUTED, markersize=3, alpha=0.6)
-            for interval, width in ((difference["image_interval"], 1.2), (verdict["interval"], 4)):
+            for interval, width in ((verdict["image_interval"], 1.2), (verdict["interval"], 4)):
                 if interval is not None:
                     axes.plot([100 * each for each in interval], [place, place], color=colour, linewidth=width)
             axes.plot(100 * difference["mean"], place, "o", color=INK, markersize=6)

@@ -45,7 +45,9 @@ class TrainingState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
-    """Draws the augmentation; on the model's device. Dropout draws from torch's global generators."""
+    """Draws the geometric augmentation; on the model's device. Dropout draws from torch's global generators."""
+    extras: torch.Generator
+    """Draws the other families: runs that differ in these alone see the same of all else."""
     epoch: int = 1
     """The epoch under way, from 1."""
     step: int = 0
@@ -107,7 +109,7 @@ def train_epochs(
                 group["lr"] = group["initial_lr"] * factor
             small = before + state.step < config.resize_until * total_steps
             side = round(images.shape[-1] * (config.resize_scale if small else 1))
-            images, targets = augment(images, labels, turn, state.generator)
+            images, targets = augment(images, labels, turn, state.generator, state.extras)
             images = resize_batch(images, side)
             state.optimizer.zero_grad(set_to_none=True)
             parts = math.ceil(len(labels) / (config.micro_batch or len(labels)))

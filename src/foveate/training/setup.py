@@ -11,7 +11,7 @@ from foveate.allocator import keep_freed_memory
 from foveate.config import Config
 from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.dataset import Dataset
-from foveate.data.loader import Loader, channel_statistics, on_device
+from foveate.data.loader import Loader, channel_statistics, mixed_seed, on_device
 from foveate.errors import ConfigError
 from foveate.model.build import build_model, side_left
 from foveate.training.loop import TrainingState
@@ -89,7 +89,6 @@ def settle(config: Config, dataset: Dataset, device: torch.device, *, final: boo
 def new_state(config: Config, dataset: Dataset, device: torch.device, *, final: bool) -> TrainingState:
     """The state before the first step; seeds torch's global generators, which dropout draws from."""
     seed = config.train.seed
-    torch.manual_seed(seed)
     standard = config.model.normalize == "standard"
     statistics = channel_statistics(dataset.images, training_images(dataset, final=final)) if standard else ()
     weights = torch.Generator().manual_seed(seed)
@@ -104,8 +103,9 @@ def new_state(config: Config, dataset: Dataset, device: torch.device, *, final: 
     sample = training[torch.randperm(len(training), generator=weights)[:_STEM_SAMPLE]]
     model.fit_stem(torch.from_numpy(dataset.images[sample.sort().values]).permute(0, 3, 1, 2))
     model.to(device)
-    generator = torch.Generator(device).manual_seed(seed)
-    return TrainingState(model, build_optimizer(model, config.train), generator)
+    torch.manual_seed(seed)  # now: layers draw as they are made, some more than others
+    generator, extras = (torch.Generator(device).manual_seed(each) for each in (seed, mixed_seed(seed, 1)))
+    return TrainingState(model, build_optimizer(model, config.train), generator, extras)
 
 
 class Feed:

@@ -82,7 +82,11 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
 
 
 def _generators(state: TrainingState) -> dict[str, Tensor]:
-    states = {"augment": state.generator.get_state(), "cpu": torch.get_rng_state()}
+    states = {
+        "augment": state.generator.get_state(),
+        "extras": state.extras.get_state(),
+        "cpu": torch.get_rng_state(),
+    }
     if state.generator.device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(state.generator.device)
     return states
@@ -90,6 +94,7 @@ def _generators(state: TrainingState) -> dict[str, Tensor]:
 
 def _restore_generators(state: TrainingState, tensors: Mapping[str, Tensor]) -> None:
     state.generator.set_state(tensors["generator.augment"])
+    state.extras.set_state(tensors["generator.extras"])
     torch.set_rng_state(tensors["generator.cpu"])
     if state.generator.device.type == "cuda":
         torch.cuda.set_rng_state(tensors["generator.cuda"], state.generator.device)

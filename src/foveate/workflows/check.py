@@ -154,7 +154,8 @@ def _sheet(config: Config, dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
     sheet = {}
     for row, of_row in rows.items():
         augment = build_augment(of_row.augment, max(2, len(dataset.class_names)))
-        changed, _ = augment(images, labels, turn, torch.Generator().manual_seed(config.train.seed))
+        draws = torch.Generator().manual_seed(config.train.seed)
+        changed, _ = augment(images, labels, turn, draws, draws)
         sheet[row] = changed.float().clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return sheet
 

@@ -103,6 +103,11 @@ class Comparison:
         return "test" if (self.path / "results-test.csv").exists() else "validation"
 
     @property
+    def test_openings(self) -> Path:
+        """When the test split was opened, and by which command; no such file: it was not."""
+        return self.path / "test_openings.json"
+
+    @property
     def findings(self) -> list[Finding]:
         """The difference and the verdict of every pair."""
         return self.experiment.findings(self.split)
@@ -172,6 +177,7 @@ def compare(
     _check_subsets(subsets, len(dataset.splits["train"]))
     few = min((each for each in subsets if each), default=None)
     smallest = training_subset(dataset, few, base.data.split_seed)
+    _check_classes(smallest, dataset)
     settled = [arm.model_copy(update={"config": _settled(arm.config, smallest, device)}) for arm in parsed]
     _check_different(settled)
     if controls:
@@ -273,38 +279,40 @@ def open_comparison(path: Path | str) -> Comparison:
 
 def _run(comparison: Comparison, pool: Pool, display: ComparisonDisplay, *, final: bool) -> Comparison:
     """Do what is to be done, and write what it came to."""
-    experiment, final = comparison.experiment, final or comparison.split == "test"
+    experiment, opened = comparison.experiment, comparison.test_openings.exists()
+    final = final or opened
     resuming = f"foveate compare --resume {shlex.quote(str(comparison.path))}{' --final' if final else ''}"
-    splits: tuple[JudgedSplit, ...] = ("validation", "test") if final else ("validation",)
+    # Once the test split is open nothing is trained any more.
+    splits: tuple[JudgedSplit, ...] = ("test",) if opened else ("validation", "test") if final else ("validation",)
     doing = f"{comparison.path} is being run"
     at_once = isinstance(pool, HerePool)  # which hears of nothing until its job has ended
     with locked(comparison.path, doing), interruptible(resuming, at_once=at_once) as interrupted:
         for split in splits:
             if split == "test" and experiment.pending(split):
-                _record_test_opening(comparison.path, resuming)
+                _record_test_opening(comparison.test_openings, resuming)
             with display.following(experiment, split, pool.workers):
                 for update in experiment.train(pool, split):
                     if update is not None:
                         display.update(experiment, update)
                     if interrupted.is_set():
                         raise KeyboardInterrupt
-            if len(experiment.failed) == len(experiment.pending(split)) == len(experiment.runs):
-                why = [*experiment.failed.values()][-1]
-                raise ComparisonError(f"no run came to an end, the last one so: {why}")
+            if len(failures := experiment.failures(split)) == len(experiment.runs):
+                raise ComparisonError(f"no run came to an end, the last one so: {[*failures.values()][-1]}")
             _write(comparison, experiment, split)
     return comparison
 
 
 def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -> None:
     """The row and the bits of every run, what they come to, and the page."""
-    text, arms = io.StringIO(), experiment.config.arms
+    text, config, failures = io.StringIO(), experiment.config, experiment.failures(split)
+    arms = config.arms
     columns = ("accuracy", "loss", "without_attention", "gate", "train_s", "images_shown")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["arm", "seed", "training_images", *columns, "failed"])
     for run in experiment.runs:
-        result, images = experiment.result(run, split) or {}, experiment.config.subsets[run.subset]
+        result, images = experiment.result(run, split) or {}, config.subsets[run.subset]
         told = [result.get(column) for column in columns]
-        writer.writerow([arms[run.arm].name, run.seed, images, *told, experiment.failed.get(run)])
+        writer.writerow([arms[run.arm].name, run.seed, images, *told, failures.get(run)])
     done = [run for run in experiment.runs if experiment.result(run, split) is not None]
     bits = io.BytesIO()
     np.savez(
@@ -316,7 +324,12 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
         title=comparison.path.name,
         split=split,
         arms=[
-            {"name": arm.name, "label": _label(arm), "matched": arm.matched, **asdict(summary)}
+            {
+                "name": arm.name,
+                "label": f"{_label(arm)}, {arm.control_of}" if arm.matched else arm.name,
+                "matched": arm.matched,
+                **asdict(summary),
+            }
             for summary in experiment.summaries(split)
             for arm in (arms[summary.arm],)
         ],
@@ -326,12 +339,13 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
                 "arm": arms[each.pair.arm].name,
                 "other": arms[each.pair.other].name,
                 "labels": [_label(arms[place]) for place in each.pair],
-                "seeds_wanted": experiment.config.seeds,
+                "seeds_wanted": config.seeds,
+                "next_seed": config.first_seed + config.seeds,
             }
             for each in experiment.findings(split)
         ],
-        failed=[(arms[run.arm].name, run.seed, why) for run, why in experiment.failed.items()],
-        settings=experiment.config.model_dump(mode="json"),
+        failed=[(arms[run.arm].name, run.seed, config.subsets[run.subset], why) for run, why in failures.items()],
+        settings=config.model_dump(mode="json"),
         environment=read_yaml(comparison.path / "env.json"),
         test=f"foveate compare --resume {shlex.quote(str(comparison.path))} --final",
     )
@@ -346,9 +360,8 @@ def _label(arm: Arm) -> str:
     return f"control, {arm.matched}" if arm.matched else arm.name
 
 
-def _record_test_opening(folder: Path, command: str) -> None:
+def _record_test_opening(path: Path, command: str) -> None:
     """Record that the test split is about to be opened: before it is, so that a kill hides nothing."""
-    path = folder / "test_openings.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     write_json(path, [*before, {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}])
 
@@ -402,6 +415,16 @@ def _check_subsets(subsets: Sequence[int | None], images: int) -> None:
             raise ConfigError(f"subsets={subset}: there are {images:,} training images")
     if len(set(subsets)) < len(subsets):
         raise ConfigError("subsets: a number of training images is given twice")
+
+
+def _check_classes(smallest: Dataset, dataset: Dataset) -> None:
+    """Raises DataError where the smallest of the subsets has no image of a class that there is."""
+    left, there = (set(each.labels[each.splits["train"]].tolist()) for each in (smallest, dataset))
+    if lost := [dataset.class_names[label] for label in sorted(there - left)]:
+        raise DataError(
+            f"{len(smallest.splits['train']):,} training images are too few to hold every class "
+            f"({', '.join(lost)}): take a larger --subset"
+        )
 
 
 def _digest(config: ComparisonConfig) -> dict[str, str]:
