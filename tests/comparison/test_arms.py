@@ -27,6 +27,10 @@ class TestParse:
         train = parse_arm("minute,images_seen=700", {"epochs": 3}).config.train
         assert (train.epochs, train.images_seen) == (None, 700)
 
+    def test_what_goes_together_need_not_go_alone(self) -> None:
+        arm = parse_arm("small,head=pooled", {"resize_until": 0.5})
+        assert (arm.config.model.head, arm.config.train.resize_until) == ("pooled", 0.5)
+
     def test_commas_within_brackets_belong_to_the_value(self) -> None:
         arm = parse_arm("minute,stages=[{filters: 4, kernels: [3, 3]}],attention_stage=1,batch=7", {})
         assert [stage.kernels for stage in arm.config.model.stages] == [(3, 3)]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,12 @@ class TestSubset:
     @pytest.mark.parametrize("subset", [None, 10**6])
     def test_all_of_them(self, digits: Dataset, subset: int | None) -> None:
         assert training_subset(digits, subset, 0) is digits
+
+    def test_the_only_image_of_a_class_is_in_it(self, digits: Dataset) -> None:
+        labels = digits.labels.copy()
+        labels[digits.splits["train"][0]] = 10
+        few = training_subset(replace(digits, labels=labels), 50, 0)
+        assert 10 in labels[few.splits["train"]]
 
 
 class TestRun:

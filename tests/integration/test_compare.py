@@ -182,6 +182,7 @@ class TestBadInput:
             (["fast", "fast,views=1"], "are the same"),
             (["small", "small,keep=last"], "are the same"),
             (["minute,attention=custom:Mine"], "give workers=0"),
+            (["minute,attention=residual_mask,batch_norm=false"], "normalises batches itself"),
         ],
     )
     def test_arms_that_make_no_comparison(self, tmp_path: Path, arms: list[str], message: str) -> None:
@@ -196,6 +197,7 @@ class TestBadInput:
             {"delta": 0.0},
             {"alpha": 1.0},
             {"subsets": (0,)},
+            {"subsets": (9, 400)},
             {"subsets": (10**6,)},
             {"subsets": (50, 50)},
             {"zzz": 1},

@@ -90,7 +90,8 @@ def test_several_sizes_make_a_curve(make: MakePage, tmp_path: Path) -> None:
         (
             {"answer": "cannot tell", "seeds": 1234},
             {},
-            "Cannot tell: +1.20 points; about 1,234 new seeds would, in a comparison of their own (--first-seed 2).",
+            "Cannot tell: +1.20 points; about 1,234 new seeds would, "
+            "in a comparison of their own (--first-seed 2).",
         ),
         (
             {"answer": "cannot tell", "interval": None},

@@ -105,11 +105,15 @@ def result_path(folder: Path, split: JudgedSplit) -> Path:
 
 
 def training_subset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
-    """The data set with so many of its training images, the same share of every class; None: all of them."""
+    """The data set with so many of its training images, the same share of every class, but one of each at least;
+    None: all of them.
+    """
     train = dataset.splits["train"]
     if subset is None or subset >= len(train):
         return dataset
-    kept = hold_out(dataset.labels[train], subset / len(train), seed)[1]
+    labels = dataset.labels[train]
+    alone = np.flatnonzero(np.bincount(labels)[labels] == 1)  # which is never held out
+    kept = np.union1d(hold_out(labels, subset / len(train), seed)[1], alone)
     return replace(dataset, splits={**dataset.splits, "train": train[kept]})
 
 
