@@ -271,7 +271,10 @@ def disk_bound(search: "Search") -> int:
     """Bytes that the checkpoints may take, if none becomes larger than the largest there is."""
     from foveate.tuning.search import cost_of
 
-    sizes = [file.stat().st_size for file in (search.folder / "trials").rglob("*.safetensors")]
+    sizes = []
+    for file in (search.folder / "trials").rglob("*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):  # workers delete what they need no more
+            sizes.append(file.stat().st_size)
     return (
         cost_of(search.config).trials
         * max(sizes, default=0)

@@ -18,7 +18,8 @@ def make() -> MakePage:
         rows = [
             {"epoch": epoch, "rank_accuracy": 0.5 + epoch / 20 + number / 100} for epoch in range(1, epochs + 1)
         ]
-        job = {"rung": 0, "slot": number % 2, "began": float(number), "ended": number + 1.0}
+        times = {"began": float(number), "ended": number + 1.0}
+        job = {"rung": 0, "slot": number % 2, **times, "failed": state == "failed"}
         reason = "TrainingError: <b>no</b>" if state == "failed" else None
         return {
             "number": number, "settings": settings, "state": state, "score": score, "epochs": epochs, "bracket": 0,

@@ -89,3 +89,15 @@ def test_tpe_draws_no_two_alike_and_ends_with_the_space() -> None:
     while (drawn := sampler(len(settings), seen, settings)) is not None:
         settings[len(settings)] = drawn
     assert sorted(each["batch"] for each in settings.values()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_tpe_draws_steps_as_they_are_drawn_at_random() -> None:
+    knobs = {"label_smoothing": {"type": "float", "low": 0.0, "high": 0.3, "step": 0.05}}
+    small = Space.model_validate({"preset": "minute", "knobs": knobs})
+    sampler = TpeSampler(small, 0, usable)
+    settings: dict[int, Mapping[str, Any]] = {trial: sampler(trial, {}, {}) or {} for trial in range(3)}
+    seen = {(trial, 9): float(trial) for trial in settings}
+    while (drawn := sampler(len(settings), seen, settings)) is not None:
+        settings[len(settings)] = drawn
+    drawn_values = sorted(each["label_smoothing"] for each in settings.values())
+    assert drawn_values == [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3]

@@ -165,16 +165,34 @@ def test_the_best_is_that_of_all_at_every_moment(open_search: Open, semantics: s
         return {"kind": "done", "value": value}
 
     search = open_search(semantics=semantics, fail_share=1)
+    scored: dict[int, tuple[int, float, int]] = {}
     for update in filter(None, search.run(SimulatedPool(1, fate=ends_badly_or_early))):
-        if update.kind not in ("done", "failed"):
-            continue
-        epochs = {
-            number: search.config.max_epochs if trial.state == "stopped" else trial.epochs
-            for number, trial in search.trials.items()
-            if trial.score is not None and trial.state != "failed"
-        }
-        best = max(epochs, key=lambda number: (epochs[number], search.trials[number].score, -number), default=None)
+        if update.kind == "done":
+            early = update.value["stopped"] and semantics == "foveate"
+            reached = search.config.max_epochs if early else update.job.to_epoch
+            scored[update.job.trial] = (reached, update.value["score"], -update.job.trial)
+        elif update.kind == "failed":
+            scored.pop(update.job.trial, None)
+        best = -max(scored.values())[-1] if scored else None
         assert search.best is (None if best is None else search.trials[best])
+
+
+@pytest.mark.parametrize("semantics", ["foveate", "kerastuner"])
+def test_one_that_stops_early_in_its_last_job_can_be_the_best(open_search: Open, semantics: str) -> None:
+    stopped: set[str] = set()
+
+    def stops(message: Mapping[str, Any]) -> Any:
+        if message["to_epoch"] < 9 or stopped:
+            return None
+        stopped.add(message["folder"])
+        rows = simulated_rows(message)[:-1]
+        return {"kind": "done", "value": {"score": 0.99, "stopped": True, "rows": rows}}
+
+    search = open_search(semantics=semantics)
+    finish(search, SimulatedPool(1, fate=stops))
+    assert search.best is not None
+    assert search.best.score == 0.99
+    assert search.best.state == ("stopped" if semantics == "foveate" else "finished")
 
 
 def test_another_studys_journal_is_refused(open_search: Open, tmp_path: Path) -> None:

@@ -157,6 +157,8 @@ class TestBadSpaces:
             ({"x": {"type": "int", "low": 0, "high": 1, "sets": "model.stages.9.filters"}}, "which is not there"),
             ({"x": {"type": "int", "low": 0, "high": 1, "sets": "model.stagse.0"}}, "which is not there"),
             ({"lr": {"type": "int", "low": -1, "high": -1}}, "lr"),
+            ({"size": {"type": "int", "low": 16, "high": 32}}, "sets 'data.size': all trials"),
+            ({"epochs": {"type": "int", "low": 1, "high": 3}}, "sets 'train.epochs': all trials"),
             ({"lr": {"type": "float", "low": 1, "high": 1, "when": {"batch": [1]}}}, "'batch', which is no knob"),
         ],
     )

@@ -50,6 +50,12 @@ def test_a_url_of_no_use_is_refused_beforehand(location: str) -> None:
         own_place(location)
 
 
+def test_a_folder_that_cannot_be_made_is_told_as_what_concerns_all(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write"), working_folder(str(tmp_path / "file" / "0001")):
+        pass
+
+
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     location = f"file://{tmp_path}/file/store"

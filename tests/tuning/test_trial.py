@@ -163,6 +163,17 @@ class TestTrainTrial:
         assert done["score"] == best["rank_accuracy"]
         assert [row["rank_loss"] for row in done["rows"]] != [row["val_loss"] for row in done["rows"]]
 
+    def test_augmentation_that_is_switched_off_is_none(
+        self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path
+    ) -> None:
+        none = {"family": "affine", "alternate": False, "shift": 0.0, "rotation": 0.0, "zoom": 0.0}
+        off, bare, on = (
+            train_trial(job(config=tiny(**settings), to_epoch=1, folder=str(tmp_path / str(n))), digits, quiet)
+            for n, settings in enumerate(({"augmentation": False, "shift": 0.2}, none, {"shift": 0.2}))
+        )
+        assert untimed(off["rows"]) == untimed(bare["rows"])
+        assert untimed(off["rows"]) != untimed(on["rows"])
+
     def test_it_stops_early_by_the_stopping_images(self, job: Callable[..., TrialJob], digits: Dataset) -> None:
         still = tiny(lr=1e-12, head_lr=1e-12, bias_lr=1e-12, gate_lr=1e-12, weight_decay=0.0, patience=2)
         done = train_trial(job(config=still), digits, quiet)

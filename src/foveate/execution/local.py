@@ -62,7 +62,8 @@ _Lines = SimpleQueue[tuple[_Worker, str | None]]
 
 
 class LocalPool:
-    """`workers` processes of this interpreter, each with one job at a time; a dead one is replaced.
+    """`workers` processes of this interpreter, each with one job at a time; one that died, or whose job failed, is
+    replaced.
 
     Args:
         work: what they do with each job.
@@ -102,14 +103,19 @@ class LocalPool:
                 event = Event(**json.loads(line))
                 if event.kind != "progress":
                     worker.job = None
+                if event.kind == "failed":  # it may not be fit for another job, as after a fault on a GPU
+                    self._retire(worker)
                 return event
-            place = next((place for place, each in self._pool.items() if each is worker), None)
-            if place is None:
-                continue
-            del self._pool[place]
-            worker.kill()
-            if worker.job is not None:
+            if self._retire(worker) and worker.job is not None:
                 return Event(worker.job, "lost", {"message": _ended(worker.process.returncode)})
+
+    def _retire(self, worker: _Worker) -> bool:
+        """End a worker, whose place is free then; whether it was there."""
+        worker.kill()
+        places = [place for place, each in self._pool.items() if each is worker]
+        for place in places:
+            del self._pool[place]
+        return bool(places)
 
     def stop(self, job: int) -> None:
         """End the process that does a job."""

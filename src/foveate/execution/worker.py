@@ -52,7 +52,7 @@ def serve(work: Work, jobs: TextIO, out: TextIO) -> None:
 
         try:
             say("done", work(job["message"], lambda value, say=say: say("progress", value)))  # type: ignore[misc]
-        except Exception as error:  # whatever it is, it is told; the worker lives on
+        except Exception as error:  # whatever it is, it is told
             say("failed", told_of(error))
 
 

@@ -103,18 +103,18 @@ def importance_bars(importance: Sequence[tuple[str, float]]) -> Figure:
 
 def worker_timeline(trials: Sequence[Mapping[str, Any]]) -> Figure:
     """What each worker did when: a bar a job, the stronger the higher its rung; failed jobs in vermilion."""
-    jobs = [(job, trial["state"] == "failed") for trial in trials for job in trial["jobs"]]
-    slots = sorted({job["slot"] for job, _ in jobs})
-    rungs = max((job["rung"] for job, _ in jobs), default=0)
+    jobs = [job for trial in trials for job in trial["jobs"]]
+    slots = sorted({job["slot"] for job in jobs})
+    rungs = max((job["rung"] for job in jobs), default=0)
     with styled():
         figure, axes = new_axes(1.0 + 0.36 * max(len(slots), 2))
-        for job, failed in jobs:
+        for job in jobs:
             span = [(job["began"], max(job["ended"] - job["began"], 1e-3))]
             alpha = 0.4 + 0.6 * job["rung"] / max(rungs, 1)
             axes.broken_barh(
                 span,
                 (job["slot"] - 0.35, 0.7),
-                color=ORANGE if failed else BLUE,
+                color=ORANGE if job["failed"] else BLUE,
                 alpha=alpha,
                 edgecolor="white",
                 linewidth=0.3,

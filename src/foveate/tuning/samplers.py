@@ -8,7 +8,7 @@ import numpy as np
 
 from foveate.errors import ConfigError
 from foveate.tuning.hyperband import Scores
-from foveate.tuning.space import ChoiceKnob, Knob, Space, Value, random_draws
+from foveate.tuning.space import ChoiceKnob, IntKnob, Knob, Space, Value, random_draws
 
 __all__ = ["RandomSampler", "Sampler", "TpeSampler", "Usable"]
 
@@ -105,9 +105,14 @@ class TpeSampler:
         drawn: dict[str, Value] = {}
         for name, knob in self._space.knobs.items():
             if self._space.exists(name, drawn):
-                value = asked._suggest(name, self._distribution(knob))
-                drawn[name] = knob.values[value] if isinstance(knob, ChoiceKnob) else value
+                drawn[name] = self._outward(knob, asked._suggest(name, self._distribution(knob)))
         return drawn
+
+    @staticmethod
+    def _outward(knob: Knob, value: Any) -> Value:
+        if isinstance(knob, ChoiceKnob):
+            return knob.values[int(value)]
+        return int(value) if isinstance(knob, IntKnob) else knob.rounded(float(value))  # as if drawn at random
 
     def _inward(self, name: str, value: Value) -> Any:
         knob = self._space.knobs[name]

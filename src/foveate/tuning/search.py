@@ -103,9 +103,11 @@ class Trial:
     """`waiting` for its rung; `stopped` early; `out`: not promoted; `finished`: it has had all epochs."""
     score: float | None = None
     """Of its last job."""
+    reached: int = 0
+    """Epochs that the score stands for: to which that job went, or all where it stopped early."""
     rows: list[Row] = field(default_factory=list)
     jobs: list[dict[str, Any]] = field(default_factory=list)
-    """Each with `rung`, `began` and `ended` in seconds since the study began, and the `slot` that ran it."""
+    """Each with `rung`, `began` and `ended` in seconds since the study began, the `slot` it ran on, `failed`."""
     reason: str | None = None
     """Why it failed."""
 
@@ -308,35 +310,24 @@ class Search:
         trial = self.trials[job.trial]
         trial.rung, trial.reason = job.rung, told["reason"]
         trial.rows += told["rows"]
-        trial.jobs.append({"rung": job.rung, **told["time"]})
-        if told["reason"] is None:
-            trial.score = told["score"]
-        else:
-            self._failed.append(trial)
-        last = job.to_epoch == self.config.max_epochs
-        trial.state = (
-            "failed" if told["reason"] else "finished" if last else "stopped" if told["stopped"] else "waiting"
-        )
+        trial.jobs.append({"rung": job.rung, **told["time"], "failed": told["reason"] is not None})
         # KerasTuner begins a promoted trial's early stopping anew.
-        stopped = told["stopped"] and self.config.semantics == "foveate"
+        stopped, all_epochs = told["stopped"] and self.config.semantics == "foveate", self.config.max_epochs
+        if told["reason"] is not None:
+            trial.state = "failed"
+            self._failed.append(trial)
+        else:
+            trial.score, trial.reached = told["score"], all_epochs if stopped else job.to_epoch
+            trial.state = "stopped" if stopped else "finished" if job.to_epoch == all_epochs else "waiting"
         out = self._plan.tell(job, Outcome(None if told["reason"] else told["score"], stopped=stopped))
         for number in out:
             if self.trials[number].state == "waiting":
                 self.trials[number].state = "out"
         # Only where the best itself may have fallen back does it take a look at all of them.
         rivals = self.trials.values() if trial is self.best else filter(None, (self.best, trial))
-        self.best = max((each for each in rivals if self._is_scored(each)), key=self._standing, default=None)
+        scored = (each for each in rivals if each.score is not None and each.state != "failed")
+        self.best = max(scored, key=lambda each: (each.reached, each.score, -each.number), default=None)
         return out
-
-    @staticmethod
-    def _is_scored(trial: Trial) -> bool:
-        return trial.score is not None and trial.state != "failed"
-
-    def _standing(self, trial: Trial) -> tuple[int, float, int]:
-        """By which scored trials are ranked."""
-        assert trial.score is not None
-        epochs = self.config.max_epochs if trial.state == "stopped" else trial.epochs
-        return epochs, trial.score, -trial.number
 
     def _return(self, job: Job, reason: str) -> None:
         """A job has to be done again."""

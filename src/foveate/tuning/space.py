@@ -36,6 +36,9 @@ __all__ = [
 _TRIES = 10_000
 """Draws in a row that are known or cannot be built, after which a space counts as used up."""
 
+_OF_ALL = ("train.epochs", "train.images_seen", "train.device", "train.threads")
+"""What all trials of a study have in common, beside their data."""
+
 Scalar: TypeAlias = int | float | str | bool | None
 Value: TypeAlias = Scalar | tuple[Scalar, ...]
 
@@ -86,10 +89,14 @@ class FloatKnob(_Knob):
         """Any of its values, all alike or by their logarithms."""
         if self.step is not None:
             steps = math.floor((self.high - self.low) / self.step + 1e-9)
-            return round(self.low + self.step * int(generator.integers(steps + 1)), 12)
+            return self.rounded(self.low + self.step * int(generator.integers(steps + 1)))
         if self.log:
             return math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
         return float(generator.uniform(self.low, self.high))
+
+    def rounded(self, value: float) -> float:
+        """A value of so many steps as it is written, whatever sum it came of."""
+        return value if self.step is None else round(value, 12)
 
 
 class ChoiceKnob(_Knob):
@@ -176,11 +183,25 @@ class Space(Section):
         del values["preset"]
         return config.replacing(**values)
 
+    def check(self) -> None:
+        """Refuse knobs that set what is not there, or not a trial's own.
+
+        Raises:
+            ConfigError: for that.
+        """
+        for name in self.knobs:
+            self._targets(name)  # of those too that the draw leaves out
+        self.apply(self.base(), self.draw(np.random.default_rng(0)))
+
     def _targets(self, name: str) -> dict[str, float]:
         """The settings a knob sets, dotted, and the factors."""
         sets = self.knobs[name].sets
         targets = sets if isinstance(sets, dict) else {sets if sets is not None else name: 1.0}
-        return {path if "." in path else setting_path(path): factor for path, factor in targets.items()}
+        paths = {path if "." in path else setting_path(path): factor for path, factor in targets.items()}
+        for path in paths:
+            if path.startswith("data.") or path in _OF_ALL:
+                raise ConfigError(f"knob {name!r} sets {path!r}: all trials of a study have that in common")
+        return paths
 
 
 def space_names() -> tuple[str, ...]:
@@ -197,7 +218,7 @@ def read_space(name: str) -> Space:
     own = name.endswith((".yaml", ".yml"))
     values = read_yaml(Path(name)) if own else packaged_yaml("spaces", name)
     space = validated(Space, values, within=f"space {name}")
-    space.apply(space.base(), space.draw(np.random.default_rng(0)))  # what it sets is there
+    space.check()
     return space
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import fsspec
 
 from foveate.errors import ConfigError, OutputError
+from foveate.files import writing_to
 
 __all__ = ["is_url", "own_place", "remove", "working_folder"]
 
@@ -43,11 +44,13 @@ def working_folder(location: str) -> Iterator[tuple[Path, Callable[[Path], None]
     """A folder on this machine with what lies at `location`, and what brings a file of it there.
 
     Raises:
-        OutputError: by that function, when the file cannot be written there.
+        OutputError: when the folder cannot be made, or what lies there not be fetched; and by that function, when
+            the file cannot be written there.
     """
     if not is_url(location):
         folder = Path(location)
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         yield folder, lambda _: None
         return
     system, path = fsspec.core.url_to_fs(location)
@@ -61,11 +64,13 @@ def working_folder(location: str) -> Iterator[tuple[Path, Callable[[Path], None]
             raise OutputError(f"cannot write {location}/{file.name}: {error}") from error
 
     with tempfile.TemporaryDirectory(prefix="foveate-") as temporary:
-        if system.exists(path):
-            for name in system.ls(path, detail=False):
+        try:
+            for name in system.ls(path, detail=False) if system.exists(path) else ():
                 file = Path(temporary) / Path(name).name
                 if not file.name.startswith("."):
                     system.get_file(name, str(file))
+        except OSError as error:
+            raise OutputError(f"cannot fetch {location}: {error}") from error
         yield Path(temporary), bring
 
 

@@ -41,7 +41,7 @@ class TrialJob(Section):
     """
 
     config: Config
-    """Settled; `epochs` is the whole study's, over which its schedule spans."""
+    """The study's, settled, under the trial's own; `epochs` is the study's, over which the schedule spans."""
     dataset: str
     data_dir: str | None
     fingerprint: str
@@ -124,8 +124,9 @@ def train_trial(job: TrialJob, dataset: Dataset, report: Callable[[Message], Non
         `score`: the accuracy on the ranking images, in the epoch that was most accurate on the stopping images;
         `stopped`: whether training stopped early; `rows`: an epoch each, from `from_epoch` on.
     """
+    settled = settle(job.config, dataset, torch.device(job.config.train.device), final=False)
     with working_folder(job.folder) as (folder, bring):
-        return _train(job, dataset, report, folder, bring)
+        return _train(job.model_copy(update={"config": settled}), dataset, report, folder, bring)
 
 
 def _train(

@@ -160,7 +160,7 @@ def compare(
     display = display or SilentComparison()
     keep_out(Path(runs), data)
     check_workers(workers, ray, gpus)
-    given = {"threads": threads_for(workers), **settings}
+    given = {"threads": threads_for(workers, ray), **settings}
     if any(setting.rpartition(".")[2] == "seed" for setting in settings):
         raise ConfigError("seed: all arms have the same seeds; say which by --seeds and --first-seed")
     parsed = _ordered([parse_arm(text, given) for text in arms], given)

@@ -144,7 +144,7 @@ def tune(
     chosen = read_space(space)
     if knobs:
         chosen = chosen.restricted(knobs)
-    given = {"threads": threads_for(workers), **settings}
+    given = {"threads": threads_for(workers, ray), **settings}
     whole_length = chosen.base(**given).train.images_seen
     base = chosen.base(**given, epochs=max_epochs)
     check_attention([base], workers)

@@ -37,9 +37,14 @@ def check_attention(configs: Iterable[Config], workers: int | None) -> None:
             raise ConfigError(f"attention={config.model.attention!r}: only this process knows it: give workers=0")
 
 
-def threads_for(workers: int | None) -> int:
-    """CPU threads of each worker where nobody says how many: the processor's, shared out among them."""
-    return max(1, (os.cpu_count() or 1) // (workers or 1))
+def threads_for(workers: int | None, ray: str | None) -> int:
+    """CPU threads of each worker where nobody says how many: the processor's, shared out among them.
+
+    Under Ray one, where the cluster is to have as many workers as processors.
+    """
+    if workers is None and ray is not None:
+        return 1
+    return max(1, (os.cpu_count() or 1) // (workers or max(1, torch.cuda.device_count())))
 
 
 def open_pool(
