@@ -5,7 +5,8 @@ from foveate.config import DataConfig, resolve_config
 from foveate.data.augment import build_augment
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import ConfigError
-from foveate.training.setup import settle
+from foveate.model import attention
+from foveate.training.setup import new_state, settle
 
 CPU = torch.device("cpu")
 
@@ -27,6 +28,23 @@ def test_settling_finds_what_was_left_open(digits: Dataset) -> None:
 def test_a_final_run_has_nothing_to_stop_it_or_to_choose_an_epoch_by(digits: Dataset) -> None:
     config = settle(resolve_config("small", settings={"patience": 3}), digits, CPU, final=True)
     assert (config.train.keep, config.train.patience) == ("last", None)
+
+
+def test_an_attention_that_draws_for_itself_draws_the_same(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pointwise(torch.nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(channels, channels, 1)  # by torch's global generator
+
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return torch.as_tensor(self.conv(features))
+
+    monkeypatch.setattr(attention, "_REGISTERED", {"custom:Pointwise": Pointwise})
+    config = settle(resolve_config("minute", settings={"attention": "custom:Pointwise"}), digits, CPU, final=False)
+    one, other = (new_state(config, digits, CPU, final=False).model.state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize("preset", ["paper", "minute"])

@@ -89,6 +89,7 @@ def settle(config: Config, dataset: Dataset, device: torch.device, *, final: boo
 def new_state(config: Config, dataset: Dataset, device: torch.device, *, final: bool) -> TrainingState:
     """The state before the first step; seeds torch's global generators, which dropout draws from."""
     seed = config.train.seed
+    torch.manual_seed(seed)  # what an attention of one's own draws as it is made, it draws from there too
     standard = config.model.normalize == "standard"
     statistics = channel_statistics(dataset.images, training_images(dataset, final=final)) if standard else ()
     weights = torch.Generator().manual_seed(seed)
@@ -103,7 +104,7 @@ def new_state(config: Config, dataset: Dataset, device: torch.device, *, final: 
     sample = training[torch.randperm(len(training), generator=weights)[:_STEM_SAMPLE]]
     model.fit_stem(torch.from_numpy(dataset.images[sample.sort().values]).permute(0, 3, 1, 2))
     model.to(device)
-    torch.manual_seed(seed)  # now: layers draw as they are made, some more than others
+    torch.manual_seed(seed)  # again: some layers draw more than others as they are made
     generator, extras = (torch.Generator(device).manual_seed(each) for each in (seed, mixed_seed(seed, 1)))
     return TrainingState(model, build_optimizer(model, config.train), generator, extras)
 
