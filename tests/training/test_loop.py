@@ -22,7 +22,7 @@ Loaders = tuple[Loader, Loader]
 EPOCH = EpochResult(1, 1.0, 0.5, 1.0, 0.5, 0.5, 1e-3, 1.0, 10.0)
 
 
-def plain(images: Tensor, labels: Tensor, turn: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def plain(images: Tensor, labels: Tensor, turn: Tensor, *draws: torch.Generator) -> tuple[Tensor, Tensor]:
     return images, labels
 
 
