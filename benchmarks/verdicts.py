@@ -5,9 +5,10 @@ itself, the two sides with disjoint seeds. There is nothing to find, and with α
 helps or hurts: at most 16 of 200 is the 97.5 % point of Binomial(200, 0.05). **Planted:** one side is made better
 by so many points: that share of all its answers is put right, at random among the wrong ones. The number of seeds
 is what `--plan` says, from a pilot of other seeds, for a power of 80 %; at least 70 of 100 must say helps. The
-sides of a comparison share no seed here, as those of equal seeds would be equal. There is no peer.
+sides of a comparison share no seed here, as those of equal seeds would be equal, and no two comparisons of a kind
+do; the two kinds take the same runs. There is no peer.
 
-    python benchmarks/verdicts.py --json docs/records/verdicts.json
+    python benchmarks/verdicts.py --folder FOLDER --json docs/records/verdicts.json    # killed, it goes on
 """
 
 import argparse
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from foveate.comparison.arms import parse_arm
 from foveate.comparison.statistics import compare, conclude, seeds_needed
-from foveate.comparison.training import ArmJob, run_arm, unpack
+from foveate.comparison.training import ArmJob, result_path, run_arm, unpack
 from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.execution.local import LocalPool
@@ -48,40 +49,42 @@ def main() -> None:
     parser.add_argument("--pilot", type=int, default=10, help="seeds of each side of the pilot")
     parser.add_argument("--subset", type=int, default=300, help="training images")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="keep the runs there, and do not repeat what lies there")
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        measure(arguments, arguments.folder or Path(temporary))
+
+
+def measure(arguments: argparse.Namespace, folder: Path) -> None:
+    """All of it, with the runs in `folder`."""
     effect, draw = arguments.points / 100, np.random.default_rng(0)
     dataset = load_dataset("digits", DataConfig(size=16))
-    with tempfile.TemporaryDirectory() as name:
-        alike = train(arguments, dataset, range(2 * arguments.seeds * arguments.comparisons), Path(name))
-    verdicts = Counter(
-        conclude(compare(*sides), delta=TINY_DELTA).answer
-        for sides in alike.reshape(arguments.comparisons, 2, arguments.seeds, -1)
-    )
-    called = verdicts["helps"] + verdicts["hurts"]
-    told = f"{arguments.comparisons} comparisons of {arguments.seeds} seeds"
-    print(f"A/A, {told}: {called} called different {dict(verdicts)}", flush=True)
-    first = len(alike)
-    with tempfile.TemporaryDirectory() as name:
-        pilot = train(arguments, dataset, range(first, first + 2 * arguments.pilot), Path(name))
+    pilot = train(arguments, dataset, range(2 * arguments.pilot), folder)
     sd = compare(pilot[: arguments.pilot], pilot[arguments.pilot :]).sd
     assert sd is not None
     needed = seeds_needed(sd, effect)
     assert needed is not None
     told = f"differences spread by {100 * sd:.2f} points"
     print(f"the pilot's {arguments.pilot} {told}: {needed} seeds for {arguments.points:g} points", flush=True)
-    first += len(pilot)
-    with tempfile.TemporaryDirectory() as name:
-        runs = train(arguments, dataset, range(first, first + 2 * needed * arguments.planted), Path(name))
+    alike, planted = (2 * seeds for seeds in (arguments.seeds * arguments.comparisons, needed * arguments.planted))
+    runs = train(arguments, dataset, range(len(pilot), len(pilot) + max(alike, planted)), folder)
+    verdicts = Counter(
+        conclude(compare(*sides), delta=TINY_DELTA).answer
+        for sides in runs[:alike].reshape(arguments.comparisons, 2, arguments.seeds, -1)
+    )
+    called = verdicts["helps"] + verdicts["hurts"]
+    told = f"{arguments.comparisons} comparisons of {arguments.seeds} seeds"
+    print(f"A/A, {told}: {called} called different {dict(verdicts)}")
     found = Counter(
         conclude(compare(better(one, effect, draw), other), delta=TINY_DELTA).answer
-        for one, other in runs.reshape(arguments.planted, 2, needed, -1)
+        for one, other in runs[:planted].reshape(arguments.planted, 2, needed, -1)
     )
     print(f"planted {arguments.points:g} points, {arguments.planted} comparisons of {needed} seeds: {dict(found)}")
     if arguments.json:
         record = {
-            "images": alike.shape[1],
-            "accuracy": float(alike.mean()),
+            "images": runs.shape[1],
+            "accuracy": float(runs.mean()),
             "seeds": arguments.seeds,
             "alike": dict(verdicts),
             "pilot_sd": sd,
@@ -96,9 +99,10 @@ def train(arguments: argparse.Namespace, dataset: Dataset, seeds: range, folder:
     """Who was right on which validation image: [seeds, images]."""
     arm = parse_arm(ARM, {"threads": 1, "device": "cpu", "size": 16})
     config = settle(arm.config, dataset, torch.device("cpu"), final=False)
-    right: dict[int, Bits] = {}
+    done = {seed: result_path(folder / str(seed), "validation") for seed in seeds}
+    results = {seed: json.loads(path.read_text()) for seed, path in done.items() if path.exists()}
     with contextlib.closing(LocalPool(run_arm, arguments.workers)) as pool:
-        waiting, running = list(seeds)[::-1], 0
+        waiting, running = [seed for seed in seeds if seed not in results][::-1], 0
         while waiting or running:
             while waiting and running < pool.workers:
                 seed = waiting.pop()
@@ -118,9 +122,9 @@ def train(arguments: argparse.Namespace, dataset: Dataset, seeds: range, folder:
                 continue
             if event.kind != "done":
                 sys.exit(f"seed {event.job}: {event.value['message']}")
-            right[event.job] = unpack(event.value["right"], event.value["images"])
+            results[event.job] = event.value
             running -= 1
-    return np.stack([right[seed] for seed in seeds])
+    return np.stack([unpack(results[seed]["right"], results[seed]["images"]) for seed in seeds])
 
 
 def better(right: Bits, effect: float, draw: np.random.Generator) -> Bits:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+import foveate
 from foveate.data.families import FAMILIES, MIXES
 from foveate.evaluation import ViewsAveraged
 from foveate.model.blocks import Normalize, WhiteningConv2d
@@ -339,11 +340,19 @@ def test_a_study_by_one_and_by_two_workers_is_timed_and_ends_alike(tmp_path: Pat
 
 def test_verdicts_are_counted_of_arms_that_are_alike_and_of_a_planted_effect(tmp_path: Path) -> None:
     sizes = ("--comparisons", 3, "--seeds", 2, "--planted", 2, "--points", 30, "--pilot", 2, "--subset", 60)
-    printed, record = run("verdicts.py", *sizes, folder=tmp_path)
+    kept = tmp_path / "kept"
+    printed, record = run("verdicts.py", *sizes, "--folder", kept, folder=tmp_path)
     assert sum(record["alike"].values()) == 3
     assert sum(record["planted"].values()) == 2
     assert record["planted_seeds"] >= 2
     assert "called different" in printed
+    written = {path: path.stat().st_mtime_ns for path in kept.rglob("validation.json")}
+    lost = min(written)
+    lost.unlink()
+    assert run("verdicts.py", *sizes, "--folder", kept, folder=tmp_path)[1] == record
+    assert {path: path.stat().st_mtime_ns for path in kept.rglob("validation.json") if path != lost} == {
+        path: when for path, when in written.items() if path != lost
+    }
 
 
 def test_a_study_beside_kerastuner_trains_both_and_measures_both_winners(tmp_path: Path) -> None:
@@ -410,3 +419,22 @@ def test_every_family_of_augmentation_is_timed_beside_its_peer(tmp_path: Path) -
     assert all(row["share"] == row["ms"] / row["step_ms"] > 0 for row in record["rows"])
     assert {row["family"] for row in record["rows"] if row["kornia_ms"] is None} == {"gridmask"}
     assert printed.count("%") == len(record["rows"])
+
+
+def test_every_run_of_a_comparison_is_measured_under_corruptions_once(tmp_path: Path) -> None:
+    settings = {"stages": [{"filters": 4, "kernels": [3, 3]}], "attention_stage": 1, "epochs": 1, "size": 16}
+    comparison = foveate.compare(
+        "digits",
+        ["minute,attention=none", "minute,attention=none,extra=[erase]"],
+        seeds=2,
+        workers=0,
+        runs=tmp_path / "runs",
+        settings={**settings, "passes": 1, "views": 1, "threads": 1},
+    )
+    printed, record = run("robustness.py", comparison.path, "--images", 40, folder=tmp_path)
+    assert [(row["arm"][-7:], row["seed"]) for row in record["runs"]] == [
+        (arm, seed) for seed in (0, 1) for arm in ("on=none", "[erase]")
+    ]
+    assert {len(row["accuracy"]) for row in record["runs"]} == {13}
+    assert printed.count(" to ") == 1
+    assert run("robustness.py", comparison.path, "--images", 40, folder=tmp_path)[1] == record
