@@ -123,6 +123,26 @@ def test_a_length_in_one_unit_takes_the_place_of_one_in_the_other(tmp_path: Path
     assert lengths(file=file, settings={"images_seen": 9}) == (None, 9)
 
 
+def test_another_optimizer_comes_with_its_own_rates_but_those_given(tmp_path: Path) -> None:
+    def rates(preset: str, file: Path | None = None, **settings: Any) -> tuple[float, ...]:
+        train = resolve_config(preset, file, settings).train
+        return train.lr, train.head_lr, train.momentum, train.weight_decay
+
+    assert rates("small", optimizer="sgd") == (1e-3, 1e-3, 0.9, 5e-7)
+    assert rates("small", optimizer="muon") == (0.05, 1e-3, 0.6, 5e-7)
+    assert rates("small", optimizer="adamw") == rates("small")
+    assert rates("minute", optimizer="adamw")[::3] == (1e-3, 4e-3)
+    assert rates("minute", optimizer="sgd") == (1e-3, 0.67, 0.9, 5e-7)
+    assert rates("minute", optimizer="sgd", lr=0.15, momentum=0.6) == (0.15, 0.67, 0.6, 5e-7)
+    file = tmp_path / "sgd.yaml"
+    file.write_text("optimizer: sgd\nlr: 0.002\n")
+    assert rates("small", file) == (2e-3, 1e-3, 0.9, 5e-7)
+    assert rates("small", file, batch=64) == (2e-3, 1e-3, 0.9, 5e-7)
+    assert rates("small", file, optimizer="adamw")[::3] == (1e-3, 4e-3)
+    replaced = resolve_config("minute").replacing(optimizer="sgd", momentum=0.85).train
+    assert (replaced.lr, replaced.momentum) == (1e-3, 0.85)
+
+
 @pytest.mark.parametrize("name", [name for name in preset_names() if name.endswith("-twin")])
 def test_a_twin_differs_from_its_base_in_attention_alone(name: str) -> None:
     twin, base = resolve_config(name), resolve_config(name.removesuffix("-twin"))

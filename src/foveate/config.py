@@ -72,6 +72,12 @@ CUSTOM = "custom:"
 """Before the name of an attention that is a class of one's own."""
 _LENGTHS = ("epochs", "images_seen")
 """The two ways of saying how long to train."""
+_RATES = {
+    "adamw": {"lr": 1e-3, "weight_decay": 4e-3},
+    "sgd": {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-7},
+    "muon": {"lr": 0.05, "momentum": 0.6, "weight_decay": 5e-7},
+}
+"""What an optimizer begins with where it takes the place of another; a rate of one says nothing to the other."""
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -185,10 +191,10 @@ class TrainConfig(Section):
     optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
     """`muon` is for convolution kernels; the rest has Nesterov's momentum at the rates below, as `sgd` has."""
     lr: float = Field(1e-3, gt=0)
-    """Of every weight under `adamw`, of convolution kernels under `muon` and `sgd`."""
-    head_lr: float = Field(0.67, gt=0)
-    """Per image, of the classifier, under `muon` and `sgd`."""
-    bias_lr: float = Field(0.053, gt=0)
+    """Of every weight under `adamw`, of convolution kernels under `muon` and, per image, under `sgd`."""
+    head_lr: float = Field(1e-3, gt=0)
+    """Per image, of dense layers, under `muon` and `sgd`."""
+    bias_lr: float = Field(1e-3, gt=0)
     """Per image, of biases, under `muon` and `sgd`."""
     gate_lr: float = Field(0.005, gt=0)
     """Per image, of the gate of a residual attention, under `muon` and `sgd`."""
@@ -240,7 +246,7 @@ class Config(Section):
         Raises:
             ConfigError: for an unknown name or a value out of range.
         """
-        return _validate(_over(self.model_dump(mode="json"), _nest(settings)))
+        return _validate(_onto(self.model_dump(mode="json"), _nest(settings)))
 
 
 def preset_names() -> tuple[str, ...]:
@@ -282,7 +288,7 @@ def resolve_config(
     from_file = _nest(read_yaml(file)) if file else {}
     named = from_file.pop("preset", None)
     values = _preset(preset or named or DEFAULT_PRESET)
-    return _validate(_over(_over(values, from_file), _nest(settings or {})))
+    return _validate(_onto(_onto(values, from_file), _nest(settings or {})))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -407,6 +413,15 @@ def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
         ConfigError: for an unknown name.
     """
     return _over(_nest(below), _nest(above))
+
+
+def _onto(whole: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`over` on top of all settings of a run; another optimizer comes with its own rates, but those given."""
+    merged = _over(whole, over)
+    before, after = (each["train"].get("optimizer", "adamw") for each in (whole, merged))
+    if after != before:
+        merged["train"] = {**merged["train"], **_RATES.get(str(after), {}), **over["train"]}
+    return merged
 
 
 def _over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Every preset, at any size and number of classes that data may have."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import foveate
 from foveate.config import preset_names, resolve_config
 from foveate.data.augment import build_augment
 from foveate.data.loader import Loader
@@ -41,3 +43,11 @@ def test_every_preset_trains_two_steps(name: str, size: int, classes: int) -> No
     fixed = {key for key, value in model.named_parameters() if not value.requires_grad}
     assert still == fixed
     assert all(bool(value.isfinite().all()) for value in model.state_dict().values())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+@pytest.mark.parametrize("name", ["small", "minute"])
+def test_every_optimizer_learns_with_its_own_rates(name: str, optimizer: str, tmp_path: Path) -> None:
+    length = {"epochs": 3} if name == "small" else {"images_seen": 5000}
+    run = foveate.train("digits", preset=name, runs=tmp_path, size=16, optimizer=optimizer, **length)
+    assert run.metrics["validation"]["accuracy"] > 0.5

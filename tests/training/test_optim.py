@@ -219,7 +219,9 @@ def test_a_parameter_without_gradient_or_frozen_is_not_touched(name: str) -> Non
 
 def test_a_group_without_parameters_is_left_out() -> None:
     for name in ("sgd", "muon"):
-        optimizer = build_optimizer(nn.Linear(3, 2), train_config(optimizer=name, batch=10))
+        optimizer = build_optimizer(
+            nn.Linear(3, 2), train_config(optimizer=name, batch=10, head_lr=0.67, bias_lr=0.053)
+        )
         assert [group["initial_lr"] for group in optimizer.param_groups] == pytest.approx([6.7, 0.53])
 
 
