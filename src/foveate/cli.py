@@ -359,6 +359,8 @@ def compare(
     }
     given = {key: value for key, value in chosen.items() if value is not None}
     settings = _settings(setting, size=size, device=device, threads=threads)
+    if delta is not None and not 0 < delta < 100:
+        raise ConfigError(f"--delta {delta:g}: give points of accuracy, above 0 and below 100")
     if resume is not None and (
         data or arm or seeds or given or settings or name or data_dir or plan or not controls
     ):

@@ -318,7 +318,8 @@ class ComparisonLines(Lines):
         )
         if split == "validation":
             for arm in config.arms:
-                self.say(f"  {arm.name}{f' (control of {arm.control_of})' if arm.control_of else ''}")
+                control = f" (control of {', '.join(arm.matched)})" if arm.matched else ""
+                self.say(f"  {arm.name}{control}")
         self._done, self._left, self._began = 0, left, time.monotonic()
         yield
 
@@ -432,25 +433,20 @@ def print_comparison(comparison: "Comparison") -> None:
     print(f"report: {comparison.report}")
 
 
-def print_plan(comparison: "Comparison", power: float = 0.8) -> None:
+def print_plan(comparison: "Comparison") -> None:
     """By the spread of a pilot's differences, how many seeds would see δ."""
-    from foveate.comparison.statistics import SEEDS_AT_MOST, seeds_needed
+    from dataclasses import asdict
+
+    from foveate.report.comparison_page import plan_in_words, spread_in_words
 
     experiment = comparison.experiment
     arms, delta = experiment.config.arms, experiment.config.delta
-    print(
-        f"seeds at which a true difference of {100 * delta:g} points would be seen in {power:.0%} of comparisons:"
-    )
+    print(f"seeds at which a true difference of {100 * delta:g} points would be seen in 80% of comparisons:")
     for finding in experiment.findings(comparison.split):
         size = f" ({finding.subset:,} images)" if finding.subset is not None else ""
         names = f"{arms[finding.pair.arm].name} less {arms[finding.pair.other].name}{size}"
-        if finding.difference is None or finding.difference.sd is None or finding.verdict is None:
-            print(f"  {names}: unknown, it takes two seeds of both at least")
-            continue
-        needed = seeds_needed(finding.difference.sd, delta, level=finding.verdict.level, power=power)
-        spread = f"{len(finding.seeds)} pilot seeds spread by {100 * finding.difference.sd:.2f} points"
-        print(f"  {names}: {f'more than {SEEDS_AT_MOST:,}' if needed is None else f'{needed:,}'} ({spread})")
-    print("a pilot of four knows a spread only by a factor of .6 to 3.7: take more seeds where they are cheap")
+        print(f"  {names}: {plan_in_words(asdict(finding))}")
+    print(spread_in_words(experiment.config.seeds))
     print(f"report: {comparison.report}")
 
 

@@ -46,6 +46,7 @@ class TestParse:
             ("minute,lr=[", "the value of lr is not YAML"),
             ("minute,seed=3", "by --seeds and --first-seed"),
             ("minute,attention=loung", "model.attention='loung'"),
+            ("minute,lr=1,train.lr=2", "train.lr is given twice"),
         ],
     )
     def test_what_is_wrong_is_one_line(self, text: str, message: str) -> None:
@@ -53,6 +54,14 @@ class TestParse:
             parse_arm(text, {})
         assert message in str(error.value)
         assert "\n" not in str(error.value)
+
+
+class Looking(torch.nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features * (1 + 0 * features.mean().item())
 
 
 class TestCost:
@@ -76,13 +85,6 @@ class TestCost:
         assert flops[2] == pytest.approx((flops[0] + flops[1]) / 2, abs=1)
 
     def test_a_module_that_looks_at_values_is_counted_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        class Looking(torch.nn.Module):
-            def __init__(self, channels: int) -> None:
-                super().__init__()
-
-            def forward(self, features: torch.Tensor) -> torch.Tensor:
-                return features * (1 + 0 * features.mean().item())
-
         monkeypatch.setattr(attention, "_REGISTERED", {})
         name = attention.register_attention(Looking)
         own, none = (parse_arm(f"minute,attention={kind}", {}).config for kind in (name, "none"))
@@ -106,9 +108,10 @@ def within(arm: Arm, control: Arm, classes: int, size: int) -> tuple[float, floa
 
 
 def check(control: Arm, parameters: float, flops: float) -> None:
-    assert control.matched
-    assert "parameters" not in control.matched or abs(parameters) <= 0.01
-    assert "FLOPs" not in control.matched or abs(flops) <= 0.02
+    (matched,) = control.matched.values()
+    assert matched
+    assert "parameters" not in matched or abs(parameters) <= 0.01
+    assert "FLOPs" not in matched or abs(flops) <= 0.02
 
 
 class TestControls:
@@ -116,14 +119,14 @@ class TestControls:
     @pytest.mark.parametrize("preset", ["minute", "small"])
     def test_one_costs_the_arms_parameters_and_one_its_operations(self, preset: str, kind: str) -> None:
         arm, plain = parse_arm(f"{preset},attention={kind}", {}), parse_arm(f"{preset},attention=none", {})
-        controls = matched_controls(arm, plain, num_classes=10, size=32)
+        controls = matched_controls([arm], plain, num_classes=10, size=32)
         for control in controls:
             parameters, flops = within(arm, control, 10, 32)
             assert control.config.model.attention == "none"
-            assert control.control_of == arm.name
+            assert [*control.matched] == [arm.name]
             check(control, parameters, flops)
         own = within(arm, plain, 10, 32)
-        assert " and ".join(str(control.matched) for control in controls) == " and ".join(
+        assert " and ".join(control.matched[arm.name] for control in controls) == " and ".join(
             name
             for name, off, most in zip(("parameters", "FLOPs"), own, (0.01, 0.02), strict=True)
             if abs(off) > most
@@ -131,18 +134,25 @@ class TestControls:
 
     def test_one_that_costs_both_is_enough(self) -> None:
         arm, plain = parse_arm("minute,attention=multi_head", {}), parse_arm("minute,attention=none", {})
-        (control,) = matched_controls(arm, plain, num_classes=10, size=32)
-        assert control.matched == "parameters and FLOPs"
+        (control,) = matched_controls([arm], plain, num_classes=10, size=32)
+        assert control.matched == {arm.name: "parameters and FLOPs"}
+
+    def test_one_that_is_the_same_for_two_arms_is_made_once(self) -> None:
+        arms = [parse_arm(f"minute,attention=multi_head{more}", {}) for more in ("", ",lr=0.1", ",batch=100")]
+        plain = parse_arm("minute,attention=none", {})
+        (control,) = matched_controls(arms, plain, num_classes=10, size=32)
+        assert control.matched == {arm.name: "parameters and FLOPs" for arm in arms}
+        assert all(arm.name in control.name for arm in arms)
 
     def test_an_arm_that_costs_the_same_has_none(self) -> None:
         arm, plain = parse_arm("minute,attention=none,lr=0.1", {}), parse_arm("minute,attention=none", {})
-        assert matched_controls(arm, plain, num_classes=10, size=32) == []
+        assert matched_controls([arm], plain, num_classes=10, size=32) == []
 
     @given(classes=st.integers(2, 200), size=st.sampled_from([16, 32, 48]))
     @settings(max_examples=2, deadline=None)
     def test_of_any_classes_and_size(self, classes: int, size: int) -> None:
         arm, plain = parse_arm("minute,attention=multi_head", {}), parse_arm("minute,attention=none", {})
-        for control in matched_controls(arm, plain, num_classes=classes, size=size):
+        for control in matched_controls([arm], plain, num_classes=classes, size=size):
             parameters, flops = within(arm, control, classes, size)
             check(control, parameters, flops)
 
@@ -150,7 +160,7 @@ class TestControls:
         tiny = "minute,stages=[{filters: 1, kernels: [3, 3]}],attention_stage=1"
         arm, plain = parse_arm(f"{tiny},attention=multi_head", {}), parse_arm(f"{tiny},attention=none", {})
         with pytest.raises(ConfigError, match="--no-controls"):
-            matched_controls(arm, plain, num_classes=2, size=16)
+            matched_controls([arm], plain, num_classes=2, size=16)
 
 
 def test_the_cost_is_that_of_a_network_that_computes() -> None:

@@ -90,7 +90,7 @@ def test_all_arms_of_a_seed_are_trained_side_by_side(experiment: Callable[..., E
 def test_every_arm_meets_the_reference_and_its_own_controls(experiment: Callable[..., Experiment]) -> None:
     made = experiment("minute,attention=none", "minute", "minute,attention=cbam")
     control = made.config.arms[0].model_copy(
-        update={"name": "wide", "control_of": "minute,attention=cbam", "matched": "FLOPs"}
+        update={"name": "wide", "matched": {"minute,attention=cbam": "FLOPs"}}
     )
     made = Experiment(made.config.model_copy(update={"arms": (*made.config.arms, control)}), made.folder)
     assert made.pairs == [Pair(1, 0), Pair(2, 0), Pair(2, 3)]

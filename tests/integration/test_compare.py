@@ -154,7 +154,10 @@ def test_a_plan_says_how_many_seeds_it_takes(folder: Path) -> None:
     arms = ["--arm", "minute,attention=eca", "--plan", "--seeds", "3", "--delta", "5"]
     printed = finish(folder, "compare", "digits", *arms, *settings, "--subset", "100", "--threads", "1")
     assert "a true difference of 5 points would be seen in 80% of comparisons" in printed
-    assert "minute,attention=eca less minute,attention=eca,attention=none (100 images): " in printed
+    assert "minute,attention=eca less minute,attention=none (100 images): " in printed
+    page = (folder / "runs" / "compare" / "digits-plan" / "compare.html").read_text()
+    assert "pilot seeds spread by" in page
+    assert "Cannot tell" not in page
     seeds = {row["seed"] for row in rows(folder / "runs" / "compare" / "digits-plan")}
     assert seeds == {"1000000", "1000001", "1000002"}
     place = str(folder / "runs" / "compare" / "digits-plan")
@@ -176,12 +179,12 @@ class TestBadInput:
             (["minute", "minute,threads=1"], "differ in threads"),
             (["minute", "minute"], "are the same"),
             (["minute", "minute,attention=luong_scaled"], "are the same"),
-            (["minute,attention=none"], "are the same"),
+            (["minute,attention=none"], "has no attention to be compared without"),
             (["minute", "minute,attention=lung"], "did you mean 'luong'"),
             (["minuet"], "did you mean 'minute'"),
             (["fast", "fast,views=1"], "are the same"),
             (["small", "small,keep=last"], "are the same"),
-            (["minute,attention=custom:Mine"], "give workers=0"),
+            (["minute,attention=custom:Mine"], "hand it over first, from Python"),
             (["minute,attention=residual_mask,batch_norm=false"], "normalises batches itself"),
         ],
     )
@@ -201,12 +204,28 @@ class TestBadInput:
             {"subsets": (10**6,)},
             {"subsets": (50, 50)},
             {"zzz": 1},
+            {"subsets": 300},
+            {"seeds": 1, "pilot": True},
         ],
     )
     def test_numbers_out_of_range(self, tmp_path: Path, more: dict[str, Any]) -> None:
         with pytest.raises(ConfigError, match=next(iter(more))):
             foveate.compare("digits", ["minute"], runs=tmp_path / "runs", **more)
         assert not (tmp_path / "runs").exists()
+
+    def test_one_arm_in_place_of_a_list(self, tmp_path: Path) -> None:
+        with pytest.raises(ConfigError, match="arms='minute': give a list"):
+            foveate.compare("digits", "minute", runs=tmp_path / "runs")
+
+    def test_a_difference_that_no_accuracy_has(self) -> None:
+        done = subprocess.run(
+            command("compare", "digits", "--arm", "minute", "--delta", "150"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "--delta 150: give points of accuracy" in done.stderr
 
     def test_a_seed_for_all_arms(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="--seeds and --first-seed"):

@@ -49,7 +49,7 @@ def test_it_is_trained_and_comes_back_when_the_class_is_handed_over(
     assert before["gate"] is not None
     assert "attention taken out" in before["variants"]
     registry.clear()
-    with pytest.raises(ConfigError, match=r"hand it over first, by foveate\.register_attention\(Spotlight\)"):
+    with pytest.raises(ConfigError, match=r"hand it over first, from Python, by foveate\.register_attention\(Spotlight\)"):
         run.checkpoint()
     with pytest.raises(ConfigError, match="hand it over first"):
         foveate.evaluate(run)
@@ -105,8 +105,98 @@ def test_what_has_no_name_or_anothers_is_refused() -> None:
     with pytest.raises(ConfigError, match="no name of its own"):
         foveate.register_attention(functools.partial(Spotlight, 4))
 
+    class Within(Spotlight):
+        pass
+
+    with pytest.raises(ConfigError, match=r"made within a function, .* move it out"):
+        foveate.register_attention(Within)
+
 
 def test_a_study_of_it_needs_this_process(tmp_path: Path) -> None:
     name = foveate.register_attention(Spotlight)
     with pytest.raises(ConfigError, match="give workers=0"):
         foveate.tune("digits", knobs=("lr",), runs=tmp_path / "runs", settings={"attention": name})
+
+
+class Narrow(torch.nn.Module):
+    """Gives fewer channels than it gets."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features[:, :1]
+
+
+class Tied(torch.nn.Module):
+    """Two names of one weight."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.query = self.key = torch.nn.Conv2d(channels, channels, 1)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features * self.query(features) * self.key(features)
+
+
+class Failing(torch.nn.Module):
+    """Takes the channels to be the last axis."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dense = torch.nn.Linear(channels, channels)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.dense(features)
+
+
+class Indivisible(torch.nn.Module):
+    """Cannot be made for any number of channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.inner = torch.nn.MultiheadAttention(channels, channels + 1)
+
+
+@pytest.mark.parametrize("mode", ["residual", "replace"])
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Narrow, r"it makes \[2, 1, .*\] of \[2, 6, .*\]: give back the shape it gets"),
+        (Tied, "its query.weight and key.weight share memory"),
+        (Failing, "it fails on .*: mat1 and mat2 shapes cannot be multiplied"),
+        (Indivisible, "embed_dim must be divisible by num_heads"),
+    ],
+)
+def test_one_that_does_not_work_is_one_line_and_nothing_is_written(
+    tmp_path: Path, module: Any, message: str, mode: str
+) -> None:
+    name = foveate.register_attention(module)
+    settings = {**TINY, "attention": name, "attention_mode": mode}
+    with pytest.raises(ConfigError, match=message) as error:
+        foveate.train("digits", preset="minute", runs=tmp_path / "runs", **settings)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "runs").exists()
+
+
+class Initialised(torch.nn.Module):
+    """Draws its own weights by a method of a common name, and begins with a zero kernel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.last = torch.nn.Conv2d(channels, channels, 1)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        torch.nn.init.zeros_(self.last.weight)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.last(features)
+
+
+def test_a_method_of_its_own_is_not_called_and_a_zero_kernel_is_trained(tmp_path: Path) -> None:
+    name = foveate.register_attention(Initialised)
+    settings = {**TINY, "attention": name, "attention_mode": "replace"}
+    run = foveate.train("digits", preset="minute", runs=tmp_path / "runs", **settings)
+    weights = run.checkpoint().model.state_dict()
+    assert all(bool(each.isfinite().all()) for each in weights.values())

@@ -1,5 +1,5 @@
 import io
-from typing import get_args
+from typing import Any, get_args
 
 import onnxruntime
 import pytest
@@ -198,18 +198,39 @@ def test_normalisation_and_dropout_can_be_switched_off_as_a_whole(preset: str) -
     assert not any(isinstance(module, nn.BatchNorm2d | nn.Dropout) for module in network.modules())
 
 
+@pytest.mark.parametrize("kind", get_args(AttentionKind))
+@pytest.mark.parametrize("name", ["paper", "minute"])
+def test_the_rows_of_the_table_of_layers_sum_to_its_total(name: str, kind: AttentionKind) -> None:
+    network = build_model(resolve_config(name, settings={"attention": kind}).model, num_classes=3, size=32)
+    table = layer_table(network, 32)
+    gate = 0 if network.gate is None else 1
+    listed = {row.name: row.params for row in table.rows}
+    assert len(listed) == len(table.rows)
+    assert sum(listed.values()) == table.total
+    assert gate == (kind != "none" and name == "minute")
+
+
+def test_all_batch_normalisation_follows_the_setting() -> None:
+    settings = {"attention": "residual_mask", "norm_momentum": 0.03}
+    network = build_model(resolve_config("minute", settings=settings).model, num_classes=3, size=32)
+    momenta = {module.momentum for module in network.modules() if isinstance(module, nn.BatchNorm2d)}
+    assert momenta == {0.03}
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*LeafSpec.*")  # of the exporter's own code
+@pytest.mark.parametrize("narrow", [True, False])
 @pytest.mark.parametrize("kind", get_args(AttentionKind))
-def test_a_network_of_every_attention_exports_to_onnx(kind: AttentionKind) -> None:
-    stages = [{"filters": 8}, {"filters": 16}]
-    narrow = {"attention": kind, "stages": stages, "attention_stage": 1, "attention_mode": "residual"}
-    network = build_model(resolve_config("minute", settings=narrow).model, num_classes=3, size=16).eval()
+def test_a_network_of_every_attention_exports_to_onnx(kind: AttentionKind, narrow: bool) -> None:
+    settings: dict[str, Any] = {"attention": kind}
+    if narrow:
+        settings |= {"stages": [{"filters": 8}, {"filters": 16}], "attention_stage": 1}
+    network = build_model(resolve_config("minute", settings=settings).model, num_classes=3, size=21).eval()
     for parameter in network.parameters():
         if parameter.ndim == 0:
             parameter.data.fill_(0.7)  # a closed gate would hide the attention
     draw = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (7, 3, 16, 16), dtype=torch.uint8, generator=draw)
+    images = torch.randint(0, 256, (7, 3, 21, 21), dtype=torch.uint8, generator=draw)
     batch = {"images": {0: torch.export.Dim("batch", min=1, max=1024)}}
     file = io.BytesIO()
     exported = torch.onnx.export(network, (images[:3],), dynamo=True, dynamic_shapes=batch, verbose=False)

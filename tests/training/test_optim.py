@@ -159,6 +159,18 @@ def test_the_norm_of_a_kernel_is_the_root_of_its_rows_before_each_step() -> None
         assert kernel.norm().item() == pytest.approx(len(kernel) ** 0.5, rel=1e-5)
 
 
+def test_a_kernel_that_begins_at_zero_moves_and_stays_finite() -> None:
+    model = Parts()
+    with torch.no_grad():
+        model.first.weight.zero_()
+    optimizer = Muon(model.kernels, [], lr=0.1, momentum=0.6)
+    for step in range(2):
+        give_gradients(model, step)
+        optimizer.step()
+        assert model.first.weight.isfinite().all()
+        assert model.first.weight.norm() > 0.1
+
+
 @pytest.mark.parametrize("name", ["muon", "sgd"])
 def test_what_is_no_kernel_follows_torchs_nesterov(name: str) -> None:
     model = Parts()

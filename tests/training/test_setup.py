@@ -66,3 +66,9 @@ def test_one_value_a_channel_is_refused_where_it_would_be_normalised(digits: Dat
     with pytest.raises(ConfigError, match="batch normalisation needs two images at least"):
         settle(resolve_config("small", settings=lonely), digits, CPU, final=False)
     settle(resolve_config("small", settings={**lonely, "batch_norm": False}), digits, CPU, final=False)
+    halved = {**lonely, "stages": [{"filters": 4, "pool": 4}, {"filters": 4, "pool": 2}], "attention_stage": 2}
+    settle(resolve_config("small", settings=halved), digits, CPU, final=False)
+    with pytest.raises(ConfigError, match="batch normalisation needs two images at least"):
+        settle(
+            resolve_config("small", settings={**halved, "attention": "residual_mask"}), digits, CPU, final=False
+        )

@@ -1,11 +1,12 @@
 """Arms of a comparison: what a person writes to settings, and the controls that are matched to an arm."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 import yaml
+from pydantic import Field
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -13,10 +14,8 @@ from foveate.config import Config, ModelConfig, Section, check_setting, layered,
 from foveate.errors import ConfigError
 from foveate.model.build import CHANNELS, build_model
 
-__all__ = ["Arm", "Cost", "cost_of", "matched_controls", "parse_arm"]
+__all__ = ["Arm", "Cost", "cost_of", "matched_controls", "parse_arm", "without_attention"]
 
-_MEASURES = {"parameters": ("parameters", 0.01), "FLOPs": ("training_flops", 0.02)}
-"""What a control is matched in: the name of a cost, and how far off it may be."""
 _LAST_STAGE_STEPS = 12
 """Filters by which the last stage may differ from the scaled one, as a match is looked for."""
 
@@ -26,10 +25,8 @@ class Arm(Section):
 
     name: str
     config: Config
-    control_of: str | None = None
-    """The arm that it is matched to."""
-    matched: str | None = None
-    """In what: `parameters`, `FLOPs`, or both."""
+    matched: Mapping[str, str] = Field(default_factory=dict)
+    """Of a control: the arms that it is matched to, and in what: `parameters`, `FLOPs`, or both."""
 
 
 class Cost(Section):
@@ -58,6 +55,8 @@ def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
         if not equals:
             raise ConfigError(f"arm {text!r}: write it as PRESET,KEY=VALUE,…; {pair!r} is no KEY=VALUE")
         check_setting(key)
+        if key.rpartition(".")[2] in (each.rpartition(".")[2] for each in own):
+            raise ConfigError(f"arm {text!r}: {key} is given twice")
         if key.rpartition(".")[2] == "seed":
             raise ConfigError(f"arm {text!r}: all arms have the same seeds; say which by --seeds and --first-seed")
         try:
@@ -67,71 +66,101 @@ def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
     return Arm(name=text, config=resolve_config(preset, settings=layered(common, own)))
 
 
+def without_attention(arm: Arm, common: Mapping[str, Any]) -> Arm:
+    """The same arm, of the same `common` settings, without attention."""
+    others = [
+        part for part in _split(arm.name) if part.partition("=")[0].rpartition(".")[2].strip() != "attention"
+    ]
+    return parse_arm(",".join([*others, "attention=none"]), common)
+
+
 def cost_of(config: Config, *, num_classes: int, size: int) -> Cost:
     """The cost of the network of `config` on images of `size`; those that training begins with are smaller."""
-    train = config.train
-    whole, parameters = _flops(config.model, num_classes, size, size)
-    small = whole
-    if train.resize_until:
-        small, _ = _flops(config.model, num_classes, size, round(size * train.resize_scale))
-    flops = train.resize_until * small + (1 - train.resize_until) * whole
-    return Cost(parameters=parameters, training_flops=round(flops))
+    return Cost(
+        parameters=_parameters(config, num_classes, size),
+        training_flops=_training_flops(config, num_classes, size),
+    )
 
 
-def matched_controls(arm: Arm, plain: Arm, *, num_classes: int, size: int) -> list[Arm]:
-    """`plain`, widened or narrowed to the parameters of `arm`, and to its training FLOPs.
+def matched_controls(arms: Sequence[Arm], plain: Arm, *, num_classes: int, size: int) -> list[Arm]:
+    """`plain`, widened or narrowed to the parameters of each of `arms`, and to its training FLOPs.
 
     All stages are scaled alike, a dense head's hidden layer with them; then the last stage alone is adjusted.
-    Where `plain` is within reach already it is its own control, and none is made; where one has both, one is.
+    Where `plain` is within reach already it is its own control, and none is made; where one has both, one is;
+    and one that comes out the same for several arms is made once.
 
     Raises:
         ConfigError: where no width comes within 1 % of the parameters, or 2 % of the FLOPs.
     """
 
-    def cost(config: Config, matched: str) -> int:
-        return int(getattr(cost_of(config, num_classes=num_classes, size=size), _MEASURES[matched][0]))
+    def within(config: Config, arm: Arm, measured: str) -> bool:
+        cost, most = _MEASURES[measured]
+        return abs(cost(config, num_classes, size) / cost(arm.config, num_classes, size) - 1) <= most
 
-    def within(config: Config, matched: str) -> bool:
-        return abs(cost(config, matched) / cost(arm.config, matched) - 1) <= _MEASURES[matched][1]
-
-    controls, left = [], [matched for matched in _MEASURES if not within(plain.config, matched)]
-    while left:
-        matched = left[0]
-        config = _matched(plain.config, partial(cost, matched=matched), cost(arm.config, matched))
-        met = [each for each in left if within(config, each)]
-        if matched not in met:
-            raise ConfigError(
-                f"no width of {plain.name} has the {matched} of {arm.name} within {_MEASURES[matched][1]:.0%}: "
-                "compare without controls (--no-controls)"
-            )
-        told = " and ".join(met)
-        controls.append(
-            Arm(
-                name=f"{plain.name}, with the {told} of {arm.name}",
-                config=config,
-                control_of=arm.name,
-                matched=told,
-            )
-        )
-        left = [each for each in left if each not in met]
-    return controls
+    made: dict[str, tuple[Config, dict[str, str]]] = {}
+    for arm in arms:
+        left = [measured for measured in _MEASURES if not within(plain.config, arm, measured)]
+        while left:
+            cost, most = _MEASURES[left[0]]
+            target = cost(arm.config, num_classes, size)
+            config = _matched(plain.config, partial(cost, num_classes=num_classes, size=size), target)
+            met = [measured for measured in left if within(config, arm, measured)]
+            if left[0] not in met:
+                raise ConfigError(
+                    f"no width of {plain.name} has the {left[0]} of {arm.name} within {most:.0%}: "
+                    "compare without controls (--no-controls)"
+                )
+            made.setdefault(config.model_dump_json(), (config, {}))[1][arm.name] = " and ".join(met)
+            left = [measured for measured in left if measured not in met]
+    return [
+        Arm(name=f"{plain.name}, with {_told(matched)}", config=config, matched=matched)
+        for config, matched in made.values()
+    ]
 
 
-def _flops(model: ModelConfig, num_classes: int, size: int, side: int) -> tuple[int, int]:
-    """Of training on an image of `side` the network for images of `size`; and the network's parameters."""
+def _told(matched: Mapping[str, str]) -> str:
+    return ", ".join(f"the {measured} of {arm}" for arm, measured in matched.items())
 
-    def count(device: str) -> tuple[int, int]:
+
+def _parameters(config: Config, num_classes: int, size: int) -> int:
+    """Of the network, those that are trained."""
+    try:
+        with torch.device("meta"):  # shapes alone
+            network = build_model(config.model, num_classes=num_classes, size=size)
+    except (RuntimeError, ConfigError):  # a module of one's own may look at values
+        network = build_model(config.model, num_classes=num_classes, size=size)
+    return sum(each.numel() for each in network.parameters() if each.requires_grad)
+
+
+def _training_flops(config: Config, num_classes: int, size: int) -> int:
+    """Of an image, as a mean over a run whose images may begin smaller."""
+    train = config.train
+    whole = small = _flops(config.model, num_classes, size, size)
+    if train.resize_until:
+        small = _flops(config.model, num_classes, size, round(size * train.resize_scale))
+    return round(train.resize_until * small + (1 - train.resize_until) * whole)
+
+
+_MEASURES: Mapping[str, tuple[Callable[..., int], float]] = {
+    "parameters": (_parameters, 0.01),
+    "FLOPs": (_training_flops, 0.02),
+}
+"""What a control is matched in: its cost, and how far off it may be."""
+
+
+def _flops(model: ModelConfig, num_classes: int, size: int, side: int) -> int:
+    """Of training on an image of `side` the network for images of `size`."""
+
+    def count(device: str) -> int:
         # The fused kernel of attention is not counted on a CPU; the plain one is.
         with torch.device(device), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            network = build_model(model, num_classes=num_classes, size=size)
             images = torch.zeros(2, CHANNELS, side, side, dtype=torch.uint8)
-            network(images).sum().backward()
-        parameters = sum(each.numel() for each in network.parameters() if each.requires_grad)
-        return counter.get_total_flops() // len(images), parameters
+            build_model(model, num_classes=num_classes, size=size)(images).sum().backward()
+        return int(counter.get_total_flops()) // len(images)
 
     try:
         return count("meta")  # shapes alone: nothing is computed
-    except (RuntimeError, NotImplementedError):  # a module of one's own may look at values
+    except (RuntimeError, ConfigError):  # a module of one's own may look at values
         return count("cpu")
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from foveate.comparison.arms import Arm, Cost, cost_of
-from foveate.comparison.statistics import Difference, Verdict, compare, conclude
+from foveate.comparison.statistics import Difference, Verdict, compare, conclude, seeds_needed
 from foveate.comparison.training import ArmJob, JudgedSplit, result_path, unpack
 from foveate.config import Section
 from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError, OutputError, TrainingError
@@ -90,6 +90,8 @@ class Finding:
     difference: Difference | None
     """None where there are none."""
     verdict: Verdict | None
+    seeds_needed: int | None
+    """That would see δ with a power of 80 %, if they spread as here; None: unknown, or more than looked for."""
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,9 @@ class Experiment:
         return [
             Pair(place, against)
             for place, arm in enumerate(arms)
-            if place and arm.control_of is None
+            if place and not arm.matched
             for against, other in enumerate(arms)
-            if against == 0 or other.control_of == arm.name
+            if against == 0 or arm.name in other.matched
         ]
 
     def pending(self, split: JudgedSplit) -> list[ArmRun]:
@@ -290,10 +292,12 @@ class Experiment:
         sides = [{run.seed: run for run in self._done(arm, subset, split)} for arm in pair]
         seeds = tuple(sorted(sides[0].keys() & sides[1].keys()))
         if not seeds:
-            return Finding(pair, config.subsets[subset], (), None, None)
+            return Finding(pair, config.subsets[subset], (), None, None, None)
         difference = compare(*(self.right([side[seed] for seed in seeds], split) for side in sides))
         verdict = conclude(difference, delta=config.delta, alpha=config.alpha, comparisons=comparisons)
-        return Finding(pair, config.subsets[subset], seeds, difference, verdict)
+        sd = difference.sd
+        needed = None if sd is None else seeds_needed(sd, config.delta, level=verdict.level)
+        return Finding(pair, config.subsets[subset], seeds, difference, verdict, needed)
 
     def _summary(self, arm: int, subset: int, split: JudgedSplit) -> ArmSummary:
         config = self.config

@@ -19,6 +19,7 @@ __all__ = [
     "compare",
     "conclude",
     "seeds_needed",
+    "spread_known",
 ]
 
 Interval = tuple[float, float]
@@ -121,6 +122,12 @@ def seeds_needed(sd: float, delta: float, *, level: float = 0.95, power: float =
     above 0. None: more than `SEEDS_AT_MOST`.
     """
     return _first(2, lambda seeds: _power(seeds, sd, delta, level) >= power)
+
+
+def spread_known(seeds: int, *, level: float = 0.95) -> Interval:
+    """How many times that of `seeds` (two at least) the true standard deviation may be."""
+    low, high = stats.chi2.ppf([(1 - level) / 2, (1 + level) / 2], seeds - 1)
+    return math.sqrt((seeds - 1) / high), math.sqrt((seeds - 1) / low)
 
 
 def _seeds_to_tell(sd: float, delta: float, level: float, *, more_than: int) -> int | None:

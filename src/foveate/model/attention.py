@@ -85,7 +85,7 @@ class LuongScaledAttention2d(nn.Module):
         self.query = nn.Conv2d(channels, rank, 1, bias=False)
         self.key = nn.Conv2d(channels, rank, 1, bias=False)
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for projection in (self.query, self.key):
             _init_weights(projection, generator)
@@ -147,7 +147,7 @@ class MultiHeadAttention2d(nn.Module):
         self.of_height = nn.Conv2d(keys // self.num_heads, 2 * reach + 1, 1, bias=False)
         self.of_width = nn.Conv2d(keys // self.num_heads, 2 * reach + 1, 1, bias=False)
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for projection in (self.query, self.key, self.value, self.out, self.of_height, self.of_width):
             _init_weights(projection, generator)
@@ -158,7 +158,9 @@ class MultiHeadAttention2d(nn.Module):
         query, key, value = (self._heads(each) for each in (self.query(features), self.key(features), values))
         bias = self._relative(query, *features.shape[2:])
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)  # [B, heads, H·W, d]
-        output: Tensor = self.out(_positions(attended.transpose(1, 2).flatten(2), values))
+        # A copy of one's own: an exporter may know other strides of `attended` than the fused kernel gave it.
+        joined = attended.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(2)
+        output: Tensor = self.out(_positions(joined, values))
         return output
 
     def attention_weights(self, features: Tensor) -> Tensor:
@@ -190,8 +192,9 @@ class MultiHeadAttention2d(nn.Module):
 class AugmentedConv2d(nn.Module):
     """Attention-augmented convolution: some channels by a 3×3 convolution, the others by multi-head attention.
 
-    Bello et al. 2019 ("Attention augmented convolutional networks"), equation 5, with a fifth of the channels by
-    attention (κ = υ = 0.2 of their table 3) rounded to whole heads, and relative positions.
+    Bello et al. 2019 ("Attention augmented convolutional networks"), equation 5, with relative positions; κ = υ,
+    a fifth, rounded to whole heads. Theirs takes the place of a convolution and is normalised after it, with 20
+    channels of keys a head at least; here it comes after a stage, as all kinds do: its convolution is one more.
 
     Shape: [B, channels, H, W] → [B, channels, H, W].
     """
@@ -207,7 +210,7 @@ class AugmentedConv2d(nn.Module):
             channels, key_channels=attended, value_channels=attended, num_heads=num_heads
         )
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights of the convolution; the attention draws its own."""
         _init_weights(self.conv, generator)
 
@@ -230,7 +233,7 @@ class SqueezeExcitation2d(nn.Module):
         self.squeeze = nn.Conv2d(channels, max(1, channels // reduction), 1)
         self.excite = nn.Conv2d(max(1, channels // reduction), channels, 1)
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for layer in (self.squeeze, self.excite):
             _init_weights(layer, generator)
@@ -254,7 +257,7 @@ class EfficientChannelAttention2d(nn.Module):
         length = int((math.log2(channels) + 1) / 2) | 1  # the next odd number
         self.conv = nn.Conv2d(1, 1, (1, length), padding=(0, length // 2), bias=False)
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         _init_weights(self.conv, generator)
 
@@ -279,7 +282,7 @@ class ConvBlockAttention2d(nn.Module):
         self.excite = nn.Conv2d(max(1, channels // reduction), channels, 1)
         self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for layer in (self.squeeze, self.excite, self.spatial):
             _init_weights(layer, generator)
@@ -308,7 +311,7 @@ class ResidualMask2d(nn.Module):
         self.norm.weight.requires_grad_(False)  # the mask's own weights scale as well
         self.mask = nn.Conv2d(channels, channels, 1)
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for layer in (self.below, self.mask):
             _init_weights(layer, generator)
@@ -386,13 +389,16 @@ def register_attention(module: Callable[[int], nn.Module]) -> str:
         module: a class of modules, made by `module(channels)`, that take and give [B, channels, H, W].
 
     Raises:
-        ConfigError: for what has no name, and for a name that a class of another file has.
+        ConfigError: for what has no name, or one within a function, which may make several of that name; and for
+            a name that a class of another file has.
     """
     told = getattr(module, "__qualname__", None)
     if told is None or "<lambda>" in told:
         raise ConfigError(
             f"{module!r} has no name of its own to be known by: give a class, or a function with a def"
         )
+    if "<locals>" in told:
+        raise ConfigError(f"{told} is made within a function, which may make others of that name: move it out")
     name = f"{CUSTOM}{told}"
     known = _REGISTERED.setdefault(name, module)
     if known.__module__ != module.__module__:
@@ -412,6 +418,7 @@ def attention_named(name: str) -> Callable[[int], nn.Module]:
     if name not in _REGISTERED:
         own = name.removeprefix(CUSTOM)
         raise ConfigError(
-            f"attention={name!r} is a class of your own: hand it over first, by foveate.register_attention({own})"
+            f"attention={name!r} is a class of your own: hand it over first, from Python, by "
+            f"foveate.register_attention({own})"
         )
     return _REGISTERED[name]

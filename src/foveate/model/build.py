@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from foveate.config import BlockKind, ModelConfig
+from foveate.config import CUSTOM, BlockKind, ModelConfig
 from foveate.errors import ConfigError
 from foveate.model.attention import GatedResidual, attention_named
 from foveate.model.blocks import (
@@ -23,7 +23,16 @@ from foveate.model.blocks import (
 )
 from foveate.model.network import AttentionCNN
 
-__all__ = ["CHANNELS", "LayerRow", "LayerTable", "build_model", "layer_table", "side_left"]
+__all__ = [
+    "CHANNELS",
+    "LayerRow",
+    "LayerTable",
+    "attention_side",
+    "build_model",
+    "layer_table",
+    "side_left",
+    "try_attention",
+]
 
 CHANNELS = 3
 """Every image is decoded to RGB."""
@@ -92,9 +101,7 @@ def side_left(config: ModelConfig, size: int) -> int:
     Raises:
         ConfigError: when nothing is left.
     """
-    side = size - config.whiten + 1 if config.whiten else size
-    for stage in config.stages:
-        side //= stage.pool
+    side = _side_after(config, size, len(config.stages))
     if side < 1:
         pools = "×".join(str(stage.pool) for stage in config.stages)
         raise ConfigError(
@@ -103,16 +110,69 @@ def side_left(config: ModelConfig, size: int) -> int:
     return side
 
 
+def attention_side(config: ModelConfig, size: int) -> int:
+    """Side of the feature maps that attention sees, for `size`×`size` images."""
+    return _side_after(config, size, config.attention_stage)
+
+
+def _side_after(config: ModelConfig, size: int, stages: int) -> int:
+    side = size - config.whiten + 1 if config.whiten else size
+    for stage in config.stages[:stages]:
+        side //= stage.pool
+    return side
+
+
+def try_attention(config: ModelConfig, *, num_classes: int, size: int) -> None:
+    """Run the network of `config` once, so that an attention of one's own that does not work in it is refused.
+
+    Raises:
+        ConfigError: when it cannot be made or run, gives another shape than it takes, or has weights in common.
+    """
+    told = f"attention={config.attention!r}"
+    network = build_model(config, num_classes=num_classes, size=size)
+    attention = cast("nn.Module", network.stages[config.attention_stage - 1].attention)
+    if isinstance(attention, GatedResidual):
+        attention = attention.attention
+    shapes: list[tuple[int, ...]] = []
+    attention.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    attention.register_forward_hook(lambda *each: shapes.append(tuple(getattr(each[2], "shape", ()))))
+    failed: Exception | None = None
+    try:
+        with torch.inference_mode():
+            network.eval()(torch.zeros(2, CHANNELS, size, size, dtype=torch.uint8))
+    except Exception as error:  # it is anybody's code
+        failed = error
+    if len(shapes) == 2 and shapes[0] != shapes[1]:
+        raise ConfigError(f"{told}: it makes {list(shapes[1])} of {list(shapes[0])}: give back the shape it gets")
+    if failed is not None:
+        raise ConfigError(f"{told}: it fails on {shapes}: {_line(failed)}") from failed
+    names: dict[int, str] = {}
+    for name, tensor in attention.state_dict().items():
+        first = names.setdefault(tensor.untyped_storage().data_ptr(), name) if tensor.numel() else name
+        if first != name:
+            raise ConfigError(f"{told}: its {first} and {name} share memory, which no checkpoint can hold")
+
+
+def _line(error: Exception) -> str:
+    """What it says, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def _norm(config: ModelConfig) -> Callable[..., nn.BatchNorm2d] | None:
     """Makes a normalisation of so many channels."""
     return partial(nn.BatchNorm2d, momentum=config.norm_momentum) if config.batch_norm else None
 
 
 def _attention(config: ModelConfig, channels: int) -> nn.Module:
+    make = attention_named(config.attention)
     try:
-        attention = attention_named(config.attention)(channels)
-    except (TypeError, ValueError) as error:  # of a class of one's own, whose making may be anything
-        raise ConfigError(f"attention={config.attention!r}: {error}") from error
+        attention = make(channels)
+    except Exception as error:  # a class of one's own may raise anything
+        raise ConfigError(f"attention={config.attention!r}: {_line(error)}") from error
+    if not config.attention.startswith(CUSTOM):
+        for module in attention.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = config.norm_momentum
     if config.attention == "none" or config.attention_mode == "replace":
         return attention
     return GatedResidual(attention)
@@ -122,9 +182,9 @@ def _init_weights(network: nn.Module, generator: torch.Generator) -> None:
     """Let each part draw its weights by its name: networks that differ in one part have all others alike."""
     base = int(torch.randint(2**62, (), generator=generator, device="cpu"))
     for name, module in network.named_modules():
-        if hasattr(module, "init_weights"):
+        if hasattr(module, "draw_weights"):
             drawn = torch.Generator().manual_seed(base ^ zlib.crc32(name.encode()))
-            cast("Callable[[torch.Generator], None]", module.init_weights)(drawn)
+            cast("Callable[[torch.Generator], None]", module.draw_weights)(drawn)
 
 
 _UNLISTED = (nn.ReLU, nn.GELU, nn.SiLU, nn.Identity)
@@ -138,7 +198,8 @@ class LayerRow:
     name: str
     kind: str
     output_shape: tuple[int, ...]
-    """Channels last, as in figure 3.1: (height, width, channels) or (features,)."""
+    """Channels last, as in figure 3.1: (height, width, channels) or (features,). Nothing where the layer was not
+    called, but its weights used."""
     params: int
 
 
@@ -159,14 +220,16 @@ class LayerTable:
 
 def layer_table(network: nn.Module, size: int) -> LayerTable:
     """The layers of `network` in the order they run, with their shapes for `size`×`size` images."""
-    rows: list[LayerRow] = []
+    rows: dict[str, LayerRow] = {}
+
+    def row(name: str, module: nn.Module, *shape: int) -> LayerRow:
+        params = sum(parameter.numel() for parameter in module.parameters(recurse=False)) + _running(module)
+        return LayerRow(name, type(module).__name__, (*shape[1:], *shape[:1]), params)
 
     def record(name: str, module: nn.Module, output: Tensor | tuple[Tensor, ...]) -> None:
         # A part of a module of one's own may give several tensors, or none that has a shape worth telling.
         first = output[0] if isinstance(output, tuple) else output
-        shape = tuple(first.shape[1:]) or (1,)
-        params = sum(parameter.numel() for parameter in module.parameters(recurse=False)) + _running(module)
-        rows.append(LayerRow(name, type(module).__name__, (*shape[1:], shape[0]), params))
+        rows.setdefault(name, row(name, module, *(tuple(first.shape[1:]) or (1,))))  # it may be called twice
 
     def hook(name: str) -> torch.utils.hooks.RemovableHandle:
         module = network.get_submodule(name)
@@ -188,8 +251,9 @@ def layer_table(network: nn.Module, size: int) -> LayerTable:
         network.train(was_training)
         for handle in handles:
             handle.remove()
+    uncalled = (row(name, network.get_submodule(name)) for name in layers if name not in rows)
     return LayerTable(
-        rows=tuple(rows),
+        rows=(*rows.values(), *(each for each in uncalled if each.params)),
         trainable=sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
         non_trainable=sum(_running(module) for module in network.modules())
         + sum(parameter.numel() for parameter in network.parameters() if not parameter.requires_grad),

@@ -8,10 +8,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from foveate.comparison.statistics import SEEDS_AT_MOST, spread_known
 from foveate.report import comparison_plots
 from foveate.report.html import flat, render_template, write_page
 
-__all__ = ["ComparisonPage", "verdict_in_words", "write_comparison_report"]
+__all__ = ["ComparisonPage", "plan_in_words", "spread_in_words", "verdict_in_words", "write_comparison_report"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +25,8 @@ class ComparisonPage:
     """With `name`, `label`, `matched`, `subset`, `seeds`, `accuracies`, `without_attention`, `gates`, `cost`
     and `ms_per_image`; the first is the reference."""
     findings: Sequence[Mapping[str, Any]]
-    """With `arm`, `other`, their `labels`, `subset`, `seeds`, `seeds_wanted`, `next_seed`, `difference` and
-    `verdict`."""
+    """With `arm`, `other`, their `labels`, `subset`, `seeds`, `seeds_wanted`, `next_seed`, `difference`, `verdict`
+    and `seeds_needed`."""
     failed: Sequence[tuple[str, int, int | None, str]]
     """Runs without a result: arm, seed, training images and why."""
     settings: Mapping[str, Any]
@@ -63,6 +64,23 @@ def verdict_in_words(finding: Mapping[str, Any]) -> str:
     return f"{verdict['answer'].capitalize()}: {points}."
 
 
+def plan_in_words(finding: Mapping[str, Any]) -> str:
+    """How many seeds a comparison of a pilot's pair takes."""
+    difference, needed = finding["difference"], finding["seeds_needed"]
+    if difference is None or difference["sd"] is None:
+        return "unknown, it takes two seeds of both at least"
+    told = f"more than {SEEDS_AT_MOST:,}" if needed is None else f"{needed:,}"
+    return f"{told} ({len(finding['seeds'])} pilot seeds spread by {100 * difference['sd']:.2f} points)"
+
+
+def spread_in_words(seeds: int) -> str:
+    """How well a pilot of so many seeds, two at least, knows their spread."""
+    low, high = spread_known(seeds)
+    return (
+        f"the true spread is {low:.2g} to {high:.2g} times that of {seeds} seeds: take more where they are cheap"
+    )
+
+
 def write_comparison_report(page: ComparisonPage, folder: Path) -> Path:
     """Write compare.html and its plots as PNG into `folder`, which exists; returns the page's path.
 
@@ -81,7 +99,11 @@ def write_comparison_report(page: ComparisonPage, folder: Path) -> Path:
         figures,
         page=page,
         arms=rows,
-        findings=[{**finding, "words": verdict_in_words(finding)} for finding in page.findings],
+        findings=[
+            {**finding, "words": verdict_in_words(finding), "plan": plan_in_words(finding)}
+            for finding in page.findings
+        ],
+        spread=spread_in_words(page.settings["seeds"]) if page.settings["pilot"] else None,
         settings=flat(page.settings),
         environment=flat(page.environment),
     )

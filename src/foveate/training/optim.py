@@ -97,7 +97,9 @@ class Muon(torch.optim.SGD):
                     state["muon_buffer"] = torch.zeros_like(kernel)
                 buffer = state["muon_buffer"].mul_(group["muon"]).add_(kernel.grad)
                 ahead = kernel.grad.add(buffer, alpha=group["muon"])  # Nesterov's
-                kernel.mul_(len(kernel) ** 0.5 / kernel.norm())
+                norm = kernel.norm()
+                # One that begins at zero stays there for its first step, and has no norm to be set.
+                kernel.mul_(torch.where(norm > 0, len(kernel) ** 0.5 / norm, 1.0))
                 kernel.grad.copy_(orthogonalize(ahead.flatten(1)).view_as(kernel))
         loss: float | None = super().step(closure)
         return loss

@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 
 from foveate.allocator import keep_freed_memory
-from foveate.config import Config
+from foveate.config import CUSTOM, Config
 from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.dataset import Dataset
 from foveate.data.loader import Loader, channel_statistics, mixed_seed, on_device
 from foveate.errors import ConfigError
-from foveate.model.build import build_model, side_left
+from foveate.model.build import attention_side, build_model, side_left, try_attention
 from foveate.training.loop import TrainingState
 from foveate.training.optim import build_optimizer
 
@@ -63,7 +63,8 @@ def settle(config: Config, dataset: Dataset, device: torch.device, *, final: boo
         final: train on train + validation.
 
     Raises:
-        ConfigError: for what batch normalisation cannot be trained with, or images too small for the network.
+        ConfigError: for what batch normalisation cannot be trained with, images too small for the network, or an
+            attention of one's own that does not work in it.
     """
     settled: dict[str, Any] = {
         "size": dataset.images.shape[1],
@@ -83,6 +84,8 @@ def settle(config: Config, dataset: Dataset, device: torch.device, *, final: boo
         settled |= {"keep": "last", "patience": None}
     resolved = config.replacing(**settled)
     _check_parts(resolved, dataset, final=final)
+    if resolved.model.attention.startswith(CUSTOM):
+        try_attention(resolved.model, num_classes=len(dataset.class_names), size=dataset.images.shape[1])
     return resolved
 
 
@@ -151,6 +154,8 @@ def _check_parts(config: Config, dataset: Dataset, *, final: bool) -> None:
     sizes = (images // steps, -(-images // steps))  # batches differ by one image
     smallest = min(size // math.ceil(size / (train.micro_batch or size)) for size in sizes)
     side = side_left(config.model, small)
+    if config.model.attention == "residual_mask":
+        side = min(side, math.ceil(attention_side(config.model, small) / 2))  # which normalises at half the side
     if config.model.batch_norm and smallest == 1 and side == 1:
         raise ConfigError(
             f"batch={train.batch}, micro_batch={train.micro_batch}: batch normalisation needs two images at least "

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import yaml
 
-from foveate.comparison.arms import Arm, matched_controls, parse_arm
+from foveate.comparison.arms import Arm, matched_controls, parse_arm, without_attention
 from foveate.comparison.experiment import ComparisonConfig, Experiment, Finding, Update
 from foveate.comparison.training import JudgedSplit, run_arm, training_subset
 from foveate.config import Config, read_yaml, validated
@@ -158,6 +158,12 @@ def compare(
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the comparison can be taken up again.
     """
     display = display or SilentComparison()
+    if isinstance(arms, str):
+        raise ConfigError(f"arms={arms!r}: give a list of them")
+    if isinstance(more.get("subsets", ()), int):
+        raise ConfigError(f"subsets={more['subsets']!r}: give a list of them")
+    if more.get("pilot") and seeds < 2:
+        raise ConfigError(f"seeds={seeds}: a plan learns how seeds spread, from two at least")
     keep_out(Path(runs), data)
     check_workers(workers, ray, gpus)
     given = {"threads": threads_for(workers, ray), **settings}
@@ -181,7 +187,7 @@ def compare(
     _check_different(settled)
     if controls:
         costs = {"num_classes": len(dataset.class_names), "size": dataset.images.shape[1]}
-        settled += [made for arm in settled[1:] for made in matched_controls(arm, settled[0], **costs)]
+        settled += matched_controls(settled[1:], settled[0], **costs)
     config = validated(
         ComparisonConfig,
         {
@@ -210,7 +216,7 @@ def compare(
 def plan_comparison(data: str | Path, arms: Sequence[str], *, seeds: int = 4, **options: Any) -> Comparison:
     """A pilot: a small comparison with seeds that no other has, by which the spread between seeds is learned.
 
-    Its verdicts are no evidence. `comparison.statistics.seeds_needed` says by the spread how many seeds see δ.
+    Its verdicts are no evidence. `seeds_needed` of its findings says by the spread how many seeds see δ.
 
     Args:
         options: of `compare`.
@@ -325,7 +331,7 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
         arms=[
             {
                 "name": arm.name,
-                "label": f"{_label(arm)}, {arm.control_of}" if arm.matched else arm.name,
+                "label": f"{_label(arm)}, {', '.join(arm.matched)}" if arm.matched else arm.name,
                 "matched": arm.matched,
                 **asdict(summary),
             }
@@ -356,7 +362,7 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
 
 def _label(arm: Arm) -> str:
     """Short enough for a plot."""
-    return f"control, {arm.matched}" if arm.matched else arm.name
+    return f"control, {' and '.join(dict.fromkeys(arm.matched.values()))}" if arm.matched else arm.name
 
 
 def _record_test_opening(path: Path, command: str) -> None:
@@ -376,7 +382,9 @@ def _ordered(arms: list[Arm], given: Mapping[str, Any]) -> list[Arm]:
             "nothing to compare: give --arm PRESET,KEY=VALUE,… twice or more, or once with attention"
         )
     if len(arms) == 1:
-        arms = [parse_arm(f"{arms[0].name},attention=none", given), *arms]
+        if arms[0].config.model.attention == "none":
+            raise ConfigError(f"arm {arms[0].name!r} has no attention to be compared without: give a second --arm")
+        arms = [without_attention(arms[0], given), *arms]
     if len({arm.name for arm in arms}) < len(arms):
         raise ConfigError("two arms are the same: their runs would be, bit by bit")
     plain = [arm for arm in arms if arm.config.model.attention == "none"]
@@ -404,7 +412,10 @@ def _check_different(arms: Sequence[Arm]) -> None:
     for arm in arms:
         same = seen.setdefault(arm.config.model_dump_json(exclude={"preset"}), arm.name)
         if same != arm.name:
-            raise ConfigError(f"arms {same!r} and {arm.name!r} are the same: their runs would be, bit by bit")
+            raise ConfigError(
+                f"arms {same!r} and {arm.name!r} are the same: their runs would be, bit by bit (each is judged at "
+                "its last epoch, without more views: keep, patience, monitor and views make no difference)"
+            )
 
 
 def _check_subsets(subsets: Sequence[int | None], dataset: Dataset) -> None:

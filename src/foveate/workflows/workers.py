@@ -10,6 +10,7 @@ from foveate.errors import ConfigError
 from foveate.execution.here import HerePool
 from foveate.execution.local import LocalPool
 from foveate.execution.pool import Pool, Work
+from foveate.model.attention import attention_named
 
 __all__ = ["check_attention", "check_workers", "open_pool", "threads_for"]
 
@@ -27,12 +28,13 @@ def check_workers(workers: int | None, ray: str | None, gpus: float | None) -> N
 
 
 def check_attention(configs: Iterable[Config], workers: int | None) -> None:
-    """Refuse an attention of one's own that other processes would have to know.
+    """Refuse an attention of one's own that this process does not know, or that others would have to.
 
     Raises:
         ConfigError: for that.
     """
     for config in configs:
+        attention_named(config.model.attention)
         if config.model.attention.startswith(CUSTOM) and workers != 0:
             raise ConfigError(f"attention={config.model.attention!r}: only this process knows it: give workers=0")
 
