@@ -49,7 +49,7 @@ def test_it_is_trained_and_comes_back_when_the_class_is_handed_over(
     assert before["gate"] is not None
     assert "attention taken out" in before["variants"]
     registry.clear()
-    with pytest.raises(ConfigError, match=r"hand it over first, from Python, by foveate\.register_attention\(Spotlight\)"):
+    with pytest.raises(ConfigError, match=r"from Python, by foveate\.register_attention\(Spotlight\)"):
         run.checkpoint()
     with pytest.raises(ConfigError, match="hand it over first"):
         foveate.evaluate(run)
