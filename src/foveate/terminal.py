@@ -437,6 +437,7 @@ def print_plan(comparison: "Comparison") -> None:
     """By the spread of a pilot's differences, how many seeds would see δ."""
     from dataclasses import asdict
 
+    from foveate.comparison.statistics import spread_known
     from foveate.report.comparison_page import plan_in_words, spread_in_words
 
     experiment = comparison.experiment
@@ -446,7 +447,8 @@ def print_plan(comparison: "Comparison") -> None:
         size = f" ({finding.subset:,} images)" if finding.subset is not None else ""
         names = f"{arms[finding.pair.arm].name} less {arms[finding.pair.other].name}{size}"
         print(f"  {names}: {plan_in_words(asdict(finding))}")
-    print(spread_in_words(experiment.config.seeds))
+    seeds = experiment.config.seeds
+    print(spread_in_words(seeds, spread_known(seeds)))
     print(f"report: {comparison.report}")
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from foveate.comparison.statistics import Difference, Interval, compare, conclude, seeds_needed
+from foveate.comparison.statistics import Difference, Interval, compare, conclude, seeds_needed, spread_known
 
 
 def of(per_seed: list[float]) -> Difference:
@@ -193,6 +193,12 @@ class TestSeedsNeeded:
         assert needed is not None
         seen = sum(students(generator.normal(0.004, 0.004, needed).tolist(), 0.95)[0] > 0 for _ in range(2000))
         assert 0.78 <= seen / 2000 <= 0.88
+
+    @pytest.mark.parametrize("seeds", [2, 4, 10])
+    def test_how_well_a_pilot_knows_the_spread_by_simulation(self, seeds: int) -> None:
+        low, high = spread_known(seeds)
+        found = np.random.default_rng(0).normal(0, 3, (20_000, seeds)).std(axis=1, ddof=1)
+        assert np.mean((low * found < 3) & (high * found > 3)) == pytest.approx(0.95, abs=0.005)
 
     def test_bounds(self) -> None:
         assert seeds_needed(1e-9, 0.01) == 2

@@ -20,13 +20,13 @@ def finding(answer: str = "helps", **changes: Any) -> dict[str, Any]:
     return {
         "arm": "minute<b>", "other": "minute,attention=none", "subset": None, "seeds": (0, 1),
         "difference": difference, "verdict": verdict, "labels": ["minute<b>", "minute,attention=none"],
-        "seeds_wanted": 2, "next_seed": 2, **changes,
+        "seeds_wanted": 2, "next_seed": 2, "seeds_needed": 7, **changes,
     }  # fmt: skip
 
 
 def arm(name: str, **changes: Any) -> dict[str, Any]:
     return {
-        "name": name, "label": name, "matched": None, "subset": None, "seeds": (0, 1),
+        "name": name, "label": name, "matched": {}, "subset": None, "seeds": (0, 1),
         "accuracies": (0.86, 0.87), "without_attention": None, "gates": (),
         "cost": {"parameters": 12345, "training_flops": 6_700_000}, "ms_per_image": 0.5, **changes,
     }  # fmt: skip
@@ -120,7 +120,11 @@ def test_more_seeds_than_are_looked_for_are_said_to_be_more() -> None:
 
 
 def test_a_pilot_is_called_no_evidence(make: MakePage, tmp_path: Path) -> None:
-    html = write_comparison_report(make(settings={**make().settings, "pilot": True}), tmp_path).read_text()
+    settings = {**make().settings, "pilot": True}
+    html = write_comparison_report(make(settings=settings, spread=(0.4, 32.0)), tmp_path).read_text()
+    assert "7 (2 pilot seeds spread by 0.30 points)" in html
+    assert "the true spread is 0.4 to 32 times that of 3 seeds" in html
+    assert "Helps" not in html
     assert "no evidence" in html
     assert "--final" not in html
 

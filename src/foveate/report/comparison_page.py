@@ -8,7 +8,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from foveate.comparison.statistics import SEEDS_AT_MOST, spread_known
 from foveate.report import comparison_plots
 from foveate.report.html import flat, render_template, write_page
 
@@ -33,6 +32,8 @@ class ComparisonPage:
     environment: Mapping[str, Any]
     test: str
     """The command that opens the test split."""
+    spread: tuple[float, float] | None = None
+    """Of a pilot: how many times that of its seeds the true spread may be."""
 
     @property
     def subtitle(self) -> str:
@@ -69,13 +70,13 @@ def plan_in_words(finding: Mapping[str, Any]) -> str:
     difference, needed = finding["difference"], finding["seeds_needed"]
     if difference is None or difference["sd"] is None:
         return "unknown, it takes two seeds of both at least"
-    told = f"more than {SEEDS_AT_MOST:,}" if needed is None else f"{needed:,}"
+    told = "not even thousands" if needed is None else f"{needed:,}"
     return f"{told} ({len(finding['seeds'])} pilot seeds spread by {100 * difference['sd']:.2f} points)"
 
 
-def spread_in_words(seeds: int) -> str:
-    """How well a pilot of so many seeds, two at least, knows their spread."""
-    low, high = spread_known(seeds)
+def spread_in_words(seeds: int, times: tuple[float, float]) -> str:
+    """How well a pilot of so many seeds knows their spread, which truly is so many times as large."""
+    low, high = times
     return (
         f"the true spread is {low:.2g} to {high:.2g} times that of {seeds} seeds: take more where they are cheap"
     )
@@ -103,7 +104,7 @@ def write_comparison_report(page: ComparisonPage, folder: Path) -> Path:
             {**finding, "words": verdict_in_words(finding), "plan": plan_in_words(finding)}
             for finding in page.findings
         ],
-        spread=spread_in_words(page.settings["seeds"]) if page.settings["pilot"] else None,
+        spread=spread_in_words(page.settings["seeds"], page.spread) if page.spread else None,
         settings=flat(page.settings),
         environment=flat(page.environment),
     )

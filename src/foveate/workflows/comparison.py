@@ -18,6 +18,7 @@ import yaml
 
 from foveate.comparison.arms import Arm, matched_controls, parse_arm, without_attention
 from foveate.comparison.experiment import ComparisonConfig, Experiment, Finding, Update
+from foveate.comparison.statistics import spread_known
 from foveate.comparison.training import JudgedSplit, run_arm, training_subset
 from foveate.config import Config, read_yaml, validated
 from foveate.data.dataset import Dataset, load_dataset, load_known
@@ -353,6 +354,7 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
         settings=config.model_dump(mode="json"),
         environment=read_yaml(comparison.path / "env.json"),
         test=f"foveate compare --resume {shlex.quote(str(comparison.path))} --final",
+        spread=spread_known(config.seeds) if config.pilot else None,
     )
     write_atomically(comparison.path / f"right-{split}.npz", bits.getvalue())
     write_json(comparison.path / f"findings-{split}.json", page.findings)
