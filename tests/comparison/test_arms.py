@@ -142,7 +142,8 @@ class TestControls:
         plain = parse_arm("minute,attention=none", {})
         (control,) = matched_controls(arms, plain, num_classes=10, size=32)
         assert control.matched == {arm.name: "parameters and FLOPs" for arm in arms}
-        assert all(arm.name in control.name for arm in arms)
+        told = " and ".join(f"of {arm.name}" for arm in arms)
+        assert control.name == f"{plain.name}, with the parameters and FLOPs {told}"
 
     def test_an_arm_that_costs_the_same_has_none(self) -> None:
         arm, plain = parse_arm("minute,attention=none,lr=0.1", {}), parse_arm("minute,attention=none", {})

@@ -119,7 +119,11 @@ def matched_controls(arms: Sequence[Arm], plain: Arm, *, num_classes: int, size:
 
 
 def _told(matched: Mapping[str, str]) -> str:
-    return ", ".join(f"the {measured} of {arm}" for arm, measured in matched.items())
+    """As in `the parameters of minute and of fast, the FLOPs of strong`."""
+    arms: dict[str, list[str]] = {}
+    for arm, measured in matched.items():
+        arms.setdefault(measured, []).append(f"of {arm}")
+    return ", ".join(f"the {measured} {' and '.join(each)}" for measured, each in arms.items())
 
 
 def _parameters(config: Config, num_classes: int, size: int) -> int:
