@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -6,6 +8,7 @@ from foveate.data.augment import build_augment
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import ConfigError
 from foveate.model import attention
+from foveate.training import setup
 from foveate.training.setup import new_state, settle
 
 CPU = torch.device("cpu")
@@ -72,3 +75,23 @@ def test_one_value_a_channel_is_refused_where_it_would_be_normalised(digits: Dat
         settle(
             resolve_config("small", settings={**halved, "attention": "residual_mask"}), digits, CPU, final=False
         )
+
+
+def test_what_no_memory_holds_is_refused(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settle(resolve_config("minute", settings={"batch": 500}), digits, CPU, final=False)
+    state = new_state(config, digits, CPU, final=False)
+    monkeypatch.setattr(setup, "_memory", lambda _: 20 * 2**20)
+    with pytest.raises(ConfigError, match=r"maps of 500 images .* micro_batch=") as error:
+        new_state(config, digits, CPU, final=False)
+    parts = int(str(error.value).partition("micro_batch=")[2].partition(",")[0])
+    again = new_state(config.replacing(micro_batch=parts), digits, CPU, final=False)
+    for name, weight in state.model.state_dict().items():
+        assert torch.equal(weight, again.model.state_dict()[name])
+    monkeypatch.setattr(setup, "_memory", lambda _: 2**10)
+    with pytest.raises(ConfigError, match=r"give a smaller size$"):
+        new_state(config, digits, CPU, final=False)
+
+
+def test_the_memory_there_is_is_that_of_the_system() -> None:
+    told = int(Path("/proc/meminfo").read_text().split()[1]) * 1024
+    assert setup._memory(CPU) == told

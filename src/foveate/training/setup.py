@@ -1,11 +1,15 @@
 """Before the first step: the device, the settings that the data decides, and the state training begins with."""
 
 import math
+import os
+import sys
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from foveate.allocator import keep_freed_memory
 from foveate.config import CUSTOM, Config
@@ -13,7 +17,7 @@ from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.dataset import Dataset
 from foveate.data.loader import Loader, channel_statistics, mixed_seed, on_device
 from foveate.errors import ConfigError
-from foveate.model.build import attention_side, build_model, side_left, try_attention
+from foveate.model.build import CHANNELS, attention_side, build_model, side_left, try_attention
 from foveate.training.loop import TrainingState
 from foveate.training.optim import build_optimizer
 
@@ -90,7 +94,11 @@ def settle(config: Config, dataset: Dataset, device: torch.device, *, final: boo
 
 
 def new_state(config: Config, dataset: Dataset, device: torch.device, *, final: bool) -> TrainingState:
-    """The state before the first step; seeds torch's global generators, which dropout draws from."""
+    """The state before the first step; seeds torch's global generators, which dropout draws from.
+
+    Raises:
+        ConfigError: where the feature maps of a step alone are more than there is memory.
+    """
     seed = config.train.seed
     torch.manual_seed(seed)  # what an attention of one's own draws as it is made, it draws from there too
     standard = config.model.normalize == "standard"
@@ -103,6 +111,7 @@ def new_state(config: Config, dataset: Dataset, device: torch.device, *, final: 
         size=dataset.images.shape[1],
         generator=weights,
     )
+    _check_memory(model, config, dataset, device)
     training = torch.from_numpy(training_images(dataset, final=final))
     sample = training[torch.randperm(len(training), generator=weights)[:_STEM_SAMPLE]]
     model.fit_stem(torch.from_numpy(dataset.images[sample.sort().values]).permute(0, 3, 1, 2))
@@ -138,6 +147,47 @@ def training_images(dataset: Dataset, *, final: bool) -> NDArray[np.int64]:
     if not final:
         return dataset.splits["train"]
     return np.sort(np.concatenate([dataset.splits["train"], dataset.splits["validation"]]))
+
+
+def _check_memory(model: nn.Module, config: Config, dataset: Dataset, device: torch.device) -> None:
+    """Refuse what the system would kill without a word, by what an image leaves behind for the backward pass.
+
+    Raises:
+        ConfigError: where that of all images in a part of a step is more than there is memory.
+    """
+    weights = {each.untyped_storage().data_ptr() for each in model.parameters()}
+    left: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            left[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    size, train = dataset.images.shape[1], config.train
+    was_training = model.training
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        logits = model.eval()(torch.zeros(1, CHANNELS, size, size, dtype=torch.uint8))
+    model.train(was_training)
+    part = min(train.micro_batch or train.batch, len(dataset.splits["train"]))
+    del logits  # which held all of it until here
+    memory, needed = _memory(device), part * sum(left.values())
+    if needed > memory:
+        fits = part * memory // (2 * needed)
+        raise ConfigError(
+            f"batch={train.batch} at size={size}: the maps of {part} images take {needed / 2**30:.0f} GiB, "
+            f"and there are {memory / 2**30:.0f}: give "
+            + (f"--set micro_batch={fits}, or a smaller size" if fits > 1 else "a smaller size")
+        )
+
+
+def _memory(device: torch.device) -> int:
+    """Bytes that there are in all; where nobody says, as many as can be counted."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    if not hasattr(os, "sysconf"):  # Windows
+        return sys.maxsize
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _check_parts(config: Config, dataset: Dataset, *, final: bool) -> None:
