@@ -31,8 +31,8 @@ from foveate.data.dataset import Dataset, load_dataset
 from foveate.execution.local import LocalPool
 from foveate.training.setup import settle
 
-STAGES = "[{filters: 6, kernels: [3, 3]}, {filters: 8, kernels: [3, 3]}]"
-ARM = f"minute,stages={STAGES},epochs=4,passes=1,batch=25,views=1"
+STAGES = "[{filters: 8, kernels: [3, 3]}, {filters: 16, kernels: [3, 3]}]"
+ARM = f"minute,attention=none,stages={STAGES},epochs=1,passes=4,batch=50,views=1"
 TINY_DELTA = 1e-9
 """Nothing lies within ±δ then: only helps, hurts and cannot tell are left, and the level is what is tested."""
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--planted", type=int, default=100, help="comparisons with a planted effect")
     parser.add_argument("--points", type=float, default=1.0, help="the effect, in points of accuracy")
     parser.add_argument("--pilot", type=int, default=10, help="seeds of each side of the pilot")
-    parser.add_argument("--subset", type=int, default=300, help="training images")
+    parser.add_argument("--subset", type=int, default=1100, help="training images")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="keep the runs there, and do not repeat what lies there")
     parser.add_argument("--json", type=Path, help="write every figure to this file")

@@ -132,6 +132,14 @@ class TestControls:
             if abs(off) > most
         )
 
+    @pytest.mark.parametrize("kind", ["luong_row", "cbam", "augmented_conv", "residual_mask"])
+    @pytest.mark.parametrize("preset", ["minute", "small"])
+    def test_of_narrow_networks(self, preset: str, kind: str) -> None:
+        narrow = "stages=[{filters: 8, kernels: [3, 3]}, {filters: 16, kernels: [3, 3]}],attention_stage=1"
+        arm, plain = (parse_arm(f"{preset},{narrow},attention={each}", {}) for each in (kind, "none"))
+        for control in matched_controls([arm], plain, num_classes=10, size=32):
+            check(control, *within(arm, control, 10, 32))
+
     def test_one_that_costs_both_is_enough(self) -> None:
         arm, plain = parse_arm("minute,attention=multi_head", {}), parse_arm("minute,attention=none", {})
         (control,) = matched_controls([arm], plain, num_classes=10, size=32)

@@ -16,9 +16,6 @@ from foveate.model.build import CHANNELS, build_model
 
 __all__ = ["Arm", "Cost", "cost_of", "matched_controls", "parse_arm", "without_attention"]
 
-_LAST_STAGE_STEPS = 12
-"""Filters by which the last stage may differ from the scaled one, as a match is looked for."""
-
 
 class Arm(Section):
     """One side of a comparison."""
@@ -103,7 +100,7 @@ def matched_controls(arms: Sequence[Arm], plain: Arm, *, num_classes: int, size:
         while left:
             cost, most = _MEASURES[left[0]]
             target = cost(arm.config, num_classes, size)
-            config = _matched(plain.config, partial(cost, num_classes=num_classes, size=size), target)
+            config = _matched(plain.config, partial(cost, num_classes=num_classes, size=size), target, most)
             met = [measured for measured in left if within(config, arm, measured)]
             if left[0] not in met:
                 raise ConfigError(
@@ -168,13 +165,25 @@ def _flops(model: ModelConfig, num_classes: int, size: int, side: int) -> int:
         return count("cpu")
 
 
-def _matched(config: Config, measure: Callable[[Config], int], target: int) -> Config:
-    """`config` with all widths scaled alike until `measure` is about `target`, then the last stage's adjusted."""
+def _matched(config: Config, measure: Callable[[Config], int], target: int, most: float) -> Config:
+    """`config` with all widths scaled alike until `measure` is about `target`, then the last stage's adjusted.
+
+    Where that comes no nearer than a share `most`, as in narrow networks, the first stage's too.
+    """
     low, high = 0.05, 20.0
     while high / low > 1.001:  # the measure rises with the width
         middle = (low * high) ** 0.5
         low, high = (middle, high) if measure(_scaled(config, middle)) < target else (low, middle)
-    return min(_near(_scaled(config, high)), key=lambda each: abs(measure(each) - target))
+    scaled = _scaled(config, high)
+
+    def off(config: Config) -> int:
+        return abs(measure(config) - target)
+
+    last = len(scaled.model.stages) - 1
+    best = min(_near(scaled, last, 12), key=off)
+    if off(best) <= most * target:
+        return best
+    return min((each for first in _near(scaled, 0, 4) for each in _near(first, last, 6)), key=off)
 
 
 def _scaled(config: Config, factor: float) -> Config:
@@ -187,13 +196,14 @@ def _scaled(config: Config, factor: float) -> Config:
     return config.model_copy(update={"model": model})
 
 
-def _near(config: Config) -> Iterator[Config]:
-    """`config`, and those whose last stage has some filters more or fewer."""
-    *others, last = config.model.stages
-    for step in range(-_LAST_STAGE_STEPS, _LAST_STAGE_STEPS + 1):
-        if last.filters + step >= 1:
-            stages = (*others, last.model_copy(update={"filters": last.filters + step}))
-            yield config.model_copy(update={"model": config.model.model_copy(update={"stages": stages})})
+def _near(config: Config, place: int, most: int) -> Iterator[Config]:
+    """`config`, and those of which the stage at a place has up to so many filters more or fewer."""
+    stages = list(config.model.stages)
+    stage = stages[place]
+    for step in range(-most, most + 1):
+        if stage.filters + step >= 1:
+            stages[place] = stage.model_copy(update={"filters": stage.filters + step})
+            yield config.model_copy(update={"model": config.model.model_copy(update={"stages": tuple(stages)})})
 
 
 def _split(text: str) -> list[str]:
