@@ -29,7 +29,7 @@ from foveate.comparison.training import ArmJob, result_path, run_arm, unpack
 from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.execution.local import LocalPool
-from foveate.training.setup import settle
+from foveate.training.setup import prepare_process, settle
 
 STAGES = "[{filters: 8, kernels: [3, 3]}, {filters: 16, kernels: [3, 3]}]"
 ARM = f"minute,attention=none,stages={STAGES},epochs=1,passes=4,batch=50,views=1"
@@ -50,7 +50,8 @@ def main() -> None:
     parser.add_argument("--subset", type=int, default=1100, help="training images")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="keep the runs there, and do not repeat what lies there")
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    told = "write every figure to this file, and who was right on which image to the .npz file beside it"
+    parser.add_argument("--json", type=Path, help=told)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         measure(arguments, arguments.folder or Path(temporary))
@@ -93,11 +94,14 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
             "planted": dict(found),
         }
         arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        bits = np.packbits(np.concatenate([pilot, runs]), axis=1)  # by seed, from 0 on
+        np.savez_compressed(arguments.json.with_suffix(".npz"), right=bits)
 
 
 def train(arguments: argparse.Namespace, dataset: Dataset, seeds: range, folder: Path) -> Bits:
     """Who was right on which validation image: [seeds, images]."""
     arm = parse_arm(ARM, {"threads": 1, "device": "cpu", "size": 16})
+    prepare_process(arm.config)  # settings are settled to the threads of this process: two a worker would crowd
     config = settle(arm.config, dataset, torch.device("cpu"), final=False)
     done = {seed: result_path(folder / str(seed), "validation") for seed in seeds}
     results = {seed: json.loads(path.read_text()) for seed, path in done.items() if path.exists()}

@@ -113,6 +113,18 @@ def test_each_worker_has_its_own_environment() -> None:
         pool.close()
 
 
+@pytest.mark.parametrize(("said", "heard"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_waiting_threads_sleep_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, pool: LocalPool, said: str | None, heard: str
+) -> None:
+    if said is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    else:
+        monkeypatch.setenv("OMP_WAIT_POLICY", said)
+    pool.submit(0, {"what": "environment", "name": "OMP_WAIT_POLICY"})
+    assert end_of(pool).value["value"] == heard
+
+
 def test_workers_die_with_the_process_that_started_them(tmp_path: Path) -> None:
     script = tmp_path / "driver.py"  # without a __main__ guard
     script.write_text(

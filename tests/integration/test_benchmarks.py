@@ -346,6 +346,9 @@ def test_verdicts_are_counted_of_arms_that_are_alike_and_of_a_planted_effect(tmp
     assert sum(record["planted"].values()) == 2
     assert record["planted_seeds"] >= 2
     assert "called different" in printed
+    trained = 2 * 2 + 2 * max(3 * 2, 2 * record["planted_seeds"])
+    (bits,) = tmp_path.glob("*.npz")
+    assert np.load(bits)["right"].shape == (trained, math.ceil(record["images"] / 8))
     written = {path: path.stat().st_mtime_ns for path in kept.rglob("validation.json")}
     lost = min(written)
     lost.unlink()
@@ -389,6 +392,12 @@ def test_gpu_rows_runs_every_script_and_keeps_what_the_original_prints(
         "--seconds",
         "0.05",
         "--paper-seeds",
+        "--kinds",
+        "eca",
+        "--compare-seeds",
+        "2",
+        "--compare-more",
+        "--no-controls --set epochs=1 --set passes=1 --set threads=1",
     )
     command = [sys.executable, str(BENCHMARKS / "gpu_rows.py"), "--out", str(out), "--data", str(dark_and_bright)]
     command += [*arguments, "--airbench", str(original), "--more", more]
@@ -402,6 +411,9 @@ def test_gpu_rows_runs_every_script_and_keeps_what_the_original_prints(
     assert 0 < rows[f"{ours}, warm"]["seconds"] < rows[f"{ours}, warm"]["first_s"]
     assert len(json.loads((out / "throughput.json").read_text())["rows"]) == 2
     assert (out / "airbench.txt").read_text() == "the original was here\n"
+    for name in ("strong-kinds", "paper-attention"):
+        assert len(foveate.open_comparison(out / "runs/compare" / name).findings) == 1
+        assert name in (out / f"{name}.txt").read_text()
 
 
 def test_loading_asks_where_cifar10_lies_instead_of_downloading_it() -> None:

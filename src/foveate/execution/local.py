@@ -15,6 +15,9 @@ from foveate.execution.pool import Event, Message, Work
 
 __all__ = ["LocalPool"]
 
+_SHARING = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Workers share the processor: a thread that spins while it waits takes it from another worker's."""
+
 
 class _Worker:
     """A process, and the job it does."""
@@ -84,7 +87,8 @@ class LocalPool:
         """Begin a job on a free worker; one is started where there is none."""
         for place in range(self.workers):
             if place not in self._pool:
-                environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **self._environment(place)}
+                environment = {**_SHARING, **os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+                environment |= self._environment(place)
                 self._pool[place] = _Worker(self._command, environment, self._lines)
             if self._pool[place].job is None:
                 self._pool[place].submit(job, message)
