@@ -1,4 +1,4 @@
-"""The paper's experiment as it was: 45 epochs on CIFAR-10, some seeds, each tested once; table 4.1 beside it."""
+"""The paper's experiment as it was: 45 epochs on CIFAR-10, some seeds, each tested once; figure 4.1 beside it."""
 
 import argparse
 import json

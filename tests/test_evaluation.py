@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 from sklearn import metrics
 from torch import nn
 
@@ -313,11 +313,18 @@ class TestFitTemperature:
     def test_nothing_near_it_has_less_loss_and_no_prediction_changes(self) -> None:
         logits, labels = measured(3)
         found = fit_temperature(logits, labels)
-        best = point_metrics(logits / found, labels)
-        for other in (0.99 * found, 1.01 * found):
-            assert point_metrics(logits / other, labels)["loss"] >= best["loss"]
-        assert best["accuracy"] == point_metrics(logits, labels)["accuracy"]
-        assert best["loss"] <= point_metrics(logits, labels)["loss"]
+        n, k = logits.shape
+        targets = np.eye(k)[labels] * n / (n + 1) + 1 / k / (n + 1)
 
-    def test_images_that_are_all_right_do_not_make_it_nothing(self) -> None:
-        assert 0.05 <= fit_temperature(np.eye(3) * 10, np.arange(3)) < 1
+        def loss(temperature: float) -> float:
+            return float(-(targets * log_softmax(logits / temperature, axis=1)).sum(axis=1).mean())
+
+        for other in (0.99 * found, 1.01 * found, 1.0):
+            assert loss(other) >= loss(found)
+        assert point_metrics(logits / found, labels)["accuracy"] == point_metrics(logits, labels)["accuracy"]
+
+    @pytest.mark.parametrize("sureness", [0.5, 10, 100])
+    def test_of_images_that_are_all_right_it_is_as_sure_as_their_number_allows(self, sureness: float) -> None:
+        logits = sureness * np.tile(np.eye(3), (96, 1))
+        scaled = softmax(logits / fit_temperature(logits, np.arange(288) % 3), axis=1)
+        assert scaled.max(axis=1) == pytest.approx(1 - 2 / 3 / 289, abs=1e-4)

@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate.config import ModelConfig
 from foveate.errors import CheckpointError
@@ -27,6 +27,7 @@ __all__ = [
     "model_card",
     "save_temperature",
     "save_tensors",
+    "weights_digest",
 ]
 
 FORMAT = 1
@@ -121,6 +122,11 @@ def save_temperature(path: Path, temperature: float) -> None:
     """
     tensors, meta = load_tensors(path)
     save_tensors(path, tensors, {**meta, "temperature": temperature})
+
+
+def weights_digest(model: nn.Module) -> str:
+    """By which a network is known again, wherever it lies and whatever is said of it."""
+    return _digest({name: tensor.cpu() for name, tensor in model.state_dict().items()}, "")
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

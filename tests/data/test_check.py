@@ -1,5 +1,6 @@
 """What is found in a data set: planted faults, each by its name, and nothing where nothing is."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from scipy.sparse.csgraph import connected_components
 
 from foveate.config import DataConfig
-from foveate.data.check import Finding, audit, exact_groups, label_suspects, near_pairs, perceptual_hashes
+from foveate.data.check import (
+    Finding,
+    audit,
+    exact_groups,
+    gravest_first,
+    label_suspects,
+    near_groups,
+    perceptual_hashes,
+    pooled,
+)
 from foveate.data.dataset import dataset_of, open_source
 from foveate.data.decode import read_header
 
@@ -38,10 +49,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def findings(folder: Path) -> dict[str, Finding]:
-    source = open_source(str(folder), None)
-    found = audit(source, dataset_of(source, DataConfig(size=32), for_training=False))
+    source, config = open_source(str(folder), None), DataConfig(size=32)
+    found = audit(source, pooled(dataset_of(source, config, for_training=False)), config)
     assert len({each.kind for each in found}) == len(found)
-    return {each.kind: each for each in found}
+    return {each.kind: each for each in gravest_first(found)}
 
 
 def test_where_nothing_is_wrong_nothing_is_found(folder: Path) -> None:
@@ -91,14 +102,53 @@ class TestCopies:
         scene(0).save(tmp_path / "flat" / "cat" / "again.png")
         assert findings(tmp_path / "flat")["duplicate_across"].severity == "mend"
 
+    def test_of_training_images_alone_a_copy_will_be_on_both_sides(self, folder: Path) -> None:
+        shutil.rmtree(folder / "test")
+        scene(0).save(folder / "train" / "cat" / "again.png")
+        assert findings(folder)["duplicate_across"].severity == "mend"
+
+    def test_images_that_declare_no_split_beside_others_are_training_images(self, folder: Path) -> None:
+        scene(0).save(folder / "train" / "cat" / "again.png")
+        rows = [
+            f"{path.relative_to(folder.parent)},{path.parent.name},{'' if 'train' in path.parts else 'test'}"
+            for path in sorted(folder.rglob("*.png"))
+        ]
+        (folder.parent / "images.csv").write_text("\n".join(["image,label,split", *rows]))
+        assert list(findings(folder.parent / "images.csv")) == ["duplicate_within"]
+
+    def test_with_two_labels_in_two_splits_they_are_both(self, folder: Path) -> None:
+        scene(0).save(folder / "test" / "dog" / "again.png")
+        found = findings(folder)
+        assert found.keys() == {"duplicate_conflict", "duplicate_across"}
+        assert found["duplicate_conflict"].groups == found["duplicate_across"].groups
+
+    def test_a_file_that_a_table_names_twice_is_told_by_its_lines(self, folder: Path) -> None:
+        files = sorted(path for path in folder.rglob("*.png"))
+        rows = [f"{path.relative_to(folder)},{path.parent.name},train" for path in files]
+        rows += [f"{files[0].relative_to(folder)},dog,test", "gone.png,cat,train", "gone.png,dog,train"]
+        (folder / "images.csv").write_text("\n".join(["image,label,split", *rows]))
+        found = findings(folder / "images.csv")
+        once, again = f"test/cat/{files[0].name}#2", f"test/cat/{files[0].name}#{len(files) + 2}"
+        assert found["duplicate_conflict"].remarks == {once: "cat, train", again: "dog, test"}
+        assert found["unreadable"].count == 2
+
+    def test_near_an_image_with_a_copy_in_another_split_is_across(self, folder: Path) -> None:
+        scene(0).save(folder / "test" / "cat" / "copy.png")
+        scene(0).save(folder / "test" / "cat" / "zz.jpg", quality=70)
+        found = findings(folder)
+        assert found["duplicate_across"].count == 2
+        assert found["near_duplicate_across"].count == 3
+
     @pytest.mark.parametrize(
         "change",
         [
             lambda image: image.resize((40, 40), Image.Resampling.BILINEAR),
+            lambda image: image.crop((0, 0, 47, 47)),
+            lambda image: image.rotate(2, Image.Resampling.BICUBIC, fillcolor=(128, 128, 128)),
             lambda image: image.point(lambda value: min(255, round(0.9 * value + 12))),
             lambda image: image.convert("L").convert("RGB"),
         ],
-        ids=["smaller", "lighter", "grey"],
+        ids=["smaller", "cropped", "turned", "lighter", "grey"],
     )
     def test_nearly_the_same_is_found(self, folder: Path, change: Callable[[Image.Image], Image.Image]) -> None:
         change(scene(0)).save(folder / "test" / "cat" / "again.jpg", quality=70)
@@ -120,21 +170,25 @@ class TestCopies:
         assert findings(folder) == {}
 
 
-@given(
-    st.lists(st.integers(0, 2**64 - 1), min_size=2, max_size=30),
-    st.lists(st.integers(0, 63), max_size=7),
-)
+@given(st.lists(st.lists(st.integers(0, 63), max_size=14), min_size=1, max_size=12), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
-def test_near_pairs_are_all_that_differ_in_five_bits_at_most(numbers: list[int], flips: list[int]) -> None:
-    other = numbers[0]
-    for bit in flips:
-        other ^= 1 << bit
-    hashes = np.array([*numbers, other], np.uint64)
-    thumbnails = np.ones((len(hashes), 1), np.float32)
-    expected = {
-        (i, j) for j in range(len(hashes)) for i in range(j) if (int(hashes[i]) ^ int(hashes[j])).bit_count() <= 5
-    }
-    assert {tuple(pair) for pair in near_pairs(hashes, thumbnails).tolist()} == expected
+def test_near_groups_are_what_hangs_together_by_ten_bits_at_most(flips: list[list[int]], seed: int) -> None:
+    """Hashes that differ from one of three in some bits; thumbnails that agree where they are of one half."""
+    random = np.random.default_rng(seed)
+    bases = random.integers(0, 2**64, 3, dtype=np.uint64).tolist()
+    hashes = [bases[place % 3] ^ sum(1 << bit for bit in set(bits)) for place, bits in enumerate(flips)]
+    halves = random.integers(0, 2, len(flips))
+    near = np.array(
+        [
+            [(one ^ other).bit_count() <= 10 and halves[i] == halves[j] for j, other in enumerate(hashes)]
+            for i, one in enumerate(hashes)
+        ]
+    )
+    parts = connected_components(near)[1]
+    expected = {tuple(np.flatnonzero(parts == part)) for part in set(parts) if (parts == part).sum() > 1}
+    found = near_groups(np.array(hashes, np.uint64), np.eye(2, dtype=np.float32)[halves])
+    assert {tuple(sorted(group)) for group in found} == expected
+    assert len(found) == len(expected)
 
 
 def test_a_hash_is_that_of_its_definition() -> None:
@@ -181,16 +235,40 @@ class TestClasses:
         assert found.keys() >= {"imbalance", "missing_class"}
         assert "no image of emu in train" in found["missing_class"].text
 
-    def test_one_class_and_images_that_are_all_for_testing_cannot_be_trained_on(self, tmp_path: Path) -> None:
+    def test_every_class_that_a_split_lacks_is_named(self, folder: Path) -> None:
+        for number in range(7):
+            (folder / "train" / f"more{number}").mkdir()
+            scene(200 + number).save(folder / "train" / f"more{number}" / "one.png")
+        found = findings(folder)["missing_class"]
+        assert found.text.startswith("no image of more0, more1, more2, more3, more4, … in test")
+        assert found.remarks == {f"more{number}": "none in test" for number in range(7)}
+
+
+class TestUntrainable:
+    """What training would refuse is to be mended, in its words."""
+
+    def test_images_that_are_all_for_testing(self, folder: Path) -> None:
+        (folder / "train").rename(folder / "val")
+        found = findings(folder)["untrainable"]
+        assert found.severity == "mend"
+        assert "has no training images" in found.text
+
+    def test_too_few_images(self, tmp_path: Path) -> None:
         for number in range(4):
-            (tmp_path / "data" / "test" / "cat").mkdir(parents=True, exist_ok=True)
-            scene(number).save(tmp_path / "data" / "test" / "cat" / f"{number}.png")
-        found = findings(tmp_path / "data")
-        assert {kind: each.severity for kind, each in found.items()} == {
-            "one_class": "mend",
-            "no_training": "mend",
-        }
-        assert "all images are declared as test" in found["no_training"].text
+            (tmp_path / "data" / str(number)).mkdir(parents=True)
+            scene(number).save(tmp_path / "data" / str(number) / "one.png")
+        assert "too few images to hold some out" in findings(tmp_path / "data")["untrainable"].text
+
+    def test_one_class(self, tmp_path: Path) -> None:
+        (tmp_path / "data" / "cat").mkdir(parents=True)
+        for number in range(8):
+            scene(number).save(tmp_path / "data" / "cat" / f"{number}.png")
+        assert "training needs images of two or more" in findings(tmp_path / "data")["untrainable"].text
+
+    def test_more_unreadable_images_than_are_allowed(self, folder: Path) -> None:
+        for number in (0, 2):
+            (folder / "train" / "cat" / f"{number}.png").write_bytes(b"no image")
+        assert findings(folder).keys() == {"untrainable", "unreadable"}
 
 
 class TestHeaders:
@@ -199,6 +277,10 @@ class TestHeaders:
         found = findings(folder)
         assert list(found) == ["wrong_extension"]
         assert found["wrong_extension"].groups == (("train/cat/photo.png",),)
+
+    def test_a_name_of_something_that_is_no_image(self, folder: Path) -> None:
+        scene(99).save(folder / "train" / "cat" / "notes.txt", "PNG")
+        assert findings(folder)["wrong_extension"].groups == (("train/cat/notes.txt",),)
 
     def test_a_name_of_no_format_is_no_other_formats(self, folder: Path) -> None:
         scene(99).save(folder / "train" / "cat" / "photo_1.5x", "PNG")

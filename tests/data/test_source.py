@@ -1,13 +1,14 @@
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from foveate.data.source import file_blocks, hash_files, index_classes, reading, typical_side
+from foveate.data.source import file_blocks, hash_files, index_classes, printable, reading, typical_side
 from foveate.errors import DataError
 from foveate.progress import untracked
 
@@ -16,9 +17,25 @@ Encode = Callable[..., bytes]
 
 @given(st.lists(st.text(max_size=4), min_size=1))
 def test_names_are_sorted_and_give_back_the_values(values: list[str]) -> None:
+    expected = [printable(value) for value in sorted(set(values))]
+    assume(len(set(expected)) == len(expected))
     names, labels = index_classes(values, None, str)
-    assert list(names) == sorted(set(values))
-    assert [names[label] for label in labels] == values
+    assert list(names) == expected
+    assert [names[label] for label in labels] == [printable(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("caf\u00e9 \u732b \u2764\ufe0f", "caf\u00e9 \u732b \u2764\ufe0f"),
+        ("\x1b[31mred\nline", r"\x1b[31mred\nline"),
+        (os.fsdecode(b"\xff"), r"\xff"),
+        ("\ud800", r"\ud800"),
+    ],
+)
+def test_what_no_screen_shows_is_spelled_out(name: str, told: str) -> None:
+    assert printable(name) == told
+    told.encode()
 
 
 def test_integers_are_named_in_numeric_order() -> None:

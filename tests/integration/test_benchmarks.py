@@ -433,6 +433,14 @@ def test_every_family_of_augmentation_is_timed_beside_its_peer(tmp_path: Path) -
     assert printed.count("%") == len(record["rows"])
 
 
+def test_near_copies_are_counted_by_what_was_done_to_them(tmp_path: Path) -> None:
+    printed, record = run("near_copies.py", "--data", "digits", "--images", 20, "--threads", 1, folder=tmp_path)
+    assert record["images"] == 20
+    assert record["found"]["JPEG, quality 70"] > 0.9
+    assert printed.count(" %  ") == len(record["found"])
+    assert record["all"] == 1797
+
+
 def test_every_run_of_a_comparison_is_measured_under_corruptions_once(tmp_path: Path) -> None:
     settings = {"stages": [{"filters": 4, "kernels": [3, 3]}], "attention_stage": 1, "epochs": 1, "size": 16}
     comparison = foveate.compare(

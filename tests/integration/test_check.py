@@ -101,12 +101,14 @@ def test_what_folds_cannot_be_made_of_is_one_line(
         (("--name", "taken"), "taken exists"),
         (("--name", "a/b"), "give a plain name"),
         (("--device", "tpu"), "device='tpu'"),
+        (("--runs", "a-file"), "a part of the path is a file"),
     ],
 )
 def test_what_cannot_be_done_is_said_before_the_work(
     foveate: Foveate, photographs: Photographs, tmp_path: Path, flags: tuple[str, ...], line: str
 ) -> None:
     (tmp_path / "runs" / "check" / "taken").mkdir(parents=True)
+    (tmp_path / "a-file").touch()
     done = foveate("check", photographs(), *flags)
     assert (done.status, done.err.count("\n")) == (2, 1)
     assert line in done.err

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from scipy.special import log_softmax
 
 import foveate as fv
 from foveate.config import resolve_config
@@ -99,7 +100,12 @@ def test_a_gate_six_views_and_the_attention_taken_out_are_told(
     assert f"gate of the attention: {gate:+.4f}" in done.out
     calibration, temperature = report["calibration"], run.checkpoint().temperature
     assert calibration["temperature"] == temperature
-    assert calibration["loss"] <= report["loss"]
+    rows = pq.read_table(run.path / "predictions.parquet").to_pylist()
+    scaled = log_softmax(
+        [[np.log(row[f"p_{name}"]) / temperature for name in ("blue", "green", "red")] for row in rows], axis=1
+    )
+    of_label = [each[["blue", "green", "red"].index(row["label"])] for each, row in zip(scaled, rows, strict=True)]
+    assert calibration["loss"] == pytest.approx(-np.mean(of_label), rel=1e-4)
     assert f"logits divided by {temperature:.3f}" in done.out
     # All that was left to be found out is in the settings, by which the run repeats itself.
     assert (run.config.train.passes, run.config.train.epochs, run.config.augment.flip) == (1, None, 0.5)

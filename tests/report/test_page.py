@@ -143,9 +143,9 @@ def test_pictures_and_plots_say_what_they_are(run: Run) -> None:
 
 
 def test_the_papers_table_stands_beside_only_for_the_paper(run: Run, scored: Scored, epochs: Any) -> None:
-    assert "Table 4.1" not in render(run())
+    assert "Figure 4.1" not in render(run())
     text = Parsed(render(run(paper=True))).text
-    assert "Table 4.1" in text
+    assert "Figure 4.1" in text
     assert "Figure 4.2" in text
     assert "this run was measured on validation only" in text
     assert "84.7–86.1" in text

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import mean, median
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -107,7 +107,7 @@ class ArmSummary:
     gates: tuple[float, ...]
     cost: Cost
     ms_per_image: float | None
-    """Mean, of training."""
+    """Of training, the median of the runs."""
 
 
 class Experiment:
@@ -314,7 +314,7 @@ class Experiment:
             without_attention=mean(without) if without else None,
             gates=tuple(each["gate"] for each in results if each["gate"] is not None),
             cost=cost_of(settled, num_classes=config.num_classes, size=settled.data.size),
-            ms_per_image=mean(1e3 * each["train_s"] / each["images_shown"] for each in results)
+            ms_per_image=median(1e3 * each["train_s"] / each["images_shown"] for each in results)
             if results
             else None,
         )

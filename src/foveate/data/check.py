@@ -1,22 +1,21 @@
 """What is wrong with a data set, found before anything is trained on it."""
 
 import hashlib
-import itertools
 import math
+import mimetypes
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-from foveate.data.dataset import Dataset
+from foveate.config import DataConfig
+from foveate.data.dataset import Dataset, refusal
 from foveate.data.decode import Header, read_header
 from foveate.data.source import Image, Source
 from foveate.progress import Track, untracked
@@ -26,9 +25,11 @@ __all__ = [
     "Severity",
     "audit",
     "exact_groups",
+    "gravest_first",
     "label_suspects",
-    "near_pairs",
+    "near_groups",
     "perceptual_hashes",
+    "pooled",
     "suspects_finding",
 ]
 
@@ -58,12 +59,10 @@ _IMBALANCE = 10.0
 """Images of the largest class to those of the smallest in training above which it is told."""
 _HASH_SIDE = 32
 _THUMBNAIL_SIDE = 16
-_NEAR_BITS = 5
+_NEAR_BITS = 10
 """Bits of 64 in which the hashes of near duplicates differ at most."""
-_NEAR_CORRELATION = 0.97
+_NEAR_CORRELATION = 0.94
 """Of the grey thumbnails of near duplicates, at least; hashes alone take flat images for each other."""
-_NEIGHBOURS = 2000
-"""In a bucket of like hashes, in order, how far apart two are looked at."""
 _ENLARGED = 2.0
 """Times its shorter side that an image may be enlarged by before it is told."""
 _CHUNK_BYTES = 2**26
@@ -81,7 +80,7 @@ class Finding:
     groups: tuple[tuple[str, ...], ...] = ()
     """Ids of images: those that belong together, such as copies; or one in each."""
     remarks: Mapping[str, str] = field(default_factory=dict)
-    """By id what there is to say of an image, such as its label and its split."""
+    """By id what there is to say of an image, such as its label and its split; or by the name of a class."""
 
     @property
     def count(self) -> int:
@@ -89,21 +88,38 @@ class Finding:
         return sum(map(len, self.groups))
 
 
-def audit(source: Source, dataset: Dataset, *, track: Track = untracked) -> list[Finding]:
-    """Everything that can be found without training, the gravest first.
+def audit(source: Source, dataset: Dataset, config: DataConfig, *, track: Track = untracked) -> list[Finding]:
+    """Everything that can be found without training.
 
     Args:
         source: as it lies on disk.
-        dataset: the same, decoded, with its declared splits (`load_dataset` with `for_training=False`).
+        dataset: the same, decoded, with the splits of `pooled`.
+        config: as it would be trained with.
     """
-    found = [
+    return [
+        *_refused(source, dataset, config),
         *_unreadable(dataset),
         *_classes(dataset),
         *_copies(dataset),
         *_headers(source, dataset.images.shape[1], track),
     ]
-    order = ("mend", "look", "note")
-    return sorted(found, key=lambda finding: order.index(finding.severity))
+
+
+def pooled(dataset: Dataset) -> Dataset:
+    """A data set with its declared splits (`load_dataset` with `for_training=False`), those as one that training
+    takes for one: `all` where it would hold out images of it to test on, else `train`.
+    """
+    splits = dict(dataset.splits)
+    parts = [splits.pop(name) for name in ("train", "all") if name in splits]
+    if parts:
+        splits = {"train" if splits else "all": np.sort(np.concatenate(parts)), **splits}
+    return replace(dataset, splits=splits)
+
+
+def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+    """In the order in which a person should see to them."""
+    order = get_args(Severity)
+    return sorted(findings, key=lambda finding: order.index(finding.severity))
 
 
 def suspects_finding(
@@ -183,28 +199,28 @@ def perceptual_hashes(
     return np.concatenate(hashes), np.concatenate(thumbnails)
 
 
-def near_pairs(hashes: NDArray[np.uint64], thumbnails: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Pairs [P, 2] of places whose hashes differ in few bits and whose thumbnails agree.
+def near_groups(hashes: NDArray[np.uint64], thumbnails: NDArray[np.float32]) -> list[NDArray[np.intp]]:
+    """Places of those whose hashes differ in few bits and whose thumbnails agree, by one step or several.
 
-    Two hashes that differ in five bits at most agree in one of six parts of theirs: only within buckets of one
-    part's value are pairs looked for, and of the largest buckets among neighbours alone.
+    Every hash is held against every one behind it: 60,000 take some seconds, and twice as many four times as long.
+    Of those that are in one group already no thumbnails are compared, so that it is not slower, and takes no more
+    memory, where all images are alike.
     """
-    edges = np.linspace(0, 64, _NEAR_BITS + 2).round().astype(int)
-    found = [np.zeros((0, 2), np.intp)]
-    for low, high in itertools.pairwise(edges):
-        part = (hashes >> np.uint64(low)) & np.uint64(2 ** int(high - low) - 1)
-        order = np.lexsort((hashes, part))  # those that are alike are neighbours
-        part, ordered = part[order], hashes[order]
-        for step in range(1, min(_NEIGHBOURS, len(order))):
-            same = part[step:] == part[:-step]
-            if not same.any():
-                break
-            close = np.flatnonzero(same)
-            close = close[np.bitwise_count(ordered[close + step] ^ ordered[close]) <= _NEAR_BITS]
-            pairs = np.stack([order[close], order[close + step]], axis=1)
-            agree = np.einsum("pd,pd->p", thumbnails[pairs[:, 0]], thumbnails[pairs[:, 1]]) >= _NEAR_CORRELATION
-            found.append(np.sort(pairs[agree], axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+    group = np.arange(len(hashes))
+    for place in range(len(hashes) - 1):
+        behind = place + 1 + np.flatnonzero(np.bitwise_count(hashes[place + 1 :] ^ hashes[place]) <= _NEAR_BITS)
+        behind = behind[group[behind] != group[place]]
+        near = behind[thumbnails[behind] @ thumbnails[place] >= _NEAR_CORRELATION]
+        if len(near):
+            group[np.isin(group, group[near])] = group[place]
+    order = np.argsort(group, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    return sorted((part for part in parts if len(part) > 1), key=lambda part: int(part[0]))
+
+
+def _refused(source: Source, dataset: Dataset, config: DataConfig) -> Iterator[Finding]:
+    if (reason := refusal(source, dataset, config)) is not None:
+        yield Finding("untrainable", "mend", f"training would refuse it: {reason}")
 
 
 def _unreadable(dataset: Dataset) -> Iterator[Finding]:
@@ -216,13 +232,7 @@ def _unreadable(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _classes(dataset: Dataset) -> Iterator[Finding]:
-    """Classes that a split lacks, that are much larger than others, or too few."""
-    if len(dataset.class_names) < 2:
-        yield Finding("one_class", "mend", f"{dataset.class_names[0]} is the only class: training needs another")
-    if not dataset.splits.keys() & {"train", "all"}:
-        yield Finding(
-            "no_training", "mend", f"all images are declared as {' or '.join(dataset.splits)}: none to train on"
-        )
+    """Classes that a split lacks, or that are much larger than others."""
     counts = {
         split: np.bincount(dataset.labels[indices], minlength=len(dataset.class_names))
         for split, indices in dataset.splits.items()
@@ -231,7 +241,8 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
         if missing := [name for name, count in zip(dataset.class_names, of_classes, strict=True) if not count]:
             named = f"{', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}"
             text = f"no image of {named} in {split}: add some, or remove the class"
-            yield Finding("missing_class", "mend", text)
+            remarks = dict.fromkeys(missing, f"none in {split}")
+            yield Finding("missing_class", "mend", text, remarks=remarks)
     train = counts.get("train", counts.get("all"))
     if train is None:
         return
@@ -251,30 +262,29 @@ def _copies(dataset: Dataset) -> Iterator[Finding]:
     groups = exact_groups(dataset.images, every)
     yield from _told(dataset, groups, split_of, near=False)
     once = np.setdiff1d(every, np.concatenate([group[1:] for group in groups])) if groups else every
-    pairs = near_pairs(*perceptual_hashes(dataset.images, once))
-    if len(pairs):
-        edges = coo_array((np.ones(len(pairs)), pairs.T), shape=(len(once),) * 2)
-        part = connected_components(edges, directed=False)[1]
-        members = np.unique(pairs)
-        order = members[np.argsort(part[members], kind="stable")]
-        cuts = np.flatnonzero(np.diff(part[order])) + 1
-        yield from _told(dataset, [once[group] for group in np.split(order, cuts)], split_of, near=True)
+    copies = {int(group[0]): group for group in groups}  # where one is near the others are, in other splits too
+    near = [
+        np.concatenate([copies.get(index, np.array([index])) for index in once[group].tolist()])
+        for group in near_groups(*perceptual_hashes(dataset.images, once))
+    ]
+    yield from _told(dataset, near, split_of, near=True)
 
 
 def _told(
     dataset: Dataset, groups: Iterable[NDArray[np.int64]], split_of: NDArray[np.object_], *, near: bool
 ) -> Iterator[Finding]:
-    """Each group under the gravest of what it is."""
+    """Each group under what it is: of two labels, in two splits, or neither."""
     kinds: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     remarks: dict[str, dict[str, str]] = defaultdict(dict)
     for group in groups:
         labels, splits = set(dataset.labels[group].tolist()), set(split_of[group].tolist())
-        kind = "conflict" if len(labels) > 1 else "across" if len(splits) > 1 or splits == {"all"} else "within"
-        kinds[kind].append(tuple(dataset.ids[index] for index in group))
-        remarks[kind] |= {
-            dataset.ids[index]: f"{dataset.class_names[dataset.labels[index]]}, {split_of[index]}"
-            for index in group
-        }
+        is_kind = {"conflict": len(labels) > 1, "across": len(splits) > 1 or splits == {"all"}}
+        for kind in [kind for kind, it_is in is_kind.items() if it_is] or ["within"]:
+            kinds[kind].append(tuple(dataset.ids[index] for index in group))
+            remarks[kind] |= {
+                dataset.ids[index]: f"{dataset.class_names[dataset.labels[index]]}, {split_of[index]}"
+                for index in group
+            }
     what = "nearly the same image" if near else "the same image"
     texts = {
         "conflict": f"{what} with two labels: one of them {'may be' if near else 'is'} wrong",
@@ -309,7 +319,8 @@ def _headers(source: Source, size: int, track: Track) -> Iterator[Finding]:
 def _oddities(image: Image, header: Header, size: int) -> Iterator[str]:
     """Kinds of findings that a header is one of, where images are brought to `size`."""
     own, suffix = _SUFFIXES.get(header.format, ()), image.suffix.lower() if isinstance(image, Path) else ""
-    if own and suffix not in own and any(suffix in others for others in _SUFFIXES.values()):
+    anothers = any(suffix in others for others in _SUFFIXES.values()) or mimetypes.guess_type(f"x{suffix}")[0]
+    if own and suffix not in own and anothers:
         yield "wrong_extension"
     if 1 - min(header.width, header.height) / max(header.width, header.height) > _CROPPED_AWAY:
         yield "cropped"

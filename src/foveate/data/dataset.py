@@ -16,7 +16,16 @@ from foveate.data.splits import SPLITS, UNDECLARED, hold_out
 from foveate.errors import CheckpointError, DataError
 from foveate.progress import Track, untracked
 
-__all__ = ["BadImage", "Dataset", "align_classes", "dataset_of", "load_dataset", "load_known", "open_source"]
+__all__ = [
+    "BadImage",
+    "Dataset",
+    "align_classes",
+    "dataset_of",
+    "load_dataset",
+    "load_known",
+    "open_source",
+    "refusal",
+]
 
 _KNOWN = ("cifar10", "digits")
 _SIDES = (16, 64)
@@ -109,9 +118,7 @@ def dataset_of(
         raise DataError(f"{data}: not one image can be read; the first, {bad[0].id}: {bad[0].reason}")
     notes = list(source.notes)
     if for_training:
-        _check_share(data, bad, len(good), config.max_bad)
-        splits = _training_splits(source, good, config, notes)
-        _check_classes(data, source, splits, notes)
+        splits = _to_train_on(source, good, bad, config, notes)
     else:
         splits = {name: np.flatnonzero(good & (source.declared == code)) for code, name in enumerate(SPLITS)}
         splits["all"] = np.flatnonzero(good & (source.declared == UNDECLARED))
@@ -129,6 +136,17 @@ def dataset_of(
         fingerprint=_fingerprint(source),
         mirror_safe=source.mirror_safe,
     )
+
+
+def refusal(source: Source, dataset: Dataset, config: DataConfig) -> str | None:
+    """Why `dataset_of` would refuse to train on a data set that it has taken as declared; None: it would not."""
+    good = np.zeros(len(source.labels), bool)
+    good[np.concatenate(list(dataset.splits.values()))] = True
+    try:
+        _to_train_on(source, good, dataset.bad, config, [])
+    except DataError as error:
+        return str(error)
+    return None
 
 
 def load_known(
@@ -247,6 +265,16 @@ def _not_found(data: str, path: Path) -> str:
     near = [str(path.parent / name) for name in close] or difflib.get_close_matches(data, _KNOWN, n=1)
     hint = f"did you mean {near[0]}?" if near else f"give {' or '.join(_KNOWN)}, a folder or a file"
     return f"there is no data set {data}: {hint}"
+
+
+def _to_train_on(
+    source: Source, good: NDArray[np.bool_], bad: tuple[BadImage, ...], config: DataConfig, notes: list[str]
+) -> dict[str, NDArray[np.int64]]:
+    """The splits that training takes; DataError for what it refuses."""
+    _check_share(source.location, bad, len(good), config.max_bad)
+    splits = _training_splits(source, good, config, notes)
+    _check_classes(source.location, source, splits, notes)
+    return splits
 
 
 def _check_share(data: str, bad: tuple[BadImage, ...], count: int, allowed: float) -> None:

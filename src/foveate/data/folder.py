@@ -3,12 +3,13 @@
 import csv
 import io
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from foveate.data.source import Source, file_blocks, hash_files, index_classes, reading
+from foveate.data.source import Source, file_blocks, hash_files, index_classes, printable, reading
 from foveate.data.splits import UNDECLARED, split_code, split_codes
 from foveate.errors import DataError
 from foveate.progress import Track
@@ -42,7 +43,7 @@ def open_folder(root: Path, track: Track) -> Source:
         for folder in classes:
             files = list(list_files(folder))
             paths += files
-            names += [_printable(folder.name)] * len(files)
+            names += [printable(folder.name)] * len(files)
             splits += [parts[folder.parent] if is_split else UNDECLARED] * len(files)
         beside = sum(path.is_file() and not _is_clutter(path.name) for path in root.iterdir())
     if not paths:
@@ -50,14 +51,14 @@ def open_folder(root: Path, track: Track) -> Source:
     notes = [f"{beside} file(s) beside the class folders of {root} were passed over"] if beside else []
     if is_split:
         notes += [f"{folder} is no split and was passed over" for folder in folders if folder not in parts]
-    class_names, labels = index_classes(names, sorted({_printable(folder.name) for folder in classes}), str)
+    class_names, labels = index_classes(names, sorted({printable(folder.name) for folder in classes}), str)
     return Source(
         name=root.resolve().name or "data",
         location=str(root.resolve()),
         class_names=class_names,
         labels=labels,
         declared=np.array(splits, np.int8),
-        ids=[_printable(Path(path).relative_to(root).as_posix()) for path in paths],
+        ids=[printable(Path(path).relative_to(root).as_posix()) for path in paths],
         blocks=file_blocks(paths),
         content=hash_files("files", paths, track),
         notes=tuple(notes),
@@ -87,11 +88,20 @@ def open_csv(file: Path, track: Track) -> Source:
         class_names=class_names,
         labels=labels,
         declared=split_codes([row.get("split") for row in rows], lambda i: f"{file}, line {lines[i]}"),
-        ids=[row["image"] for row in rows],
+        ids=_row_ids([row["image"] for row in rows], lines),
         blocks=file_blocks(found),
         content=hash_files("files", found, track),
         groups=tuple(row["group"] for row in rows) if "group" in rows[0] else None,
     )
+
+
+def _row_ids(images: Sequence[str], lines: Sequence[int]) -> list[str]:
+    """What a row names; with its line where others name it too."""
+    times = Counter(images)
+    return [
+        printable(image) if times[image] == 1 else f"{printable(image)}#{line}"
+        for image, line in zip(images, lines, strict=True)
+    ]
 
 
 def list_files(folder: Path) -> Iterator[str]:
@@ -143,11 +153,6 @@ def _split_of(folder: Path) -> int | None:
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_clutter(path.name))
-
-
-def _printable(name: str) -> str:
-    """`name` as text that can be written anywhere: its bytes that are not UTF-8 are spelled out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _is_clutter(name: str) -> bool:

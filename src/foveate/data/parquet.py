@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from foveate.data.source import Block, Image, Source, hash_files, index_classes, reading
+from foveate.data.source import Block, Image, Source, hash_files, index_classes, printable, reading
 from foveate.data.splits import UNDECLARED, split_code, split_codes
 from foveate.errors import DataError
 from foveate.progress import Track
@@ -102,7 +102,7 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
                 )
                 for first in range(0, rows, part or 1)
             ]
-        ids += [f"{name}#{row}" for row in range(len(shard.labels))]
+        ids += [f"{printable(name)}#{row}" for row in range(len(shard.labels))]
     if not ids:
         raise DataError(f"{root} has no images: its Parquet files have no rows")
     class_names, labels = _name_classes(root, read, ids)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import itertools
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ __all__ = [
     "file_blocks",
     "hash_files",
     "index_classes",
+    "printable",
     "reading",
     "typical_side",
 ]
@@ -106,7 +108,8 @@ def index_classes(
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Class names, and the index into them of each of the [N] `values`, which are class names or integers.
 
-    Integers are positions in `class_names` where these are given, else names themselves, in numeric order.
+    Integers are positions in `class_names` where these are given, else names themselves, in numeric order. Names
+    are made `printable`.
 
     Args:
         values: [N] strings, or an array of integers.
@@ -117,8 +120,9 @@ def index_classes(
         DataError: for a value that is no class, and for a class named twice.
     """
     names = tuple(str(name) for name in (sorted(set(values)) if class_names is None else class_names))
-    if len(set(names)) < len(names):
-        raise DataError(f"a class is named twice in {', '.join(names)}: rename one")
+    told = tuple(map(printable, names))
+    if len(set(told)) < len(told):
+        raise DataError(f"a class is named twice in {', '.join(told)}: rename one")
     if isinstance(values, np.ndarray) and class_names is not None:
         labels, known = values.astype(np.int64), f"0…{len(names) - 1}"
     else:
@@ -128,7 +132,7 @@ def index_classes(
     if len(wrong):
         row = int(wrong[0])
         raise DataError(f"{where(row)}: label {values[row]} is not in {known}: correct it or leave it out")
-    return names, labels
+    return told, labels
 
 
 def hash_files(kind: str, paths: Sequence[str], track: Track) -> str:
@@ -154,6 +158,17 @@ def typical_side(blocks: Sequence[Block], sample: int = 256) -> int | None:
         if (side := shorter_side(image)) is not None
     ]
     return int(np.median(sides)) if sides else None
+
+
+def printable(name: str) -> str:
+    """`name` as text for any screen and file: control characters, and bytes that are not UTF-8, spelled out."""
+
+    def spelled(letter: str) -> str:
+        if "\udc80" <= letter <= "\udcff":  # how Python holds a byte that is not UTF-8
+            return f"\\x{ord(letter) - 0xDC00:02x}"
+        return letter.encode("unicode_escape").decode()
+
+    return "".join(spelled(each) if unicodedata.category(each) in ("Cc", "Cs") else each for each in name)
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ PAPER_TABLE = {
     "thresholded_micro_recall": (0.823, None),
     "macro_f1": (0.855, None),
 }
-"""Table 4.1 of the paper, 10,000 test images; the interval is Wilson's and ours, the paper gives none."""
+"""Figure 4.1 of the paper, 10,000 test images; the interval is Wilson's and ours, the paper gives none."""
 
 MOST_LISTED = 100
 """Rows of a list that may be as long as the data set (bad images, groups); the count is always whole."""

@@ -1,9 +1,11 @@
 """The run folder: where everything a run makes lies, and the record of what the run is."""
 
 import csv
+import errno
 import io
 import itertools
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
@@ -85,18 +87,27 @@ class RunFolder:
 
     @staticmethod
     def refuse_name(root: Path, verb: str, name: str | None) -> None:
-        """Refuse a name that `create` would: before work that comes first.
+        """Refuse a name or a place that `create` would: before work that comes first.
 
         Raises:
             ConfigError: when it is taken or is not a plain name.
+            OutputError: when nothing can be made there.
         """
+        parent = (root / verb).absolute()
+        with writing_to(root / verb):
+            nearest = next(each for each in (parent, *parent.parents) if each.exists())
+            if not nearest.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if not os.access(nearest, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         if name is None:
             return
         if Path(name).name != name or name in ("", ".."):
             raise ConfigError(f"name={name!r}: give a plain name; choose the place with --runs")
         path = root / verb / name
         if path.exists():
-            raise ConfigError(f"{path} exists: choose another --name, or continue it with --resume {path}")
+            going_on = f", or continue it with --resume {path}" if verb != "check" else ""
+            raise ConfigError(f"{path} exists: choose another --name{going_on}")
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":

@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from foveate.config import Config, ExtraFamily, resolve_config
 from foveate.data.augment import UNCHANGED, build_augment
-from foveate.data.check import Finding, audit, suspects_finding
+from foveate.data.check import Finding, audit, gravest_first, pooled, suspects_finding
 from foveate.data.dataset import Dataset, dataset_of, open_source
 from foveate.errors import DataError
 from foveate.evaluation import collect_logits
@@ -85,17 +85,12 @@ def check(
     device = pick_device(config.train.device)
     prepare_process(config)
     source = open_source(str(data), Path(data_dir) if data_dir else None, display.track)
-    dataset = dataset_of(source, config.data, for_training=False, track=display.track)
-    if {"all", "train"} <= dataset.splits.keys():  # training takes what declares no split as declared for it
-        splits = dict(dataset.splits)
-        splits["train"] = np.sort(np.concatenate([splits["train"], splits.pop("all")]))
-        dataset = replace(dataset, splits=splits)
+    dataset = pooled(dataset_of(source, config.data, for_training=False, track=display.track))
     if labels:
         _check_folds(dataset)
     passed = [Finding("passed_over", "look", note) for note in dataset.notes]
-    findings = [*audit(source, dataset, track=display.track), *passed]
-    if labels:
-        findings += _suspects(config, dataset, device, display)
+    doubted = _suspects(config, dataset, device, display) if labels else []
+    findings = gravest_first([*audit(source, dataset, config.data, track=display.track), *passed, *doubted])
     told = {
         "data": dataset.location,
         "size": dataset.images.shape[1],

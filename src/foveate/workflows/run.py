@@ -12,7 +12,7 @@ import torch
 from scipy.special import softmax
 from torch import nn
 
-from foveate.checkpoint import Checkpoint, load_model, model_card, save_temperature, save_tensors
+from foveate.checkpoint import Checkpoint, load_model, model_card, save_temperature, save_tensors, weights_digest
 from foveate.config import Config, resolve_config
 from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from foveate.data.dataset import Dataset, align_classes, load_dataset, load_known
@@ -388,11 +388,11 @@ def _measure(
         groups=groups,
     )
     measured = {**report.to_dict(), "variants": variants, "gate": model.gate, "calibration": calibration}
-    before = folder.read_metrics().get(split, {})
+    before = folder.read_metrics().get(split, {}).get("corruptions", {})
     if corrupted is not None:
         measured["corruptions"] = _under_corruptions(model, corrupted, device, config, track)
-    elif "corruptions" in before and before["accuracy"] == report.accuracy:
-        measured["corruptions"] = before["corruptions"]  # of the same network
+    elif before.get("weights") == weights_digest(model):
+        measured["corruptions"] = before  # of the same network
     folder.write_metrics(split, measured)
     write_report(page_of_run(folder, checkpoint, config, dataset), folder.path)
 
@@ -428,6 +428,7 @@ def _under_corruptions(
         "clean": accuracy(model, "as they are"),
         "mean": mean(value for values in found.values() for value in values),
         "accuracy": found,
+        "weights": weights_digest(model),
     }
 
 

@@ -1,0 +1,122 @@
+"""Which near copies `foveate check` finds: images of CIFAR-10 beside themselves, changed in one way at a time.
+
+Told: the share of images that are found with their changed selves; how many groups there are among the images as
+they are; then, of all 60,000, how many test images have a near copy among the training images, and the seconds
+that hashing and comparing take. There is no peer: the pairs of ciFAIR (Barz and Denzler 2020), 286 test images by
+hand, are numbered in an order that the Parquet files do not have.
+
+    FOVEATE_DATA=FOLDER python benchmarks/near_copies.py --json docs/records/near_copies.json
+"""
+
+import argparse
+import io
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from foveate.config import DataConfig
+from foveate.data.check import near_groups, perceptual_hashes
+from foveate.data.dataset import load_dataset
+
+Pixels = NDArray[np.uint8]
+BILINEAR = Image.Resampling.BILINEAR
+
+
+def jpeg(image: Image.Image, quality: int) -> Image.Image:
+    """Through a JPEG file."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file).convert("RGB")
+
+
+def cropped(image: Image.Image, share: float) -> Image.Image:
+    """Without a share of each side, at every edge, of an image four times as large."""
+    width, height = (4 * side for side in image.size)
+    left, top = round(width * share), round(height * share)
+    return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, width - left, height - top))
+
+
+CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "JPEG, quality 70": lambda image: jpeg(image, 70),
+    "JPEG, quality 50": lambda image: jpeg(image, 50),
+    "a fifth smaller": lambda image: image.resize(tuple(round(0.8 * side) for side in image.size), BILINEAR),
+    "a tenth darker": lambda image: image.point(lambda value: round(0.9 * value)),
+    "grey": lambda image: image.convert("L").convert("RGB"),
+    "1 % cropped at every edge": lambda image: cropped(image, 0.01),
+    "2 % cropped at every edge": lambda image: cropped(image, 0.02),
+    "3 % cropped at every edge": lambda image: cropped(image, 0.03),
+    "5 % cropped at every edge": lambda image: cropped(image, 0.05),
+    "turned by 2°": lambda image: image.rotate(2, Image.Resampling.BICUBIC),
+    "mirrored": ImageOps.mirror,
+}
+
+
+def main() -> None:
+    """Measure every change, then the whole; print, and write what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--images", type=int, default=1500)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", type=Path, help="write every figure to this file")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    dataset = load_dataset(arguments.data, DataConfig(), data_dir=arguments.data_dir)
+    every = np.sort(np.concatenate(list(dataset.splits.values())))
+    some = dataset.images[every[np.linspace(0, len(every) - 1, min(arguments.images, len(every))).astype(int)]]
+    found = {name: share_found(some, change) for name, change in CHANGES.items()}
+    for name, share in found.items():
+        print(f"{100 * share:6.1f} %  {name}")
+    alike = len(groups_of(some))
+    print(f"{alike} groups among the {len(some):,} images as they are")
+    began = time.perf_counter()
+    groups = groups_of(dataset.images, every)
+    seconds = time.perf_counter() - began
+    test = set(dataset.splits["test"].tolist())
+    leaks = sum(
+        index in test for group in groups if any(each not in test for each in group) for index in group.tolist()
+    )
+    told = f"{leaks} of {len(test):,} test images have a near copy among the others, in {len(groups):,} groups"
+    print(f"all {len(every):,}: {told}; the largest has {max(map(len, groups), default=0)}; {seconds:.1f} s")
+    if arguments.json:
+        record = {
+            "images": len(some),
+            "found": found,
+            "groups_as_they_are": alike,
+            "all": len(every),
+            "groups": len(groups),
+            "largest": max(map(len, groups), default=0),
+            "test_images_with_a_near_copy": leaks,
+            "seconds": seconds,
+            "threads": arguments.threads,
+        }
+        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def share_found(images: Pixels, change: Callable[[Image.Image], Image.Image]) -> float:
+    """The share of images [N, H, W, 3] that are in a group with their changed selves."""
+    side = images.shape[1]
+    changed = np.stack(
+        [np.asarray(change(Image.fromarray(each)).resize((side, side), BILINEAR)) for each in images]
+    )
+    group = np.full(2 * len(images), -1)
+    for number, places in enumerate(groups_of(np.concatenate([images, changed]))):
+        group[places] = number
+    one, other = group[: len(images)], group[len(images) :]
+    return float(((one == other) & (one >= 0)).mean())
+
+
+def groups_of(images: Pixels, indices: NDArray[np.int64] | None = None) -> list[NDArray[np.intp]]:
+    """The near copies among images [N, H, W, 3]: places in `indices` (all)."""
+    indices = np.arange(len(images)) if indices is None else indices
+    return [indices[group] for group in near_groups(*perceptual_hashes(images, indices))]
+
+
+if __name__ == "__main__":
+    main()
