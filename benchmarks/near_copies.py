@@ -115,7 +115,10 @@ def share_found(images: Pixels, change: Callable[[Image.Image], Image.Image]) ->
 def groups_of(images: Pixels, indices: NDArray[np.int64] | None = None) -> list[NDArray[np.intp]]:
     """The near copies among images [N, H, W, 3]: places in `indices` (all)."""
     indices = np.arange(len(images)) if indices is None else indices
-    return [indices[group] for group in near_groups(*perceptual_hashes(images, indices))]
+    found = near_groups(
+        *perceptual_hashes(images, indices), lambda _, others: {"near": np.ones(len(others), bool)}
+    )
+    return [indices[group] for group in found.get("near", [])]
 
 
 if __name__ == "__main__":

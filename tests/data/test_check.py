@@ -137,7 +137,17 @@ class TestCopies:
         scene(0).save(folder / "test" / "cat" / "zz.jpg", quality=70)
         found = findings(folder)
         assert found["duplicate_across"].count == 2
-        assert found["near_duplicate_across"].count == 3
+        assert found["near_duplicate_across"].groups == (("test/cat/zz.jpg", "train/cat/0.png"),)
+        assert found["near_duplicate_within"].groups == (("test/cat/copy.png", "test/cat/zz.jpg"),)
+
+    def test_one_pair_of_two_labels_makes_no_conflict_of_those_beside_it(self, folder: Path) -> None:
+        for quality in (50, 60, 80):
+            scene(0).save(folder / "train" / "cat" / f"{quality}.jpg", quality=quality)
+        scene(0).rotate(2.5, Image.Resampling.BICUBIC).save(folder / "train" / "dog" / "turned.png")
+        found = findings(folder)
+        assert found["near_duplicate_within"].count == 4
+        near = {each for group in found["near_duplicate_conflict"].groups for each in group}
+        assert "train/dog/turned.png" in near
 
     @pytest.mark.parametrize(
         "change",
@@ -186,9 +196,15 @@ def test_near_groups_are_what_hangs_together_by_ten_bits_at_most(flips: list[lis
     )
     parts = connected_components(near)[1]
     expected = {tuple(np.flatnonzero(parts == part)) for part in set(parts) if (parts == part).sum() > 1}
-    found = near_groups(np.array(hashes, np.uint64), np.eye(2, dtype=np.float32)[halves])
-    assert {tuple(sorted(group)) for group in found} == expected
-    assert len(found) == len(expected)
+    thumbnails = np.eye(2, dtype=np.float32)[halves]
+    found = near_groups(
+        np.array(hashes, np.uint64),
+        thumbnails,
+        lambda _, others: {"all": np.full(len(others), True), "none": np.full(len(others), False)},
+    )
+    assert {tuple(sorted(group)) for group in found.get("all", [])} == expected
+    assert len(found.get("all", [])) == len(expected)
+    assert not found.get("none")
 
 
 def test_a_hash_is_that_of_its_definition() -> None:

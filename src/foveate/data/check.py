@@ -4,7 +4,7 @@ import hashlib
 import math
 import mimetypes
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -32,6 +32,8 @@ __all__ = [
     "pooled",
     "suspects_finding",
 ]
+
+Relate = Callable[[int, NDArray[np.intp]], Mapping[str, NDArray[np.bool_]]]
 
 Severity = Literal["mend", "look", "note"]
 """`mend`: a figure made with it would be wrong; `look`: it may be; `note`: it is dealt with."""
@@ -199,23 +201,29 @@ def perceptual_hashes(
     return np.concatenate(hashes), np.concatenate(thumbnails)
 
 
-def near_groups(hashes: NDArray[np.uint64], thumbnails: NDArray[np.float32]) -> list[NDArray[np.intp]]:
-    """Places of those whose hashes differ in few bits and whose thumbnails agree, by one step or several.
+def near_groups(
+    hashes: NDArray[np.uint64], thumbnails: NDArray[np.float32], relate: Relate
+) -> dict[str, list[NDArray[np.intp]]]:
+    """Places of images whose hashes differ in few bits and whose thumbnails agree, by one step or several.
 
     Every hash is held against every one behind it: 60,000 take some seconds, and twice as many four times as long.
     Of those that are in one group already no thumbnails are compared, so that it is not slower, and takes no more
     memory, where all images are alike.
+
+    Args:
+        relate: kinds of relation, each with groups of its own: given a place and those of some others, by kind
+            which of these are related to it so.
     """
-    group = np.arange(len(hashes))
+    group_of: dict[str, NDArray[np.intp]] = defaultdict(lambda: np.arange(len(hashes)))
     for place in range(len(hashes) - 1):
         behind = place + 1 + np.flatnonzero(np.bitwise_count(hashes[place + 1 :] ^ hashes[place]) <= _NEAR_BITS)
-        behind = behind[group[behind] != group[place]]
-        near = behind[thumbnails[behind] @ thumbnails[place] >= _NEAR_CORRELATION]
-        if len(near):
-            group[np.isin(group, group[near])] = group[place]
-    order = np.argsort(group, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-    return sorted((part for part in parts if len(part) > 1), key=lambda part: int(part[0]))
+        for kind, related in relate(place, behind).items() if len(behind) else ():
+            group = group_of[kind]
+            others = behind[related & (group[behind] != group[place])]
+            near = others[thumbnails[others] @ thumbnails[place] >= _NEAR_CORRELATION]
+            if len(near):
+                group[np.isin(group, group[near])] = group[place]
+    return {kind: _parts(group) for kind, group in group_of.items()}
 
 
 def _refused(source: Source, dataset: Dataset, config: DataConfig) -> Iterator[Finding]:
@@ -254,37 +262,38 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _copies(dataset: Dataset) -> Iterator[Finding]:
-    """The same image twice, and nearly: within a split, in two, with two labels."""
+    """The same image twice, and nearly: with two labels, in two splits, or neither."""
     every = np.sort(np.concatenate(list(dataset.splits.values())))
-    split_of = np.full(len(dataset.labels), "", dtype=object)
+    labels, splits = dataset.labels, np.full(len(dataset.labels), "", dtype="<U10")
     for split, indices in dataset.splits.items():
-        split_of[indices] = split
-    groups = exact_groups(dataset.images, every)
-    yield from _told(dataset, groups, split_of, near=False)
-    once = np.setdiff1d(every, np.concatenate([group[1:] for group in groups])) if groups else every
-    copies = {int(group[0]): group for group in groups}  # where one is near the others are, in other splits too
-    near = [
-        np.concatenate([copies.get(index, np.array([index])) for index in once[group].tolist()])
-        for group in near_groups(*perceptual_hashes(dataset.images, once))
-    ]
-    yield from _told(dataset, near, split_of, near=True)
+        splits[indices] = split
+    copy_of = np.arange(len(labels))
+    same: dict[str, list[NDArray[np.int64]]] = defaultdict(list)
+    for group in exact_groups(dataset.images, every):
+        copy_of[group] = group[0]
+        conflict = (labels[group] != labels[group[0]]).any()
+        across = (splits[group] != splits[group[0]]).any() or splits[group[0]] == "all"
+        kinds = {"conflict": conflict, "across": across, "within": not (conflict or across)}
+        for kind in (kind for kind, it_is in kinds.items() if it_is):
+            same[kind].append(group)
+    yield from _told(dataset, same, splits, near=False)
+
+    def relate(place: int, places: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
+        one, others = every[place], every[places]
+        conflict = labels[others] != labels[one]
+        across = (splits[others] != splits[one]) | (splits[one] == "all")
+        kinds = {"conflict": conflict, "across": across, "within": ~(conflict | across)}
+        return {kind: it_is & (copy_of[others] != copy_of[one]) for kind, it_is in kinds.items()}
+
+    found = near_groups(*perceptual_hashes(dataset.images, every), relate)
+    near = {kind: [every[group] for group in groups] for kind, groups in found.items()}
+    yield from _told(dataset, near, splits, near=True)
 
 
 def _told(
-    dataset: Dataset, groups: Iterable[NDArray[np.int64]], split_of: NDArray[np.object_], *, near: bool
+    dataset: Dataset, kinds: Mapping[str, Sequence[NDArray[np.int64]]], splits: NDArray[np.str_], *, near: bool
 ) -> Iterator[Finding]:
-    """Each group under what it is: of two labels, in two splits, or neither."""
-    kinds: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    remarks: dict[str, dict[str, str]] = defaultdict(dict)
-    for group in groups:
-        labels, splits = set(dataset.labels[group].tolist()), set(split_of[group].tolist())
-        is_kind = {"conflict": len(labels) > 1, "across": len(splits) > 1 or splits == {"all"}}
-        for kind in [kind for kind, it_is in is_kind.items() if it_is] or ["within"]:
-            kinds[kind].append(tuple(dataset.ids[index] for index in group))
-            remarks[kind] |= {
-                dataset.ids[index]: f"{dataset.class_names[dataset.labels[index]]}, {split_of[index]}"
-                for index in group
-            }
+    """A finding for each kind of copies: with two labels, in two splits, or neither."""
     what = "nearly the same image" if near else "the same image"
     texts = {
         "conflict": f"{what} with two labels: one of them {'may be' if near else 'is'} wrong",
@@ -292,12 +301,20 @@ def _told(
         "within": f"{what} twice in one split: it counts twice, and may be held out of itself",
     }
     for kind, text in texts.items():
-        if found := kinds[kind]:
+        if groups := kinds.get(kind):
             mend = not near and kind != "within"
-            name = f"{'near_' if near else ''}duplicate_{kind}"
-            fix = ": remove all but one" if mend else ""
-            times = "once" if len(found) == 1 else f"{len(found):,} times"
-            yield Finding(name, "mend" if mend else "look", f"{times} {text}{fix}", tuple(found), remarks[kind])
+            times = "once" if len(groups) == 1 else f"{len(groups):,} times"
+            yield Finding(
+                f"{'near_' if near else ''}duplicate_{kind}",
+                "mend" if mend else "look",
+                f"{times} {text}{': remove all but one' if mend else ''}",
+                tuple(tuple(dataset.ids[index] for index in group) for group in groups),
+                {
+                    dataset.ids[index]: f"{dataset.class_names[dataset.labels[index]]}, {splits[index]}"
+                    for group in groups
+                    for index in group
+                },
+            )
 
 
 def _headers(source: Source, size: int, track: Track) -> Iterator[Finding]:
@@ -330,6 +347,13 @@ def _oddities(image: Image, header: Header, size: int) -> Iterator[str]:
         yield "rotated"
     if header.mode not in ("RGB", "L"):
         yield "odd_mode"
+
+
+def _parts(group: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """The places of each value that several places have, in the order of the first."""
+    order = np.argsort(group, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    return sorted((part for part in parts if len(part) > 1), key=lambda part: int(part[0]))
 
 
 def _images(count: int) -> str:
