@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -29,8 +30,9 @@ from foveate.checkpoint import load_model
 from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from foveate.data.dataset import load_known
 from foveate.data.loader import Loader, on_device
-from foveate.data.splits import hold_out
+from foveate.data.splits import draw
 from foveate.evaluation import collect_logits
+from foveate.files import write_json
 
 CPU = torch.device("cpu")
 AT_ONCE = 250
@@ -40,7 +42,7 @@ def main() -> None:
     """Measure what was not measured yet, a run at a time, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparison", type=Path)
-    parser.add_argument("--images", type=int, default=1000, help="about so many, the same share of every class")
+    parser.add_argument("--images", type=int, default=1000, help="so many, the same share of every class")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
     parser.add_argument("--json", type=Path, required=True, help="write every figure to this file")
     arguments = parser.parse_args()
@@ -52,18 +54,27 @@ def main() -> None:
     data = config.arms[0].config.data
     dataset = load_known(config.data, data, config.fingerprint, owner=comparison.path, data_dir=config.data_dir)
     split = dataset.splits[comparison.split]
-    chosen = hold_out(dataset.labels[split], arguments.images / len(split), data.split_seed)[1]
+    chosen = draw(dataset.labels[split], arguments.images, data.split_seed)
     loader = Loader(*on_device(dataset, CPU), split[chosen], AT_ONCE)
-    record: dict[str, Any] = json.loads(arguments.json.read_text()) if arguments.json.exists() else {"runs": []}
-    done = {(run["arm"], run["seed"]) for run in record["runs"]}
+    what = {"comparison": comparison.path.name, "split": comparison.split, "images": len(chosen)}
+    record: dict[str, Any] = (
+        json.loads(arguments.json.read_text()) if arguments.json.exists() else {**what, "runs": []}
+    )
+    if {key: record[key] for key in what} != what:
+        sys.exit(f"{arguments.json} is of something else: name another file")
+    done = {(run["arm"], run["seed"], run["training_images"]) for run in record["runs"]}
     for run in experiment.runs:
-        arm = config.arms[run.arm].name
-        if (arm, run.seed) in done or experiment.result(run, comparison.split) is None:
+        arm, size = config.arms[run.arm].name, config.subsets[run.subset]
+        if (arm, run.seed, size) in done or experiment.result(run, comparison.split) is None:
             continue
         network = load_model(experiment.place(run) / "weights.safetensors", device=CPU).model
-        record["runs"].append({"arm": arm, "seed": run.seed, "images": len(chosen), **measure(network, loader)})
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    show(record["runs"], [arm.name for arm in config.arms])
+        told = {"arm": arm, "seed": run.seed, "training_images": size}
+        record["runs"].append({**told, **measure(network, loader)})
+        write_json(arguments.json, record)
+    for size in config.subsets:
+        if size is not None:
+            print(f"{size:,} training images:")
+        show([run for run in record["runs"] if run["training_images"] == size], [arm.name for arm in config.arms])
 
 
 def measure(network: nn.Module, loader: Loader) -> dict[str, Any]:

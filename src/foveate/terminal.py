@@ -418,6 +418,8 @@ def print_comparison(comparison: "Comparison") -> None:
         ]
         table.add_row(Text(name), *cells)  # brackets are no markup
     Console(width=None if sys.stdout.isatty() else 140).print(table)
+    for run, reason in experiment.failures(split).items():
+        print(f"failed and left out: {arms[run.arm].name}, seed {run.seed}: {reason}")
     print(f"on the {split} images, differences in points [interval over seeds, all together at ", end="")
     print(f"{100 * (1 - experiment.config.alpha):g} %]:")
     config = experiment.config

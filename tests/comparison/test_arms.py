@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from foveate.comparison.arms import Arm, cost_of, matched_controls, parse_arm
+from foveate.comparison.arms import Arm, cost_of, matched_controls, parse_arm, short_labels
 from foveate.config import AttentionKind
 from foveate.errors import ConfigError
 from foveate.model import attention
@@ -165,11 +165,27 @@ class TestControls:
             parameters, flops = within(arm, control, classes, size)
             check(control, parameters, flops)
 
+    def test_of_those_within_reach_it_is_the_least_changed(self) -> None:
+        """All stages are scaled alike, and only then changed as little as it takes."""
+        arm, plain = parse_arm("small,attention=augmented_conv", {}), parse_arm("small,attention=none", {})
+        control = matched_controls([arm], plain, num_classes=10, size=16)[0]
+        filters = [stage.filters for stage in control.config.model.stages]
+        assert max(abs(one / other - 1) for one, other in zip(filters, (16, 48), strict=True)) < 0.07
+
     def test_where_no_width_fits_it_says_so(self) -> None:
         tiny = "minute,stages=[{filters: 1, kernels: [3, 3]}],attention_stage=1"
         arm, plain = parse_arm(f"{tiny},attention=multi_head", {}), parse_arm(f"{tiny},attention=none", {})
         with pytest.raises(ConfigError, match="--no-controls"):
             matched_controls([arm], plain, num_classes=2, size=16)
+
+
+def test_a_short_label_is_what_an_arm_has_of_its_own() -> None:
+    common = "attention_mode=residual,stages=[{filters: 8}, {filters: 8}]"
+    arms = [parse_arm(f"small,{each}{common}", {}) for each in ("attention=eca,", "attention=none,", "")]
+    control = Arm(name="a control", config=arms[1].config, matched={arms[0].name: "FLOPs"})
+    assert short_labels([*arms, control]) == ["attention=eca", "attention=none", "small", "control, FLOPs"]
+    presets = [parse_arm(each, {}) for each in ("small,lr=1", "minute,lr=1")]
+    assert short_labels(presets) == ["small", "minute"]
 
 
 def test_the_cost_is_that_of_a_network_that_computes() -> None:

@@ -196,12 +196,22 @@ def test_of_one_seed_there_is_no_interval(experiment: Callable[..., Experiment])
     assert (finding.verdict.answer, finding.verdict.interval) == ("cannot tell", None)
 
 
-def test_a_damaged_result_is_named(experiment: Callable[..., Experiment]) -> None:
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_a_damaged_result_is_named(experiment: Callable[..., Experiment], text: str) -> None:
     made = experiment()
     finish(made, SimulatedPool())
-    (made.place(ArmRun(0, 0, 0)) / "validation.json").write_text("{")
+    (made.place(ArmRun(0, 0, 0)) / "validation.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"validation\.json is damaged: remove it"):
         experiment().findings("validation")
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[]"])
+def test_a_damaged_failure_is_named(experiment: Callable[..., Experiment], text: str) -> None:
+    place = experiment().place(ArmRun(0, 0, 0))
+    place.mkdir(parents=True)
+    (place / "failed.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"failed\.json is damaged: remove it"):
+        experiment().pending("validation")
 
 
 def test_settings_survive_their_file(experiment: Callable[..., Experiment]) -> None:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveate.data.splits import SPLITS, UNDECLARED, hold_out, split_code, split_codes
+from foveate.data.splits import SPLITS, UNDECLARED, draw, hold_out, split_code, split_codes
 from foveate.errors import DataError
 
 labels_lists = st.lists(st.integers(0, 5), min_size=1, max_size=200)
@@ -75,3 +75,25 @@ def test_codes_of_a_column() -> None:
 def test_an_unknown_split_names_its_first_place() -> None:
     with pytest.raises(DataError, match=r"^row 1: split 'tset' is none of train, val, test: correct it$"):
         split_codes(["test", "tset", "tset"], lambda row: f"row {row}")
+
+
+@given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=12), share=st.floats(0, 1), seed=st.integers(0, 99))
+@settings(deadline=None)
+def test_a_draw_has_the_number_and_the_share_of_every_class(sizes: list[int], share: float, seed: int) -> None:
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+    count = round(share * len(labels))
+    drawn = draw(labels, count, seed)
+    assert len(np.unique(drawn)) == len(drawn) == count
+    assert drawn.tolist() == sorted(drawn.tolist())
+    of_class = np.bincount(labels[drawn], minlength=len(sizes))
+    assert count < len(sizes) or of_class.min() >= 1
+    exact = count * np.array(sizes) / len(labels)
+    if exact.min() >= 1:
+        assert np.abs(of_class - exact).max() < 1
+    assert np.array_equal(drawn, draw(labels, count, seed))
+
+
+def test_fewer_are_some_of_more() -> None:
+    labels = np.repeat(np.arange(10), 100)
+    assert set(draw(labels, 50, 3)) < set(draw(labels, 200, 3))
+    assert set(draw(labels, 200, 3)) != set(draw(labels, 200, 4))

@@ -141,6 +141,7 @@ def test_an_arm_that_fails_is_named_and_the_rest_goes_on(folder: Path) -> None:
     told = rows(place)
     assert [bool(row["failed"]) for row in told] == [False, False, True] * 2
     assert "No seed has a result of both." in printed
+    assert printed.count("failed and left out: minute,optimizer=adamw,lr=1.0e+30, seed ") == 2
     # What was never trained is not trained when the test split is open.
     printed = finish(folder, "compare", "--resume", str(place), "--final")
     assert "opening the test split: 3 arms × 2 seeds, 4 runs" in printed
@@ -205,6 +206,9 @@ class TestBadInput:
             {"subsets": (50, 50)},
             {"zzz": 1},
             {"subsets": 300},
+            {"subsets": None},
+            {"subsets": ["200"]},
+            {"subsets": [1.5]},
             {"seeds": 1, "pilot": True},
         ],
     )
@@ -213,9 +217,10 @@ class TestBadInput:
             foveate.compare("digits", ["minute"], runs=tmp_path / "runs", **more)
         assert not (tmp_path / "runs").exists()
 
-    def test_one_arm_in_place_of_a_list(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="arms='minute': give a list"):
-            foveate.compare("digits", "minute", runs=tmp_path / "runs")
+    @pytest.mark.parametrize("arms", ["minute", [("minute", {"lr": 1})]])
+    def test_what_is_no_list_of_texts(self, tmp_path: Path, arms: Any) -> None:
+        with pytest.raises(ConfigError, match=r"arms=.*: give a list"):
+            foveate.compare("digits", arms, runs=tmp_path / "runs")
 
     def test_a_difference_that_no_accuracy_has(self) -> None:
         done = subprocess.run(

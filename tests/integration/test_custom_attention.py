@@ -158,10 +158,21 @@ class Indivisible(torch.nn.Module):
         self.inner = torch.nn.MultiheadAttention(channels, channels + 1)
 
 
+class NoModule:
+    """Is called as one, but has no weights that anybody could train."""
+
+    def __init__(self, channels: int) -> None:
+        pass
+
+    def __call__(self, features: torch.Tensor) -> torch.Tensor:
+        return features
+
+
 @pytest.mark.parametrize("mode", ["residual", "replace"])
 @pytest.mark.parametrize(
     ("module", "message"),
     [
+        (NoModule, "it makes a NoModule, which is no nn.Module"),
         (Narrow, r"it makes \[2, 1, .*\] of \[2, 6, .*\]: give back the shape it gets"),
         (Tied, "its query.weight and key.weight share memory"),
         (Failing, "it fails on .*: mat1 and mat2 shapes cannot be multiplied"),

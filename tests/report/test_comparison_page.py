@@ -16,7 +16,13 @@ def finding(answer: str = "helps", **changes: Any) -> dict[str, Any]:
         "answer": answer, "interval": (0.004, 0.02), "image_interval": (-0.01, 0.03), "delta": 0.005,
         "level": 0.95, "seeds": None,
     }  # fmt: skip
-    difference = {"mean": 0.012, "per_seed": (0.01, 0.014), "sd": 0.003, "mcnemar": (0.0002, 0.049)}
+    difference = {
+        "mean": 0.012,
+        "per_seed": (0.01, 0.014),
+        "sd": 0.003,
+        "mcnemar": (0.0002, 0.049),
+        "alike": False,
+    }
     return {
         "arm": "minute<b>", "other": "minute,attention=none", "subset": None, "seeds": (0, 1),
         "difference": difference, "verdict": verdict, "labels": ["minute<b>", "minute,attention=none"],
@@ -51,7 +57,7 @@ def make() -> MakePage:
 def test_it_tells_verdicts_arms_tests_and_the_command(make: MakePage, tmp_path: Path) -> None:
     html = write_comparison_report(make(), tmp_path).read_text()
     for told in (
-        "Helps: +1.20 points.", "+0.40 to +2.00", "-1.00 to +3.00", "86.50 ± 0.71", "84.00", "-0.40 to +0.90",
+        "Helps: +1.20 points.", "+0.40 to +2.00", "-1.00 to +3.00", "86.50 ± 0.71", "84.00", "-0.4 to +0.9",
         "12,345", "0.049", "foveate compare --resume runs/compare/compare --final", "3 seeds",
     ):  # fmt: skip
         assert told in html, told
@@ -110,7 +116,26 @@ def test_a_verdict_is_a_sentence(verdict: Any, difference: Any, words: str) -> N
 
 
 def test_a_pair_that_lost_seeds_says_so() -> None:
-    assert verdict_in_words(finding(seeds_wanted=5)) == "Helps: +1.20 points over 2 of 5 seeds."
+    assert verdict_in_words(finding(seeds_wanted=5)) == (
+        "Helps: +1.20 points over the 2 of 5 seeds in which both came to an end."
+    )
+
+
+def test_arms_that_no_image_tells_apart_are_said_to_be_alike() -> None:
+    whole = finding("cannot tell")
+    told = verdict_in_words({**whole, "difference": {**whole["difference"], "mean": 0.0, "alike": True}})
+    assert "both right on the same images in every seed: what differs may have no effect" in told
+
+
+def test_the_number_of_training_images_is_told(make: MakePage, tmp_path: Path) -> None:
+    settings = {**make().settings, "subsets": [500]}
+    page = make(
+        settings=settings, findings=[finding(subset=500)], arms=[arm("a", subset=500), arm("b", subset=500)]
+    )
+    html = write_comparison_report(page, tmp_path).read_text()
+    assert "trained on 500 images" in html
+    assert "Training images" in html
+    assert not (tmp_path / "data_size.png").exists()
 
 
 def test_more_seeds_than_are_looked_for_are_said_to_be_more() -> None:

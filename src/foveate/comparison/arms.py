@@ -1,5 +1,7 @@
 """Arms of a comparison: what a person writes to settings, and the controls that are matched to an arm."""
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +16,7 @@ from foveate.config import Config, ModelConfig, Section, check_setting, layered,
 from foveate.errors import ConfigError
 from foveate.model.build import CHANNELS, build_model
 
-__all__ = ["Arm", "Cost", "cost_of", "matched_controls", "parse_arm", "without_attention"]
+__all__ = ["Arm", "Cost", "cost_of", "matched_controls", "parse_arm", "short_labels", "without_attention"]
 
 
 class Arm(Section):
@@ -69,6 +71,20 @@ def without_attention(arm: Arm, common: Mapping[str, Any]) -> Arm:
         part for part in _split(arm.name) if part.partition("=")[0].rpartition(".")[2].strip() != "attention"
     ]
     return parse_arm(",".join([*others, "attention=none"]), common)
+
+
+def short_labels(arms: Sequence[Arm]) -> list[str]:
+    """For a plot: of each arm what not all have in common, of a control what it is matched in."""
+    parts = [_split(arm.name) for arm in arms if not arm.matched]
+    common = set.intersection(*map(set, parts))
+
+    def label(arm: Arm) -> str:
+        if arm.matched:
+            return f"control, {' and '.join(dict.fromkeys(arm.matched.values()))}"
+        preset, *settings = _split(arm.name)
+        return ",".join(part for part in (preset, *settings) if part not in common) or preset
+
+    return [label(arm) for arm in arms]
 
 
 def cost_of(config: Config, *, num_classes: int, size: int) -> Cost:
@@ -166,24 +182,20 @@ def _flops(model: ModelConfig, num_classes: int, size: int, side: int) -> int:
 
 
 def _matched(config: Config, measure: Callable[[Config], int], target: int, most: float) -> Config:
-    """`config` with all widths scaled alike until `measure` is about `target`, then the last stage's adjusted.
-
-    Where that comes no nearer than a share `most`, as in narrow networks, the first stage's too.
+    """`config` with all widths scaled alike until `measure` is about `target`, and then as little changed as
+    brings it within a share `most` of it; the nearest where nothing does.
     """
     low, high = 0.05, 20.0
     while high / low > 1.001:  # the measure rises with the width
         middle = (low * high) ** 0.5
         low, high = (middle, high) if measure(_scaled(config, middle)) < target else (low, middle)
-    scaled = _scaled(config, high)
-
-    def off(config: Config) -> int:
-        return abs(measure(config) - target)
-
-    last = len(scaled.model.stages) - 1
-    best = min(_near(scaled, last, 12), key=off)
-    if off(best) <= most * target:
-        return best
-    return min((each for first in _near(scaled, 0, 4) for each in _near(first, last, 6)), key=off)
+    nearest, least = config, math.inf
+    for near in _near(_scaled(config, high)):
+        if (off := abs(measure(near) - target)) < least:
+            nearest, least = near, off
+        if least <= most * target:
+            break
+    return nearest
 
 
 def _scaled(config: Config, factor: float) -> Config:
@@ -196,14 +208,23 @@ def _scaled(config: Config, factor: float) -> Config:
     return config.model_copy(update={"model": model})
 
 
-def _near(config: Config, place: int, most: int) -> Iterator[Config]:
-    """`config`, and those of which the stage at a place has up to so many filters more or fewer."""
-    stages = list(config.model.stages)
-    stage = stages[place]
-    for step in range(-most, most + 1):
-        if stage.filters + step >= 1:
-            stages[place] = stage.model_copy(update={"filters": stage.filters + step})
-            yield config.model_copy(update={"model": config.model.model_copy(update={"stages": tuple(stages)})})
+def _near(config: Config) -> Iterator[Config]:
+    """`config`, and those whose first and last stages have some filters more or fewer, the least changed first."""
+    stages = config.model.stages
+    steps = {0: range(-4, 5), len(stages) - 1: range(-12, 13)}  # of one stage, the latter
+
+    def changed(more: tuple[int, ...]) -> float:
+        return sum(abs(step) / stages[place].filters for place, step in zip(steps, more, strict=True))
+
+    for more in sorted(itertools.product(*steps.values()), key=changed):
+        filters = [stage.filters for stage in stages]
+        for place, step in zip(steps, more, strict=True):
+            filters[place] += step
+        if min(filters) >= 1:
+            own = [
+                stage.model_copy(update={"filters": count}) for stage, count in zip(stages, filters, strict=True)
+            ]
+            yield config.model_copy(update={"model": config.model.model_copy(update={"stages": tuple(own)})})
 
 
 def _split(text: str) -> list[str]:

@@ -1,7 +1,7 @@
 """A comparison under way: which runs there are, who does them in which order, and what they come to."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -13,7 +13,7 @@ from pydantic import Field
 
 from foveate.comparison.arms import Arm, Cost, cost_of
 from foveate.comparison.statistics import Difference, Verdict, compare, conclude, seeds_needed
-from foveate.comparison.training import ArmJob, JudgedSplit, result_path, unpack
+from foveate.comparison.training import RESULT, ArmJob, JudgedSplit, result_path, unpack
 from foveate.config import Section
 from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError, OutputError, TrainingError
 from foveate.execution.pool import Event, Pool
@@ -169,10 +169,7 @@ class Experiment:
             path = result_path(self.place(run), split)
             if not path.exists():
                 return None
-            try:
-                self._results[split, run] = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise CheckpointError(f"{path} is damaged: remove it, and the run is measured again") from error
+            self._results[split, run] = _kept(path, RESULT, "the run is measured again")
         return self._results[split, run]
 
     def place(self, run: ArmRun) -> Path:
@@ -265,8 +262,7 @@ class Experiment:
     def _failure(self, run: ArmRun) -> dict[str, str]:
         """What is kept of how a run failed; of others nothing."""
         path = self.place(run) / _FAILED
-        failure: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        return failure
+        return _kept(path, {"kind", "reason"}, "the run is trained again") if path.exists() else {}
 
     def _job(self, run: ArmRun, split: JudgedSplit) -> ArmJob:
         config, arm = self.config, self.config.arms[run.arm]
@@ -318,3 +314,18 @@ class Experiment:
             if results
             else None,
         )
+
+
+def _kept(path: Path, keys: Set[str], then: str) -> dict[str, Any]:
+    """What a run has kept in a file.
+
+    Raises:
+        CheckpointError: when it is not that.
+    """
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        kept = None
+    if not isinstance(kept, dict) or not keys <= kept.keys():
+        raise CheckpointError(f"{path} is damaged: remove it, and {then}")
+    return kept

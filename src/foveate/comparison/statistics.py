@@ -43,6 +43,8 @@ class Difference:
     """Of the mean, by which images there happen to be, max(MSᵢ − MSₑ, 0) / SN; 0 of one seed."""
     mcnemar: tuple[float, ...]
     """Exact p of each seed: for these two trained networks on other images, and of no other question."""
+    alike: bool = False
+    """Whether both are right on the same images in every seed."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ def compare(arm: NDArray[np.bool_], other: NDArray[np.bool_]) -> Difference:
         sd=max(float(per_seed.std(ddof=1)), 0.5 / apart.shape[1]) if several else None,
         image_variance=_image_variance(apart) if several else 0.0,
         mcnemar=tuple(_mcnemar(one, two) for one, two in zip(arm, other, strict=True)),
+        alike=not apart.any(),
     )
 
 

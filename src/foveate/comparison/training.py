@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from foveate.checkpoint import load_model, load_tensors, model_card, save_tensors
 from foveate.config import Config, DataConfig, Section
 from foveate.data.dataset import Dataset, load_known
-from foveate.data.splits import hold_out
+from foveate.data.splits import draw
 from foveate.evaluation import collect_logits, point_metrics
 from foveate.execution.pool import Message
 from foveate.files import write_json
@@ -23,9 +23,11 @@ from foveate.training.loop import train_epochs
 from foveate.training.setup import Feed, new_state, prepare_process, settle
 from foveate.training.state import restore_state, save_state
 
-__all__ = ["ArmJob", "JudgedSplit", "pack", "result_path", "run_arm", "training_subset", "unpack"]
+__all__ = ["RESULT", "ArmJob", "JudgedSplit", "pack", "result_path", "run_arm", "training_subset", "unpack"]
 
 JudgedSplit = Literal["validation", "test"]
+RESULT = frozenset({"accuracy", "loss", "without_attention", "gate", "images", "right", "train_s", "images_shown"})
+"""What `run_arm` gives back and keeps."""
 
 
 class ArmJob(Section):
@@ -105,15 +107,11 @@ def result_path(folder: Path, split: JudgedSplit) -> Path:
 
 
 def training_subset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
-    """The data set with so many of its training images, the same share of every class, but one of each at least;
-    None: all of them.
-    """
+    """The data set with so many of its training images, the same share of every class; None: all of them."""
     train = dataset.splits["train"]
     if subset is None or subset >= len(train):
         return dataset
-    labels = dataset.labels[train]
-    alone = np.flatnonzero(np.bincount(labels)[labels] == 1)  # which is never held out
-    kept = np.union1d(hold_out(labels, subset / len(train), seed)[1], alone)
+    kept = draw(dataset.labels[train], subset, seed)
     return replace(dataset, splits={**dataset.splits, "train": train[kept]})
 
 

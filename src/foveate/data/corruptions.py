@@ -1,8 +1,9 @@
 """Common corruptions at five severities, in the manner of CIFAR-10-C (Hendrycks and Dietterich 2019, 1903.12261).
 
 Kinds are of that paper's set, without glass blur and frost; severities are its own for images of 32 px, but of
-snow, elastic and defocus blur. Lengths in pixels grow with the side. They are drawn anew here, by another program, so that figures are not comparable with published ones to the
-last point. Images are [B, 3, H, W]; a corruption takes and gives the scale 0…1, `corrupt` takes and gives uint8.
+snow, elastic and defocus blur. Lengths in pixels grow with the side. They are drawn anew here, by another program,
+so that figures are not comparable with published ones to the last point. Images are [B, 3, H, W]; a corruption
+takes and gives the scale 0…1, `corrupt` takes and gives uint8.
 """
 
 import io

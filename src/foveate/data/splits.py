@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from foveate.errors import DataError
 
-__all__ = ["SPLITS", "UNDECLARED", "hold_out", "split_code", "split_codes"]
+__all__ = ["SPLITS", "UNDECLARED", "draw", "hold_out", "split_code", "split_codes"]
 
 SPLITS = ("train", "validation", "test")
 UNDECLARED = -1
@@ -51,3 +51,32 @@ def hold_out(labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDA
         members = generator.permutation(np.flatnonzero(labels == label))
         held[members[: min(max(round(len(members) * fraction), 1), len(members) - 1)]] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def draw(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """Draw so many, the same share of every class, by the largest remainders; one of each where they suffice.
+
+    Fewer, by the same seed, are some of these but for rounding.
+
+    Args:
+        labels: [N] class of each image.
+        count: 0…N.
+        seed: of numpy's default generator.
+
+    Returns:
+        Sorted positions in `labels`, `count` of them.
+    """
+    generator = np.random.default_rng(seed)
+    classes, sizes = np.unique(labels, return_counts=True)
+    exact = count * sizes / len(labels)
+    least = int(count >= len(classes))
+    quotas = np.maximum(np.floor(exact).astype(np.int64), least)
+    while (short := count - quotas.sum()) != 0:  # by one at a time, where it is furthest from exact
+        room = quotas < sizes if short > 0 else quotas > least
+        place = np.where(room, np.sign(short) * (exact - quotas), -np.inf).argmax()
+        quotas[place] += np.sign(short)
+    drawn = [
+        generator.permutation(np.flatnonzero(labels == label))[:quota]
+        for label, quota in zip(classes, quotas, strict=True)
+    ]
+    return np.sort(np.concatenate(drawn))

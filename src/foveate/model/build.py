@@ -169,6 +169,10 @@ def _attention(config: ModelConfig, channels: int) -> nn.Module:
         attention = make(channels)
     except Exception as error:  # a class of one's own may raise anything
         raise ConfigError(f"attention={config.attention!r}: {_line(error)}") from error
+    if not isinstance(attention, nn.Module):
+        raise ConfigError(
+            f"attention={config.attention!r}: it makes a {type(attention).__name__}, which is no nn.Module"
+        )
     if not config.attention.startswith(CUSTOM):
         for module in attention.modules():
             if isinstance(module, nn.BatchNorm2d):

@@ -39,7 +39,10 @@ class ComparisonPage:
     def subtitle(self) -> str:
         """What is compared."""
         seeds, images = self.settings["seeds"], f"{self.split} images of {Path(self.settings['data']).name}"
-        return f"Against {self.arms[0]['name']}, {seeds} seed{'s' if seeds > 1 else ''}, judged on the {images}"
+        sizes = [f"{size:,}" if size else "all" for size in self.settings["subsets"]]
+        trained = "" if sizes == ["all"] else f", trained on {' and '.join(sizes)} images"
+        counted = f"{seeds} seed{'s' if seeds > 1 else ''}"
+        return f"Against {self.arms[0]['name']}, {counted}{trained}, judged on the {images}"
 
 
 def verdict_in_words(finding: Mapping[str, Any]) -> str:
@@ -49,7 +52,9 @@ def verdict_in_words(finding: Mapping[str, Any]) -> str:
         return "No seed has a result of both."
     points = f"{100 * difference['mean']:+.2f} points"
     if (count := len(finding["seeds"])) < finding["seeds_wanted"]:
-        points += f" over {count} of {finding['seeds_wanted']} seeds"
+        points += f" over the {count} of {finding['seeds_wanted']} seeds in which both came to an end"
+    if difference["alike"]:
+        points += ", both right on the same images in every seed: what differs may have no effect"
     if verdict["interval"] is None:
         return f"Cannot tell: {points}, of one seed, which has no interval."
     delta = f"{100 * verdict['delta']:g} points"

@@ -64,12 +64,12 @@ def accuracies(arms: Sequence[Mapping[str, Any]]) -> Figure:
 def over_data_size(findings: Sequence[Mapping[str, Any]], delta: float) -> Figure:
     """The difference of each pair over the number of training images, with its interval."""
     with styled():
-        figure, axes = new_axes(3.6)
+        pairs = list(dict.fromkeys((finding["arm"], finding["other"]) for finding in findings))
+        figure, axes = new_axes(3.2 + 0.32 * len(pairs))
         sizes = sorted({finding["subset"] for finding in findings if finding["subset"] is not None})
         places = {size: place for place, size in enumerate([*sizes, None])}
         axes.axhspan(-100 * delta, 100 * delta, color=LINE, alpha=0.5, linewidth=0)
         axes.axhline(0, color=MUTED, linewidth=1)
-        pairs = list(dict.fromkeys((finding["arm"], finding["other"]) for finding in findings))
         for number, pair in enumerate(pairs):
             own = [each for each in findings if (each["arm"], each["other"]) == pair]
             own.sort(key=lambda each: places[each["subset"]])
@@ -78,14 +78,21 @@ def over_data_size(findings: Sequence[Mapping[str, Any]], delta: float) -> Figur
             colour = (BLUE, ORANGE, INK, MUTED)[number % 4]
             means = [100 * each["difference"]["mean"] for each in own]
             mark = "osD^v"[number // 4 % 5]
-            axes.plot(across, means, f"{mark}-", color=colour, linewidth=1.2, label=_named(own[0], sized=False))
+            axes.plot(
+                across,
+                means,
+                f"{mark}-",
+                color=colour,
+                linewidth=1.2,
+                label=_named(own[0], sized=False).replace("\n", " "),
+            )
             for place, each in zip(across, own, strict=True):
                 if (interval := each["verdict"]["interval"]) is not None:
                     axes.plot([place, place], [100 * bound for bound in interval], color=colour, linewidth=2.5)
         used = [size for size in places if any(finding["subset"] == size for finding in findings)]
         axes.set_xticks([places[size] for size in used], ["all" if size is None else f"{size:,}" for size in used])
         axes.set(xlabel="Training images", ylabel="Difference, points")
-        axes.legend(loc="best", fontsize=8)
+        figure.legend(loc="outside lower left", fontsize=8)
     return figure
 
 

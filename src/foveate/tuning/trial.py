@@ -12,7 +12,7 @@ import torch
 from foveate.checkpoint import load_tensors, model_card
 from foveate.config import Config, DataConfig, Section
 from foveate.data.dataset import Dataset, load_known
-from foveate.data.splits import hold_out
+from foveate.data.splits import draw, hold_out
 from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.evaluation import collect_logits, point_metrics
 from foveate.execution.pool import Message
@@ -82,7 +82,7 @@ def study_dataset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
     total = sum(len(indices) for indices in splits.values())
     if subset is not None and subset < total:
         splits = {
-            name: indices[hold_out(dataset.labels[indices], subset / total, seed)[1]]
+            name: indices[draw(dataset.labels[indices], round(subset * len(indices) / total), seed)]
             for name, indices in splits.items()
         }
     validation = splits["validation"]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import yaml
 
-from foveate.comparison.arms import Arm, matched_controls, parse_arm, without_attention
+from foveate.comparison.arms import Arm, matched_controls, parse_arm, short_labels, without_attention
 from foveate.comparison.experiment import ComparisonConfig, Experiment, Finding, Update
 from foveate.comparison.statistics import spread_known
 from foveate.comparison.training import JudgedSplit, run_arm, training_subset
@@ -159,10 +159,11 @@ def compare(
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the comparison can be taken up again.
     """
     display = display or SilentComparison()
-    if isinstance(arms, str):
-        raise ConfigError(f"arms={arms!r}: give a list of them")
-    if isinstance(more.get("subsets", ()), int):
-        raise ConfigError(f"subsets={more['subsets']!r}: give a list of them")
+    if isinstance(arms, str) or not all(isinstance(arm, str) for arm in arms):
+        raise ConfigError(f"arms={arms!r}: give a list of texts, such as 'minute,attention=none'")
+    subsets = more.get("subsets", (None,))
+    if not isinstance(subsets, Sequence) or not all(isinstance(each, int | None) for each in subsets):
+        raise ConfigError(f"subsets={subsets!r}: give a list of numbers of images; None: all")
     if more.get("pilot") and seeds < 2:
         raise ConfigError(f"seeds={seeds}: a plan learns how seeds spread, from two at least")
     keep_out(Path(runs), data)
@@ -180,7 +181,6 @@ def compare(
     tell(dataset, display)
     if final and "test" not in dataset.splits:
         raise DataError(f"{dataset.name} has no test images: add a test split to it, or compare without --final")
-    subsets = more.get("subsets", (None,))
     _check_subsets(subsets, dataset)
     few = min((each for each in subsets if each), default=None)
     smallest = training_subset(dataset, few, base.data.split_seed)
@@ -206,7 +206,7 @@ def compare(
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_atomically(folder.path / "comparison.yaml", text)
         write_json(folder.path / "env.json", environment(device))
-        write_json(folder.path / "digest.json", _digest(config))
+        write_json(folder.path / "digest.json", _digest(folder.path / "comparison.yaml"))
 
     with contextlib.closing(open_pool(run_arm, base, device, workers, ray, gpus)) as pool:
         fallback = f"{dataset.name}-plan" if config.pilot else dataset.name
@@ -247,7 +247,7 @@ def resume_comparison(
     check_workers(workers, ray, gpus)
     comparison = open_comparison(path)
     config = comparison.config
-    if read_yaml(comparison.path / "digest.json") != _digest(config):
+    if read_yaml(comparison.path / "digest.json") != _digest(comparison.path / "comparison.yaml"):
         raise CheckpointError(f"{comparison.path / 'comparison.yaml'} was changed since: bring the old one back")
     if final and config.pilot:
         raise ConfigError(f"{comparison.path} is a plan's pilot: it opens no test split")
@@ -311,7 +311,7 @@ def _run(comparison: Comparison, pool: Pool, display: ComparisonDisplay, *, fina
 def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -> None:
     """The row and the bits of every run, what they come to, and the page."""
     text, config, failures = io.StringIO(), experiment.config, experiment.failures(split)
-    arms = config.arms
+    arms, labels = config.arms, short_labels(config.arms)
     columns = ("accuracy", "loss", "without_attention", "gate", "train_s", "images_shown")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["arm", "seed", "training_images", *columns, "failed"])
@@ -332,19 +332,19 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
         arms=[
             {
                 "name": arm.name,
-                "label": f"{_label(arm)}, {', '.join(arm.matched)}" if arm.matched else arm.name,
+                "label": f"{label}, {', '.join(arm.matched)}" if arm.matched else label,
                 "matched": arm.matched,
                 **asdict(summary),
             }
             for summary in experiment.summaries(split)
-            for arm in (arms[summary.arm],)
+            for arm, label in ((arms[summary.arm], labels[summary.arm]),)
         ],
         findings=[
             {
                 **asdict(each),
                 "arm": arms[each.pair.arm].name,
                 "other": arms[each.pair.other].name,
-                "labels": [_label(arms[place]) for place in each.pair],
+                "labels": [labels[place] for place in each.pair],
                 "seeds_wanted": config.seeds,
                 "next_seed": config.first_seed + config.seeds,
             }
@@ -360,11 +360,6 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
     write_json(comparison.path / f"findings-{split}.json", page.findings)
     write_atomically(comparison.path / f"results-{split}.csv", text.getvalue())
     write_comparison_report(page, comparison.path)
-
-
-def _label(arm: Arm) -> str:
-    """Short enough for a plot."""
-    return f"control, {' and '.join(dict.fromkeys(arm.matched.values()))}" if arm.matched else arm.name
 
 
 def _record_test_opening(path: Path, command: str) -> None:
@@ -433,9 +428,9 @@ def _check_subsets(subsets: Sequence[int | None], dataset: Dataset) -> None:
         raise ConfigError("subsets: a number of training images is given twice")
 
 
-def _digest(config: ComparisonConfig) -> dict[str, str]:
-    """By which a comparison is known to be as it was."""
-    return {"sha256": hashlib.sha256(config.model_dump_json().encode()).hexdigest()}
+def _digest(settings: Path) -> dict[str, str]:
+    """By which a comparison is known as it was: of what the file says, not of what this version adds to it."""
+    return {"sha256": hashlib.sha256(json.dumps(read_yaml(settings)).encode()).hexdigest()}
 
 
 def _settled(config: Config, dataset: Dataset, device: torch.device) -> Config:

@@ -17,7 +17,7 @@ from foveate.config import Config, resolve_config
 from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from foveate.data.dataset import Dataset, align_classes, load_dataset, load_known
 from foveate.data.loader import Loader, on_device
-from foveate.data.splits import hold_out
+from foveate.data.splits import draw
 from foveate.errors import ConfigError, DataError
 from foveate.evaluation import (
     ViewsAveraged,
@@ -398,11 +398,11 @@ def _measure(
 
 
 def _some_of(loader: Loader, count: int | None, seed: int) -> Loader:
-    """About so many of the loader's images, the same share of every class; None: all."""
+    """So many of the loader's images, the same share of every class; None: all."""
     if count is None or count >= len(loader.indices):
         return loader
     labels = loader.labels.cpu().numpy()[loader.indices]
-    return replace(loader, indices=loader.indices[hold_out(labels, count / len(labels), seed)[1]])
+    return replace(loader, indices=loader.indices[draw(labels, count, seed)])
 
 
 def _under_corruptions(
