@@ -133,7 +133,7 @@ def train(arguments: argparse.Namespace, dataset: Dataset, seeds: range, folder:
 
 
 def better(right: Bits, effect: float, draw: np.random.Generator) -> Bits:
-    """The same answers [seeds, images], of which in each seed a share `effect` was put right, if as many are wrong.
+    """The answers [seeds, images], of which a share `effect` of each seed was put right, if as many are wrong.
 
     What is no whole image is left to chance.
     """

@@ -401,13 +401,17 @@ def print_comparison(comparison: "Comparison") -> None:
     from foveate.report.comparison_page import verdict_in_words
 
     split, experiment = comparison.split, comparison.experiment
-    arms = experiment.config.arms
+    config = experiment.config
+    arms = config.arms
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("arm", "accuracy %", "sd", "without attention", "parameters", "ms an image", "seeds"):
         table.add_column(title, justify="left" if title == "arm" else "right", overflow="fold")
+
+    def named(arm: int, subset: int | None) -> str:
+        return arms[arm].name + (f", {subset:,} images" if subset is not None else "")
+
     for each in experiment.summaries(split):
         values = [100 * value for value in each.accuracies]
-        name = arms[each.arm].name + (f", {each.subset:,} images" if each.subset is not None else "")
         cells = [
             f"{mean(values):.2f}" if values else "–",
             f"{stdev(values):.2f}" if len(values) > 1 else "–",
@@ -416,13 +420,12 @@ def print_comparison(comparison: "Comparison") -> None:
             f"{each.ms_per_image:.3f}" if each.ms_per_image is not None else "–",
             str(len(each.seeds)),
         ]
-        table.add_row(Text(name), *cells)  # brackets are no markup
+        table.add_row(Text(named(each.arm, each.subset)), *cells)  # brackets are no markup
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     for run, reason in experiment.failures(split).items():
-        print(f"failed and left out: {arms[run.arm].name}, seed {run.seed}: {reason}")
+        print(f"failed and left out: {named(run.arm, config.subsets[run.subset])}, seed {run.seed}: {reason}")
     print(f"on the {split} images, differences in points [interval over seeds, all together at ", end="")
-    print(f"{100 * (1 - experiment.config.alpha):g} %]:")
-    config = experiment.config
+    print(f"{100 * (1 - config.alpha):g} %]:")
     wanted = {"seeds_wanted": config.seeds, "next_seed": config.first_seed + config.seeds}
     for finding in experiment.findings(split):
         size = f" ({finding.subset:,} images)" if finding.subset is not None else ""

@@ -141,7 +141,7 @@ def test_an_arm_that_fails_is_named_and_the_rest_goes_on(folder: Path) -> None:
     told = rows(place)
     assert [bool(row["failed"]) for row in told] == [False, False, True] * 2
     assert "No seed has a result of both." in printed
-    assert printed.count("failed and left out: minute,optimizer=adamw,lr=1.0e+30, seed ") == 2
+    assert printed.count("failed and left out: minute,optimizer=adamw,lr=1.0e+30, 100 images, seed ") == 2
     # What was never trained is not trained when the test split is open.
     printed = finish(folder, "compare", "--resume", str(place), "--final")
     assert "opening the test split: 3 arms × 2 seeds, 4 runs" in printed
