@@ -395,7 +395,7 @@ def test_gpu_rows_runs_every_script_and_keeps_what_the_original_prints(
         "--kinds",
         "eca",
         "--compare-seeds",
-        "2",
+        "1",
         "--compare-more",
         "--no-controls --set epochs=1 --set passes=1 --set threads=1",
     )
