@@ -313,8 +313,8 @@ class ComparisonLines(Lines):
         done = sum(experiment.result(run, split) is not None for run in experiment.runs)
         before = f"; {done} done before" if done else ""
         self.say(
-            f"{doing} {len(config.arms)} arms × {config.seeds} seed{'s' if config.seeds > 1 else ''}{sizes}, {left} runs on {workers} "
-            f"worker{'' if workers == 1 else 's'}{before}"
+            f"{doing} {len(config.arms)} arms × {config.seeds} seed{'s' if config.seeds > 1 else ''}{sizes}, "
+            f"{left} runs on {workers} worker{'' if workers == 1 else 's'}{before}"
         )
         if split == "validation":
             for arm in config.arms:
