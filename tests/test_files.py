@@ -1,5 +1,7 @@
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from foveate.errors import OutputError
-from foveate.files import cache_folder, new_folder, replacing, write_atomically, write_json
+from foveate.files import (
+    cache_folder,
+    locked,
+    new_folder,
+    open_regular,
+    read_regular,
+    replacing,
+    write_atomically,
+    write_json,
+)
 
 
 def leftovers(folder: Path) -> list[str]:
@@ -106,3 +117,59 @@ def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
         content = path.read_bytes()
         assert len(content) == 300_000
         assert len(set(content)) == 1
+
+
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        open_regular(tmp_path / "pipe")
+
+
+def test_devices_and_sockets_are_refused(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        for path in (tmp_path / "socket", Path("/dev/zero"), tmp_path):
+            with pytest.raises(OSError, match="not a regular file"):
+                open_regular(path)
+
+
+def test_no_more_than_the_size_of_a_file_is_read(tmp_path: Path) -> None:
+    assert read_regular(Path("/proc/self/status"), 100) == b""
+    (tmp_path / "file").write_bytes(b"four")
+    assert read_regular(tmp_path / "file", 4) == b"four"
+    with pytest.raises(OSError, match="more than 3"):
+        read_regular(tmp_path / "file", 3)
+
+
+def test_a_link_at_the_temporary_name_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "victim").write_text("precious")
+    monkeypatch.setattr(secrets, "token_hex", lambda _: "0" * 12)
+    (tmp_path / f".metrics.json.{'0' * 12}.tmp").symlink_to(tmp_path / "victim")
+    with pytest.raises(OutputError):
+        write_atomically(tmp_path / "metrics.json", "x")
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_two_writers_of_a_file_do_not_meet(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with replacing(path) as one, replacing(path) as other:
+        one.write_text("one")
+        other.write_text("other")
+    assert path.read_text() == "one"
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    left = [tmp_path / ".file.aaaaaaaaaaaa.tmp", tmp_path / "weights" / ".file.bbbbbbbbbbbb.tmp"]
+    kept = [tmp_path / ".notes.tmp", tmp_path / "file.tmp"]
+    for each in (*left, *kept):
+        each.write_text("")
+    with locked(tmp_path, "it is being used"):
+        assert not any(each.exists() for each in left)
+        assert all(each.exists() for each in kept)
+
+
+def test_long_names_are_written(tmp_path: Path) -> None:
+    write_atomically(tmp_path / ("x" * 255), "long")
+    assert (tmp_path / ("x" * 255)).read_text() == "long"

@@ -2,10 +2,14 @@
 
 import contextlib
 import errno
+import glob
+import io
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,8 @@ __all__ = [
     "cache_folder",
     "locked",
     "new_folder",
+    "open_regular",
+    "read_regular",
     "replacing",
     "sync_folder",
     "write_atomically",
@@ -70,6 +76,8 @@ def sync_folder(folder: Path) -> None:
 def locked(folder: Path, doing: str) -> Iterator[None]:
     """Keep other processes out of `folder`; the system lifts the lock when this one dies.
 
+    Temporary files in it, at any depth, are then those of killed processes, and are removed.
+
     Raises:
         ConfigError: when another has it, which then is `doing` something: "X is being trained".
         OutputError: when nothing can be written there.
@@ -80,21 +88,65 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
         except Timeout:
             raise ConfigError(f"{doing} by another process: wait for it, or stop it") from None
     with lock:
+        _remove_abandoned(list(folder.rglob(_temporary_name("*", "?" * 12))))
         yield
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a regular file to read. A pipe, a socket or a device is refused without waiting for it.
+
+    Raises:
+        OSError: when it is missing, not a regular file, or not readable; `strerror` says so.
+        ValueError: for a name with a NUL character.
+    """
+    # Opening a device can have an effect of its own, so it is looked at first; what was opened is looked at again,
+    # as the name may mean another file by then.
+    _refuse_irregular(path.stat())
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags)
+    try:
+        _refuse_irregular(os.fstat(descriptor))
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def _refuse_irregular(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """The content of a regular file of at most `limit` bytes.
+
+    Never more than its size is read: files of the kernel, as in /proc, have size 0, and some have no end.
+
+    Raises:
+        OSError: as `open_regular`, and for a larger file.
+        ValueError: as `open_regular`.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than {limit:,}")
+        return file.read(size)
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write a temporary file beside `path`; when the block ends well: fsync, rename to `path`, fsync the folder.
 
-    The temporary name is fixed, so that what a killed process left is overwritten by the next write: a file
-    has one writer at a time.
+    The temporary file is new and its name is drawn at random: two writers of one file never share it, and nobody
+    can place a link there beforehand. What a killed process leaves is removed by whoever has the folder `locked`.
 
     Raises:
         OutputError: when it cannot be written; `path` is then as it was.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _temporary(path)
     with writing_to(path):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+        os.close(os.open(temporary, flags, 0o666))
         try:
             yield temporary
             with temporary.open("rb+") as file:
@@ -105,6 +157,23 @@ def replacing(path: Path) -> Iterator[Path]:
                 temporary.unlink()
             raise
         sync_folder(path.parent)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(_temporary_name(path.name, secrets.token_hex(6)))
+
+
+def _temporary_name(name: str, token: str) -> str:
+    return f".{name[:60]}.{token}.tmp"  # a long name leaves room for the rest: most file systems take 255 bytes
+
+
+def _remove_abandoned(temporary: Iterable[Path]) -> None:
+    for left in temporary:
+        with contextlib.suppress(OSError):
+            if left.is_dir() and not left.is_symlink():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -130,16 +199,17 @@ def write_json(path: Path, value: Any) -> None:
 def new_folder(path: Path) -> Iterator[Path]:
     """Fill a temporary folder and rename it to `path` when the block ends well; otherwise remove it.
 
-    The caller holds a lock on `path`: what lies at the temporary name is a killed process' and is removed.
+    The caller holds a lock on `path`: a temporary folder for it is one that a killed process left, and is removed.
 
     Raises:
         OutputError: when it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _temporary(path)
     with writing_to(path):
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(path.parent.glob(_temporary_name(glob.escape(path.name), "?" * 12)))
+            temporary.mkdir()
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_dir():

@@ -18,7 +18,7 @@ from foveate.data.decode import (
     BadImageError,
     decode_file,
     decode_image,
-    open_regular,
+    open_image,
     resize_array,
     shorter_side,
 )
@@ -254,4 +254,4 @@ def test_files_that_are_none(tmp_path: Path) -> None:
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, unprivileged: None) -> None:
     with pytest.raises(BadImageError, match="permission denied"):
-        open_regular(tmp_path / "some.png")
+        open_image(tmp_path / "some.png")

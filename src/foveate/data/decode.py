@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from foveate.files import open_regular
+
 __all__ = [
     "MAX_PIXELS",
     "BadImageError",
     "Header",
     "decode_file",
     "decode_image",
-    "open_regular",
+    "open_image",
     "read_header",
     "resize_array",
     "shorter_side",
@@ -81,7 +82,7 @@ def decode_file(path: Path, size: int) -> NDArray[np.uint8]:
     Raises:
         BadImageError: also when the file cannot be read.
     """
-    with open_regular(path) as file:
+    with open_image(path) as file:
         return _decode(file, size)
 
 
@@ -100,7 +101,7 @@ def read_header(image: Path | bytes | NDArray[np.uint8]) -> Header | None:
         height, width = image.shape[:2]
         return Header("", "RGB" if image.shape[2:] == (3,) else "L", width, height, rotated=False)
     try:
-        with open_regular(image) if isinstance(image, Path) else io.BytesIO(image) as file, _quiet():
+        with open_image(image) if isinstance(image, Path) else io.BytesIO(image) as file, _quiet():
             opened = Image.open(file, formats=_FORMATS)
             # PNG's own reads the whole file to look behind the pixels too.
             exif = Image.Image.getexif(opened)
@@ -116,20 +117,18 @@ def shorter_side(image: Path | bytes | NDArray[np.uint8]) -> int | None:
     return min(header.width, header.height) if header else None
 
 
-def open_regular(path: Path) -> io.BufferedReader:
-    """Open a regular file to read; anything else, such as a pipe, could block for ever.
+def open_image(path: Path) -> io.BufferedReader:
+    """Open the file of an image; anything but a regular file, such as a pipe, could block for ever.
 
     Raises:
         BadImageError: when it is missing, not a regular file, or not readable.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise BadImageError("not a regular file")
-        return path.open("rb")
+        return open_regular(path)
     except FileNotFoundError as error:
         raise BadImageError("missing file") from error
     except OSError as error:
-        raise BadImageError((error.strerror or str(error)).lower()) from error
+        raise BadImageError((error.strerror or str(error)).lower().removeprefix("it is ")) from error
     except ValueError as error:  # a NUL character in the name
         raise BadImageError("not a file name") from error
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.decode import BadImageError, open_regular, shorter_side
+from foveate.data.decode import BadImageError, open_image, shorter_side
 from foveate.errors import DataError
 from foveate.progress import Track
 
@@ -192,7 +192,7 @@ def reading(path: Path | str, damaged: tuple[type[Exception], ...] = ()) -> Iter
 
 def _hash_file(path: str) -> str:
     try:
-        with open_regular(Path(path)) as file:
+        with open_image(Path(path)) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except (BadImageError, OSError) as error:
         return str(error)

@@ -1,0 +1,229 @@
+"""Reading back: a file is a stranger's until its size, its structure and every value in it have been checked.
+
+JSON and YAML are parsed within limits, and then validated by a schema (pydantic). Whatever does not fit becomes
+one line that names the file and the field. Nothing that is read here can run code.
+"""
+
+import json
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, cast
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+
+from foveate.errors import CheckpointError, FoveateError
+from foveate.files import read_regular
+
+__all__ = [
+    "ClassNames",
+    "FiniteJson",
+    "MalformedError",
+    "Name",
+    "Record",
+    "check_structure",
+    "distinct",
+    "first_problem",
+    "parse_json",
+    "parse_record",
+    "parse_yaml",
+    "read_record",
+]
+
+MAX_BYTES = 256 << 20
+"""Of a file that is read as a whole: the largest of ours, the predictions of a page, stay far below."""
+MAX_DEPTH = 32
+"""Levels of nesting: settings, the deepest of our files, have seven."""
+MAX_VALUES = 5_000_000
+"""In a file, each alias of YAML counted as what it stands for: a few lines of aliases can stand for billions."""
+MAX_NAME = 300
+"""Characters in a class name."""
+
+T = TypeVar("T")
+
+
+class MalformedError(ValueError):
+    """A text that is not JSON or YAML, or goes beyond the limits; the message says how."""
+
+
+class Record(BaseModel):
+    """A frozen group of values that are read back: unknown keys and numbers that are not finite are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be printable: it has a control character or a line break")
+    return text
+
+
+def distinct(values: Sequence[T]) -> Sequence[T]:
+    """`values`, for a pydantic field whose items must differ.
+
+    Raises:
+        ValueError: naming the first item that is there twice.
+    """
+    seen: set[T] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"must be distinct: {value!r} is there twice")
+        seen.add(value)
+    return values
+
+
+def _finite(value: JsonValue) -> JsonValue:
+    check_structure(value)
+    return value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_printable)]
+ClassNames = Annotated[tuple[Name, ...], Field(min_length=1, max_length=100_000), AfterValidator(distinct)]
+FiniteJson = Annotated[JsonValue, AfterValidator(_finite)]
+"""Any value of JSON, within the limits, whose numbers are finite."""
+
+
+def read_record(path: Path, schema: type[T], *, fix: str, error: type[FoveateError] = CheckpointError) -> T:
+    """What the JSON file at `path` holds, as `schema` describes it.
+
+    Args:
+        schema: a pydantic model or any type that pydantic knows.
+        fix: the end of the message: what to do about a file that does not fit.
+        error: what is raised.
+
+    Raises:
+        FoveateError: of the type `error`, in one line that names the file and the field.
+    """
+    try:
+        content = read_regular(path, MAX_BYTES)
+    except OSError as problem:
+        raise error(f"cannot read {path} ({problem.strerror or problem}): {fix}") from problem
+    return parse_record(content, schema, source=str(path), fix=fix, error=error)
+
+
+def parse_record(
+    content: bytes | str,
+    schema: type[T],
+    *,
+    source: str,
+    fix: str,
+    error: type[FoveateError] = CheckpointError,
+) -> T:
+    """As `read_record`, of JSON that was read already; `source` names where it stands."""
+    try:
+        value: T = _adapter(cast("Hashable", schema)).validate_python(parse_json(content))
+    except MalformedError as problem:
+        raise error(f"{source} is damaged ({problem}): {fix}") from problem
+    except ValidationError as problem:
+        raise error(f"{source} is damaged ({first_problem(problem)}): {fix}") from problem
+    return value
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first thing that a schema refuses, as `field: what is wrong with it`, on one line and short."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = ".".join(str(part)[:80] for part in first["loc"])
+    what = first["msg"].removeprefix("Value error, ")
+    return " ".join(f"{where}: {what}".removeprefix(": ").split())[:300]
+
+
+def parse_json(content: bytes | str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        MalformedError: for what is not JSON, a key that is there twice, a number that is not finite or has
+            thousands of digits, and nesting beyond `MAX_DEPTH`.
+    """
+    try:
+        value = json.loads(content, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise MalformedError(f"it is nested more than {MAX_DEPTH} levels deep") from None
+    except ValueError as error:  # UnicodeDecodeError, and integers of too many digits, as well
+        raise MalformedError(_short(error)) from error
+    check_structure(value)
+    return value
+
+
+def parse_yaml(text: str) -> Any:
+    """The value of a YAML text: strings, numbers, booleans, null, lists and mappings; dates stay strings.
+
+    Raises:
+        MalformedError: as `parse_json`.
+    """
+    try:
+        value = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    except RecursionError:
+        raise MalformedError(f"it is nested more than {MAX_DEPTH} levels deep") from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
+        # Beside its own errors, the loader lets through those of the constructors that a tag can name.
+        raise MalformedError(_short(error)) from error
+    check_structure(value, finite=False)  # `.inf` may be given for a setting, whose range then says what is right
+    return value
+
+
+def check_structure(value: Any, *, finite: bool = True) -> None:
+    """Refuse nesting beyond `MAX_DEPTH`, more than `MAX_VALUES`, and numbers that are not `finite`.
+
+    Raises:
+        MalformedError: for these.
+    """
+    left = MAX_VALUES
+    waiting: list[tuple[int, Iterable[Any]]] = [(0, (value,))]
+    while waiting:
+        depth, values = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise MalformedError(f"it is nested more than {MAX_DEPTH} levels deep")
+        for each in values:
+            left -= 1
+            if isinstance(each, dict):
+                waiting.append((depth + 1, each.values()))
+            elif isinstance(each, list):
+                waiting.append((depth + 1, each))
+            elif finite and isinstance(each, float) and not math.isfinite(each):
+                raise MalformedError(f"it holds the number {each}")
+        if left < 0:
+            raise MalformedError(f"it holds more than {MAX_VALUES:,} values")
+
+
+def _without_duplicates(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        try:
+            distinct([key for key, _ in pairs])
+        except ValueError as error:
+            raise MalformedError(f"keys {error}") from None
+    return values
+
+
+def _refuse_constant(name: str) -> None:
+    raise MalformedError(f"it holds the number {name}")
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's loader of plain data, which leaves dates as text and refuses duplicate keys."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own attribute)
+        letter: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping; MalformedError where a key is there twice."""
+        # Before `<<` merges other mappings in, which may hold the same keys.
+        keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
+        if twice is not None:
+            line = node.start_mark.line + 1
+            raise MalformedError(f"the key {twice[1]!r} is there twice in the mapping that begins in line {line}")
+        return super().construct_mapping(node, deep=deep)
+
+
+@cache
+def _adapter(schema: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast("Any", schema))
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

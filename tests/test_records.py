@@ -1,0 +1,154 @@
+"""Files read back are strangers: limits, then a schema, then one line."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+
+from foveate.errors import CheckpointError, DataError
+from foveate.records import (
+    MAX_DEPTH,
+    ClassNames,
+    FiniteJson,
+    MalformedError,
+    Record,
+    parse_json,
+    parse_record,
+    parse_yaml,
+    read_record,
+)
+
+
+class _Card(Record):
+    names: ClassNames
+    size: int
+    rest: FiniteJson = None
+
+
+def test_what_fits_is_read(tmp_path: Path) -> None:
+    (tmp_path / "card.json").write_text('{"names": ["a", "é"], "size": 3, "rest": {"x": [1.5]}}', encoding="utf-8")
+    card = read_record(tmp_path / "card.json", _Card, fix="restore it")
+    assert card == _Card(names=("a", "é"), size=3, rest={"x": [1.5]})
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("null", "valid dictionary"),
+        ("[]", "valid dictionary"),
+        ("{}", "names: Field required"),
+        ('{"names": ["a"], "size": "abc"}', "size: Input should be a valid integer"),
+        ('{"names": ["a"], "size": 1e400}', "inf"),
+        ('{"names": ["a"], "size": NaN}', "the number NaN"),
+        ('{"names": ["a"], "size": 1, "rest": [1, {"x": -1e999}]}', "the number -inf"),
+        ('{"names": ["a"], "size": ' + "9" * 5000 + "}", "integer string conversion"),
+        ('{"names": ["a", "a"], "size": 1}', "names: must be distinct: 'a' is there twice"),
+        ('{"names": ["a\\u0000"], "size": 1}', "names.0: must be printable"),
+        ('{"names": ["a\\u001b[31m"], "size": 1}', "names.0: must be printable"),
+        ('{"names": ["a\\nb"], "size": 1}', "names.0: must be printable"),
+        ('{"names": [""], "size": 1}', "names.0: String should have at least 1 character"),
+        ('{"names": null, "size": 1}', "names: Input should be a valid tuple"),
+        ('{"names": ["a"], "size": 1, "size": 2}', "keys must be distinct: 'size' is there twice"),
+        ('{"names": ["a"], "size": 1, "more": 1}', "more: Extra inputs are not permitted"),
+        ("[" * 100_000, "nested"),
+        ('{"a":' * 40 + "1" + "}" * 40, f"nested more than {MAX_DEPTH}"),
+        ("{", "Expecting"),
+        ("\udcff", "surrogates"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_with_file_and_field(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "card.json"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(CheckpointError) as caught:
+        read_record(path, _Card, fix="restore it from a copy")
+    message = str(caught.value)
+    if told != "surrogates":
+        assert told in message
+    assert message.startswith(f"{path} is damaged (")
+    assert message.endswith("): restore it from a copy")
+    assert "\n" not in message
+    assert len(message) < 600
+
+
+def test_what_is_no_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="No such file or directory"):
+        read_record(tmp_path / "none.json", _Card, fix="restore it", error=DataError)
+    with pytest.raises(CheckpointError, match="not a regular file"):
+        read_record(tmp_path, _Card, fix="restore it")
+
+
+def test_a_file_beyond_the_limit_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(CheckpointError, match="more than"):
+        read_record(path, _Card, fix="restore it")
+
+
+def test_a_type_that_is_no_model_is_a_schema_too() -> None:
+    assert parse_record("[1, 2]", tuple[int, ...], source="here", fix="x") == (1, 2)
+    with pytest.raises(CheckpointError, match=r"here is damaged \(1: "):
+        parse_record('[1, "x"]', tuple[int, ...], source="here", fix="x")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: 1\na: 2", "the key 'a' is there twice in the mapping that begins in line 1"),
+        ("b:\n  a: 1\n  a: 2", "line 2"),
+        ("[" * 5000, "nested"),
+        ("!!float x", "could not convert"),
+        ("!!python/object:os.system {}", "could not determine a constructor"),
+        ("9" * 5000, "integer string conversion"),
+        ("? [1]\n: 2", "unhashable"),
+        ("!!timestamp x", "."),
+        ("a: [", "expected"),
+        ("a: &a [*a]", "nested"),
+        ("\0", "special characters"),
+        (
+            "a: &a [1,1,1,1,1,1,1,1,1,1]\n"
+            + "".join(
+                f"{x}: &{x} [{','.join([f'*{y}'] * 10)}]\n" for y, x in zip("abcdefgh", "bcdefghi", strict=True)
+            ),
+            "more than 5,000,000 values",
+        ),
+    ],
+)
+def test_yaml_beyond_plain_data_is_one_line(text: str, told: str) -> None:
+    with pytest.raises(MalformedError, match=told):
+        parse_yaml(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2001-13-45", "2001-13-45"),
+        ("2001-01-02", "2001-01-02"),
+        ("a: {b: [1, 2.5, yes, null]}", {"a": {"b": [1, 2.5, True, None]}}),
+        ("base: &b {x: 1, y: 2}\nc:\n  <<: *b\n  x: 3", {"base": {"x": 1, "y": 2}, "c": {"x": 3, "y": 2}}),
+        ("", None),
+    ],
+)
+def test_yaml_of_plain_data_is_read(text: str, value: object) -> None:
+    assert parse_yaml(text) == value
+
+
+@given(st.text())
+def test_any_text_is_a_value_or_malformed(text: str) -> None:
+    for parse in (parse_json, parse_yaml):
+        with contextlib.suppress(MalformedError):
+            parse(text)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=MAX_DEPTH))
+def test_json_comes_back_as_it_was_written(value: object) -> None:
+    assert parse_json(json.dumps(value)) == value
+
+
+def test_a_schema_refuses_what_is_not_finite() -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(FiniteJson).validate_python({"x": float("nan")})
