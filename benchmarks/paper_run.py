@@ -32,14 +32,14 @@ def main() -> None:
             **arguments.settings,
         )
         test = foveate.evaluate(run, final=True).metrics["test"]
-        timing = run.folder.read_json("timing.json")
+        timing = run.folder.read_timing()
         rows.append(
             {
                 "seed": seed,
-                "epochs": len(timing["epochs"]),
+                "epochs": timing["epochs"],
                 "train_s": timing["train_s"],
                 "images_per_s": timing["images_per_s"],
-                "device": run.folder.read_json("env.json")["device"],
+                "device": run.folder.read_environment()["device"],
                 "test": {name: test[name] for name in PAPER_TABLE},
                 "intervals": {name: test["intervals"][name] for name in PAPER_TABLE},
             }

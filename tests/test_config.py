@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from foveate.config import DEFAULT_PRESET, Config, preset_names, resolve_config
+from foveate.config import DEFAULT_PRESET, Config, preset_names, resolve_config, setting_value
 from foveate.errors import ConfigError
 
 
@@ -94,6 +95,10 @@ def test_resolved_settings_are_read_back_as_they_were(epochs: int, lr: float, ki
         ({"stages": []}, r"model\.stages=\[\]"),
         ({"val_fraction": 1}, r"data\.val_fraction=1"),
         ({"zzz": 1}, "known are activation, alternate, attention, "),
+        ({"pretrained": 1}, "unknown setting 'pretrained'; known are "),
+        ({"learning_rate": 1}, "unknown setting 'learning_rate'; did you mean 'lr'"),
+        ({"image_size": 32}, "did you mean 'size'"),
+        ({"lr": "x" * 5000}, "x{79}…: input should be a valid number"),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_the_fix(settings: dict[str, Any], message: str) -> None:
@@ -190,6 +195,13 @@ def test_an_unknown_preset_names_the_nearest() -> None:
         (b"!!python/object/apply:os.system ['true']\n", "is not YAML"),
         (b"epocs: 3\n", "did you mean 'epochs'"),
         (b"preset: [paper]\n", "unknown preset"),
+        (b"lr: 1\nlr: 2\n", "the key 'lr' is there twice"),
+        (b"lr: 2001-13-45\n", r"train\.lr='2001-13-45': input should be a valid number"),
+        (b"lr: !!float x\n", "is not YAML: could not convert"),
+        (b"epochs: " + b"9" * 5000, "is not YAML"),
+        (b"[" * 5000, "is not YAML: it is nested"),
+        (b"1: 2\n", "must hold settings as `key: value`"),
+        (b"\xef\xbb\xbfepocs: 3\n", "did you mean 'epochs'"),
     ],
 )
 def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
@@ -203,6 +215,21 @@ def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes, message: str) ->
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cannot read .*none\.yaml: No such file"):
         resolve_config(file=tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("text", ["!!float x", "9" * 5000, "[" * 5000, "{a: 1, a: 2}", "&a [*a]", "\0", "{"])
+def test_a_value_that_is_not_yaml_is_one_line(text: str) -> None:
+    with pytest.raises(ConfigError, match="the value is not YAML") as error:
+        setting_value("lr", text)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+def test_a_file_that_is_no_file_is_one_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", tmp_path, Path("/dev/zero")):
+        with pytest.raises(ConfigError, match="not a regular file"):
+            resolve_config(file=path)
 
 
 def test_settings_are_frozen() -> None:

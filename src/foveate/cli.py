@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
-import yaml
 
 import foveate
 from foveate import terminal
-from foveate.config import DEFAULT_PRESET, AttentionKind, check_setting, preset_names
+from foveate.config import DEFAULT_PRESET, AttentionKind, preset_names, setting_value
 from foveate.errors import ConfigError, FoveateError, Interrupted
 
 __all__ = ["app", "main"]
@@ -187,6 +186,9 @@ def evaluate(
     run: Annotated[Path, typer.Argument(help="Run folder made by `foveate train`.")],
     data: Annotated[str | None, typer.Argument(help="Other data to measure on (default: the run's own).")] = None,
     final: Annotated[bool, typer.Option("--final", help="Open the test split; the run records it.")] = False,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="With --final: open it though training has not come to its end.")
+    ] = False,
     corruptions: Annotated[
         bool, typer.Option("--corruptions", help="Measure under common corruptions at five severities as well.")
     ] = False,
@@ -203,6 +205,7 @@ def evaluate(
         run,
         data,
         final=final,
+        unfinished=unfinished,
         corruptions=corruptions,
         images=images,
         device=device,
@@ -465,11 +468,7 @@ def _settings(given: list[str] | None, **flags: Any) -> dict[str, Any]:
         key, equals, text = item.partition("=")
         if not equals:
             raise ConfigError(f"--set {item}: write it as --set KEY=VALUE")
-        check_setting(key)
-        try:
-            settings[key] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--set {item}: the value is not YAML") from error
+        settings[key] = setting_value(key, text)
     return settings
 
 

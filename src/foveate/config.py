@@ -8,10 +8,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from foveate.errors import ConfigError
+from foveate.files import read_regular
+from foveate.records import MalformedError, parse_yaml
 
 __all__ = [
     "CUSTOM",
@@ -41,6 +42,7 @@ __all__ = [
     "read_yaml",
     "resolve_config",
     "setting_path",
+    "setting_value",
     "validated",
 ]
 
@@ -68,6 +70,19 @@ AugmentFamily = Literal["affine", "crop"]
 ExtraFamily = Literal["filter", "colour", "erase", "gridmask", "rand", "mixup", "cutmix"]
 Monitor = Literal["accuracy", "loss", "macro_f1"]
 Precision = Literal["auto", "fp32", "bf16"]
+_FILE_BYTES = 16 << 20
+"""Of a file of settings: those of a study or a comparison have some 10,000."""
+_OTHER_NAMES = {
+    "batch_size": "batch",
+    "early_stopping": "patience",
+    "image_size": "size",
+    "img_size": "size",
+    "imgsz": "size",
+    "learning_rate": "lr",
+    "val_split": "val_fraction",
+    "validation_split": "val_fraction",
+}
+"""What other trainers call a setting."""
 CUSTOM = "custom:"
 """Before the name of an attention that is a class of one's own."""
 _LENGTHS = ("epochs", "images_seen")
@@ -270,7 +285,7 @@ def packaged_yaml(folder: str, name: str) -> dict[str, Any]:
         kind = folder.removesuffix("s")
         raise ConfigError(f"unknown {kind} {name!r}{nearest(name, packaged_names(folder))}")
     text = (resources.files("foveate") / folder / f"{name}.yaml").read_text(encoding="utf-8")
-    values: dict[str, Any] = yaml.safe_load(text)
+    values: dict[str, Any] = parse_yaml(text)
     return values
 
 
@@ -292,20 +307,33 @@ def resolve_config(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """The mapping in a YAML file, which may be anybody's.
 
     Raises:
-        ConfigError: when it cannot be read, is not YAML, or is not a mapping.
+        ConfigError: when it cannot be read, is not YAML of plain data, or is not a mapping.
     """
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = parse_yaml(read_regular(path, _FILE_BYTES).decode("utf-8-sig"))
     except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(value, dict):
+        raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # MalformedError, text that is not UTF-8, and a NUL character in the name
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())[:300]}") from error
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise ConfigError(f"{path} must hold settings as `key: value`")
     return value
+
+
+def setting_value(name: str, text: str) -> Any:
+    """The value of the setting `name` that a command line gives as `text`, which is YAML.
+
+    Raises:
+        ConfigError: for an unknown name, and for what is not YAML.
+    """
+    check_setting(name)
+    try:
+        return parse_yaml(text)
+    except MalformedError as error:
+        raise ConfigError(f"{name}={_short(text)}: the value is not YAML ({error})") from error
 
 
 def _preset(name: str) -> dict[str, Any]:
@@ -389,7 +417,7 @@ def validated(model: type[Model], values: Mapping[str, Any], *, within: str = ""
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         if where and first["type"] != "missing":
-            where += f"={first['input']!r}"
+            where += f"={_short(repr(first['input']))}"
         said = first["msg"].lower().removeprefix("value error, ")
         if first["type"] == "literal_error":
             said += _close_to(first["input"], re.findall(r"'([^']+)'", said))
@@ -402,8 +430,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _close_to(name: object, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    names = list(known)
+    other = _OTHER_NAMES.get(str(name))
+    # .65 of the letters in common: below, names are suggested that have nothing to do with what was meant.
+    close = [other] if other in names else difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.65)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

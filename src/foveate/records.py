@@ -6,6 +6,7 @@ one line that names the file and the field. Nothing that is read here can run co
 
 import json
 import math
+import unicodedata
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -29,7 +30,9 @@ __all__ = [
     "parse_json",
     "parse_record",
     "parse_yaml",
+    "printable",
     "read_record",
+    "validate_record",
 ]
 
 MAX_BYTES = 256 << 20
@@ -38,8 +41,10 @@ MAX_DEPTH = 32
 """Levels of nesting: settings, the deepest of our files, have seven."""
 MAX_VALUES = 5_000_000
 """In a file, each alias of YAML counted as what it stands for: a few lines of aliases can stand for billions."""
-MAX_NAME = 300
-"""Characters in a class name."""
+MAX_NAME = 2000
+"""Characters in a class name: the name of a folder has 255 bytes, of which each may be spelled out."""
+_UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+"""Unicode's categories of what no name may have. Joiners, as emoji have them, are none of them."""
 
 T = TypeVar("T")
 
@@ -54,8 +59,21 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def printable(name: str) -> str:
+    """`name` as text for any screen and file: control characters, line breaks, and bytes that are not UTF-8 are
+    spelled out.
+    """
+
+    def spelled(letter: str) -> str:
+        if "\udc80" <= letter <= "\udcff":  # how Python holds a byte that is not UTF-8
+            return f"\\x{ord(letter) - 0xDC00:02x}"
+        return letter.encode("unicode_escape").decode()
+
+    return "".join(spelled(each) if unicodedata.category(each) in _UNPRINTABLE else each for each in name)
+
+
 def _printable(text: str) -> str:
-    if not text.isprintable():
+    if printable(text) != text:
         raise ValueError("must be printable: it has a control character or a line break")
     return text
 
@@ -113,12 +131,21 @@ def parse_record(
 ) -> T:
     """As `read_record`, of JSON that was read already; `source` names where it stands."""
     try:
-        value: T = _adapter(cast("Hashable", schema)).validate_python(parse_json(content))
+        value = parse_json(content)
     except MalformedError as problem:
         raise error(f"{source} is damaged ({problem}): {fix}") from problem
+    return validate_record(value, schema, source=source, fix=fix, error=error)
+
+
+def validate_record(
+    value: Any, schema: type[T], *, source: str, fix: str, error: type[FoveateError] = CheckpointError
+) -> T:
+    """As `read_record`, of a value that was parsed already; `source` names where it stands."""
+    try:
+        valid: T = _adapter(cast("Hashable", schema)).validate_python(value)
     except ValidationError as problem:
         raise error(f"{source} is damaged ({first_problem(problem)}): {fix}") from problem
-    return value
+    return valid
 
 
 def first_problem(error: ValidationError) -> str:

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from foveate.data.source import file_blocks, hash_files, index_classes, printable, reading, typical_side
+from foveate.data.source import file_blocks, hash_files, index_classes, reading, typical_side
 from foveate.errors import DataError
 from foveate.progress import untracked
+from foveate.records import printable
 
 Encode = Callable[..., bytes]
 

@@ -1,10 +1,14 @@
+import hashlib
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveate.data.splits import SPLITS, UNDECLARED, draw, hold_out, split_code, split_codes
-from foveate.errors import DataError
+from foveate.data.splits import SPLITS, UNDECLARED, StoredSplits, draw, hold_out, split_code, split_codes
+from foveate.errors import CheckpointError, DataError
 
 labels_lists = st.lists(st.integers(0, 5), min_size=1, max_size=200)
 fractions = st.floats(0.01, 0.99)
@@ -97,3 +101,47 @@ def test_fewer_are_some_of_more() -> None:
     labels = np.repeat(np.arange(10), 100)
     assert set(draw(labels, 50, 3)) < set(draw(labels, 200, 3))
     assert set(draw(labels, 200, 3)) != set(draw(labels, 200, 4))
+
+
+def test_stored_splits_come_back(tmp_path: Path) -> None:
+    splits = {"train": np.array([0, 2, 5]), "validation": np.array([1]), "test": np.array([4])}
+    stored = StoredSplits.write(tmp_path / "splits.npy", splits, 7)
+    again = StoredSplits(tmp_path / "splits.npy", stored.sha256).read(7)
+    assert {name: indices.tolist() for name, indices in again.items()} == {
+        name: indices.tolist() for name, indices in splits.items()
+    }
+
+
+def _npy(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file"),
+        (b"", "damaged"),
+        (b"nonsense", "damaged"),
+        (_npy(np.zeros(6, np.int8)), "does not fit the data set of 7 images"),
+        (_npy(np.zeros(7, np.int16)), "does not fit"),
+        (_npy(np.full(7, 3, np.int8)), "does not fit"),
+        (_npy(np.full(7, -2, np.int8)), "does not fit"),
+        (_npy(np.zeros(10**5, np.int8)), "more than 1,031"),
+        (_npy(np.zeros((7, 1), np.int8)).replace(b"(7, 1)", b"(10**12,)"), "damaged"),
+    ],
+)
+def test_stored_splits_that_do_not_fit_are_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "splits.npy"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=message):
+        StoredSplits(path, hashlib.sha256(content or b"").hexdigest()).read(7)
+
+
+def test_stored_splits_that_were_changed_are_refused(tmp_path: Path) -> None:
+    stored = StoredSplits.write(tmp_path / "splits.npy", {"train": np.arange(7)}, 7)
+    StoredSplits.write(tmp_path / "splits.npy", {"train": np.arange(6), "test": np.array([6])}, 7)
+    with pytest.raises(CheckpointError, match="its checksum differs"):
+        stored.read(7)

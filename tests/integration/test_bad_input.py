@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,12 @@ def refused(outcome: Any, *, saying: str) -> None:
         (["train", "digits", "--set", "epoch=3"], "did you mean 'epochs'"),
         (["train", "digits", "--set", "epochs"], "--set KEY=VALUE"),
         (["train", "digits", "--set", "epochs=["], "not YAML"),
+        (["train", "digits", "--set", "lr=2001-13-45"], "train.lr='2001-13-45': input should be a valid number"),
+        (["train", "digits", "--set", "lr=!!float x"], "not YAML"),
+        (["train", "digits", "--set", "lr=" + "9" * 5000], "not YAML"),
+        (["train", "digits", "--set", "lr=" + "[" * 5000], "nested"),
+        (["train", "digits", "--name", "x" * 300], "at most 150"),
+        (["train", "digits", "--name", "x\n# y"], "printable"),
         (["train", "digits", "--set", "preset=paper"], "unknown setting 'preset'"),
         (["train", "digits", "--set", "data={size: 24}"], "unknown setting 'data'"),
         (["train", "digits", "--set", "model.lr=1"], "did you mean 'train.lr'"),
@@ -71,7 +76,7 @@ def refused(outcome: Any, *, saying: str) -> None:
         (["train", "digits", "--batch", "2", "--set", "micro_batch=1"], "batch normalisation needs two images"),
         (["tarin", "digits"], "tarin"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+    ids=lambda value: ascii(" ".join(value))[:100] if isinstance(value, list) else None,
 )
 def test_a_wrong_command_writes_nothing(
     foveate: Foveate, tmp_path: Path, arguments: list[str], saying: str
@@ -114,12 +119,29 @@ def test_a_run_that_blows_up_says_so_and_what_to_do(foveate: Foveate, photograph
     assert outcome.err.count("\n") == 1
 
 
-def test_a_run_is_trained_by_one_process_at_a_time(foveate: Foveate, run: Path) -> None:
+def test_a_run_is_written_by_one_process_at_a_time(foveate: Foveate, run: Path) -> None:
     folder = RunFolder.open(run)
-    folder.write_record(replace(folder.read_record(), finished=False))
+    folder.write_record(folder.read_record().model_copy(update={"finished": False}))
     with locked(run, "it is being trained"):
-        refused(foveate("train", "--resume", run), saying="is being trained by another process")
+        for command in (
+            ("train", "--resume", run),
+            ("evaluate", run),
+            ("evaluate", run, "--final", "--unfinished"),
+        ):
+            refused(foveate(*command), saying="is being trained or measured by another process")
+    assert folder.read_record().test_openings == ()
     assert foveate("train", "--resume", run).status == 0
+
+
+def test_the_test_split_stays_closed_for_a_run_that_is_not_trained_to_its_end(foveate: Foveate, run: Path) -> None:
+    folder = RunFolder.open(run)
+    folder.write_record(folder.read_record().model_copy(update={"finished": False}))
+    refused(
+        foveate("evaluate", run, "--final"), saying="is not trained to its end: continue it with `foveate train"
+    )
+    assert folder.read_record().test_openings == ()
+    assert foveate("evaluate", run, "--final", "--unfinished").status == 0
+    assert len(folder.read_record().test_openings) == 1
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")

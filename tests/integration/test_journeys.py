@@ -6,7 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +265,7 @@ def test_other_data_is_matched_by_class_name_and_measured_in_a_folder_of_its_own
     assert foveate("evaluate", "runs/train/a", moved).status == 0
     assert set(fv.open_run(tmp_path / "runs/train/a").metrics) == {"validation"}
     folder = fv.open_run(tmp_path / "runs/train/a").folder
-    folder.write_record(replace(folder.read_record(), finished=False))
+    folder.write_record(folder.read_record().model_copy(update={"finished": False}))
     assert foveate("train", moved, "--resume", "runs/train/a").status == 0
 
 
@@ -275,7 +274,9 @@ def test_a_run_stopped_early_may_be_measured_and_still_goes_on(
 ) -> None:
     assert foveate("train", photographs(), "--epochs", 2, "--name", "a", *tiny).status == 0
     folder = fv.open_run(tmp_path / "runs/train/a").folder
-    folder.write_record(replace(folder.read_record(), finished=False))  # as if killed before its report
+    folder.write_record(
+        folder.read_record().model_copy(update={"finished": False})
+    )  # as if killed before its report
     folder.report.unlink()
     measured = foveate("evaluate", "runs/train/a")
     assert measured.status == 0

@@ -1,15 +1,22 @@
+import contextlib
 import csv
 import json
+import multiprocessing
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from foveate.config import resolve_config
+from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError, OutputError
+from foveate.evaluation import score
+from foveate.files import write_json
 from foveate.training.loop import EpochResult
 from foveate.training.runs import RunFolder, RunRecord
 
@@ -17,7 +24,14 @@ HISTORY = [
     EpochResult(1, 1.5, 0.25, 1.4, 0.3, 0.2, 1e-3, 2.0, 100.0),
     EpochResult(2, 1.1, 0.5, None, None, None, 5e-4, 1.0, 300.0),
 ]
-RECORD = RunRecord("foveate train digits", "digits", None, "f" * 64, ("a", "b"), final=False)
+RECORD = RunRecord(
+    command="foveate train digits",
+    dataset="digits",
+    data_dir=None,
+    fingerprint="f" * 64,
+    class_names=("a", "b"),
+    final=False,
+)
 
 
 def created(root: Path, name: str | None = None, fallback: str = "x") -> RunFolder:
@@ -77,7 +91,7 @@ def test_settings_and_record_come_back(tmp_path: Path) -> None:
     folder.record_test_opening("foveate evaluate x --final")
     folder.record_test_opening("again")
     openings = folder.read_record().test_openings
-    assert [opening["command"] for opening in openings] == ["foveate evaluate x --final", "again"]
+    assert [opening.command for opening in openings] == ["foveate evaluate x --final", "again"]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"command": "x"}', '{"unknown": 1}'])
@@ -111,13 +125,23 @@ def test_history_is_a_row_an_epoch_without_anything_that_a_clock_decides(tmp_pat
     assert timing["epochs"][1] == {"epoch": 2, "seconds": 1.0, "images_per_s": 300.0}
 
 
+def measured(right: int) -> dict[str, Any]:
+    logits = np.full((4, 2), 0.0, np.float32)
+    labels = np.array([0, 0, 1, 1])
+    logits[np.arange(4), np.where(np.arange(4) < right, labels, 1 - labels)] = 2
+    return score(logits, labels, ("a", "b")).to_dict()
+
+
 def test_metrics_of_one_split_stand_beside_those_of_the_other(tmp_path: Path) -> None:
     folder = run(tmp_path)
     assert folder.read_metrics() == {}
-    folder.write_metrics("validation", {"accuracy": 0.5})
-    folder.write_metrics("test", {"accuracy": 0.25})
-    folder.write_metrics("validation", {"accuracy": 0.75})
-    assert folder.read_metrics() == {"validation": {"accuracy": 0.75}, "test": {"accuracy": 0.25}}
+    folder.write_metrics("validation", measured(2))
+    folder.write_metrics("test", measured(1))
+    folder.write_metrics("validation", measured(3))
+    assert {split: each["accuracy"] for split, each in folder.read_metrics().items()} == {
+        "validation": 0.75,
+        "test": 0.25,
+    }
 
 
 def test_predictions_hold_every_image_of_every_split_once(tmp_path: Path) -> None:
@@ -139,3 +163,154 @@ def test_predictions_hold_every_image_of_every_split_once(tmp_path: Path) -> Non
         "p_cat": pytest.approx(0.4),
         "p_a b": pytest.approx(0.6),
     }
+
+
+def whole_run(tmp_path: Path) -> RunFolder:
+    folder = run(tmp_path)
+    folder.write_history(HISTORY)
+    folder.write_metrics("validation", measured(3))
+    write_json(folder.path / "env.json", {"python": "3.11"})
+    probabilities = np.array([[0.75, 0.25], [0.5, 0.5]], np.float32)
+    folder.write_predictions(
+        "validation",
+        ids=["x#1", "x#2"],
+        labels=np.array([0, 1]),
+        probabilities=probabilities,
+        class_names=("a", "b"),
+        groups=None,
+    )
+    return folder
+
+
+def read_all(folder: RunFolder) -> None:
+    folder = RunFolder.open(folder.path)
+    folder.read_config()
+    folder.read_record()
+    folder.read_history()
+    folder.read_metrics()
+    folder.read_timing()
+    folder.read_environment()
+    folder.read_probabilities("validation", ("a", "b"))
+    folder.read_predicted_ids()
+
+
+NONSENSE = (
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+    b"5",
+    b'{"validation": 5}',
+    b'{"validation": {"accuracy": "x"}}',
+    b'{"a": ' * 100 + b"1" + b"}" * 100,
+    b'{"epochs": null, "train_s": 1, "images_per_s": 1}',
+    b'{"epochs": [1], "train_s": 1e999, "images_per_s": 1}',
+    b"9" * 5000,
+    b"\xff\xfe",
+    b"epoch\n1\n",
+    b"epoch,lr\nx,y\n",
+    b"PAR1\0\0\0\0PAR1",
+)
+
+
+@pytest.mark.parametrize("content", NONSENSE, ids=lambda content: repr(content[:30]))
+@pytest.mark.parametrize(
+    "name",
+    ["args.yaml", "run.json", "results.csv", "timing.json", "metrics.json", "predictions.parquet", "env.json"],
+)
+def test_nonsense_in_a_file_of_a_run_is_one_line_that_names_it(tmp_path: Path, name: str, content: bytes) -> None:
+    folder = whole_run(tmp_path)
+    (folder.path / name).write_bytes(content)
+    if (name, content) in {("env.json", b"{}"), ("metrics.json", b"{}")} or (
+        name == "env.json" and content.startswith(b'{"') and b"999" not in content and len(content) < 100
+    ):
+        read_all(folder)
+        return
+    with pytest.raises(CheckpointError) as error:
+        read_all(folder)
+    assert str(folder.path / name) in str(error.value) or "timing.json" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_mutated_files_of_a_run_are_read_or_refused(tmp_path: Path) -> None:
+    folder, rng = whole_run(tmp_path), np.random.default_rng(0)
+    contents = {path.name: path.read_bytes() for path in folder.path.iterdir() if path.is_file()}
+    for name, content in contents.items():
+        for _ in range(60):
+            damaged = bytearray(content[: rng.integers(1, len(content) + 1)] if rng.random() < 0.3 else content)
+            for place in rng.integers(0, len(damaged), rng.integers(1, 4)):
+                damaged[place] = rng.integers(0, 256)
+            (folder.path / name).write_bytes(damaged)
+            with contextlib.suppress(CheckpointError):
+                read_all(folder)
+        (folder.path / name).write_bytes(content)
+    read_all(folder)
+
+
+def test_predictions_that_claim_more_rows_than_they_can_hold_are_refused(tmp_path: Path) -> None:
+    folder = whole_run(tmp_path)
+    claimed = pq.read_schema(folder.path / "predictions.parquet")
+    rows = 5_000_000
+    same = {
+        field.name: pa.array(
+            ["validation"] * rows if pa.types.is_string(field.type) else np.zeros(rows, np.float32)
+        )
+        for field in claimed
+    }
+    pq.write_table(pa.table(same), folder.path / "predictions.parquet", compression="zstd")
+    with pytest.raises(CheckpointError, match="claims 5,000,000 rows"):
+        read_all(folder)
+
+
+def test_the_settings_of_a_command_with_line_breaks_are_read(tmp_path: Path) -> None:
+    folder = run(tmp_path)
+    folder.write_config(resolve_config("paper"), "foveate train 'a\nb: [' --name \x1b[31m")
+    assert folder.read_config() == resolve_config("paper")
+    assert "\x1b" not in (folder.path / "args.yaml").read_text()
+
+
+def test_a_long_or_odd_name_of_the_data_makes_a_name_that_a_folder_can_have(tmp_path: Path) -> None:
+    made = [created(tmp_path, fallback="é" * 300 + "\n") for _ in range(2)]
+    assert all(len(each.path.name.encode()) <= 160 for each in made)
+    assert created(tmp_path, fallback="a\nb").path.name == "a\\nb"
+
+
+@pytest.mark.parametrize("name", ["weights", "events"])
+def test_a_run_whose_parts_are_links_is_refused(tmp_path: Path, name: str) -> None:
+    folder = whole_run(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (folder.path / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match="is a link"):
+        RunFolder.open(folder.path)
+
+
+def test_splits_are_kept(tmp_path: Path) -> None:
+    folder = run(tmp_path)
+    splits = {"train": np.array([0, 3]), "test": np.array([1])}
+    stored = StoredSplits.write(folder.path / "splits.npy", splits, 5)
+    folder.write_record(RECORD.model_copy(update={"splits": stored.sha256}))
+    assert folder.stored_splits(RECORD) is None
+    again = folder.stored_splits(folder.read_record())
+    assert again is not None
+    assert {name: indices.tolist() for name, indices in again.read(5).items()} == {"train": [0, 3], "test": [1]}
+
+
+def _open_test_split(path: Path, times: int) -> None:
+    folder = RunFolder.open(path)
+    done = 0
+    while done < times:
+        with contextlib.suppress(ConfigError), folder.locked("being measured"):  # as one who tries again
+            folder.record_test_opening(f"{os.getpid()}-{done}")
+            done += 1
+
+
+def test_two_writers_lose_no_opening_of_the_test_split(tmp_path: Path) -> None:
+    folder = run(tmp_path)
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_open_test_split, args=(folder.path, 10)) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    openings = [opening.command for opening in folder.read_record().test_openings]
+    assert len(openings) == len(set(openings)) == 20

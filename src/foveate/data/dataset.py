@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from foveate.config import DataConfig
 from foveate.data.cache import decoded_images
 from foveate.data.source import Source, reading, typical_side
-from foveate.data.splits import SPLITS, UNDECLARED, hold_out
+from foveate.data.splits import SPLITS, UNDECLARED, StoredSplits, hold_out
 from foveate.errors import CheckpointError, DataError
 from foveate.progress import Track, untracked
 
@@ -101,12 +101,21 @@ def load_dataset(
 
 
 def dataset_of(
-    source: Source, config: DataConfig, *, for_training: bool = True, track: Track = untracked
+    source: Source,
+    config: DataConfig,
+    *,
+    for_training: bool = True,
+    stored: StoredSplits | None = None,
+    track: Track = untracked,
 ) -> Dataset:
     """As `load_dataset`, of what was opened already.
 
+    Args:
+        stored: the splits to use, instead of drawing them.
+
     Raises:
-        As `load_dataset`.
+        CheckpointError: when `stored` does not fit the data set.
+        DataError, OutputError: as `load_dataset`.
     """
     data = source.location
     size = config.size or int(np.clip(source.side or typical_side(source.blocks) or 0, *_SIDES))
@@ -117,7 +126,9 @@ def dataset_of(
     if not good.any():
         raise DataError(f"{data}: not one image can be read; the first, {bad[0].id}: {bad[0].reason}")
     notes = list(source.notes)
-    if for_training:
+    if stored is not None:
+        splits = _stored_splits(source, reasons, stored, notes)
+    elif for_training:
         splits = _to_train_on(source, good, bad, config, notes)
     else:
         splits = {name: np.flatnonzero(good & (source.declared == code)) for code, name in enumerate(SPLITS)}
@@ -155,18 +166,25 @@ def load_known(
     fingerprint: str,
     *,
     owner: object,
+    stored: StoredSplits | None = None,
     data_dir: Path | str | None = None,
     track: Track = untracked,
 ) -> Dataset:
-    """As `load_dataset`, the very data set that `owner` was made with.
+    """As `load_dataset`, the very data set that `owner` was made with, in the splits that it was made with.
+
+    Args:
+        stored: these splits; None: they were not kept, by an earlier version of Foveate, and are drawn again.
 
     Raises:
-        CheckpointError: when it is another one now: images that were trained on would make new figures too good.
+        CheckpointError: when it is another data set now, or its splits cannot be had: images that were trained on
+            would make new figures too good.
     """
-    dataset = load_dataset(data, config, data_dir=Path(data_dir) if data_dir else None, track=track)
-    if dataset.fingerprint != fingerprint:
-        raise CheckpointError(f"{data} is not the data set of {owner}, or has changed since: bring that back")
-    return dataset
+    source = open_source(data, Path(data_dir) if data_dir else None, track)
+    if _fingerprint(source) != fingerprint:
+        raise CheckpointError(
+            f"{data} is not the data set of {owner}, or has changed since: restore the images that it had"
+        )
+    return dataset_of(source, config, stored=stored, track=track)
 
 
 def align_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
@@ -265,6 +283,24 @@ def _not_found(data: str, path: Path) -> str:
     near = [str(path.parent / name) for name in close] or difflib.get_close_matches(data, _KNOWN, n=1)
     hint = f"did you mean {near[0]}?" if near else f"give {' or '.join(_KNOWN)}, a folder or a file"
     return f"there is no data set {data}: {hint}"
+
+
+def _stored_splits(
+    source: Source, bad: Mapping[int, str], stored: StoredSplits, notes: list[str]
+) -> dict[str, NDArray[np.int64]]:
+    """The splits that were stored; CheckpointError where an image in them cannot be read any more."""
+    splits = stored.read(len(source.labels))
+    placed = np.zeros(len(source.labels), bool)
+    for indices in splits.values():
+        placed[indices] = True
+    if lost := [index for index in bad if placed[index]]:
+        raise CheckpointError(
+            f"{len(lost)} images of {source.location} that could be read cannot be read any more (the first, "
+            f"{source.ids[lost[0]]}: {bad[lost[0]]}): restore them"
+        )
+    if new := len(placed) - np.count_nonzero(placed) - len(bad):
+        notes.append(f"{new} images are in no split: they could not be read when the splits were drawn")
+    return splits
 
 
 def _to_train_on(

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from foveate.data.source import Source, file_blocks, hash_files, index_classes, printable, reading
+from foveate.data.source import Source, file_blocks, hash_files, index_classes, reading
 from foveate.data.splits import UNDECLARED, split_code, split_codes
 from foveate.errors import DataError
 from foveate.progress import Track
+from foveate.records import printable
 
 __all__ = ["list_files", "open_csv", "open_folder"]
 

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from foveate.data.source import Block, Image, Source, hash_files, index_classes, printable, reading
+from foveate.data.source import Block, Image, Source, hash_files, index_classes, reading
 from foveate.data.splits import UNDECLARED, split_code, split_codes
 from foveate.errors import DataError
 from foveate.progress import Track
+from foveate.records import printable
 
 __all__ = ["ParquetBlock", "open_parquet"]
 

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import itertools
-import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from foveate.data.decode import BadImageError, open_image, shorter_side
 from foveate.errors import DataError
 from foveate.progress import Track
+from foveate.records import printable
 
 __all__ = [
     "Block",
@@ -26,7 +26,6 @@ __all__ = [
     "file_blocks",
     "hash_files",
     "index_classes",
-    "printable",
     "reading",
     "typical_side",
 ]
@@ -158,17 +157,6 @@ def typical_side(blocks: Sequence[Block], sample: int = 256) -> int | None:
         if (side := shorter_side(image)) is not None
     ]
     return int(np.median(sides)) if sides else None
-
-
-def printable(name: str) -> str:
-    """`name` as text for any screen and file: control characters, and bytes that are not UTF-8, spelled out."""
-
-    def spelled(letter: str) -> str:
-        if "\udc80" <= letter <= "\udcff":  # how Python holds a byte that is not UTF-8
-            return f"\\x{ord(letter) - 0xDC00:02x}"
-        return letter.encode("unicode_escape").decode()
-
-    return "".join(spelled(each) if unicodedata.category(each) in ("Cc", "Cs") else each for each in name)
 
 
 @contextlib.contextmanager

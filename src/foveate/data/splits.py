@@ -1,13 +1,18 @@
-"""Names of the splits, and the seeded, stratified way to hold images out."""
+"""Names of the splits, the seeded, stratified way to hold images out, and the file that keeps what was drawn."""
 
-from collections.abc import Callable, Sequence
+import hashlib
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.errors import DataError
+from foveate.errors import CheckpointError, DataError
+from foveate.files import read_regular, write_atomically
 
-__all__ = ["SPLITS", "UNDECLARED", "draw", "hold_out", "split_code", "split_codes"]
+__all__ = ["SPLITS", "UNDECLARED", "StoredSplits", "draw", "hold_out", "split_code", "split_codes"]
 
 SPLITS = ("train", "validation", "test")
 UNDECLARED = -1
@@ -32,6 +37,61 @@ def split_codes(names: Sequence[str | None], where: Callable[[int], str]) -> NDA
         if code is None:
             raise DataError(f"{where(names.index(name))}: split {name!r} is none of train, val, test: correct it")
     return np.array([codes[name] for name in names], np.int8)
+
+
+@dataclass(frozen=True)
+class StoredSplits:
+    """The splits of a data set in a file: a byte for each image, its place in `SPLITS`, or `UNDECLARED` for none.
+
+    Work that has begun keeps its splits, instead of drawing them again: a draw depends on which images can be
+    read, and an image that was trained on must never be tested on.
+    """
+
+    path: Path
+    sha256: str
+    """Of the file."""
+
+    @classmethod
+    def write(cls, path: Path, splits: Mapping[str, NDArray[np.int64]], count: int) -> "StoredSplits":
+        """Keep which of `count` images are in which of the `splits`.
+
+        Raises:
+            OutputError: when the file cannot be written.
+        """
+        codes = np.full(count, UNDECLARED, np.int8)
+        for name, indices in splits.items():
+            codes[indices] = SPLITS.index(name)
+        content = io.BytesIO()
+        np.save(content, codes, allow_pickle=False)
+        write_atomically(path, content.getvalue())
+        return cls(path, hashlib.sha256(content.getvalue()).hexdigest())
+
+    def read(self, count: int) -> dict[str, NDArray[np.int64]]:
+        """The indices of each split that has images, of a data set of `count` images.
+
+        Raises:
+            CheckpointError: when the file is missing, changed, or of another number of images.
+        """
+        try:
+            content = read_regular(self.path, count + 1024)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot read {self.path} ({error.strerror or error}), which says which images were trained on: "
+                "restore it from a copy"
+            ) from error
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise CheckpointError(f"{self.path} is damaged (its checksum differs): restore it from a copy")
+        try:
+            codes = np.load(io.BytesIO(content), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise CheckpointError(f"{self.path} is damaged ({error}): restore it from a copy") from error
+        known = range(UNDECLARED, len(SPLITS))
+        if codes.shape != (count,) or codes.dtype != np.int8 or not np.isin(codes, known).all():
+            raise CheckpointError(
+                f"{self.path} does not fit the data set of {count:,} images: restore it from a copy"
+            )
+        found = {name: np.flatnonzero(codes == code) for code, name in enumerate(SPLITS)}
+        return {name: indices for name, indices in found.items() if len(indices)}
 
 
 def hold_out(labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,13 +1,13 @@
 """The run folder: where everything a run makes lies, and the record of what the run is."""
 
+import contextlib
 import csv
 import errno
 import io
 import itertools
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,31 +18,60 @@ import pyarrow.parquet as pq
 import yaml
 from filelock import FileLock
 from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
 
-from foveate.config import Config, resolve_config
+from foveate.config import Config, read_yaml, resolve_config
+from foveate.data.dataset import Dataset
+from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError
-from foveate.files import new_folder, replacing, write_atomically, write_json, writing_to
+from foveate.files import (
+    locked,
+    new_folder,
+    open_regular,
+    read_regular,
+    replacing,
+    write_atomically,
+    write_json,
+    writing_to,
+)
+from foveate.records import ClassNames, Record, first_problem, printable, read_record, validate_record
 from foveate.training.loop import EpochResult
+from foveate.training.measured import Environment, MeasuredSplits, Timing
 
-__all__ = ["RunFolder", "RunRecord"]
+__all__ = ["RunFolder", "RunRecord", "TestOpening"]
 
+_NAME_BYTES = 150
+"""Of the name of a folder: file systems take 255, of which a number and a temporary name need some."""
+_TABLE_BYTES = 64 << 20
+_ROWS_PER_BYTE = 4
+"""Of `predictions.parquet`, at most: a row has the id of its image and a number for each class."""
+_HISTORY = TypeAdapter(list[EpochResult])
+_FIX = "restore it from a copy or train again"
 TIMING_COLUMNS = ("seconds", "images_per_s")
 """Kept out of results.csv: a run that was killed and resumed has the same results.csv as one that was not."""
 
 
-@dataclass(frozen=True)
-class RunRecord:
+class TestOpening(Record):
+    """A look at the test split."""
+
+    time: str
+    command: str
+
+
+class RunRecord(Record):
     """What a run is, beside its settings: the data it belongs to, and how often its test split was opened."""
 
     command: str
-    dataset: str
+    dataset: str = Field(min_length=1)
     """A known name or an absolute path."""
     data_dir: str | None
     fingerprint: str
-    class_names: tuple[str, ...]
+    class_names: ClassNames
     final: bool
     """Trained on train + validation: there is no validation split to speak of."""
-    test_openings: tuple[dict[str, str], ...] = ()
+    splits: str | None = None
+    """sha256 of `splits.npy`, which says which images are in which split; None: a run of an earlier version."""
+    test_openings: tuple[TestOpening, ...] = ()
     finished: bool = False
     """Trained to its end, measured and reported."""
 
@@ -75,6 +104,7 @@ class RunFolder:
             lock.acquire()
         try:
             numbers = itertools.count(2)
+            fallback = _clipped(printable(fallback))
             path = parent / (name or fallback)
             while path.exists():
                 cls.refuse_name(root, verb, name)
@@ -103,7 +133,11 @@ class RunFolder:
         if name is None:
             return
         if Path(name).name != name or name in ("", ".."):
-            raise ConfigError(f"name={name!r}: give a plain name; choose the place with --runs")
+            raise ConfigError(f"name={_clipped(name)!r}: give a plain name; choose the place with --runs")
+        if printable(name) != name or len(name.encode()) > _NAME_BYTES:
+            raise ConfigError(
+                f"name={_clipped(name)!r}: give a name of at most {_NAME_BYTES} bytes that are all printable"
+            )
         path = root / verb / name
         if path.exists():
             going_on = f", or continue it with --resume {path}" if verb != "check" else ""
@@ -122,7 +156,19 @@ class RunFolder:
             raise CheckpointError(
                 f"{path} is not a run folder (no run.json and args.yaml): give one made by `foveate train`"
             )
+        for name in ("weights", "weights/last", "events"):
+            if (path / name).is_symlink():  # what is written into a run must not lie elsewhere
+                raise CheckpointError(f"{path / name} is a link: put the folder that it leads to in its place")
         return cls(path)
+
+    def locked(self, doing: str) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes from writing into the run, which is `doing` something: "being trained".
+
+        Raises:
+            ConfigError: when another process has it.
+            OutputError: when nothing can be written there.
+        """
+        return locked(self.path, f"{self.path} is {doing}")
 
     @property
     def best(self) -> Path:
@@ -142,15 +188,35 @@ class RunFolder:
     def write_config(self, config: Config, command: str) -> None:
         """Write `args.yaml`: every setting as resolved, in the form `--config` reads."""
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        write_atomically(self.path / "args.yaml", f"# {command}\n{text}")
+        write_atomically(self.path / "args.yaml", f"# {printable(command)}\n{text}")
 
     def read_config(self) -> Config:
-        """The settings in `args.yaml`."""
-        return resolve_config(file=self.path / "args.yaml")
+        """The settings in `args.yaml`.
+
+        Raises:
+            CheckpointError: when they are damaged.
+        """
+        path = self.path / "args.yaml"
+        try:
+            given, config = read_yaml(path), resolve_config(file=path)
+        except ConfigError as error:
+            raise CheckpointError(f"{path} is damaged ({error}): {_FIX}") from error
+        # A run's settings are all there: in place of a part that is missing, a preset's would be taken.
+        if missing := set(Config.model_fields) - given.keys():
+            raise CheckpointError(f"{path} is damaged (it has no {min(missing)}): {_FIX}")
+        return config
+
+    def write_splits(self, dataset: Dataset) -> str:
+        """Keep which images are in which split; returns the digest for the record."""
+        return StoredSplits.write(self.path / "splits.npy", dataset.splits, len(dataset.labels)).sha256
+
+    def stored_splits(self, record: RunRecord) -> StoredSplits | None:
+        """The splits that the run keeps; None for one of an earlier version, which kept none."""
+        return StoredSplits(self.path / "splits.npy", record.splits) if record.splits else None
 
     def write_record(self, record: RunRecord) -> None:
         """Write `run.json`."""
-        write_json(self.path / "run.json", asdict(record))
+        write_json(self.path / "run.json", record.model_dump(mode="json"))
 
     def read_record(self) -> RunRecord:
         """What `run.json` says.
@@ -158,27 +224,23 @@ class RunFolder:
         Raises:
             CheckpointError: when it is damaged.
         """
-        values = self.read_json("run.json")
-        try:
-            values["class_names"], values["test_openings"] = (
-                tuple(values["class_names"]),
-                tuple(values["test_openings"]),
-            )
-            return RunRecord(**values)
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{self.path / 'run.json'} is damaged: restore it from a copy or train again"
-            ) from error
+        return read_record(self.path / "run.json", RunRecord, fix=_FIX)
 
     def record_test_opening(self, command: str) -> None:
-        """Record that the test split is about to be opened: before it is, so that a kill hides nothing."""
+        """Record that the test split is about to be opened: before it is, so that a kill hides nothing.
+
+        The caller has the run `locked`, so that no opening of another process is lost.
+        """
         record = self.read_record()
-        opening = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}
-        self.write_record(replace(record, test_openings=(*record.test_openings, opening)))
+        opening = TestOpening(time=datetime.now(UTC).isoformat(timespec="seconds"), command=command)
+        self._change_record(test_openings=(*record.test_openings, opening))
 
     def record_finished(self) -> None:
         """Record that there is nothing left to do: the last thing that a training does."""
-        self.write_record(replace(self.read_record(), finished=True))
+        self._change_record(finished=True)
+
+    def _change_record(self, **values: Any) -> None:
+        self.write_record(self.read_record().model_copy(update=values))
 
     def write_history(self, history: Sequence[EpochResult]) -> None:
         """Write `results.csv`, a row an epoch, and the epochs' times to `timing.json`."""
@@ -205,16 +267,22 @@ class RunFolder:
         path = self.path / "results.csv"
         if not path.exists():
             return []
+        times = read_record(self.path / "timing.json", Timing, fix=_FIX).epochs
         try:
-            with path.open(encoding="utf-8") as file:
-                rows = [
-                    {key: float(text) if text else None for key, text in row.items()}
-                    for row in csv.DictReader(file)
-                ]
-            times = self.read_json("timing.json")["epochs"]
-            return [EpochResult(**{**row, **time}) for row, time in zip(rows, times, strict=True)]
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"{path} is damaged: restore it from a copy or train again") from error
+            text = read_regular(path, _TABLE_BYTES).decode()
+            rows = [
+                {key: float(text) if text else None for key, text in row.items()}
+                for row in csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            ]
+            both = [{**row, **time.model_dump()} for row, time in zip(rows, times, strict=True)]
+            history = _HISTORY.validate_python(both)
+        except ValidationError as error:
+            raise CheckpointError(f"{path} is damaged ({first_problem(error)}): {_FIX}") from error
+        except (OSError, csv.Error, TypeError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{path} is damaged ({' '.join(str(error).split())[:200]}): {_FIX}") from error
+        if [row.epoch for row in history] != list(range(1, len(history) + 1)):
+            raise CheckpointError(f"{path} is damaged (its epochs are not 1, 2, …): {_FIX}")
+        return history
 
     def write_metrics(self, split: str, report: Mapping[str, Any]) -> None:
         """Put one split's measurements into `metrics.json`, beside those of the others."""
@@ -223,8 +291,17 @@ class RunFolder:
         write_json(path, {**known, split: report})
 
     def read_metrics(self) -> dict[str, dict[str, Any]]:
-        """The measurements by split; empty before the first."""
-        return self.read_json("metrics.json") if (self.path / "metrics.json").exists() else {}
+        """The measurements by split; empty before the first.
+
+        Raises:
+            CheckpointError: when they are damaged.
+        """
+        path = self.path / "metrics.json"
+        if not path.exists():
+            return {}
+        values: dict[str, dict[str, Any]] = read_record(path, dict[str, Any], fix=_FIX)
+        validate_record(values, MeasuredSplits, source=str(path), fix=_FIX)
+        return values
 
     def write_predictions(
         self,
@@ -249,28 +326,72 @@ class RunFolder:
         table = pa.table(columns)
         path = self.path / "predictions.parquet"
         if path.exists():
-            known = pq.read_table(path)
+            known = self._read_predictions(table.schema)
             table = pa.concat_tables([known.filter(pa.compute.not_equal(known["split"], split)), table])
         with replacing(path) as temporary:
             pq.write_table(table, temporary, compression="zstd")
 
     def read_probabilities(self, split: str, class_names: Sequence[str]) -> NDArray[np.float32]:
-        """What `write_predictions` wrote of a split: [N, K], in its order."""
-        table = pq.read_table(self.path / "predictions.parquet", filters=[("split", "=", split)])
-        return np.stack([table[f"p_{name}"].to_numpy() for name in class_names], axis=1)
-
-    def read_json(self, name: str) -> dict[str, Any]:
-        """A JSON file of the run.
+        """What `write_predictions` wrote of a split: [N, K], in its order.
 
         Raises:
-            CheckpointError: when it is missing or damaged.
+            CheckpointError: when the file is damaged.
         """
+        schema = pa.schema([("split", pa.string()), *((f"p_{name}", pa.float32()) for name in class_names)])
+        table = self._read_predictions(schema)
+        table = table.filter(pa.compute.equal(table["split"], split))
+        return np.stack([table[f"p_{name}"].to_numpy() for name in class_names], axis=1)
+
+    def read_predicted_ids(self) -> dict[str, list[str]]:
+        """The ids of the images that were measured, by split, in order; none where nothing was measured.
+
+        Raises:
+            CheckpointError: when the file is damaged.
+        """
+        if not (self.path / "predictions.parquet").exists():
+            return {}
+        table = self._read_predictions(pa.schema([("split", pa.string()), ("image", pa.string())]))
+        ids: dict[str, list[str]] = {}
+        for split, image in zip(table["split"].to_pylist(), table["image"].to_pylist(), strict=True):
+            ids.setdefault(split, []).append(image)
+        return ids
+
+    def _read_predictions(self, schema: pa.Schema) -> pa.Table:
+        """The columns of `schema` of `predictions.parquet`; CheckpointError when they are not there."""
+        path = self.path / "predictions.parquet"
         try:
-            value = json.loads((self.path / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.path / name} is damaged: restore it from a copy or train again"
-            ) from error
-        if not isinstance(value, dict):
-            raise CheckpointError(f"{self.path / name} is damaged: restore it from a copy or train again")
-        return value
+            with open_regular(path) as opened, pq.ParquetFile(opened) as file:
+                found, size = list(file.schema_arrow), os.fstat(opened.fileno()).st_size
+                # Looked at before they are read: a few bytes can claim any number of rows.
+                problems = [f"it has no column {field.name} as written" for field in schema if field not in found]
+                if (rows := file.metadata.num_rows) > _ROWS_PER_BYTE * size:
+                    problems.append(f"it claims {rows:,} rows in {size:,} bytes")
+                table = file.read(columns=schema.names, use_threads=False) if not problems else pa.table({})
+        except (pa.ArrowException, OSError, ValueError) as error:
+            problems = [" ".join(str(error).split())[:200]]
+        if problems:
+            raise CheckpointError(f"{path} is damaged ({problems[0]}): {_FIX}")
+        return table.select(schema.names)
+
+    def read_environment(self) -> dict[str, Any]:
+        """What `env.json` says of the machine and the versions; nobody but a reader of the report needs it.
+
+        Raises:
+            CheckpointError: when it is damaged.
+        """
+        values: dict[str, Any] = read_record(self.path / "env.json", Environment, fix=_FIX)
+        return values
+
+    def read_timing(self) -> dict[str, float]:
+        """How long training took, and how fast it was.
+
+        Raises:
+            CheckpointError: when `timing.json` is damaged.
+        """
+        timing = read_record(self.path / "timing.json", Timing, fix=_FIX)
+        return {"train_s": timing.train_s, "images_per_s": timing.images_per_s, "epochs": len(timing.epochs)}
+
+
+def _clipped(name: str) -> str:
+    """The beginning of a name, in as many bytes as a folder's name can have beside a number."""
+    return name.encode()[:_NAME_BYTES].decode(errors="ignore")

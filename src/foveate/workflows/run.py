@@ -17,8 +17,8 @@ from foveate.config import Config, resolve_config
 from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from foveate.data.dataset import Dataset, align_classes, load_dataset, load_known
 from foveate.data.loader import Loader, on_device
-from foveate.data.splits import draw
-from foveate.errors import ConfigError, DataError
+from foveate.data.splits import SPLITS, draw
+from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.evaluation import (
     ViewsAveraged,
     collect_logits,
@@ -27,7 +27,7 @@ from foveate.evaluation import (
     score,
     score_variant,
 )
-from foveate.files import locked, write_json
+from foveate.files import write_json
 from foveate.model.build import LayerTable, build_model, layer_table
 from foveate.progress import Track
 from foveate.report.page import write_report
@@ -48,6 +48,8 @@ from foveate.training.setup import (
 )
 from foveate.training.state import restore_state, save_state
 from foveate.workflows.request import Display, Silent, command_line, keep_out, tell
+
+_IN_USE = "being trained or measured"
 
 __all__ = ["Run", "evaluate", "open_run", "resume", "summarize", "train"]
 
@@ -141,11 +143,13 @@ def train(
     def fill(folder: RunFolder) -> None:
         folder.last.parent.mkdir(parents=True)
         save_state(folder.last, state, _card(resolved, dataset))
-        _write_identity(folder, resolved, device, _record(dataset, place, command, final=final))
+        record = _record(dataset, place, command, final=final, splits=folder.write_splits(dataset))
+        _write_identity(folder, resolved, device, record)
 
     fallback = f"{dataset.name}-{resolved.preset}"
     folder = RunFolder.create(Path(runs), "train", name, fallback=fallback, fill=fill)
-    return _fit(folder, resolved, dataset, state, device, display, final=final)
+    with folder.locked(_IN_USE):
+        return _fit(folder, resolved, dataset, state, device, display, final=final)
 
 
 def resume(
@@ -166,16 +170,17 @@ def resume(
     """
     display = display or Silent()
     folder = _folder(run)
-    config, record = folder.read_config(), folder.read_record()
-    if record.finished:
+    if folder.read_record().finished:
         display.say(f"{folder.path} is finished")
         return Run(folder)
-    device = pick_device(config.train.device)
-    prepare_process(config)
-    dataset = _own_dataset(folder, config, record, data, Path(data_dir) if data_dir else None, display)
-    state = new_state(config, dataset, device, final=record.final)
-    restore_state(folder.last, state)
-    return _fit(folder, config, dataset, state, device, display, final=record.final)
+    with folder.locked(_IN_USE):
+        config, record = folder.read_config(), folder.read_record()
+        device = pick_device(config.train.device)
+        prepare_process(config)
+        dataset = _own_dataset(folder, config, record, data, Path(data_dir) if data_dir else None, display)
+        state = new_state(config, dataset, device, final=record.final)
+        restore_state(folder.last, state)
+        return _fit(folder, config, dataset, state, device, display, final=record.final)
 
 
 def evaluate(
@@ -183,6 +188,7 @@ def evaluate(
     data: str | Path | None = None,
     *,
     final: bool = False,
+    unfinished: bool = False,
     corruptions: bool = False,
     images: int | None = None,
     device: str | None = None,
@@ -198,6 +204,7 @@ def evaluate(
 
     Args:
         final: open the test split instead; the run records each time.
+        unfinished: open it even though the run is not trained to its end, so that it may be opened again after.
         corruptions: measure under common corruptions as well, each kind at five severities.
         images: corrupt so many of the split's images, the same share of every class; None: all.
 
@@ -206,12 +213,11 @@ def evaluate(
         DataError: when the data cannot be read, has an unknown class, or lacks the split.
     """
     display = display or Silent()
-    if data is None and name is not None:
-        raise ConfigError("name: measured on its own data, a run keeps its folder; give other DATA, or no --name")
-    if images is not None and not (corruptions and images > 0):
-        raise ConfigError(f"images={images}: it says how many to corrupt: give --corruptions, and 1 at least")
+    _check_evaluation(data, name, images, corruptions=corruptions)
     folder = _folder(run)
     config, record = folder.read_config(), folder.read_record()
+    if final and not unfinished:
+        _require_finished(folder, record)
     picked = pick_device(device or config.train.device)
     prepare_process(config)
     place = Path(data_dir) if data_dir else None
@@ -245,8 +251,13 @@ def evaluate(
         corruptions=corruptions,
         images=images,
     )
-    target = folder
+    loader = Loader(*on_device(dataset, picked), dataset.splits[split], MEASURED_AT_ONCE)
+    corrupted = _some_of(loader, images, config.data.split_seed) if corruptions else None
+    target, writing = folder, folder.locked(_IN_USE)
     if other is not None:
+        if final:
+            with writing:
+                folder.record_test_opening(command)
         target = RunFolder.create(
             Path(runs),
             "evaluate",
@@ -254,14 +265,14 @@ def evaluate(
             fallback=f"{folder.path.name}-on-{dataset.name}",
             fill=lambda made: _write_identity(made, config, picked, _record(dataset, place, command, final=final)),
         )
-    if final:
-        folder.record_test_opening(command)
-    loader = Loader(*on_device(dataset, picked), dataset.splits[split], MEASURED_AT_ONCE)
-    corrupted = _some_of(loader, images, config.data.split_seed) if corruptions else None
-    fit = _kept_weights(folder, config) if other is None and record.finished else None
-    _measure(
-        target, checkpoint, config, dataset, split, loader, picked, display.track, fit=fit, corrupted=corrupted
-    )
+        writing = target.locked(_IN_USE)
+    with writing:
+        if other is None and final:
+            folder.record_test_opening(command)
+        fit = _kept_weights(folder, config) if other is None and record.finished else None
+        _measure(
+            target, checkpoint, config, dataset, split, loader, picked, display.track, fit=fit, corrupted=corrupted
+        )
     return Run(target)
 
 
@@ -304,8 +315,10 @@ def _fit(
     validation = None if final else feed.measured(dataset.splits["validation"])
     length, _ = run_length(config.train, len(feed.train), feed.train.images_before(len(feed.train)))
     resuming = f"foveate train --resume {shlex.quote(str(folder.path))}"
-    doing = f"{folder.path} is being trained"
-    with locked(folder.path, doing), interruptible(resuming) as interrupted:
+    with interruptible(resuming) as interrupted:
+        if state.step == 0 and best_epoch(state.history, config.train.monitor) == state.epoch - 1:
+            # It may have been killed after this state was saved, and before its weights were as the best.
+            save_tensors(folder.best, state.model.state_dict(), card)
         track = saving(display.track, save, config.train.save_every_s, interrupted)
         epochs = train_epochs(
             state, feed.train, validation, config.train, augment=feed.augment, device=device, track=track
@@ -313,9 +326,11 @@ def _fit(
         with event_writer(folder.path, state.history) as log:
             for result in epochs:
                 best = best_epoch(state.history, config.train.monitor) == result.epoch
+                # The state first: a GPU would not come to the same weights again, and what is kept as the best
+                # must be of an epoch that is in the history.
+                save()
                 if best:
                     save_tensors(folder.best, state.model.state_dict(), card)
-                save()
                 folder.write_history(state.history)
                 log(result)
                 display.epoch(result, epochs=length, best=best)
@@ -446,14 +461,46 @@ def _own_dataset(
         config.data,
         record.fingerprint,
         owner=folder.path,
+        stored=(stored := folder.stored_splits(record)),
         data_dir=data_dir or record.data_dir,
         track=display.track,
     )
+    if stored is None:
+        _check_redrawn(folder, dataset)
     tell(dataset, display)
     return dataset
 
 
-def _record(dataset: Dataset, data_dir: Path | None, command: str, *, final: bool) -> RunRecord:
+def _check_evaluation(data: str | Path | None, name: str | None, images: int | None, *, corruptions: bool) -> None:
+    """Raises ConfigError for arguments of `evaluate` that do not go together."""
+    if data is None and name is not None:
+        raise ConfigError("name: measured on its own data, a run keeps its folder; give other DATA, or no --name")
+    if images is not None and not (corruptions and images > 0):
+        raise ConfigError(f"images={images}: it says how many to corrupt: give --corruptions, and 1 at least")
+
+
+def _require_finished(folder: RunFolder, record: RunRecord) -> None:
+    """Raises ConfigError for a run that is not trained to its end: its test split would be opened twice."""
+    if not record.finished:
+        raise ConfigError(
+            f"{folder.path} is not trained to its end: continue it with `foveate train --resume {folder.path}`, "
+            "or open the test split for it as it is with --unfinished"
+        )
+
+
+def _check_redrawn(folder: RunFolder, dataset: Dataset) -> None:
+    """Raises CheckpointError where a run kept no splits, and those drawn again are not what it was measured on."""
+    for split, ids in folder.read_predicted_ids().items():
+        if split in SPLITS and ids != [dataset.ids[index] for index in dataset.splits.get(split, ())]:
+            raise CheckpointError(
+                f"{folder.path} was made by an earlier version of Foveate, which did not keep its splits, and now "
+                "others are drawn, as other images can be read: train again"
+            )
+
+
+def _record(
+    dataset: Dataset, data_dir: Path | None, command: str, *, final: bool, splits: str | None = None
+) -> RunRecord:
     return RunRecord(
         command=command,
         dataset=dataset.location,
@@ -461,6 +508,7 @@ def _record(dataset: Dataset, data_dir: Path | None, command: str, *, final: boo
         fingerprint=dataset.fingerprint,
         class_names=dataset.class_names,
         final=final,
+        splits=splits,
     )
 
 

@@ -1,0 +1,70 @@
+"""What `metrics.json` and `timing.json` hold, as they are read back: any of them may be a stranger's."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from foveate.evaluation import Report, Scores, Variant
+from foveate.records import FiniteJson, Record
+
+__all__ = ["Environment", "Measured", "MeasuredSplits", "Timing"]
+
+_Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Corruptions(Record):
+    """Accuracy under corruptions, by kind and severity."""
+
+    images: int = Field(ge=1)
+    clean: _Share
+    mean: _Share
+    accuracy: dict[str, list[_Share]]
+    weights: str
+    """Digest of the network that was measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured(Report):
+    """A split as it was measured: the report, and what stands beside it."""
+
+    groups: dict[str, Scores] = Field(default_factory=dict)
+    variants: dict[str, Variant] = Field(default_factory=dict)
+    gate: float | None = None
+    calibration: dict[str, float] | None = None
+    corruptions: Corruptions | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Measured":
+        """Every class has its scores, and its row and column of the confusion matrix."""
+        names = self.class_names
+        if sorted(self.per_class) != sorted(names):
+            raise ValueError("per_class does not have each of class_names once")
+        if [len(row) for row in self.confusion_matrix] != [len(names)] * len(names):
+            raise ValueError(f"confusion_matrix is not {len(names)} × {len(names)}")
+        if self.n != sum(map(sum, self.confusion_matrix)) or self.n < 1:
+            raise ValueError(f"confusion_matrix does not hold n={self.n} images")
+        return self
+
+
+MeasuredSplits = dict[Literal["train", "validation", "test", "all"], Measured]
+
+
+class EpochTime(Record):
+    """What an epoch took."""
+
+    epoch: int
+    seconds: float
+    images_per_s: float
+
+
+class Timing(Record):
+    """What the training took."""
+
+    train_s: float
+    images_per_s: float
+    epochs: list[EpochTime]
+
+
+Environment = dict[str, FiniteJson]
+"""`env.json`; what it holds is shown, and read by nobody."""
