@@ -1,0 +1,332 @@
+"""Damaged and hostile files: what becomes of who reads them."""
+
+import contextlib
+import functools
+import io
+import json
+import os
+import random
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lives import Tally, live, must, verbs, workplace
+
+__all__ = ["files", "hostile", "images", "mutated"]
+
+ODD_VALUES = [
+    *(
+        "null",
+        "true",
+        "-1",
+        "0",
+        "1e999",
+        "NaN",
+        "9" * 400,
+        "1.5",
+        "1e30",
+        "4096",
+        "[]",
+        "{}",
+        "[[[[[[[[[[]]]]]]]]]]",
+    ),
+    *('""', '"x"', '"\\u0000"', '"\\u001b[2J"', '"a\\nb"', '"../../../etc"', '"custom:os"'),
+    *("2001-13-45", "!!float x", "&a [*a]"),
+]
+"""What stands in place of a value in a text that is damaged on purpose."""
+
+
+def mutated(content: bytes, draws: random.Random, *, text: bool) -> bytes:
+    """`content` damaged: bytes changed, cut off, repeated, moved, or a value of a text replaced by an odd one."""
+    if text and draws.random() < 0.5:
+        import re
+
+        values = list(re.finditer(rb'"(?:[^"\\]|\\.)*"|-?\d+\.?\d*(?:e-?\d+)?|true|false|null', content))
+        if values:
+            chosen = draws.choice(values)
+            return content[: chosen.start()] + draws.choice(ODD_VALUES).encode() + content[chosen.end() :]
+    damaged = bytearray(content)
+    kind = draws.random()
+    if not damaged or kind < 0.1:
+        return bytes(damaged[: draws.randint(0, len(damaged))])
+    start = draws.randrange(len(damaged))
+    end = min(len(damaged), start + draws.choice((1, 4, 16, 256, 4096)))
+    if kind < 0.2:
+        damaged[start:end] = bytes(end - start)
+    elif kind < 0.3:
+        damaged[start:start] = damaged[start:end]
+    elif kind < 0.4:
+        del damaged[start:end]
+    else:
+        # Headers stand at the beginning or at the end of a file: they are hit more often than their share.
+        near = min(64, len(damaged))
+        places = (draws.randrange(len(damaged)), draws.randrange(near), len(damaged) - 1 - draws.randrange(near))
+        for _ in range(draws.randint(1, 6)):
+            damaged[draws.choice(places)] = draws.randrange(256)
+    return bytes(damaged)
+
+
+def read_run(root: Path) -> None:
+    """Read every file of a run."""
+    from foveate.checkpoint import load_model
+    from foveate.training.runs import RunFolder
+
+    folder = RunFolder.open(root / "runs/train/x")
+    folder.read_config()
+    names = folder.read_record().class_names
+    folder.read_history()
+    folder.read_metrics()
+    folder.read_timing()
+    folder.read_environment()
+    folder.read_predicted_ids()
+    folder.read_probabilities("validation", names)
+    stored = folder.stored_splits(folder.read_record())
+    if stored is not None:
+        stored.read(1797)
+    for path in (folder.best, folder.last):
+        load_model(path)
+
+
+def read_study(root: Path) -> None:
+    """Open a study and replay its journal."""
+    from foveate.tuning.journal import Journal
+    from foveate.tuning.samplers import RandomSampler
+    from foveate.tuning.search import Search
+    from foveate.workflows.study import open_study
+
+    study = open_study(root / "runs/tune/x")
+    config = study.config
+    sampler = RandomSampler(config.space, config.seed, lambda _: True)
+    Search(config, study.path, Journal.open(study.path / "journal.jsonl"), sampler)
+
+
+def read_comparison(root: Path) -> None:
+    """Open a comparison and come to its findings."""
+    from foveate.workflows.comparison import open_comparison
+
+    comparison = open_comparison(root / "runs/compare/x")
+    experiment = comparison.experiment
+    for run in experiment.runs:
+        experiment.result(run, "validation")
+    experiment.failures("validation")
+    experiment.findings("validation")
+    experiment.summaries("validation")
+
+
+PLACES: Mapping[str, tuple[str, Callable[[Path], None]]] = {
+    "train": ("runs/train/x", read_run),
+    "tune": ("runs/tune/x", read_study),
+    "compare": ("runs/compare/x", read_comparison),
+}
+_TEXTS = {".json", ".yaml", ".csv", ".jsonl"}
+_NOT_READ_BACK = {".html", ".png", ".lock"}
+
+
+def files(tally: Tally, count: int, draws: random.Random) -> None:
+    """Each file of a run, a study and a comparison damaged in turn: it is read, or refused in one line."""
+    from foveate.errors import FoveateError
+
+    with workplace() as root:
+        for verb in verbs(root):
+            if verb.name in PLACES:
+                must(live(root, verb.begin))
+        targets = [
+            (verb, path)
+            for verb, (place, _) in PLACES.items()
+            for path in sorted((root / place).rglob("*"))
+            if path.is_file() and path.suffix not in _NOT_READ_BACK and not path.name.startswith(".")
+        ]
+        contents = {path: path.read_bytes() for _, path in targets}
+        canary = _tree(root, {path.parent for _, path in targets})
+        for number in range(count):
+            verb, path = targets[number % len(targets)]
+            path.write_bytes(mutated(contents[path], draws, text=path.suffix in _TEXTS))
+            began = time.process_time()
+            try:
+                PLACES[verb][1](root)
+                tally.kinds[f"{verb}: read"] += 1
+            except FoveateError as error:
+                tally.kinds[f"{verb}: refused"] += 1
+                if "\n" in str(error):
+                    tally.wrong.append(f"{path.relative_to(root)}, case {number}: more than a line: {error}")
+            except Exception as error:  # which is what is looked for
+                tally.wrong.append(
+                    f"{path.relative_to(root)}, case {number}: {type(error).__name__}: {error}"[:300]
+                )
+            tally.figures["slowest_s"] = max(tally.figures.get("slowest_s", 0), time.process_time() - began)
+            path.write_bytes(contents[path])
+            for left in path.parent.glob("*.damaged"):
+                left.unlink()
+            tally.done += 1
+            if not tally.done % 1000:
+                tally.say()
+        if _tree(root, {path.parent for _, path in targets}) != canary:
+            tally.wrong.append("a file outside the work's folder was touched")
+
+
+def _tree(root: Path, but: set[Path]) -> dict[str, tuple[int, int]]:
+    """Size and time of change of every file that does not lie in one of some folders."""
+    return {
+        str(path): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in root.rglob("*")
+        if path.is_file() and path.parent not in but and path.name not in ("log.txt", ".lock")
+    }
+
+
+FORMATS: Mapping[str, Mapping[str, Any]] = {
+    "JPEG": {"quality": 90},
+    "PNG": {},
+    "WEBP": {"quality": 80},
+    "BMP": {},
+    "GIF": {},
+    "TIFF": {"compression": "tiff_lzw"},
+    "AVIF": {"quality": 60},
+}
+CPU_LIMIT_S = 2.0
+MEMORY_LIMIT = 512 << 20
+
+
+def images(tally: Tally, count: int, draws: random.Random) -> None:
+    """Mutated images, in processes of a limited memory: a tensor, or a reason in one line."""
+    at_once = 2
+    each = -(-count // at_once)
+    readers = []
+    for number in range(at_once):
+        reader, writer = os.pipe()
+        process = os.fork()
+        if not process:
+            os.close(reader)
+            with os.fdopen(writer, "w") as out:
+                json.dump(_decode_mutated(each, draws.randrange(2**32) + number), out)
+            os._exit(0)
+        os.close(writer)
+        readers.append((process, reader))
+    for process, reader in readers:
+        with os.fdopen(reader) as told:
+            text = told.read()
+        _, status = os.waitpid(process, 0)
+        if status:
+            tally.wrong.append(f"a decoding process ended with status {status}: see with --count and other seeds")
+            continue
+        found = json.loads(text)
+        tally.done += found["done"]
+        tally.kinds += Counter(found["kinds"])
+        tally.wrong += found["wrong"]
+        tally.figures["slowest_cpu_s"] = max(tally.figures.get("slowest_cpu_s", 0), found["slowest"])
+        tally.figures["peak_mb"] = max(tally.figures.get("peak_mb", 0), found["peak_mb"])
+
+
+def _decode_mutated(count: int, seed: int) -> dict[str, Any]:
+    """Decode mutations of images of every format; what became of them."""
+    from foveate.data.decode import BadImageError, decode_image
+
+    draws = random.Random(seed)  # noqa: S311 (nothing secret)
+    pixels = np.random.default_rng(seed).integers(0, 256, (24, 20, 3), np.uint8)
+    pixels[:12] = (200, 30, 30)
+    encoded: dict[str, list[bytes]] = {}
+    for name, options in FORMATS.items():
+        for mode in ("RGB", "L", "P", "1", "RGBA", "CMYK", "I;16"):
+            image = Image.fromarray(pixels)
+            image = (
+                Image.fromarray(pixels[..., 0].astype(np.uint16) * 257) if mode == "I;16" else image.convert(mode)
+            )
+            file = io.BytesIO()
+            with contextlib.suppress(OSError, KeyError, ValueError):
+                image.save(file, name, **options)
+                encoded.setdefault(name, []).append(file.getvalue())
+    before = _memory("VmRSS")
+    limit = _memory("VmSize") + MEMORY_LIMIT
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    kinds: Counter[str] = Counter()
+    wrong, slowest = [], 0.0
+    for number in range(count):
+        name = draws.choice(list(encoded))
+        content = mutated(draws.choice(encoded[name]), draws, text=False)
+        began = time.process_time()
+        try:
+            decoded = decode_image(content, 16)
+            kinds[f"{name}: decoded"] += 1
+            if decoded.shape != (16, 16, 3) or decoded.dtype != np.uint8:
+                wrong.append(f"{name} {number}: {decoded.shape} {decoded.dtype}")
+        except BadImageError as error:
+            kinds[f"{name}: refused"] += 1
+            if "\n" in str(error) or "MemoryError" in str(error):
+                wrong.append(f"{name} {number}: {error}")
+        except Exception as error:  # which is what is looked for
+            wrong.append(f"{name} {number}: {type(error).__name__}: {error}"[:300])
+        took = time.process_time() - began
+        slowest = max(slowest, took)
+        if took > CPU_LIMIT_S:
+            wrong.append(f"{name} {number}: {took:.1f} s")
+    peak = (_memory("VmHWM") - before) / 2**20
+    return {"done": count, "kinds": kinds, "wrong": wrong[:50], "slowest": slowest, "peak_mb": round(peak, 1)}
+
+
+def _memory(name: str) -> int:
+    """Bytes of this process, as its status names them."""
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def hostile(tally: Tally, count: int, draws: random.Random) -> None:
+    """Files made to claim more than they hold: read in a process of their own, its memory and time measured."""
+    from benchmarks.hostile import crafted
+
+    with workplace() as root:
+        cases = list(crafted(root))
+        for name, path, read in cases if len(cases) <= count else draws.sample(cases, count):
+            size = sum(
+                each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file()
+            )
+            kind, message, extra, seconds = _measured(functools.partial(read, path))
+            tally.done += 1
+            tally.kinds[kind] += 1
+            if kind == "traceback" or "\n" in message:
+                tally.wrong.append(f"{name}: {message}")
+            if extra > 2 * size + (64 << 20):
+                tally.wrong.append(f"{name}: {extra / 2**20:.0f} MB for a file of {size:,} bytes ({message})")
+            if seconds > 1:
+                tally.wrong.append(f"{name}: {seconds:.2f} s ({message})")
+            tally.figures["most_mb"] = max(tally.figures.get("most_mb", 0), round(extra / 2**20, 1))
+            tally.figures["slowest_s"] = max(tally.figures.get("slowest_s", 0), round(seconds, 3))
+
+
+def _measured(read: Callable[[], None]) -> tuple[str, str, int, float]:
+    """What came of a reading in a process of its own: kind, message, bytes above those before, CPU seconds."""
+    from foveate.errors import FoveateError
+
+    reader, writer = os.pipe()
+    process = os.fork()
+    if not process:
+        os.close(reader)
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew
+        before, began = _memory("VmRSS"), time.process_time()
+        limit = _memory("VmSize") + (16 << 30)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        kind, message = "read", ""
+        try:
+            read()
+        except FoveateError as error:
+            kind, message = "refused", str(error)
+        except BaseException as error:  # which is what is looked for
+            kind, message = "traceback", f"{type(error).__name__}: {error}"
+        seconds = time.process_time() - began
+        with os.fdopen(writer, "w") as out:
+            json.dump((kind, message[:400], max(0, _memory("VmHWM") - before), seconds), out)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        text = told.read()
+    _, status = os.waitpid(process, 0)
+    if status or not text:
+        return "traceback", f"the process ended with status {status}", 0, 0.0
+    kind, message, extra, seconds = json.loads(text)
+    return kind, message, extra, seconds
