@@ -191,34 +191,24 @@ class Verb:
 
 def verbs(root: Path) -> list[Verb]:
     """Every verb that writes, on the digits or a part of them, at a size of a second or two."""
-    study = [
-        "--space",
-        str(root / "space.yaml"),
-        "--subset",
-        "300",
-        "--max-epochs",
-        "3",
-        "--workers",
-        "0",
-        "--threads",
-        "1",
-    ]
+    run, study, comparison = "runs/train/x", "runs/tune/x", "runs/compare/x"
+    train, retrain = ["train", "digits", "--name", "x", *TRAINING], ["train", "--resume", run]
+    measure = ["evaluate", run]
+    tune = ["tune", "digits", "--name", "x", "--space", str(root / "space.yaml"), "--subset", "300"]
+    tune += ["--max-epochs", "3", "--workers", "0", "--threads", "1"]
     arms = ["--arm", "small", "--seeds", "2", "--subset", "200", "--no-controls", "--workers", "0"]
-    compared = ["compare", "digits", *arms, "--set", "epochs=1", *NETWORK, "--name", "x"]
-    train, tune, both = "runs/train/x", "runs/tune/x", "runs/compare/x"
-    training = ["train", "digits", "--name", "x", *TRAINING]
-    again = ["compare", "--resume", both, "--workers", "0"]
+    compare = ["compare", "digits", "--name", "x", *arms, "--set", "epochs=1", *NETWORK]
+    recompare = ["compare", "--resume", comparison, "--workers", "0"]
+    trained, compared = f"{run}/run.json", f"{comparison}/comparison.yaml"
     return [
-        Verb("train", training, ["train", "--resume", train], f"{train}/run.json", run_contents),
-        Verb("train --final", [*training, "--final"], ["train", "--resume", train], f"{train}/run.json", run_contents),
-        Verb("evaluate", ["evaluate", train], ["evaluate", train], None, run_contents),
-        Verb("evaluate --final", ["evaluate", train, "--final"], ["evaluate", train, "--final"], None, run_contents),
-        Verb("tune", ["tune", "digits", "--name", "x", *study], ["tune", "--resume", tune, "--workers", "0"],
-             f"{tune}/study.yaml", study_contents),
-        Verb("compare", compared, again, f"{both}/comparison.yaml", comparison_contents),
-        Verb("compare --final", [*compared, "--final"], [*again, "--final"], f"{both}/comparison.yaml",
-             comparison_contents),
-    ]  # fmt: skip
+        Verb("train", train, retrain, trained, run_contents),
+        Verb("train --final", [*train, "--final"], retrain, trained, run_contents),
+        Verb("evaluate", measure, measure, None, run_contents),
+        Verb("evaluate --final", [*measure, "--final"], [*measure, "--final"], None, run_contents),
+        Verb("tune", tune, ["tune", "--resume", study, "--workers", "0"], f"{study}/study.yaml", study_contents),
+        Verb("compare", compare, recompare, compared, comparison_contents),
+        Verb("compare --final", [*compare, "--final"], [*recompare, "--final"], compared, comparison_contents),
+    ]
 
 
 def run_contents(root: Path) -> dict[str, bytes]:
