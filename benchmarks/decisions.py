@@ -48,6 +48,8 @@ PLANS: dict[str, dict[str, Any]] = {
 class SimulatedCluster:
     """A `Pool` with a clock of its own, which stands still while the driver decides; that is timed."""
 
+    queues = False
+
     def __init__(self, workers: int, seed: int) -> None:
         self.workers = workers
         self.now = self.worked = 0.0
@@ -78,6 +80,10 @@ class SimulatedCluster:
 
     def stop(self, job: int) -> None:
         """Nothing hangs."""
+
+    def waited_s(self, job: int) -> Mapping[int, float]:  # noqa: ARG002
+        """Nothing waits."""
+        return {}
 
     def close(self) -> None:
         """Nothing runs."""

@@ -33,6 +33,8 @@ def simulated_rows(message: Message) -> list[dict[str, Any]]:
 class SimulatedPool:
     """Does jobs at once, hands their events out in any order, and fails where it is told to."""
 
+    queues = False
+
     def __init__(
         self, workers: int, seed: int = 0, fate: Callable[[Message], Mapping[str, Any] | None] = lambda _: None
     ) -> None:
@@ -67,6 +69,9 @@ class SimulatedPool:
     def stop(self, job: int) -> None:
         self.stopped.append(job)
         self._queues[job] = [Event(job, "lost", {"message": "stopped"})]
+
+    def waited_s(self, job: int) -> Mapping[int, float]:
+        return {}
 
     def close(self) -> None:
         self._queues.clear()

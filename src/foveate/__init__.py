@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foveate.model.attention import register_attention
+    from foveate.workflows.cache import Cached, Cleared, clear_cache, list_cache
     from foveate.workflows.check import Check, check
     from foveate.workflows.comparison import (
         Comparison,
@@ -17,13 +18,17 @@ if TYPE_CHECKING:
     from foveate.workflows.study import Study, open_study, resume_study, train_best, tune
 
 __all__ = [
+    "Cached",
     "Check",
+    "Cleared",
     "Comparison",
     "Run",
     "Study",
     "check",
+    "clear_cache",
     "compare",
     "evaluate",
+    "list_cache",
     "open_comparison",
     "open_run",
     "open_study",
@@ -40,6 +45,7 @@ __all__ = [
 
 _HOMES = {
     "foveate.model.attention": ("register_attention",),
+    "foveate.workflows.cache": ("Cached", "Cleared", "clear_cache", "list_cache"),
     "foveate.workflows.check": ("Check", "check"),
     "foveate.workflows.comparison": (
         "Comparison",

@@ -405,6 +405,22 @@ def compare(
 
 
 @app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove what lies there.")] = False,
+    older_than: Annotated[
+        float | None, typer.Option(metavar="DAYS", help="With --clear: only what was not used for so long.")
+    ] = None,
+) -> None:
+    """List the decoded images and downloads that are kept, or clear them: they are made again when needed."""
+    if older_than is not None and not clear:
+        raise ConfigError("--older-than says what --clear removes: give both")
+    if clear:
+        terminal.print_cleared(foveate.clear_cache(older_than_days=older_than or 0.0))
+    else:
+        terminal.print_cache(foveate.list_cache())
+
+
+@app.command()
 def summary(
     preset: Preset = None,
     config: ConfigFile = None,

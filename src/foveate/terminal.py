@@ -5,11 +5,12 @@ import csv
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from foveate.files import cache_folder
 from foveate.progress import Track, untracked
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from foveate.comparison.training import JudgedSplit
     from foveate.training.loop import EpochResult
     from foveate.tuning.search import Search, Update
+    from foveate.workflows.cache import Cached, Cleared
     from foveate.workflows.check import Check
     from foveate.workflows.comparison import Comparison
     from foveate.workflows.run import Run
@@ -34,7 +36,9 @@ __all__ = [
     "StudyTable",
     "comparison_display",
     "display",
+    "print_cache",
     "print_check",
+    "print_cleared",
     "print_comparison",
     "print_plan",
     "print_results",
@@ -120,6 +124,72 @@ def print_check(checked: "Check") -> None:
     print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
     print(f"findings: {checked.path / 'check.json'}")
     print(f"report: {checked.report}")
+
+
+_KINDS = {
+    "images": "decoded images",
+    "download": "download",
+    "unfinished": "left by a process that was killed",
+    "damaged": "damaged, or of an older version",
+    "foreign": "not Foveate's",
+}
+
+
+def print_cache(found: "Sequence[Cached]") -> None:
+    """A row for each thing that lies in the cache, and what all of it takes."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from foveate.data.source import printable
+
+    if not found:
+        print(f"the cache is empty: {cache_folder()}")
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in ("data set", "what", "images", "side", "on disk", "last used", "from"):
+        right = title in ("images", "side", "on disk")
+        table.add_column(title, justify="right" if right else "left", overflow="fold")
+    for each in sorted(found, key=lambda each: -each.used):
+        cells = [
+            printable(each.name or each.path.name),
+            _KINDS[each.kind],
+            f"{each.images:,}" if each.images else "–",
+            f"{each.size}" if each.size else "–",
+            _bytes(each.bytes_on_disk),
+            _ago(time.time() - each.used),
+            printable(each.location),
+        ]
+        table.add_row(*(Text(cell) for cell in cells))  # brackets are no markup
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    print(f"{_bytes(sum(each.bytes_on_disk for each in found))} in {cache_folder()}")
+    print("clear it: foveate cache --clear")
+
+
+def print_cleared(cleared: "Cleared") -> None:
+    """What was removed, and what was not."""
+    from foveate.data.source import printable
+
+    freed = _bytes(sum(each.bytes_on_disk for each in cleared.removed))
+    print(f"{len(cleared.removed)} removed, {freed} freed, in {cache_folder()}")
+    for each, reason in cleared.left:
+        print(f"left: {printable(str(each.path))} ({reason})")
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def _ago(seconds: float) -> str:
+    """A time that has passed, in its largest unit; a clock that was set back makes none of it."""
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if (count := int(seconds // length)) > 0:
+            return f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return "just now"
 
 
 def print_results(run: "Run") -> None:

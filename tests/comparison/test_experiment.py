@@ -53,6 +53,9 @@ class SimulatedPool:
 
     def stop(self, job: int) -> None: ...
 
+    def waited_s(self, job: int) -> Mapping[int, float]:
+        return {}
+
     def close(self) -> None: ...
 
 

@@ -1,22 +1,28 @@
 import errno
+import hashlib
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from foveate.data import cache
-from foveate.data.cache import decoded_images
+from foveate.data.cache_entry import read_entry
 from foveate.data.decode import decode_file
-from foveate.data.source import Block, FileBlock, file_blocks
+from foveate.data.source import Block, Content, FileBlock, Source, file_blocks, hash_files
 from foveate.errors import DataError, OutputError
-from foveate.progress import untracked
+from foveate.progress import Track, untracked
 
 WriteFolder = Callable[..., Path]
 
@@ -26,14 +32,51 @@ def paths(write_folder: WriteFolder) -> list[str]:
     return sorted(str(path) for path in write_folder({"cat": 40}).rglob("*.png"))
 
 
+def source_of(blocks: list[Block] | list[FileBlock], content: str | Content = "content") -> Source:
+    count = sum(block.count for block in blocks)
+    return Source(
+        name="pets",
+        location="/data/pets",
+        class_names=("cat",),
+        labels=np.zeros(count, np.int64),
+        declared=np.zeros(count, np.int8),
+        ids=[str(row) for row in range(count)],
+        blocks=blocks,
+        content=content if isinstance(content, Content) else Content(content),
+    )
+
+
+def decoded_images(
+    blocks: list[Block] | list[FileBlock],
+    content: str | Content,
+    size: int,
+    *,
+    track: Track = untracked,
+    workers: int = 2,
+    timeout_s: float = 20.0,
+) -> cache.Decoded:
+    """`cache.decoded_images` of these blocks."""
+    return cache.decoded_images(
+        source_of(blocks, content), size, track=track, timeout_s=timeout_s, workers=workers
+    )
+
+
+def in_process(paths: list[str]) -> list[FileBlock]:
+    """Blocks that this process decodes itself."""
+
+    class Plain(FileBlock):
+        encoded = False
+
+    return [Plain(0, len(paths), paths)]
+
+
 def entries(own_cache: Path) -> list[str]:
     """What the cache holds, locks aside."""
     return sorted(path.name for path in (own_cache / "decoded").iterdir() if path.suffix != ".lock")
 
 
-@pytest.mark.parametrize("few", [0, 10_000])
-def test_in_workers_and_in_process_alike(few: int, paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_FEW_IMAGES", few)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_images_bad_ones_and_progress(workers: int, paths: list[str]) -> None:
     many = [path for path in paths for _ in range(10)]
     many[123], many[300] = "missing.png", __file__
     followed = []
@@ -43,10 +86,10 @@ def test_in_workers_and_in_process_alike(few: int, paths: list[str], monkeypatch
             followed.append((total, label))
             yield item
 
-    images, bad = decoded_images(file_blocks(many), "content", 16, track=track, workers=2)
+    images, bad = decoded_images(file_blocks(many), "content", 16, track=track, workers=workers)
     assert bad == {123: "missing file", 300: "not a JPEG, PNG, WebP, BMP, GIF or TIFF image"}
     assert list(bad) == sorted(bad)
-    assert followed == [(400, "decoding images")] * 400
+    assert followed == [(400, "decoding images")] * 400 + [(1, "checking decoded images")]
     for index in set(range(400)) - set(bad):
         assert np.array_equal(images[index], decode_file(Path(many[index]), 16))
 
@@ -71,26 +114,243 @@ def test_the_second_time_decodes_nothing(paths: list[str], own_cache: Path) -> N
     assert len(entries(own_cache)) == 3
 
 
-@pytest.mark.parametrize("damage", ["truncate", "empty", "shape", "json", "list", "gone"])
-def test_a_damaged_entry_is_made_anew(damage: str, paths: list[str], own_cache: Path) -> None:
-    expected = decoded_images(file_blocks(paths), "content", 16, track=untracked)[0].copy()
-    folder = own_cache / "decoded" / entries(own_cache)[0]
-    match damage:
-        case "truncate":
-            os.truncate(folder / "images.npy", 1000)
-        case "empty":
-            (folder / "images.npy").write_bytes(b"")
-        case "shape":
-            np.save(folder / "images.npy", np.zeros((1, 16, 16, 3), np.uint8))
-        case "json":
-            (folder / "bad.json").write_text("[[1, ")
-        case "list":
-            (folder / "bad.json").write_text("3")
-        case "gone":
-            (folder / "bad.json").unlink()
-    images, bad = decoded_images(file_blocks(paths), "content", 16, track=untracked)
+class Checks:
+    """Counts how often decoded pixels are hashed, and images are decoded."""
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+
+    def __call__(
+        self, items: Iterable[object], *, total: int, label: str, images_each: int = 1
+    ) -> Iterator[object]:
+        self.labels.append(label)
+        yield from items
+
+    def taken(self) -> list[str]:
+        """The labels since the last call."""
+        labels, self.labels = self.labels, []
+        return labels
+
+
+def same_size_garbage(folder: Path) -> None:
+    (folder / "images.bin").write_bytes(b"x" * (folder / "images.bin").stat().st_size)
+
+
+def same_size_garbage_in_place(folder: Path) -> None:
+    """The content changes; inode, size and the time of the change stay, as a program could set it back."""
+    before = (folder / "images.bin").stat()
+    with (folder / "images.bin").open("r+b") as file:
+        file.write(b"garbage")
+    os.utime(folder / "images.bin", ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def edited(**fields: Any) -> Callable[[Path], None]:
+    """Changes the record as a person would, who knows nothing of the seal."""
+
+    def edit(folder: Path) -> None:
+        record = json.loads((folder / "entry.json").read_text())
+        (folder / "entry.json").write_text(json.dumps({**record, **fields}))
+
+    return edit
+
+
+def sealed(**fields: Any) -> Callable[[Path], None]:
+    """Changes the record and seals it again."""
+
+    def edit(folder: Path) -> None:
+        kept = read_entry(folder).model_copy(update=fields).sealed()
+        (folder / "entry.json").write_text(kept.model_dump_json())
+
+    return edit
+
+
+def written(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes(content) and None
+
+
+def foreign_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+    (folder / "thesis").mkdir(parents=True)
+    (folder / "thesis" / "chapter.txt").write_text("keep me")
+
+
+def link_to_a_folder(folder: Path) -> None:
+    away = folder.parent.parent / "elsewhere"
+    folder.rename(away)
+    (away / "images.bin").write_bytes(b"x" * (away / "images.bin").stat().st_size)
+    folder.symlink_to(away)
+
+
+def link_loop(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to(folder)
+
+
+def file_in_its_place(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("a file")
+
+
+def pipe(folder: Path) -> None:
+    (folder / "images.bin").unlink()
+    os.mkfifo(folder / "images.bin")
+
+
+def anothers(folder: Path) -> None:
+    """The whole entry of another data set of as many images."""
+    other = folder.with_name("other")
+    images = np.fromfile(folder / "images.bin", np.uint8) // 2
+    folder.rename(other)
+    folder.mkdir()
+    images.tofile(folder / "images.bin")
+    digest = hashlib.sha256(images.tobytes()).hexdigest()
+    kept = read_entry(other).model_copy(update={"key": "0" * 64, "shards": [digest]}).sealed()
+    (folder / "entry.json").write_text(kept.model_dump_json())
+    shutil.rmtree(other)
+
+
+DAMAGE: dict[str, Callable[[Path], None]] = {
+    "garbage of the same size": same_size_garbage,
+    "garbage, and the time set back": same_size_garbage_in_place,
+    "cut off": lambda folder: os.truncate(folder / "images.bin", 1000),
+    "longer": lambda folder: os.truncate(folder / "images.bin", 1_000_000),
+    "empty": written("images.bin", b""),
+    "no pixels": lambda folder: (folder / "images.bin").unlink(),
+    "a pipe": pipe,
+    "no record": lambda folder: (folder / "entry.json").unlink(),
+    "half a record": written("entry.json", b'{"kind": "dec'),
+    "another kind of record": written("entry.json", b'[[0, "damaged"]]'),
+    "bytes": written("entry.json", b"\xff\xfe\x00"),
+    "deep": written("entry.json", b"[" * 100_000),
+    "bad images by hand": edited(bad={"damaged": [0, 1, 2]}),
+    "bad images that are not there": sealed(bad={"damaged": [40]}),
+    "bad images before the first": sealed(bad={"damaged": [-1]}),
+    "other digests": sealed(shards=["0" * 64]),
+    "no digests": sealed(shards=[]),
+    "infinite": written("entry.json", b'{"timeout_s": Infinity}'),
+    "an entry of another key": anothers,
+    "somebody else's folder": foreign_folder,
+    "a link to a folder": link_to_a_folder,
+    "a link to itself": link_loop,
+    "a file": file_in_its_place,
+    "nothing": shutil.rmtree,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_or_foreign_entry_is_made_anew(
+    damage: Callable[[Path], None], paths: list[str], own_cache: Path
+) -> None:
+    blocks = in_process(paths)
+    expected = decoded_images(blocks, "content", 16)[0].copy()
+    (folder,) = (path for path in (own_cache / "decoded").iterdir() if path.suffix != ".lock")
+    damage(folder)
+    track = Checks()
+    images, bad = decoded_images(blocks, "content", 16, track=track)
     assert np.array_equal(images, expected)
     assert bad == {}
+    assert "decoding images" in track.taken()
+    assert np.array_equal(decoded_images(blocks, "content", 16, track=track)[0], expected)
+    assert track.taken() == []  # and now it is good
+    kept = [*own_cache.rglob("chapter.txt"), *own_cache.glob("elsewhere/images.bin")]
+    assert len(kept) == (damage in (foreign_folder, link_to_a_folder))  # nothing of anybody else's is removed
+
+
+def test_pixels_are_hashed_once_for_each_identity_of_their_file(paths: list[str], own_cache: Path) -> None:
+    blocks, track = in_process(paths), Checks()
+    decoded_images(blocks, "content", 16)
+    for _ in range(2):
+        decoded_images(blocks, "content", 16, track=track)
+    assert track.taken() == []
+    (folder,) = (path for path in (own_cache / "decoded").iterdir() if path.suffix != ".lock")
+    shutil.copytree(folder, folder.with_name("copy"))
+    shutil.rmtree(folder)
+    folder.with_name("copy").rename(folder)
+    decoded_images(blocks, "content", 16, track=track)
+    assert track.taken() == ["checking decoded images"]
+    decoded_images(blocks, "content", 16, track=track)
+    assert track.taken() == []
+    (folder / "verified.json").write_text("{}")
+    decoded_images(blocks, "content", 16, track=track)
+    assert track.taken() == ["checking decoded images"]
+
+
+def test_a_large_array_is_hashed_in_shards(paths: list[str], own_cache: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(cache, "_SHARD_BYTES", 10_000)
+    images, _ = decoded_images(in_process(paths), "content", 16)
+    kept = read_entry(own_cache / "decoded" / entries(own_cache)[0])
+    pixels = images.tobytes()
+    assert kept.shards == [
+        hashlib.sha256(pixels[at : at + 10_000]).hexdigest() for at in range(0, len(pixels), 10_000)
+    ]
+
+
+def test_a_read_only_cache_is_used(paths: list[str], own_cache: Path, unprivileged: None) -> None:
+    # The cache of the test is root's, where the test is.
+    own = Path(tempfile.mkdtemp())
+    os.environ["FOVEATE_CACHE"] = str(own)  # set back by own_cache
+    expected = decoded_images(in_process(paths), "content", 16)[0].copy()
+    (folder,) = (path for path in (own / "decoded").iterdir() if path.suffix != ".lock")
+    (folder / "verified.json").unlink()
+    places = [own, own / "decoded", folder]
+    for path in places:
+        path.chmod(0o500)
+    track = Checks()
+    for _ in range(2):
+        assert np.array_equal(decoded_images(in_process(paths), "content", 16, track=track)[0], expected)
+    for path in places:
+        path.chmod(0o700)
+    shutil.rmtree(own)
+    assert track.taken() == ["checking decoded images"] * 2
+
+
+def test_a_file_that_changes_between_its_hash_and_its_decoding_leaves_nothing(
+    paths: list[str], own_cache: Path
+) -> None:
+    content = hash_files("files", paths, untracked)
+    before = Path(paths[7]).stat()
+
+    def track(items: Iterable[object], *, total: int, label: str, images_each: int = 1) -> Iterator[object]:
+        if label == "decoding images":
+            Path(paths[7]).write_bytes(Path(paths[8]).read_bytes()[: before.st_size].ljust(before.st_size, b"x"))
+            os.utime(paths[7], ns=(before.st_atime_ns, before.st_mtime_ns))
+        yield from items
+
+    with pytest.raises(DataError, match=r"^/data/pets: its files changed while they were read: run again when"):
+        decoded_images(in_process(paths), content, 16, track=track)
+    assert entries(own_cache) == []
+
+
+def test_more_time_decodes_again_what_took_too_long(paths: list[str], own_cache: Path) -> None:
+    blocks, track = in_process(paths), Checks()
+    decoded_images(blocks, "content", 16, timeout_s=1.0)
+    decoded_images(blocks, "content", 16, timeout_s=5.0, track=track)
+    assert track.taken() == []  # all of them were in time
+    reason = "decoding it takes longer than 1 s (decode_timeout_s)"
+    sealed(bad={reason: [3]})(own_cache / "decoded" / entries(own_cache)[0])
+    assert decoded_images(blocks, "content", 16, timeout_s=1.0)[1] == {3: reason}
+    assert decoded_images(blocks, "content", 16, timeout_s=0.5)[1] == {3: reason}
+    assert decoded_images(blocks, "content", 16, timeout_s=5.0)[1] == {}
+
+
+def test_whoever_waits_for_another_process_shows_that_it_waits(paths: list[str], own_cache: Path) -> None:
+    decoded_images(in_process(paths), "content", 16)
+    (name,) = entries(own_cache)
+    shutil.rmtree(own_cache / "decoded" / name)
+    waited = []
+
+    def track(items: Iterable[object], *, total: int, label: str, images_each: int = 1) -> Iterator[object]:
+        for item in items:
+            if label.startswith("waiting"):
+                waited.append(label)
+                if len(waited) == 2:
+                    lock.release()
+            yield item
+
+    lock = FileLock(own_cache / "decoded" / f"{name}.lock", is_singleton=False, thread_local=False)
+    lock.acquire()
+    decoded_images(in_process(paths), "content", 16, track=track)
+    assert len(waited) == 3
 
 
 def test_a_file_in_the_way_of_the_cache(paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,13 +370,11 @@ def test_a_cache_that_may_not_be_written(
         decoded_images(file_blocks(paths), "content", 16, track=untracked)
 
 
-@pytest.mark.parametrize("few", [0, 10_000])
 def test_a_full_disk_leaves_nothing_behind(
-    few: int, paths: list[str], small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    paths: list[str], small_disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = small_disk("256k")
     monkeypatch.setenv("FOVEATE_CACHE", str(disk))
-    monkeypatch.setattr(cache, "_FEW_IMAGES", few)
     with pytest.raises(OutputError, match=r"the disk is full: free some space .*\$FOVEATE_CACHE"):
         decoded_images(file_blocks(paths, 8), "content", 64, track=untracked, workers=2)  # 480 KiB
     assert entries(disk) == []
@@ -124,26 +382,7 @@ def test_a_full_disk_leaves_nothing_behind(
     assert len(images) == 40
 
 
-def test_a_worker_that_is_killed(paths: list[str], own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_FEW_IMAGES", 0)
-    many = paths * 2000
-
-    def track(items: Iterable[object], *, total: int, label: str, images_each: int = 1) -> Iterator[object]:
-        for number, item in enumerate(items):
-            if number == 200:
-                os.kill(children()[0], signal.SIGKILL)
-            yield item
-
-    with pytest.raises(DataError, match=r"decoding: its process ended with exit code -9: killed, .*: run again$"):
-        decoded_images(file_blocks(many), "content", 16, track=track, workers=2)
-    assert children() == []
-    assert entries(own_cache) == []
-
-
-def test_stopping_half_way_leaves_no_process_and_nothing_half_written(
-    paths: list[str], own_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cache, "_FEW_IMAGES", 0)
+def test_stopping_half_way_leaves_no_process_and_nothing_half_written(paths: list[str], own_cache: Path) -> None:
 
     def track(items: Iterable[object], *, total: int, label: str, images_each: int = 1) -> Iterator[object]:
         for item in items:
@@ -162,14 +401,14 @@ def test_ctrl_c_on_a_script_without_a_main_guard(paths: list[str], own_cache: Pa
     script.write_text(
         # A shell starts its background jobs with SIGINT ignored, and so their children.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from foveate.data import cache\n"
         "from foveate.data.source import file_blocks\n"
+        "from tests.data.test_cache import decoded_images\n"
         "print('started', flush=True)\n"
         "def track(items, **_):\n"
         "    for number, item in enumerate(items):\n"
         "        if number == 0: print('decoding', flush=True)\n"
         "        yield item\n"
-        f"cache.decoded_images(file_blocks({paths!r} * 5000), 'content', 16, track=track, workers=2)\n"
+        f"decoded_images(file_blocks({paths!r} * 5000), 'content', 16, track=track, workers=2)\n"
     )
     (tmp_path / "numpy.py").write_text("raise ImportError('a file of the user that must not shadow numpy')")
     process = subprocess.Popen(
@@ -178,6 +417,7 @@ def test_ctrl_c_on_a_script_without_a_main_guard(paths: list[str], own_cache: Pa
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), *sys.path])},
         start_new_session=True,
     )
     assert process.stdout is not None
@@ -206,29 +446,21 @@ def children(parent: int | None = None) -> list[int]:
     return found
 
 
-def test_damage_that_a_worker_finds(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damage_that_a_worker_finds(own_cache: Path) -> None:
     from foveate.data.parquet import ParquetBlock
 
-    monkeypatch.setattr(cache, "_FEW_IMAGES", 0)
     blocks = [ParquetBlock(row, 1, "gone.parquet", 0, row, "img.bytes") for row in range(2)]
     with pytest.raises(DataError, match=r"^cannot read gone\.parquet: "):
         decoded_images(blocks, "content", 16, track=untracked, workers=2)
     assert entries(own_cache) == []
 
 
-def test_few_but_large_files_are_decoded_in_workers(paths: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "_FEW_BYTES", 1000)
-    used = []
-    in_workers = cache._in_workers
-    monkeypatch.setattr(cache, "_in_workers", lambda *job: used.append(job) or in_workers(*job))
-    decoded_images(file_blocks([*paths, "missing"], 8), "content", 16, track=untracked, workers=2)
-    assert len(used) == 1
-
-
 def test_two_that_want_the_same_decode_once(paths: list[str]) -> None:
     reads: list[int] = []
 
     class Counting(FileBlock):
+        encoded = False  # decoded in this process
+
         def images(self) -> Iterator[Path]:
             reads.append(1)
             time.sleep(0.2)
@@ -250,6 +482,6 @@ def test_other_errors_of_writing_are_named(paths: list[str], monkeypatch: pytest
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-    monkeypatch.setattr(np.lib.format, "open_memmap", fail)
+    monkeypatch.setattr(cache, "_fill", fail)
     with pytest.raises(OutputError, match="read-only"):
         decoded_images(file_blocks(paths), "content", 16, track=untracked)

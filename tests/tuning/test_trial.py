@@ -276,8 +276,8 @@ class TestRunTrial:
         assert heard[0] == {}
         assert [told for told in heard if told] == done["rows"]
 
-    def test_it_gives_signs_of_life(self, job: Callable[..., TrialJob], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(progress, "_SAY_EVERY_S", 0.0)
+    def test_it_gives_a_heartbeat(self, job: Callable[..., TrialJob], monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(progress, "_BEAT_EVERY_S", 0.0)
         heard: list[Any] = []
         done = run_trial(job(to_epoch=1).model_dump(mode="json"), heard.append)
         assert [told for told in heard if told] == done["rows"]

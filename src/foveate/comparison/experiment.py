@@ -197,8 +197,8 @@ class Experiment:
                 pool.submit(number, self._job(beginning, split).model_dump(mode="json"))
                 yield Update("begun", beginning, {})
             event = pool.event(timeout_s=_LOOK_S)
-            if event is None:  # only then: after a Ctrl-Z, all that is told meanwhile is heard first
-                supervisor.stop_hanging(pool)
+            supervisor.stop_hanging(pool)
+            if event is None:
                 yield None
                 continue
             if (run := running.get(event.job)) is None:

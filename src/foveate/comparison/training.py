@@ -3,7 +3,6 @@
 import base64
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +17,7 @@ from foveate.data.splits import draw
 from foveate.evaluation import collect_logits, point_metrics
 from foveate.execution.pool import Message
 from foveate.files import write_json
-from foveate.progress import Track, signs_of_life
+from foveate.progress import COMPILING_S, Track, heartbeat
 from foveate.training.loop import train_epochs
 from foveate.training.setup import Feed, new_state, prepare_process, settle
 from foveate.training.state import restore_state, save_state
@@ -64,12 +63,12 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
     report({})
     job = ArmJob.model_validate(message)
     prepare_process(job.config)
-    whole = _dataset(job.dataset, job.data_dir, job.fingerprint, job.config.data)
+    whole = _dataset(job, heartbeat(report))
     dataset = training_subset(whole, job.subset, job.config.data.split_seed)
     folder, device = Path(job.folder), torch.device(job.config.train.device)
     folder.mkdir(parents=True, exist_ok=True)
     config = settle(job.config, dataset, device, final=False)  # an epoch is as long as this many images make it
-    track = signs_of_life(report)
+    track = heartbeat(report, COMPILING_S if config.train.compile else 0.0)
     feed = Feed(config, dataset, device, final=False)
     weights = folder / "weights.safetensors"
     if not weights.exists():
@@ -125,9 +124,20 @@ def unpack(text: str, images: int) -> NDArray[np.bool_]:
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=images).astype(bool)
 
 
-@lru_cache(maxsize=1)
-def _dataset(location: str, data_dir: str | None, fingerprint: str, config: DataConfig) -> Dataset:
-    return load_known(location, config, fingerprint, owner="the comparison", data_dir=data_dir)
+_loaded: dict[tuple[str, str | None, str, DataConfig], Dataset] = {}
+"""What this process trained on last: a worker's next job most often trains on the same."""
+
+
+def _dataset(job: ArmJob, track: Track) -> Dataset:
+    config = job.config.data
+    known = (job.dataset, job.data_dir, job.fingerprint, config)
+    if known not in _loaded:
+        dataset = load_known(
+            job.dataset, config, job.fingerprint, owner="the comparison", data_dir=job.data_dir, track=track
+        )
+        _loaded.clear()
+        _loaded[known] = dataset
+    return _loaded[known]
 
 
 def _train(

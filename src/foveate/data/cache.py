@@ -1,139 +1,241 @@
-"""Decoded images, kept as one memory-mapped array per content and size in the user's cache."""
+"""Decoded images, kept as one memory-mapped array per content and size in the user's cache.
+
+Nothing that lies there is believed. An entry is used where its record has the right form and holds the digests of
+the pixels. The pixels are hashed for that once for each identity of their file, which is kept too. What does not
+fit is made again.
+"""
 
 import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
-import shutil
-from collections.abc import Generator, Iterator, Sequence
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from foveate.data.source import Block
-from foveate.data.worker import Progress, decode_blocks, decode_job, decoding_job
-from foveate.errors import DataError, OutputError
-from foveate.execution.local import LocalPool
-from foveate.files import cache_folder, new_folder, writing_to
+from foveate.data.cache_entry import IMAGES, RECORD, VERIFIED, Digest, EntryRecord, read_entry, remove_entry
+from foveate.data.decoding import TOO_SLOW, decode_in_workers
+from foveate.data.source import Source, printable
+from foveate.data.worker import Progress, decode_blocks
+from foveate.errors import DataError, FoveateError, OutputError
+from foveate.files import cache_folder, new_folder, open_regular, write_json, writing_to
 from foveate.progress import Track
+from foveate.records import Record, read_record
 
 __all__ = ["decoded_images"]
 
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the preprocessing changes, so that arrays of an earlier one are not used."""
 
-# Starting a worker costs 0.3 s, in which one process decodes this much.
-_FEW_IMAGES = 1500
-_FEW_BYTES = 32 << 20
+_SHARD_BYTES = 64 << 20
 
 Decoded = tuple[NDArray[np.uint8], dict[int, str]]
 
 
+class _Verified(Record):
+    """Of which file it is known that its pixels are those of the record."""
+
+    seal: Digest
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    """It changes with the content as well, and cannot be set back as the time before it can."""
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is looked for in the cache."""
+
+    key: str
+    shape: tuple[int, int, int, int]
+    timeout_s: float
+
+    def is_met_by(self, kept: EntryRecord) -> bool:
+        """Whether an entry of that record is it, so far as the record can say."""
+        count, size = self.shape[:2]
+        if kept != kept.sealed() or (kept.key, kept.images, kept.size) != (self.key, count, size):
+            return False
+        # Images that took too long may be good if they are given more time.
+        late = kept.timeout_s < self.timeout_s and any(reason.startswith(TOO_SLOW) for reason in kept.bad)
+        return not late and all(0 <= index < count for index in kept.reasons)
+
+
 def decoded_images(
-    blocks: Sequence[Block], content: str, size: int, *, track: Track, workers: int = os.cpu_count() or 1
+    source: Source, size: int, *, timeout_s: float, track: Track, workers: int = os.cpu_count() or 1
 ) -> Decoded:
-    """The images of `blocks`, decoded at `size` by all cores, or found in the cache by their `content`.
+    """The images of `source`, decoded at `size` by all cores, or found in the cache by their content.
 
     Returns:
         [N, size, size, 3] uint8, memory-mapped copy-on-write, and the reason of each bad image by its index; a bad
         image's row means nothing.
 
     Raises:
-        DataError: when a file that holds images is damaged, or a worker dies.
+        DataError: when a file that holds images is damaged, or has changed since its content was hashed.
         OutputError: when the cache cannot be written.
     """
-    count = sum(block.count for block in blocks)
-    key = hashlib.sha256(json.dumps([_FORMAT, PIL.__version__, size, content]).encode()).hexdigest()
+    count = sum(block.count for block in source.blocks)
+    key = hashlib.sha256(json.dumps([_FORMAT, PIL.__version__, size, source.content.digest]).encode()).hexdigest()
     folder = cache_folder() / "decoded" / key[:32]
-    shape = (count, size, size, 3)
-    if found := _open(folder, shape):
+    wanted = _Wanted(key, (count, size, size, 3), timeout_s)
+    if found := _open(folder, wanted, track):
         return found
     try:
         with writing_to(folder.parent):
             folder.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(folder.with_suffix(".lock"))
-            lock.acquire()
+            _acquire(lock, track)
         try:
-            if found := _open(folder, shape):  # another process was faster
+            if found := _open(folder, wanted, track):  # another process was faster
                 return found
-            shutil.rmtree(folder, ignore_errors=True)
+            with writing_to(folder):
+                _make_way(folder)
             with new_folder(folder) as temporary:
-                _decode(blocks, temporary, shape, track, workers)
+                _fill(temporary, source, wanted, track, workers)
         finally:
             lock.release()
     except OutputError as error:
         raise OutputError(f"{error}; $FOVEATE_CACHE names another folder for the cache") from error
-    if found := _open(folder, shape):
+    if found := _open(folder, wanted, track):
         return found
     raise OutputError(
         f"{folder} was removed while it was in use: run again, or name another cache by $FOVEATE_CACHE"
     )
 
 
-def _open(folder: Path, shape: tuple[int, ...]) -> Decoded | None:
-    """What `folder` holds; None when there is nothing, or it is damaged."""
+def _acquire(lock: FileLock, track: Track) -> None:
+    """Wait for a lock, and let it be seen that something is waited for: another process may decode for an hour."""
+
+    def waiting() -> Iterator[None]:
+        while not lock.is_locked:
+            with contextlib.suppress(Timeout):
+                lock.acquire(timeout=1)
+            yield
+
+    with contextlib.suppress(Timeout):
+        lock.acquire(timeout=0)
+    if not lock.is_locked:
+        for _ in track(waiting(), total=1, label="waiting for a process that decodes them", images_each=0):
+            pass
+
+
+def _open(folder: Path, wanted: _Wanted, track: Track) -> Decoded | None:
+    """What `folder` holds; None when there is nothing, it is damaged, or it is something else."""
     try:
-        images = np.load(folder / "images.npy", mmap_mode="c", allow_pickle=False)
-        bad = {int(index): str(reason) for index, reason in json.loads((folder / "bad.json").read_text("utf-8"))}
-    except (OSError, ValueError, TypeError, EOFError):
+        kept = read_entry(folder)
+        with open_regular(folder / IMAGES) as file:
+            if not wanted.is_met_by(kept) or os.fstat(file.fileno()).st_size != math.prod(wanted.shape):
+                return None
+            if not _is_verified(folder, kept, file, track):
+                return None
+            images = np.memmap(file, np.uint8, mode="c", shape=wanted.shape)
+    except (FoveateError, OSError, ValueError):
         return None
-    return (images, bad) if images.shape == shape and images.dtype == np.uint8 else None
+    with contextlib.suppress(OSError):  # when it was used last; a cache may be read-only
+        os.utime(folder / RECORD)
+    return images, kept.reasons
 
 
-def _decode(blocks: Sequence[Block], folder: Path, shape: tuple[int, ...], track: Track, workers: int) -> None:
-    count, size = shape[:2]
-    path = folder / "images.npy"
-    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-    is_little = count < _FEW_IMAGES and _file_bytes(blocks) < _FEW_BYTES
-    if workers == 1 or is_little or not all(block.encoded for block in blocks):
-        progress = decode_blocks(blocks, size, path)
+def _is_verified(folder: Path, kept: EntryRecord, file: BinaryIO, track: Track) -> bool:
+    """Whether the pixels are those of the record: they are read for it where that is not known of their file."""
+    now = _verified(kept, file)
+    with contextlib.suppress(FoveateError):
+        if read_record(folder / VERIFIED, _Verified, fix="the pixels are read again", error=OutputError) == now:
+            return True
+    if _digests(file, track) != kept.shards:
+        return False
+    with contextlib.suppress(OutputError):  # in a read-only cache they are read each time
+        write_json(folder / VERIFIED, now.model_dump())
+    return True
+
+
+def _verified(kept: EntryRecord, file: BinaryIO) -> _Verified:
+    """That the pixels in `file`, as it is now, are those of the record."""
+    status = os.fstat(file.fileno())
+    return _Verified(
+        seal=kept.seal,
+        device=status.st_dev,
+        inode=status.st_ino,
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        ctime_ns=status.st_ctime_ns,
+    )
+
+
+def _digests(file: BinaryIO, track: Track) -> list[str]:
+    """sha256 of every shard of a file."""
+    size = os.fstat(file.fileno()).st_size
+
+    def shards() -> Iterator[str]:
+        file.seek(0)
+        for start in range(0, size, _SHARD_BYTES):
+            digest, left = hashlib.sha256(), min(_SHARD_BYTES, size - start)
+            while left and (piece := file.read(min(left, 1 << 20))):
+                digest.update(piece)
+                left -= len(piece)
+            yield digest.hexdigest()
+
+    total = -(-size // _SHARD_BYTES)
+    return list(track(shards(), total=total, label="checking decoded images", images_each=0))
+
+
+def _make_way(folder: Path) -> None:
+    """Remove what lies where an entry is to be, if it is Foveate's; else give it another name."""
+    if not remove_entry(folder) and os.path.lexists(folder):
+        folder.rename(folder.with_name(f"{folder.name}-{secrets.token_hex(6)}"))
+
+
+def _fill(folder: Path, source: Source, wanted: _Wanted, track: Track, workers: int) -> None:
+    """Make an entry.
+
+    Raises:
+        DataError: when the files are not those any more whose content was hashed.
+    """
+    count, size = wanted.shape[:2]
+    with (folder / IMAGES).open("xb") as file:
+        file.truncate(math.prod(wanted.shape))
+    if all(block.encoded for block in source.blocks):
+        progress = decode_in_workers(
+            source.blocks, size, folder / IMAGES, workers=workers, timeout_s=wanted.timeout_s
+        )
     else:
-        progress = _in_workers(blocks, size, path, min(workers, len(blocks)))
-    bad: list[tuple[int, str]] = []
+        progress = decode_blocks(source.blocks, size, folder / IMAGES)
+    bad: dict[str, list[int]] = {}
     with contextlib.closing(progress):  # what stops this stops the workers at once
         for _ in track(_one_by_one(progress, bad), total=count, label="decoding images"):
             pass
-    (folder / "bad.json").write_text(json.dumps(sorted(bad)), "utf-8")
+    if not source.content.is_unchanged(track):
+        raise DataError(
+            f"{source.location}: its files changed while they were read: run again when nothing writes to them"
+        )
+    with (folder / IMAGES).open("rb") as file:
+        shards = _digests(file, track)
+        kept = EntryRecord(
+            key=wanted.key,
+            name=printable(source.name),
+            location=printable(source.location),
+            images=count,
+            size=size,
+            bad=bad,
+            timeout_s=wanted.timeout_s,
+            shards=shards,
+        ).sealed()
+        write_json(folder / VERIFIED, _verified(kept, file).model_dump())
+    write_json(folder / RECORD, kept.model_dump())
 
 
-def _one_by_one(progress: Iterator[Progress], bad: list[tuple[int, str]]) -> Iterator[None]:
+def _one_by_one(progress: Iterator[Progress], bad: dict[str, list[int]]) -> Iterator[None]:
     for read, unreadable in progress:
-        bad.extend(unreadable)
-        yield from (None for _ in range(read))
-
-
-def _file_bytes(blocks: Sequence[Block]) -> int:
-    total = 0
-    for path in {path for block in blocks for path in block.files}:
-        with contextlib.suppress(OSError, ValueError):  # a missing file will be a bad image
-            total += Path(path).stat().st_size
-    return total
-
-
-def _in_workers(blocks: Sequence[Block], size: int, path: Path, workers: int) -> Generator[Progress]:
-    """Decode in processes, each of which takes the next block when it is free."""
-    jobs, running = enumerate(blocks), 0
-    with contextlib.closing(LocalPool(decode_job, workers)) as pool:
-        while True:
-            for number, block in itertools.islice(jobs, workers - running):
-                pool.submit(number, decoding_job(block, size, path))
-                running += 1
-            if not running:
-                return
-            event = pool.event(timeout_s=60)
-            if event is None:
-                continue
-            if event.kind == "progress":
-                yield event.value["read"], [(index, reason) for index, reason in event.value["bad"]]
-            elif event.kind == "lost":
-                raise DataError(f"decoding: {event.value['message']}: run again")
-            elif event.kind == "failed":
-                raise DataError(event.value["message"])
-            elif (code := event.value.get("errno")) is not None:
-                raise OSError(code, os.strerror(code))
-            else:
-                running -= 1
+        for index, reason in unreadable:
+            bad.setdefault(reason, []).append(index)
+        yield from itertools.repeat(None, read)

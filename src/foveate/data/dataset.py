@@ -119,7 +119,7 @@ def dataset_of(
     """
     data = source.location
     size = config.size or int(np.clip(source.side or typical_side(source.blocks) or 0, *_SIDES))
-    images, reasons = decoded_images(source.blocks, source.content, size, track=track)
+    images, reasons = decoded_images(source, size, timeout_s=config.decode_timeout_s, track=track)
     good = np.ones(len(source.labels), bool)
     good[list(reasons)] = False
     bad = tuple(BadImage(source.ids[index], reason) for index, reason in reasons.items())
@@ -375,7 +375,7 @@ def _check_classes(data: str, source: Source, splits: Mapping[str, NDArray[np.in
 
 
 def _fingerprint(source: Source) -> str:
-    digest = hashlib.sha256(source.content.encode())
+    digest = hashlib.sha256(source.content.digest.encode())
     digest.update(source.labels.astype("<i8").tobytes())
     digest.update(source.declared.tobytes())
     digest.update("\0".join(source.class_names).encode("utf-8", "surrogateescape"))

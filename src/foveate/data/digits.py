@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.source import Block, Image, Source
+from foveate.data.source import Block, Content, Image, Source
 from foveate.data.splits import UNDECLARED
 
 __all__ = ["open_digits"]
@@ -40,6 +40,6 @@ def open_digits() -> Source:
         declared=np.full(count, UNDECLARED, np.int8),
         ids=[f"digits#{row}" for row in range(count)],
         blocks=[_PixelBlock(0, count, pixels)],
-        content=hashlib.sha256(pixels.tobytes()).hexdigest(),
+        content=Content(hashlib.sha256(pixels.tobytes()).hexdigest()),
         mirror_safe=False,
     )

@@ -3,11 +3,13 @@
 import contextlib
 import hashlib
 import itertools
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +22,7 @@ from foveate.records import printable
 
 __all__ = [
     "Block",
+    "Content",
     "FileBlock",
     "Image",
     "Source",
@@ -29,6 +32,11 @@ __all__ = [
     "reading",
     "typical_side",
 ]
+
+_PIECE_BYTES = 8 << 20
+"""Of a file that is read, between two signs that it goes on."""
+_AT_ONCE = 1024
+"""Files that are handed out to be hashed, so that a million of them take no memory."""
 
 Image = Path | bytes | NDArray[np.uint8]
 """An image not yet decoded: a file, a file's bytes, or pixels [H, W], [H, W, 1] or [H, W, 3]."""
@@ -70,6 +78,21 @@ class FileBlock(Block):
         yield from map(Path, self.paths)
 
 
+@dataclass(frozen=True)
+class Content:
+    """What the files of a data set hold."""
+
+    digest: str
+    """sha256 of the files' contents, in order."""
+    kind: str = ""
+    files: Sequence[str] = ()
+    """The files themselves; none where the images come from memory."""
+
+    def is_unchanged(self, track: Track) -> bool:
+        """Whether the files still hold that; they are read again."""
+        return not self.files or hash_files(self.kind, self.files, track).digest == self.digest
+
+
 @dataclass(frozen=True, eq=False)
 class Source:
     """A data set as it lies on disk, its images not decoded yet."""
@@ -83,8 +106,7 @@ class Source:
     """[N], index into `SPLITS`, or `UNDECLARED`."""
     ids: Sequence[str]
     blocks: Sequence[Block]
-    content: str
-    """sha256 of the files' contents, in order."""
+    content: Content
     groups: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     side: int | None = None
@@ -134,13 +156,38 @@ def index_classes(
     return told, labels
 
 
-def hash_files(kind: str, paths: Sequence[str], track: Track) -> str:
+def hash_files(kind: str, paths: Sequence[str], track: Track) -> Content:
     """sha256 over `kind` and the contents of files, in order; the reason stands in for one that cannot be read."""
     digest = hashlib.sha256(kind.encode())
+    total = len(paths) + sum(_file_bytes(path) // _PIECE_BYTES for path in paths)
+    with contextlib.closing(_hashing(paths, digest)) as pieces:  # what stops this stops the threads at once
+        for _ in track(pieces, total=total, label="reading files", images_each=0):
+            pass
+    return Content(digest.hexdigest(), kind, paths)
+
+
+def _hashing(paths: Sequence[str], digest: "hashlib._Hash") -> Generator[None]:
+    """Add the contents of files to `digest`; yield when a file was read, and within it after each piece."""
+    moved: SimpleQueue[bool] = SimpleQueue()
+    """True where a file was read to its end, False where a piece of it was."""
+    stopped = threading.Event()
     with ThreadPoolExecutor(4) as pool:  # hashlib lets go of the GIL
-        for one in track(pool.map(_hash_file, paths), total=len(paths), label="reading files", images_each=0):
-            digest.update(one.encode() + b"\n")
-    return digest.hexdigest()
+        try:
+            for start in range(0, len(paths), _AT_ONCE):
+                hashing = [
+                    pool.submit(_hash_file, path, moved, stopped) for path in paths[start : start + _AT_ONCE]
+                ]
+                for each in hashing:
+                    each.add_done_callback(lambda _: moved.put(True))
+                left = len(hashing)
+                while left:
+                    left -= moved.get()
+                    yield
+                for each in hashing:
+                    digest.update(each.result().encode() + b"\n")
+        finally:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
 
 
 def typical_side(blocks: Sequence[Block], sample: int = 256) -> int | None:
@@ -178,9 +225,23 @@ def reading(path: Path | str, damaged: tuple[type[Exception], ...] = ()) -> Iter
         raise DataError(f"cannot read {path}: {reason}: copy or download it again") from error
 
 
-def _hash_file(path: str) -> str:
+def _hash_file(path: str, moved: SimpleQueue[bool], stopped: threading.Event) -> str:
+    digest, buffer, unsaid = hashlib.sha256(), memoryview(bytearray(1 << 18)), 0
     try:
         with open_image(Path(path)) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            while (count := file.readinto(buffer)) and not stopped.is_set():
+                digest.update(buffer[:count])
+                unsaid += count
+                if unsaid >= _PIECE_BYTES:
+                    moved.put(False)
+                    unsaid = 0
     except (BadImageError, OSError) as error:
         return str(error)
+    return digest.hexdigest()
+
+
+def _file_bytes(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except (OSError, ValueError):  # a missing file will be a bad image
+        return 0

@@ -1,8 +1,11 @@
-"""Decodes blocks of images into an open .npy file: in this process, or as work for others."""
+"""Decodes blocks of images into a file of pixels: in this process, or as work for others, within limits."""
 
+import contextlib
 import itertools
 import os
-from collections.abc import Callable, Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -11,61 +14,126 @@ from numpy.typing import NDArray
 
 from foveate.data.decode import BadImageError, decode_file, decode_image, resize_array
 from foveate.data.source import Block, FileBlock, Image
+from foveate.errors import DataError
 from foveate.execution.pool import Message
 
-__all__ = ["Progress", "decode_blocks", "decode_job", "decoding_job"]
+__all__ = ["Progress", "decode_block", "decode_blocks", "decode_job", "decoding_job"]
 
 Progress = tuple[int, list[tuple[int, str]]]
 """How many images were read since the last one, and the indices and reasons of the bad ones among them."""
 
 _BATCH_BYTES = 4 << 20
+_BATCH_S = 1.0
+"""Seconds after which a batch is written as it is: whoever waits then waits for one image, not for many."""
 
 
 def decode_blocks(blocks: Sequence[Block], size: int, path: Path) -> Generator[Progress]:
-    """Decode into rows of the [N, size, size, 3] uint8 array in the .npy file `path`; a bad image's row is zeros.
-
-    Rows are written, not memory-mapped: a full disk is then an OSError and no SIGBUS, and no page stays mapped.
+    """Decode into rows of `path`, the bytes of a [N, size, size, 3] uint8 array; a bad image's row is zeros.
 
     Raises:
         DataError: when the file that holds a block's images is damaged.
         OSError: when `path` cannot be written.
     """
+    for block in blocks:
+        yield from decode_block(block, size, path)
+
+
+def decode_block(
+    block: Block,
+    size: int,
+    path: Path,
+    *,
+    begin: int = 0,
+    one_by_one: bool = False,
+    skip: Mapping[int, str] | None = None,
+    bounded: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+) -> Generator[Progress]:
+    """As `decode_blocks`, of one block from its image `begin` on.
+
+    Rows are written, not memory-mapped: a full disk is then an OSError and no SIGBUS, and no page stays mapped.
+
+    Args:
+        one_by_one: write and yield after each image.
+        skip: by their index in the data set, images that are not decoded, and why they are bad.
+        bounded: within what an image is decoded.
+    """
+    skip = skip or {}
     stride = size * size * 3
-    limit = max(1, min(256, _BATCH_BYTES // stride))
-    offset = np.load(path, mmap_mode="r").offset
+    at_once = 1 if one_by_one else max(1, min(256, _BATCH_BYTES // stride))
+    pixels = np.zeros((at_once, size, size, 3), np.uint8)
+    images = itertools.islice(block.images(), begin, block.count)
+    index, end = block.start + begin, block.start + block.count
     with path.open("r+b", buffering=0) as file:
-        for block in blocks:
-            images = block.images()
-            index = block.start
-            while batch := list(itertools.islice(images, limit)):
-                pixels = np.zeros((len(batch), size, size, 3), np.uint8)
-                bad = []
-                for row, image in enumerate(batch):
+        file.seek(index * stride)
+        while index < end:
+            count, bad = 0, []
+            until = time.monotonic() + _BATCH_S
+            for image in itertools.islice(images, at_once):
+                reason = skip.get(index + count)
+                if reason is None:
                     try:
-                        pixels[row] = _decode(image, size)
+                        with bounded():
+                            pixels[count] = _decode(image, size)
                     except BadImageError as error:
-                        bad.append((index + row, str(error)))
-                file.seek(offset + index * stride)
-                _write_all(file.fileno(), pixels)
-                index += len(batch)
-                yield len(batch), bad
+                        reason = str(error)
+                if reason is not None:
+                    pixels[count] = 0
+                    bad.append((index + count, reason))
+                count += 1
+                if time.monotonic() >= until:
+                    break
+            if not count:
+                held = ", ".join(block.files) or "the data"
+                raise DataError(f"{held}: {end - index} images fewer than it says: copy or download it again")
+            _write_all(file.fileno(), pixels[:count])
+            index += count
+            yield count, bad
 
 
-def decoding_job(block: Block, size: int, path: Path) -> Message:
-    """What `decode_job` is given."""
-    described = [type(block).__name__, vars(block)]
-    return {"block": described, "size": size, "path": os.fspath(path.resolve())}
+def decoding_job(
+    block: Block,
+    size: int,
+    path: Path,
+    *,
+    memory_bytes: int,
+    begin: int = 0,
+    one_by_one: bool = False,
+    skip: Mapping[int, str] | None = None,
+) -> Message:
+    """What `decode_job` is given; decoding one image may take `memory_bytes`, where the system can bound it."""
+    return {
+        "block": [type(block).__name__, vars(block)],
+        "size": size,
+        "path": os.fspath(path.resolve()),
+        "memory_bytes": memory_bytes,
+        "begin": begin,
+        "one_by_one": one_by_one,
+        "skip": list((skip or {}).items()),
+    }
 
 
 def decode_job(message: Message, report: Callable[[Message], None]) -> Message:
-    """`decode_blocks` of one block, as work of a pool: reports `read` and `bad`; gives a failed write's `errno`.
+    """`decode_block` as work of a pool: reports that it has begun, then `read` and `bad`.
+
+    Returns:
+        `errno` of a write that failed.
 
     Raises:
         DataError: when the file that holds the block's images is damaged.
     """
+    report({})
     kind, fields = message["block"]
+    progress = decode_block(
+        _block(kind, fields),
+        message["size"],
+        Path(message["path"]),
+        begin=message["begin"],
+        one_by_one=message["one_by_one"],
+        skip=dict(message["skip"]),
+        bounded=lambda: _memory_limit(message["memory_bytes"]),
+    )
     try:
-        for read, bad in decode_blocks([_block(kind, fields)], message["size"], Path(message["path"])):
+        for read, bad in progress:
             report({"read": read, "bad": bad})
     except OSError as error:
         return {"errno": error.errno}
@@ -84,6 +152,39 @@ def _decode(image: Image, size: int) -> NDArray[np.uint8]:
     if isinstance(image, Path):
         return decode_file(image, size)
     return decode_image(image, size) if isinstance(image, bytes) else resize_array(image, size)
+
+
+@contextlib.contextmanager
+def _memory_limit(extra_bytes: int) -> Iterator[None]:
+    """Let this process take no more than `extra_bytes` of memory beyond what it has, on Linux; else do nothing.
+
+    Around one image, and not for the whole process: a batch of Parquet rows may rightly be larger than an image.
+    """
+    try:
+        import resource
+
+        with open("/proc/self/statm", "rb", buffering=0) as file:  # noqa: PTH123 (half the time of a Path's)
+            taken = int(file.read(200).split()[5]) * resource.getpagesize()
+        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    except (ImportError, OSError):
+        yield
+        return
+    allowed = taken + extra_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (allowed if hard < 0 else min(allowed, hard), hard))
+    try:
+        yield
+    except MemoryError as error:
+        raise BadImageError(_memory_reason(extra_bytes)) from error
+    except BadImageError as error:
+        if isinstance(error.__cause__, MemoryError):
+            raise BadImageError(_memory_reason(extra_bytes)) from error
+        raise
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _memory_reason(extra_bytes: int) -> str:
+    return f"decoding it takes more than {extra_bytes >> 20:,} MiB of memory"
 
 
 def _write_all(descriptor: int, pixels: NDArray[np.uint8]) -> None:

@@ -1,6 +1,7 @@
 """Jobs run in this process, one after another: for work that no other process could do."""
 
 from collections import deque
+from collections.abc import Mapping
 
 from foveate.execution.pool import Event, Message, Work
 from foveate.execution.worker import told_of
@@ -12,6 +13,7 @@ class HerePool:
     """A `Pool` of this process alone; a job is done, from first step to last, when an event is asked for."""
 
     workers = 1
+    queues = False
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -35,6 +37,10 @@ class HerePool:
 
     def stop(self, job: int) -> None:
         """Nothing runs while anyone could ask for this."""
+
+    def waited_s(self, job: int) -> Mapping[int, float]:  # noqa: ARG002
+        """Nothing: no job is under way while anyone could ask for this."""
+        return {}
 
     def close(self) -> None:
         """Forget what was not done."""

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TextIO, cast
 
@@ -73,6 +74,8 @@ class LocalPool:
         environment: variables of the i-th worker, over this process' own.
     """
 
+    queues = False
+
     def __init__(
         self, work: Work, workers: int, *, environment: Callable[[int], Mapping[str, str]] = lambda _: {}
     ) -> None:
@@ -126,6 +129,16 @@ class LocalPool:
         for worker in self._pool.values():
             if worker.job == job:
                 worker.process.kill()
+
+    def waited_s(self, job: int) -> Mapping[int, float]:
+        """Seconds for which each thread of a job's process has waited for a processor, as Linux counts them."""
+        process = next((each.process.pid for each in self._pool.values() if each.job == job), None)
+        waited = {}
+        for thread in Path(f"/proc/{process}/task").glob("[0-9]*"):
+            # The second figure is nanoseconds on a run queue. A thread may have ended since it was listed.
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                waited[int(thread.name)] = int((thread / "schedstat").read_text().split()[1]) / 1e9
+        return waited
 
     def close(self) -> None:
         """End all of them."""

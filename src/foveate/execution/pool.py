@@ -31,6 +31,8 @@ class Pool(Protocol):
 
     workers: int
     """How many jobs run side by side."""
+    queues: bool
+    """Whether a submitted job may have to wait for room; it then says by an empty report that it has begun."""
 
     def submit(self, job: int, message: Message) -> None:
         """Begin a job; no more than `workers` may be under way."""
@@ -42,6 +44,12 @@ class Pool(Protocol):
 
     def stop(self, job: int) -> None:
         """End a job's process at once: a `lost` event follows."""
+        ...
+
+    def waited_s(self, job: int) -> Mapping[int, float]:
+        """Seconds for which each thread of a job's process has waited for a processor so far, by the thread's
+        number; empty where that is not known.
+        """
         ...
 
     def close(self) -> None:

@@ -37,6 +37,8 @@ class RayPool:
         ConfigError: when Ray is not installed, or the cluster does not answer.
     """
 
+    queues = True
+
     def __init__(self, work: Work, workers: int | None, *, address: str, cpus: int, gpus: float = 0.0) -> None:
         self._ray = ray = _connect(address)
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES)
@@ -81,6 +83,10 @@ class RayPool:
         for reference, number in self._jobs.items():
             if number == job:
                 self._ray.cancel(reference, force=True)
+
+    def waited_s(self, job: int) -> Mapping[int, float]:  # noqa: ARG002
+        """Nothing: the job may run on another machine."""
+        return {}
 
     def close(self) -> None:
         """End all jobs, and leave the cluster; a local one ends."""
@@ -131,6 +137,7 @@ def _room(node: Mapping[str, float], cpus: int, gpus: float) -> int:
 
 def _do(work: Work, job: int, message: Message, mailbox: Any) -> tuple[str, Message]:
     """The task: what came of the job, and what it gave."""
+    mailbox.put.remote(job, {})  # it has begun: until now it may have waited for room in the cluster
     try:
         return "done", work(message, lambda value: mailbox.put.remote(job, value))
     except Exception as error:  # as in a local worker

@@ -34,11 +34,12 @@ def main() -> None:
 def serve(work: Work, jobs: TextIO, out: TextIO) -> None:
     """Do the jobs until they end, and with them the process."""
     waiting: SimpleQueue[dict[str, Any]] = SimpleQueue()
+    line = threading.Lock()  # a heartbeat may come from a thread beside the work
 
     def read() -> None:
         try:
-            for line in jobs:
-                waiting.put(json.loads(line))
+            for each in jobs:
+                waiting.put(json.loads(each))
         finally:
             os._exit(0)  # the parent is gone, be it in the middle of a line, or has no more for it
 
@@ -47,8 +48,9 @@ def serve(work: Work, jobs: TextIO, out: TextIO) -> None:
         job = waiting.get()
 
         def say(kind: str, value: Any, number: int = job["job"]) -> None:
-            out.write(json.dumps({"job": number, "kind": kind, "value": value}) + "\n")
-            out.flush()
+            with line:
+                out.write(json.dumps({"job": number, "kind": kind, "value": value}) + "\n")
+                out.flush()
 
         try:
             say("done", work(job["message"], lambda value, say=say: say("progress", value)))  # type: ignore[misc]

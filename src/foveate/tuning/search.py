@@ -196,8 +196,7 @@ class Search:
             if not self.running:
                 break
             event = pool.event(timeout_s=_LOOK_S)
-            if event is None:  # only then: after a Ctrl-Z, all that is told meanwhile is heard first
-                self._supervisor.stop_hanging(pool)
+            self._supervisor.stop_hanging(pool)
             yield self._take(event) if event is not None else None
             self._check_failures()
         for trial in self.trials.values():

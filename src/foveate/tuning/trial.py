@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from foveate.data.splits import draw, hold_out
 from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.evaluation import collect_logits, point_metrics
 from foveate.execution.pool import Message
-from foveate.progress import signs_of_life
+from foveate.progress import COMPILING_S, Track, heartbeat
 from foveate.training.loop import TrainingState, best_epoch, train_epochs
 from foveate.training.optim import build_optimizer
 from foveate.training.setup import Feed, new_state, prepare_process, settle
@@ -66,7 +65,7 @@ def run_trial(message: Message, report: Callable[[Message], None]) -> Message:
     report({})
     job = TrialJob.model_validate(message)
     prepare_process(job.config)
-    dataset = _dataset(job.dataset, job.data_dir, job.fingerprint, job.config.data, job.subset)
+    dataset = _dataset(job, heartbeat(report))
     return train_trial(job, dataset, report)
 
 
@@ -109,12 +108,20 @@ def usable_in(space: Space, base: Config, dataset: Dataset) -> Usable:
     return usable
 
 
-@lru_cache(maxsize=1)
-def _dataset(
-    location: str, data_dir: str | None, fingerprint: str, config: DataConfig, subset: int | None
-) -> Dataset:
-    whole = load_known(location, config, fingerprint, owner="the study", data_dir=data_dir)
-    return study_dataset(whole, subset, config.split_seed)
+_loaded: dict[tuple[str, str | None, str, DataConfig, int | None], Dataset] = {}
+"""What this process trained on last: a worker's next job most often trains on the same."""
+
+
+def _dataset(job: TrialJob, track: Track) -> Dataset:
+    config = job.config.data
+    known = (job.dataset, job.data_dir, job.fingerprint, config, job.subset)
+    if known not in _loaded:
+        whole = load_known(
+            job.dataset, config, job.fingerprint, owner="the study", data_dir=job.data_dir, track=track
+        )
+        _loaded.clear()
+        _loaded[known] = study_dataset(whole, job.subset, config.split_seed)
+    return _loaded[known]
 
 
 def train_trial(job: TrialJob, dataset: Dataset, report: Callable[[Message], None]) -> Message:
@@ -144,7 +151,7 @@ def _train(
     stopping, *ranking = map(feed.measured, halves)
     card = model_card(job.config.model, dataset.class_names, dataset.images.shape[1])
     if not state.history or state.history[-1].epoch < job.to_epoch:
-        track = signs_of_life(report)
+        track = heartbeat(report, COMPILING_S if train.compile else 0.0)
         epochs = train_epochs(state, feed.train, stopping, train, augment=feed.augment, device=device, track=track)
         for result in epochs:
             row = {**asdict(result), "rank_loss": result.val_loss, "rank_accuracy": result.val_accuracy}

@@ -1,0 +1,113 @@
+"""What lies in the cache, and how it is cleared."""
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from foveate.data.cache_entry import clear_entry, entries
+from foveate.data.cifar10 import CIFAR10
+from foveate.errors import ConfigError
+from foveate.files import cache_folder
+
+__all__ = ["Cached", "Cleared", "clear_cache", "list_cache"]
+
+_DAY_S = 86_400
+
+
+@dataclass(frozen=True)
+class Cached:
+    """Something that lies in the cache."""
+
+    path: Path
+    kind: Literal["images", "download", "unfinished", "damaged", "foreign"]
+    """`images`: decoded ones; `download`: an archive, or a part of one; `unfinished`: left by a process that was
+    killed; `damaged`: or made by an older version; `foreign`: not Foveate's, which is never removed."""
+    bytes_on_disk: int
+    used: float
+    """When it was used last, in seconds of the epoch."""
+    name: str = ""
+    """Of the data set."""
+    location: str = ""
+    images: int = 0
+    size: int = 0
+    """Side of the images, in pixels."""
+
+
+@dataclass(frozen=True)
+class Cleared:
+    """What came of clearing the cache."""
+
+    removed: tuple[Cached, ...]
+    left: tuple[tuple[Cached, str], ...]
+    """What was to be removed and is still there, and why."""
+
+
+def list_cache() -> list[Cached]:
+    """What lies in the cache: decoded images, and the archive of CIFAR-10.
+
+    Raises:
+        OutputError: when the cache cannot be read.
+    """
+    return [*(Cached(**vars(entry)) for entry in entries()), *_downloads()]
+
+
+def clear_cache(*, older_than_days: float = 0.0) -> Cleared:
+    """Remove what lies in the cache and is Foveate's; what a process is making stays.
+
+    No link is followed. A process that uses images keeps them until it ends.
+
+    Args:
+        older_than_days: remove only what was not used for so long.
+
+    Raises:
+        ConfigError: when the folder to be cleared is a link, or `older_than_days` is negative.
+        OutputError: when the cache cannot be read.
+    """
+    if not older_than_days >= 0:
+        raise ConfigError(f"older_than={older_than_days:g}: give days, 0 or more")
+    for folder in (cache_folder() / "decoded", cache_folder() / "cifar10"):
+        if folder.is_symlink():
+            raise ConfigError(
+                f"{folder} is a link, which clearing does not follow: remove the link, or clear what it points to"
+            )
+    removed, left = [], []
+    until = time.time() - older_than_days * _DAY_S
+    for cached in list_cache():
+        if older_than_days and cached.used > until:
+            continue
+        reason = _remove(cached)
+        if reason is None:
+            removed.append(cached)
+        else:
+            left.append((cached, reason))
+    return Cleared(tuple(removed), tuple(left))
+
+
+def _downloads() -> list[Cached]:
+    found = []
+    for name in (CIFAR10.name, f"{CIFAR10.name}.part"):
+        path = cache_folder() / "cifar10" / name
+        with contextlib.suppress(OSError):
+            status = path.stat(follow_symlinks=False)
+            found.append(Cached(path, "download", status.st_size, status.st_mtime, "cifar10", CIFAR10.url))
+    return found
+
+
+def _remove(cached: Cached) -> str | None:
+    """Remove it; why it is still there, or None."""
+    if cached.kind == "foreign":
+        return "it is not Foveate's"
+    try:
+        if cached.kind != "download":
+            return None if clear_entry(cached.path) else "a process is making it"
+        with FileLock(cached.path.with_name(f"{CIFAR10.name}.lock"), timeout=0):
+            cached.path.unlink(missing_ok=True)
+    except Timeout:
+        return "a process is making it"
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return None
