@@ -20,7 +20,7 @@ def main() -> None:
     except ConfigError as error:
         refused = str(error)
     pool = RayPool(work, None, address="local", cpus=1)
-    told = {"workers": pool.workers, "nothing": False, "refused": refused}
+    told = {"workers": pool.workers, "nothing": False, "refused": refused, "begun": []}
 
     def end_of(job: int, *, also: str | None = None) -> dict[str, object]:
         """The end of a job, and with `also` what came with another event of it before or after."""
@@ -28,7 +28,9 @@ def main() -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             event = pool.event(5)
-            if event is not None and event.job == job:
+            if event is not None and event.job == job and event.value == {} and event.kind == "progress":
+                told["begun"] += [job]
+            elif event is not None and event.job == job:
                 found[event.kind] = event
             ended = found.keys() - {"progress"}
             if ended and (also is None or also in found):
@@ -43,6 +45,7 @@ def main() -> None:
     pool.submit(3, {"what": "exit"})
     told["exit"] = end_of(3)
     pool.submit(4, {"what": "hang"})
+    told["first of a hanging job"] = pool.event(60).value
     told["nothing"] = pool.event(2) is None
     pool.stop(4)
     told["hang"] = end_of(4)

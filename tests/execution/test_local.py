@@ -125,6 +125,24 @@ def test_waiting_threads_sleep_unless_told_otherwise(
     assert end_of(pool).value["value"] == heard
 
 
+def test_a_step_that_is_compiled_gives_signs_of_life(pool: LocalPool) -> None:
+    pool.submit(1, {"what": "beat", "step_s": 60.0, "seconds": 5.0})
+    assert pool.event(60) == Event(1, "progress", {})  # from a thread, while the step goes on
+    assert pool.event(60) == Event(1, "progress", {})
+    assert end_of(pool).kind == "done"
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="only Linux counts it")
+def test_it_knows_how_long_a_job_has_waited_for_a_processor(pool: LocalPool) -> None:
+    assert pool.waited_s(0) == {}
+    pool.submit(0, {"what": "sleep", "seconds": 600})
+    event = pool.event(60)
+    assert event is not None
+    waited = pool.waited_s(0)
+    assert event.value["pid"] in waited
+    assert all(0 <= seconds < 60 for seconds in waited.values())
+
+
 def test_workers_die_with_the_process_that_started_them(tmp_path: Path) -> None:
     script = tmp_path / "driver.py"  # without a __main__ guard
     script.write_text(

@@ -45,6 +45,11 @@ def test_jobs_run_and_report(told: dict[str, Any]) -> None:
     assert told["square"]["also"] == {"halfway": True}
 
 
+def test_a_job_says_that_it_has_begun(told: dict[str, Any]) -> None:
+    assert {1, 2, 5} <= set(told["begun"])
+    assert told["first of a hanging job"] == {}
+
+
 def test_what_raises_is_told(told: dict[str, Any]) -> None:
     assert told["raise"]["kind"] == "failed"
     assert (told["raise"]["value"]["kind"], told["raise"]["value"]["message"]) == ("ValueError", "no good")
