@@ -20,7 +20,7 @@ def main() -> None:
     except ConfigError as error:
         refused = str(error)
     pool = RayPool(work, None, address="local", cpus=1)
-    told = {"workers": pool.workers, "nothing": False, "refused": refused, "begun": []}
+    told = {"workers": pool.workers, "nothing": False, "refused": refused}
 
     def end_of(job: int, *, also: str | None = None) -> dict[str, object]:
         """The end of a job, and with `also` what came with another event of it before or after."""
@@ -28,14 +28,19 @@ def main() -> None:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             event = pool.event(5)
-            if event is not None and event.job == job and event.value == {} and event.kind == "progress":
-                told["begun"] += [job]
-            elif event is not None and event.job == job:
+            if event is not None and event.job == job and event.value != {}:  # {}: it has begun
                 found[event.kind] = event
             ended = found.keys() - {"progress"}
             if ended and (also is None or also in found):
                 (kind,) = ended
                 return {"kind": kind, "value": found[kind].value, "also": found[also].value if also else None}
+        raise TimeoutError
+
+    def first_of(job: int) -> object:
+        """What a job says first."""
+        while (event := pool.event(60)) is not None:
+            if event.job == job:
+                return event.value
         raise TimeoutError
 
     pool.submit(1, {"what": "square", "x": 3})
@@ -45,7 +50,7 @@ def main() -> None:
     pool.submit(3, {"what": "exit"})
     told["exit"] = end_of(3)
     pool.submit(4, {"what": "hang"})
-    told["first of a hanging job"] = pool.event(60).value
+    told["begun"] = first_of(4)
     told["nothing"] = pool.event(2) is None
     pool.stop(4)
     told["hang"] = end_of(4)

@@ -7,7 +7,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, ClassVar
@@ -84,8 +84,8 @@ class Content:
 
     digest: str
     """sha256 of the files' contents, in order."""
-    kind: str = ""
-    files: Sequence[str] = ()
+    kind: str = field(default="", compare=False)
+    files: Sequence[str] = field(default=(), compare=False)
     """The files themselves; none where the images come from memory."""
 
     def is_unchanged(self, track: Track) -> bool:

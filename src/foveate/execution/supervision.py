@@ -54,8 +54,8 @@ class Supervisor:
 
     def heard(self, job: int) -> None:
         """Something came from it."""
-        silence = self._silent.setdefault(job, _Silence())
-        silence.seconds, silence.is_first = 0.0, False
+        if (silence := self._silent.get(job)) is not None:
+            silence.seconds, silence.is_first = 0.0, False
 
     def ended(self, job: int) -> None:
         """It came to an end of its own, or is given up."""
