@@ -1,7 +1,7 @@
 """CIFAR-10 from its Parquet shards: the time to load it, cold and cached, and the memory it takes to train on it.
 
-The cost of verifying the cache is the difference between two rows: cached, where the file of the pixels is known by
-its identity; and cached with that forgotten, where its pixels are hashed.
+The cost of verifying the cache is the difference between two rows: cached, where the file of the pixels is known
+by its identity; and cached with that forgotten, where its pixels are hashed.
 
 Each measurement is a fresh process. Cold means that Foveate's cache is empty, not that the system's page cache is.
 """

@@ -89,6 +89,8 @@ def test_loading_times_a_cold_and_a_cached_load_and_the_memory(shards: Path, tmp
     printed, record = run("loading.py", "--data", shards, *sizes, folder=tmp_path)
     assert record["cold"][0]["images"] == record["cached"][0]["images"] == 100
     assert 0 < record["cached"][0]["load_s"] < 5
+    assert 0 < record["hashed"][0]["load_s"] < 5
+    assert "load, cached, pixels hashed" in printed
     # The paper's model with its gradients and AdamW's two moments is 86 MB in itself.
     assert 0.086 < record["train"]["rss_gb"] < 4
     assert printed.count("goal ≤") == 3
