@@ -46,7 +46,7 @@ def decode_block(
     begin: int = 0,
     one_by_one: bool = False,
     skip: Mapping[int, str] | None = None,
-    bounded: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    limit: AbstractContextManager[None] | None = None,
 ) -> Generator[Progress]:
     """As `decode_blocks`, of one block from its image `begin` on.
 
@@ -55,9 +55,9 @@ def decode_block(
     Args:
         one_by_one: write and yield after each image.
         skip: by their index in the data set, images that are not decoded, and why they are bad.
-        bounded: within what an image is decoded.
+        limit: within what each image is decoded.
     """
-    skip = skip or {}
+    skip, limit = skip or {}, limit or contextlib.nullcontext()
     stride = size * size * 3
     at_once = 1 if one_by_one else max(1, min(256, _BATCH_BYTES // stride))
     pixels = np.zeros((at_once, size, size, 3), np.uint8)
@@ -72,7 +72,7 @@ def decode_block(
                 reason = skip.get(index + count)
                 if reason is None:
                     try:
-                        with bounded():
+                        with limit:
                             pixels[count] = _decode(image, size)
                     except BadImageError as error:
                         reason = str(error)
@@ -123,20 +123,21 @@ def decode_job(message: Message, report: Callable[[Message], None]) -> Message:
     """
     report({})
     kind, fields = message["block"]
-    progress = decode_block(
-        _block(kind, fields),
-        message["size"],
-        Path(message["path"]),
-        begin=message["begin"],
-        one_by_one=message["one_by_one"],
-        skip=dict(message["skip"]),
-        bounded=lambda: _memory_limit(message["memory_bytes"]),
-    )
-    try:
-        for read, bad in progress:
-            report({"read": read, "bad": bad})
-    except OSError as error:
-        return {"errno": error.errno}
+    with _memory_limit(message["memory_bytes"]) as limit:
+        progress = decode_block(
+            _block(kind, fields),
+            message["size"],
+            Path(message["path"]),
+            begin=message["begin"],
+            one_by_one=message["one_by_one"],
+            skip=dict(message["skip"]),
+            limit=limit,
+        )
+        try:
+            for read, bad in progress:
+                report({"read": read, "bad": bad})
+        except OSError as error:
+            return {"errno": error.errno}
     return {}
 
 
@@ -154,37 +155,43 @@ def _decode(image: Image, size: int) -> NDArray[np.uint8]:
     return decode_image(image, size) if isinstance(image, bytes) else resize_array(image, size)
 
 
-@contextlib.contextmanager
-def _memory_limit(extra_bytes: int) -> Iterator[None]:
-    """Let this process take no more than `extra_bytes` of memory beyond what it has, on Linux; else do nothing.
+class _MemoryLimit:
+    """Within it this process takes no more than some bytes of memory beyond what it has.
 
-    Around one image, and not for the whole process: a batch of Parquet rows may rightly be larger than an image.
+    It is entered for each image, and not once for the process: a batch of Parquet rows may rightly be larger.
     """
-    try:
-        import resource
 
-        with open("/proc/self/statm", "rb", buffering=0) as file:  # noqa: PTH123 (half the time of a Path's)
-            taken = int(file.read(200).split()[5]) * resource.getpagesize()
-        soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    except (ImportError, OSError):
-        yield
+    def __init__(self, extra_bytes: int, statm: int) -> None:
+        import resource  # Windows has none
+
+        self._extra_bytes, self._statm = extra_bytes, statm
+        self._page, self._kind, self._set = resource.getpagesize(), resource.RLIMIT_DATA, resource.setrlimit
+        self._soft, self._hard = resource.getrlimit(self._kind)
+
+    def __enter__(self) -> None:
+        taken = int(os.pread(self._statm, 200, 0).split()[5]) * self._page
+        allowed = taken + self._extra_bytes
+        self._set(self._kind, (allowed if self._hard < 0 else min(allowed, self._hard), self._hard))
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._set(self._kind, (self._soft, self._hard))
+        if isinstance(error, MemoryError) or (error and isinstance(error.__cause__, MemoryError)):
+            mebibytes = self._extra_bytes >> 20
+            raise BadImageError(f"decoding it takes more than {mebibytes:,} MiB of memory") from error
+
+
+@contextlib.contextmanager
+def _memory_limit(extra_bytes: int) -> Iterator[AbstractContextManager[None]]:
+    """A `_MemoryLimit`, on Linux; elsewhere nothing."""
+    try:
+        statm = os.open("/proc/self/statm", os.O_RDONLY)
+    except OSError:
+        yield contextlib.nullcontext()
         return
-    allowed = taken + extra_bytes
-    resource.setrlimit(resource.RLIMIT_DATA, (allowed if hard < 0 else min(allowed, hard), hard))
     try:
-        yield
-    except MemoryError as error:
-        raise BadImageError(_memory_reason(extra_bytes)) from error
-    except BadImageError as error:
-        if isinstance(error.__cause__, MemoryError):
-            raise BadImageError(_memory_reason(extra_bytes)) from error
-        raise
+        yield _MemoryLimit(extra_bytes, statm)
     finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-def _memory_reason(extra_bytes: int) -> str:
-    return f"decoding it takes more than {extra_bytes >> 20:,} MiB of memory"
+        os.close(statm)
 
 
 def _write_all(descriptor: int, pixels: NDArray[np.uint8]) -> None:
