@@ -12,6 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foveate import progress
 from foveate.checkpoint import load_tensors
 from foveate.comparison import training
 from foveate.comparison.arms import parse_arm
@@ -140,6 +141,25 @@ class TestRun:
             run_arm(made.model_dump(mode="json"), told.append)
             epochs.append(max(message.get("epoch", 0) for message in told))
         assert epochs == [20, 3]
+
+    def test_it_gives_a_heartbeat_while_it_loads_the_data_and_loads_them_once(
+        self, job: Callable[..., ArmJob], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(progress, "_BEAT_EVERY_S", 0.0)
+        training._loaded.clear()
+        beats: list[list[Any]] = []
+
+        def stop(*_: Any) -> Any:
+            raise InterruptedError
+
+        monkeypatch.setattr(training, "training_subset", stop)
+        for _ in range(2):
+            heard: list[Any] = []
+            with pytest.raises(InterruptedError):
+                run_arm(job().model_dump(mode="json"), heard.append)
+            beats.append(heard)
+        assert len(beats[0]) > 100  # 1,797 digits are decoded
+        assert beats[1] == [{}]
 
     def test_another_data_set_is_refused(self, job: Callable[..., ArmJob]) -> None:
         with pytest.raises(CheckpointError, match="is not the data set of the comparison"):

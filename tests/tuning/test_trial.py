@@ -1,5 +1,6 @@
 """Trials: in pieces they give what they give at one go, and they are scored on images that stop nothing."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -282,6 +283,27 @@ class TestRunTrial:
         done = run_trial(job(to_epoch=1).model_dump(mode="json"), heard.append)
         assert [told for told in heard if told] == done["rows"]
         assert len(heard) > 5
+
+    def test_it_gives_a_heartbeat_while_it_loads_the_data_and_loads_them_once(
+        self, job: Callable[..., TrialJob], monkeypatch: pytest.MonkeyPatch, own_cache: Path
+    ) -> None:
+        monkeypatch.setattr(progress, "_BEAT_EVERY_S", 0.0)
+        message = job(to_epoch=1).model_dump(mode="json")
+        trial._loaded.clear()
+        shutil.rmtree(own_cache / "decoded")
+        beats: list[list[Any]] = []
+
+        def stop(*_: Any) -> Any:
+            raise InterruptedError
+
+        monkeypatch.setattr(trial, "train_trial", stop)
+        for _ in range(2):
+            heard: list[Any] = []
+            with pytest.raises(InterruptedError):
+                run_trial(message, heard.append)
+            beats.append(heard)
+        assert len(beats[0]) > 100  # 1,797 digits are decoded
+        assert beats[1] == [{}]
 
     def test_another_data_set_is_refused(self, job: Callable[..., TrialJob]) -> None:
         with pytest.raises(CheckpointError, match="not the data set of the study"):
