@@ -141,7 +141,7 @@ def print_cache(found: "Sequence[Cached]") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from foveate.data.source import printable
+    from foveate.records import printable
 
     if not found:
         print(f"the cache is empty: {cache_folder()}")
@@ -168,7 +168,7 @@ def print_cache(found: "Sequence[Cached]") -> None:
 
 def print_cleared(cleared: "Cleared") -> None:
     """What was removed, and what was not."""
-    from foveate.data.source import printable
+    from foveate.records import printable
 
     freed = _bytes(sum(each.bytes_on_disk for each in cleared.removed))
     print(f"{len(cleared.removed)} removed, {freed} freed, in {cache_folder()}")

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from foveate.data.cache_entry import IMAGES, RECORD, VERIFIED, Digest, EntryRecord, read_entry, remove_entry
 from foveate.data.decoding import TOO_SLOW, decode_in_workers
-from foveate.data.source import Source, printable
+from foveate.data.source import Source
 from foveate.data.worker import Progress, decode_blocks
 from foveate.errors import DataError, FoveateError, OutputError
 from foveate.files import cache_folder, new_folder, open_regular, write_json, writing_to
 from foveate.progress import Track
-from foveate.records import Record, read_record
+from foveate.records import Record, printable, read_record
 
 __all__ = ["decoded_images"]
 
