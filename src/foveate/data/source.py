@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from foveate.data.decode import BadImageError, open_image, shorter_side
 from foveate.errors import DataError
 from foveate.progress import Track
-from foveate.records import printable
 
 __all__ = [
     "Block",
@@ -140,6 +139,8 @@ def index_classes(
     Raises:
         DataError: for a value that is no class, and for a class named twice.
     """
+    from foveate.records import printable  # pydantic, which workers that decode do not need
+
     names = tuple(str(name) for name in (sorted(set(values)) if class_names is None else class_names))
     told = tuple(map(printable, names))
     if len(set(told)) < len(told):
