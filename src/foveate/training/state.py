@@ -91,6 +91,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
         kind, _, rest = name.partition(".")
         if kind == "optimizer":
             index, _, key = rest.partition(".")
+            if not index.isdecimal():
+                raise ValueError(f"{name} names no parameter")
             like = parameters[int(index)]
             if tensor.shape not in (like.shape, ()):
                 raise ValueError(f"{name} has the shape {list(tensor.shape)}")
