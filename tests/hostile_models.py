@@ -120,6 +120,18 @@ def _entry(change: Callable[[dict[str, Any]], object]) -> Write:
     return write
 
 
+def _sparse(path: Path) -> None:
+    """A file with a hole of a terabyte, for a tensor of the training state."""
+    write_meta(path, {"format": 1, **CARD})
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    end, header = len(content) - start, json.loads(content[8:start])
+    header["training/x"] = {"dtype": "U8", "shape": [10**12], "data_offsets": [end, end + 10**12]}
+    write_raw(path, json.dumps(header).encode(), content[start:])
+    with path.open("rb+") as file:
+        file.truncate(path.stat().st_size + 10**12)
+
+
 def _names(count: int) -> list[str]:
     return [f"class {number}" for number in range(count)]
 
@@ -278,6 +290,7 @@ HOSTILE: dict[str, Write] = {
             }
         )
     ),
+    "a state of a terabyte": _sparse,
     "a tensor of a name with ESC": _tensor("\x1b[31m", torch.zeros(1)),
     "a tensor of a long name": _tensor("x" * 301, torch.zeros(1)),
     "a tensor of no name": _tensor("", torch.zeros(1)),

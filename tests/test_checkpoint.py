@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import pytest
 import torch
@@ -25,6 +25,7 @@ from foveate.checkpoint import (
 )
 from foveate.config import AttentionKind, ModelConfig, resolve_config
 from foveate.errors import CheckpointError, OutputError
+from foveate.model.attention import register_attention
 from foveate.model.build import build_model
 from foveate.model.network import AttentionCNN
 
@@ -178,7 +179,7 @@ def test_a_strangers_file_is_refused_in_one_line_that_names_it(tmp_path: Path, n
         ("a header beyond the end", "it ends within its header"),
         ("offsets that overlap", "its tensors overlap, or do not fill the file"),
         ("metadata deep", "nested more than 32 levels"),
-        ("metadata of empty lists", "could stand for [0-9,]+ bytes of values"),
+        ("metadata of empty lists", r"could stand for [0-9,]+ bytes of values"),
         ("a newer format", "has format 2, this version reads 1: update foveate"),
         ("a custom attention", "is a class of your own: hand it over first"),
         ("a forward pass of terabytes", r"a batch of 1 at size=256 takes 256\.0 GiB"),
@@ -354,6 +355,49 @@ def test_a_loaded_network_of_every_attention_is_the_saved_one_to_the_last_bit(tm
 STAGES = [{"filters": 16, "kernels": [3, 3]}, {"filters": 32, "kernels": [3, 3]}]
 
 
+class Unusual(torch.nn.Module):
+    """Cannot be made without memory, and holds what no checkpoint has and types that no other network has."""
+
+    made: ClassVar[list[int]] = []
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.made.append(channels)
+        self.scale = torch.linspace(1, 2, 3)[1].item()
+        self.weight = torch.nn.Parameter(torch.ones(channels))
+        self.register_buffer("seen", torch.arange(channels) % 2 == 0)
+        self.register_buffer("narrow", torch.full((2,), 0.5, dtype=torch.bfloat16))
+        self.register_buffer("kept_by_nobody", torch.full((1,), 3.0), persistent=False)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features * (self.weight * self.seen * self.scale * self.kept_by_nobody).view(-1, 1, 1)
+
+
+def test_a_custom_attention_is_made_only_once_all_else_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foveate.model.attention._REGISTERED", {})
+    monkeypatch.setattr(Unusual, "made", [])
+    config = TINY.model_copy(update={"attention": register_attention(Unusual)})
+    network, card = build_model(config, num_classes=3, size=16).eval(), model_card(config, TINY_CLASSES, 16)
+    save_tensors(tmp_path / "a", network.state_dict(), card)
+    loaded, images = load_model(tmp_path / "a").model, torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.equal(loaded(images), network(images))
+    assert Unusual.made == [4, 4]
+    huge = {**card, "model": {**card["model"], "stages": [{"filters": 4096}, *card["model"]["stages"][1:]]}}
+    save_tensors(tmp_path / "b", network.state_dict(), huge)
+    with pytest.raises(CheckpointError, match=r"stages\.0\.convs\.2\.bias is missing"):
+        load_model(tmp_path / "b")
+    assert Unusual.made == [4, 4]
+    content = (tmp_path / "a").read_bytes()
+    mask = bytes([1, 0, 1, 0])
+    assert content.count(mask) == 1
+    (tmp_path / "c").write_bytes(content.replace(mask, bytes([2, 0, 1, 0])))
+    with pytest.raises(CheckpointError, match="seen holds values that are neither true nor false"):
+        load_model(tmp_path / "c")
+
+
 @pytest.mark.parametrize(
     ("classes", "config", "size", "differs"),
     [
@@ -392,10 +436,35 @@ def test_a_network_is_refused_where_so_many_images_at_once_do_not_fit(
 def test_what_is_no_regular_file_is_said_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     began = time.monotonic()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for bad in (tmp_path / "loop", Path("a\0b"), Path("x" * 5000)):
+        with pytest.raises(CheckpointError, match=r"cannot read "):
+            load_model(bad)
     for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(CheckpointError, match=r"cannot read .* \(it is not a regular file\)"):
             load_model(path)
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sparse files need a call of their own there")
+def test_a_sparse_file_is_refused_by_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    HOSTILE["a state of a terabyte"](path)
+    assert path.stat().st_size > 10**12
+    began = time.monotonic()
+    for load in (load_model, load_tensors):
+        with pytest.raises(CheckpointError, match="training state is much larger than its network"):
+            load(path)
+    assert time.monotonic() - began < 5
+
+
+def test_a_history_of_15000_epochs_is_read(tmp_path: Path) -> None:
+    row = json.loads(ROW) | {f"val_{name}": 1 / 3 for name in ("loss", "accuracy", "macro_f1")}
+    rows = [{**row, "epoch": epoch, "train_loss": 1 / epoch, "seconds": 0.1 * epoch} for epoch in range(1, 15_001)]
+    training = {"epoch": 15_001, "step": 0, "seconds": 0.0, "history": rows}
+    save_tensors(tmp_path / "a", weights(), {**CARD, "training": training})
+    assert load_tensors(tmp_path / "a")[1]["training"]["history"] == rows
+    assert load_model(tmp_path / "a").class_names == TINY_CLASSES
 
 
 def test_a_section_is_read_by_its_schema(tmp_path: Path) -> None:

@@ -155,13 +155,11 @@ def test_a_schema_refuses_what_is_not_finite() -> None:
         TypeAdapter(FiniteJson).validate_python({"x": float("nan")})
 
 
-@pytest.mark.parametrize(
-    "text", ["[" + "[]," * 10**6 + "0]", "[" + '{"a":0},' * 10**6 + "0]", f"[{'0,' * 3 * 10**6}0]"]
-)
-def test_values_that_would_take_far_more_memory_than_their_text_are_never_made(text: str) -> None:
-    began = time.process_time()
+@pytest.mark.parametrize(("value", "count"), [("[]", 10**6), ('{"a":0}', 10**6), ("0", 3 * 10**6)])
+def test_values_that_would_take_far_more_memory_than_their_text_are_never_made(value: str, count: int) -> None:
+    text, began = "[" + f"{value}," * count + "0]", time.process_time()
     for content in (text, text.encode()):
-        with pytest.raises(MalformedError, match="could stand for [0-9,]+ bytes of values"):
+        with pytest.raises(MalformedError, match=r"could stand for [0-9,]+ bytes of values"):
             parse_json(content)
     assert time.process_time() - began < 1
 

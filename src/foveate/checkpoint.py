@@ -50,6 +50,8 @@ MAX_HEADER = 16 << 20
 """Bytes of a header: the history of a run, by far the most in it, takes 300 an epoch."""
 MAX_TENSORS = 20_000
 """In a file: the deepest network that settings allow has 6,000, and its optimizer as many."""
+MAX_STATE = 1 << 20
+"""Bytes of a training state beside what it keeps for each weight: generators, sums, steps."""
 _FIX = "train again or restore it from a copy"
 _DTYPES = {
     "F64": torch.float64,
@@ -328,8 +330,9 @@ def _opened(path: Path) -> Iterator[tuple[BufferedReader, _Header]]:
 
 def _read_header(file: BufferedReader, path: Path) -> _Header:
     size = os.fstat(file.fileno()).st_size
-    length = int.from_bytes(file.read(8), "little")
-    if size < 8 or length > size - 8:
+    # Nothing is read of a file without size: those of the kernel, as in /proc, can have an effect or no end.
+    length = int.from_bytes(file.read(8), "little") if size >= 8 else size
+    if length > size - 8:
         raise CheckpointError(f"{path} is damaged (it ends within its header): {_FIX}")
     if length > MAX_HEADER:
         raise CheckpointError(
@@ -340,6 +343,9 @@ def _read_header(file: BufferedReader, path: Path) -> _Header:
     joints = [(0, 0), *spans, (size - 8 - length, 0)]
     if any(before[1] != after[0] for before, after in pairwise(joints)):
         raise CheckpointError(f"{path} is damaged (its tensors overlap, or do not fill the file): {_FIX}")
+    state = sum(each.bytes for name, each in header.tensors.items() if name.startswith(TRAINING_PREFIX))
+    if state > 4 * (size - state) + MAX_STATE:  # an optimizer keeps two values for each weight at most
+        raise CheckpointError(f"{path} is damaged (its training state is much larger than its network): {_FIX}")
     if "foveate" not in header.strings:
         raise CheckpointError(f"{path} is not a Foveate checkpoint: it was written by another program")
     return header
@@ -361,7 +367,10 @@ def _read_tensors(file: BufferedReader, header: _Header, path: Path) -> dict[str
         )
     tensors = {}
     for name, each in sorted(header.tensors.items(), key=lambda item: item[1].data_offsets):
-        content = torch.empty(each.bytes, dtype=torch.uint8)
+        try:
+            content = torch.empty(each.bytes, dtype=torch.uint8)
+        except RuntimeError as error:  # a limit that is lower than the memory there is
+            raise CheckpointError(f"{path} takes {needed:,} bytes, more than there is memory for") from error
         if file.readinto(content.numpy().data) != each.bytes:
             raise CheckpointError(f"{path} is damaged (it ends within {name}): {_FIX}")
         if each.dtype == "BOOL" and bool((content > 1).any()):

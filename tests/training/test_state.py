@@ -248,7 +248,7 @@ def _row(**changes: object) -> dict[str, object]:
         (
             {"head.classifier.bias": torch.full((3,), float("nan"))},
             _position(),
-            "head.classifier.bias holds values",
+            "classifier.bias holds values",
         ),
         ({"stages.0.norm.running_var": torch.full((4,), -1.0)}, _position(), "running_var is negative"),
         ({"head.classifier.bias": torch.zeros(3, dtype=torch.float64)}, _position(), "is torch.float64 in place"),
