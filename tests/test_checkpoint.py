@@ -366,6 +366,7 @@ class Unusual(torch.nn.Module):
         self.scale = torch.linspace(1, 2, 3)[1].item()
         self.weight = torch.nn.Parameter(torch.ones(channels))
         self.register_buffer("seen", torch.arange(channels) % 2 == 0)
+        self.register_buffer("bias", torch.tensor([0.0, float("-inf")]))
         self.register_buffer("narrow", torch.full((2,), 0.5, dtype=torch.bfloat16))
         self.register_buffer("kept_by_nobody", torch.full((1,), 3.0), persistent=False)
 
@@ -390,6 +391,10 @@ def test_a_custom_attention_is_made_only_once_all_else_fits(
     with pytest.raises(CheckpointError, match=r"stages\.0\.convs\.2\.bias is missing"):
         load_model(tmp_path / "b")
     assert Unusual.made == [4, 4]
+    weight = "stages.0.attention.weight"
+    save_tensors(tmp_path / "d", {**network.state_dict(), weight: torch.full((4,), float("inf"))}, card)
+    with pytest.raises(CheckpointError, match=f"{weight} holds values that are not finite"):
+        load_model(tmp_path / "d")
     content = (tmp_path / "a").read_bytes()
     mask = bytes([1, 0, 1, 0])
     assert content.count(mask) == 1

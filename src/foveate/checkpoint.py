@@ -268,7 +268,14 @@ def put_weights(
         CheckpointError: when they do not fit, or have a value that no network can have.
     """
     _check_fit(path, network, {name: (tuple(each.shape), each.dtype) for name, each in tensors.items()}, owner)
-    check_finite(path, tensors)
+    # A custom attention may keep infinities in a buffer, such as a mask that is added to scores.
+    masks = {
+        f"{name}.{buffer}"
+        for name, module in network.named_modules()
+        if not type(module).__module__.startswith(("foveate.", "torch."))
+        for buffer, _ in module.named_buffers(recurse=False)
+    }
+    check_finite(path, {name: tensor for name, tensor in tensors.items() if name not in masks})
     for name, module in network.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             for statistic in ("running_var", "num_batches_tracked"):
@@ -385,18 +392,18 @@ def _read_tensors(file: BufferedReader, header: _Header, path: Path) -> dict[str
 
 def _check_expected(path: Path, said: _Description, expect: Mapping[str, Any]) -> None:
     """Refuse the network of another run."""
-    wanted = _Description.model_validate({"format": FORMAT, **expect})
-    here, there = said.class_names, wanted.class_names
+    here, there = said.class_names, tuple(expect["class_names"])
+    size, model = expect["preprocessing"]["size"], ModelConfig.model_validate(expect["model"])
     differs = None
     if len(here) != len(there):
         differs = f"it has {len(here)} classes, and its run has {len(there)}"
     elif here != there:
         one, other = next(pair for pair in zip(here, there, strict=True) if pair[0] != pair[1])
         differs = f"it has the class {one!r} where its run has {other!r}"
-    elif said.preprocessing != wanted.preprocessing:
-        differs = f"it takes images of size {said.preprocessing.size}, and its run has {wanted.preprocessing.size}"
-    elif said.model != wanted.model:
-        name = next(name for name, value in wanted.model if getattr(said.model, name) != value)
+    elif said.preprocessing.size != size:
+        differs = f"it takes images of size {said.preprocessing.size}, and its run has {size}"
+    elif said.model != model:
+        name = next(name for name, value in model if getattr(said.model, name) != value)
         differs = f"its model.{name} is not that of its run"
     if differs:
         raise CheckpointError(f"{path} does not belong to its run ({differs}): {_FIX}")
