@@ -1,9 +1,18 @@
 import json
+import os
+import random
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import Any, ClassVar, get_args
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.hostile_models import CARD, HOSTILE, weights, write_meta, write_text
+from tests.hostile_models import CLASSES as TINY_CLASSES
+from tests.hostile_models import CONFIG as TINY
 
 from foveate.checkpoint import (
     TRAINING_PREFIX,
@@ -12,9 +21,11 @@ from foveate.checkpoint import (
     model_card,
     save_temperature,
     save_tensors,
+    section,
 )
-from foveate.config import resolve_config
+from foveate.config import AttentionKind, ModelConfig, resolve_config
 from foveate.errors import CheckpointError, OutputError
+from foveate.model.attention import register_attention
 from foveate.model.build import build_model
 from foveate.model.network import AttentionCNN
 
@@ -116,7 +127,7 @@ def test_weights_of_another_network_are_said(tmp_path: Path) -> None:
         load_model(tmp_path / "a")
     assert "\n" not in str(error.value)
     save_tensors(tmp_path / "b", network().state_dict(), {**card, "model": {"stages": []}})
-    with pytest.raises(CheckpointError, match="does not fit its own description"):
+    with pytest.raises(CheckpointError, match=r"is damaged \(model.stages: "):
         load_model(tmp_path / "b")
 
 
@@ -135,3 +146,337 @@ def test_what_was_saved_before_stays_when_saving_fails(tmp_path: Path) -> None:
         save_tensors(tmp_path / "none" / "a", {}, {})
     assert path.read_bytes() == before
     assert json.dumps(model_card(CONFIG, CLASSES, 16))
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_strangers_file_is_refused_in_one_line_that_names_it(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "stranger.safetensors"
+    HOSTILE[name](path)
+    with pytest.raises(CheckpointError) as error:
+        load_model(path)
+    message = str(error.value)
+    assert message.startswith(str(path))
+    assert message.isprintable()
+    assert len(message) < len(str(path)) + 500
+
+
+@pytest.mark.parametrize(
+    ("name", "field"),
+    [
+        ("size is a word", "preprocessing.size: Input should be a valid integer"),
+        ("temperature 0", "temperature: Input should be greater"),
+        ("temperature of 400 digits", "temperature: Input should be a valid number"),
+        ("a class with NUL", "class_names.1: must be printable"),
+        ("classes twice", "class_names: must be distinct: 'a'"),
+        ("100,000 kernels", "model.stages.0.kernels: Tuple should have at most 16"),
+        ("size 256", r"head.dense.weight has the shape \[6, 20\] in place of \[6, 5120\]"),
+        ("big stages", "stages.0.convs.2.bias is missing"),
+        ("a tensor more", "x is no part of it"),
+        ("weights float16", "head.classifier.weight is torch.float16 in place of torch.float32"),
+        ("weights complex64", "head.classifier.weight: dtype 'C64' is none of a network's"),
+        ("one weight NaN", "head.classifier.weight holds values that are not finite"),
+        ("variance negative", "stages.0.norm.running_var is negative"),
+        ("a header beyond the end", "it ends within its header"),
+        ("offsets that overlap", "its tensors overlap, or do not fill the file"),
+        ("metadata deep", "nested more than 32 levels"),
+        ("metadata of empty lists", r"could stand for [0-9,]+ bytes of values"),
+        ("a newer format", "has format 2, this version reads 1: update foveate"),
+        ("a custom attention", "is a class of your own: hand it over first"),
+        ("a forward pass of terabytes", r"a batch of 1 at size=256 takes 256\.0 GiB"),
+    ],
+)
+def test_the_message_says_which_field_is_wrong(tmp_path: Path, name: str, field: str) -> None:
+    HOSTILE[name](tmp_path / "a")
+    with pytest.raises(CheckpointError, match=field):
+        load_model(tmp_path / "a")
+
+
+MEASURE = """
+import os, resource, sys
+from pathlib import Path
+from foveate.checkpoint import load_model
+from foveate.errors import CheckpointError
+
+def kilobytes(key):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
+
+load_model(Path(sys.argv[1]))  # what torch imports and allocates once
+for path in map(Path, sys.argv[1:]):
+    if os.fork() == 0:
+        before, used = kilobytes("VmRSS:"), os.times().user
+        try:
+            load_model(path)
+        except CheckpointError:
+            pass
+        print(path.name, kilobytes("VmHWM:") - before, os.times().user - used, flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
+def test_a_file_takes_at_most_twice_its_size_and_64_megabytes_and_a_second(tmp_path: Path) -> None:
+    stages = [{"filters": 1, "kernels": [1]}]
+    dense = ModelConfig.model_validate({"stages": stages, "attention": "none", "hidden": 65536})
+    save_tensors(tmp_path / "good", weights(), CARD)
+    card = model_card(dense, TINY_CLASSES, 32)
+    save_tensors(tmp_path / "large", build_model(dense, num_classes=3, size=32).state_dict(), card)
+    assert (tmp_path / "large").stat().st_size > 64 << 20
+    for number, write in enumerate(HOSTILE.values()):
+        write(tmp_path / str(number))
+    names = ["good", "large", *map(str, range(len(HOSTILE)))]
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, *(str(tmp_path / name) for name in names)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    rows = [line.split() for line in measured.splitlines()]
+    assert [name for name, _, _ in rows] == names
+    titles = dict(zip(map(str, range(len(HOSTILE))), HOSTILE, strict=True))
+    over = [
+        (titles.get(name, name), peak, seconds)
+        for name, peak, seconds in rows
+        if int(peak) * 1024 > 2 * (tmp_path / name).stat().st_size + (64 << 20) or float(seconds) > 1
+    ]
+    assert over == []
+
+
+def test_mutated_files_load_with_equal_meaning_or_are_refused(tmp_path: Path) -> None:
+    write_meta(tmp_path / "a", {"format": 1, **CARD, "temperature": 0.5})
+    whole, loaded = (tmp_path / "a").read_bytes(), load_model(tmp_path / "a")
+    draw, path, refused = random.Random(0), tmp_path / "b", 0
+    for _ in range(500):
+        content = bytearray(whole)
+        place = draw.randrange(len(content)) if draw.random() < 0.3 else draw.randrange(3000)
+        match draw.randrange(5):
+            case 0:
+                content[place] ^= 1 << draw.randrange(8)
+            case 1:
+                content[place : place + draw.randrange(1, 9)] = draw.randbytes(draw.randrange(9))
+            case 2:
+                del content[place:]
+            case 3:
+                content[place:place] = content[place : place + draw.randrange(1, 300)]
+            case 4:
+                content[place] = draw.choice(b'0123456789"[]{},:. \\-e')
+        path.write_bytes(content)
+        try:
+            again = load_model(path)
+        except CheckpointError:
+            refused += 1
+            continue
+        assert (again.config, again.class_names, again.size, again.temperature) == (
+            (loaded.config, loaded.class_names, loaded.size, loaded.temperature)
+        )
+        assert all(map(torch.equal, again.model.state_dict().values(), loaded.model.state_dict().values()))
+    assert 400 < refused <= 500
+
+
+def frozen() -> dict[str, torch.Tensor]:
+    """The weights of `OLD`."""
+    return {
+        name: torch.full(tensor.shape, 7)
+        if tensor.dtype == torch.int64
+        else ((torch.arange(tensor.numel()) % 7 + place + 1) / 64).reshape(tensor.shape)
+        for place, (name, tensor) in enumerate(weights().items())
+    }
+
+
+OLD = (
+    '{"format": 1, "model": {"stages": [{"filters": 4, "kernels": [3], "pool": 2, "dropout": 0.0}, '
+    '{"filters": 5, "kernels": [3, 3], "pool": 4, "dropout": 0.0}], "whiten": 0, "block": "plain", '
+    '"activation": "relu", "attention": "luong_scaled", "attention_stage": 1, "attention_mode": "replace", '
+    '"head": "dense", "hidden": 6, "hidden_dropout": 0.5, "dropout": true, "batch_norm": true, '
+    '"norm_momentum": 0.01, "normalize": "unit"}, "class_names": ["cat", "H\\u00fcndin", "<b>"], '
+    '"preprocessing": {"size": 16, "resize": "centre crop, bilinear, antialiased", "channels": "RGB"}MORE}'
+)
+"""What version 0 wrote, letter by letter; the checksums below are its own."""
+ROW = (
+    '{"epoch": 1, "train_loss": 1.5, "train_accuracy": 0.25, "val_loss": null, "val_accuracy": null, '
+    '"val_macro_f1": null, "lr": 0.001, "seconds": 0.5, "images_per_s": 88.0}'
+)
+STATE: dict[str, torch.Tensor] = {
+    "training/totals": torch.tensor([1.5, 2.0], dtype=torch.float64),
+    "training/generator.cpu": torch.arange(16, dtype=torch.uint8),
+    "training/optimizer.0.step": torch.tensor(3.0),
+}
+AT = f', "training": {{"epoch": 2, "step": 3, "seconds": 0.5, "history": [{ROW}]}}'
+RUN = ', "run": {"train_s": 12.5, "images_shown": 4400}'
+
+
+@pytest.mark.parametrize(
+    ("more", "tensors", "temperature", "checksum"),
+    [
+        ("", {}, None, "1de6f8bedcc6fec391b10c563529163d618372f522ae9bec5252aaec72e7a2da"),
+        (', "temperature": 0.625', {}, 0.625, "a54a771562ce3f0d14cc57fcffdb87371f4af29c32e84852c7dd22cf7e7e8eb4"),
+        (AT, STATE, None, "f620dda9274e7cc25fe850e02ba21f97717d31cb3f2e18703b5d0404835120c2"),
+        (RUN, {}, None, "b65de0d432a3fedbed09cb0a5c7088a0c3c6719f3e074cddcb8e00ce823870d8"),
+    ],
+    ids=["weights", "calibrated", "state", "arm"],
+)
+def test_files_of_the_first_version_load(
+    tmp_path: Path, more: str, tensors: dict[str, torch.Tensor], temperature: float | None, checksum: str
+) -> None:
+    write_text(tmp_path / "a", OLD.replace("MORE", more), {**frozen(), **tensors})
+    assert checksum in (tmp_path / "a").read_text(errors="replace")
+    loaded = load_model(tmp_path / "a")
+    assert (loaded.config, loaded.class_names) == (TINY, TINY_CLASSES)
+    assert (loaded.size, loaded.temperature) == (16, temperature)
+    image = torch.arange(768).remainder(256).to(torch.uint8).reshape(1, 3, 16, 16)
+    with torch.inference_mode():
+        logits = loaded.model(image)
+    torch.testing.assert_close(logits, torch.tensor([[4299.603515625, 4326.9091796875, 4354.45166015625]]))
+
+
+@pytest.mark.parametrize("kind", get_args(AttentionKind))
+def test_a_loaded_network_of_every_attention_is_the_saved_one_to_the_last_bit(tmp_path: Path, kind: str) -> None:
+    config = resolve_config("minute", settings={"attention": kind, "stages": STAGES}).model
+    network = build_model(config, num_classes=3, size=16).eval()
+    save_tensors(tmp_path / "a", network.state_dict(), model_card(config, CLASSES, 16))
+    before = torch.get_rng_state()
+    loaded = load_model(tmp_path / "a").model
+    assert torch.equal(torch.get_rng_state(), before)
+    for (name, one), other in zip(network.state_dict().items(), loaded.state_dict().values(), strict=True):
+        assert torch.equal(one, other), name
+        assert (one.stride(), one.dtype) == (other.stride(), other.dtype), name
+    trainable = [each.requires_grad for each in network.parameters()]
+    assert [each.requires_grad for each in loaded.parameters()] == trainable
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.equal(loaded(images), network(images))
+    save_tensors(tmp_path / "b", loaded.state_dict(), model_card(config, CLASSES, 16))
+    # Its tensors lie in memory of their own, and are saved as before; the order of the two strings is by chance.
+    assert (tmp_path / "b").stat().st_size == (tmp_path / "a").stat().st_size
+    assert load_tensors(tmp_path / "b")[1] == load_tensors(tmp_path / "a")[1]
+
+
+STAGES = [{"filters": 16, "kernels": [3, 3]}, {"filters": 32, "kernels": [3, 3]}]
+
+
+class Unusual(torch.nn.Module):
+    """Cannot be made without memory, and holds what no checkpoint has and types that no other network has."""
+
+    made: ClassVar[list[int]] = []
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.made.append(channels)
+        self.scale = torch.linspace(1, 2, 3)[1].item()
+        self.weight = torch.nn.Parameter(torch.ones(channels))
+        self.register_buffer("seen", torch.arange(channels) % 2 == 0)
+        self.register_buffer("bias", torch.tensor([0.0, float("-inf")]))
+        self.register_buffer("narrow", torch.full((2,), 0.5, dtype=torch.bfloat16))
+        self.register_buffer("kept_by_nobody", torch.full((1,), 3.0), persistent=False)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features * (self.weight * self.seen * self.scale * self.kept_by_nobody).view(-1, 1, 1)
+
+
+def test_a_custom_attention_is_made_only_once_all_else_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foveate.model.attention._REGISTERED", {})
+    monkeypatch.setattr(Unusual, "made", [])
+    config = TINY.model_copy(update={"attention": register_attention(Unusual)})
+    network, card = build_model(config, num_classes=3, size=16).eval(), model_card(config, TINY_CLASSES, 16)
+    save_tensors(tmp_path / "a", network.state_dict(), card)
+    loaded, images = load_model(tmp_path / "a").model, torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert torch.equal(loaded(images), network(images))
+    assert Unusual.made == [4, 4]
+    huge = {**card, "model": {**card["model"], "stages": [{"filters": 4096}, *card["model"]["stages"][1:]]}}
+    save_tensors(tmp_path / "b", network.state_dict(), huge)
+    with pytest.raises(CheckpointError, match=r"stages\.0\.convs\.2\.bias is missing"):
+        load_model(tmp_path / "b")
+    assert Unusual.made == [4, 4]
+    weight = "stages.0.attention.weight"
+    save_tensors(tmp_path / "d", {**network.state_dict(), weight: torch.full((4,), float("inf"))}, card)
+    with pytest.raises(CheckpointError, match=f"{weight} holds values that are not finite"):
+        load_model(tmp_path / "d")
+    content = (tmp_path / "a").read_bytes()
+    mask = bytes([1, 0, 1, 0])
+    assert content.count(mask) == 1
+    (tmp_path / "c").write_bytes(content.replace(mask, bytes([2, 0, 1, 0])))
+    with pytest.raises(CheckpointError, match="seen holds values that are neither true nor false"):
+        load_model(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("classes", "config", "size", "differs"),
+    [
+        (("a", "b", "c", "d"), TINY, 16, "it has 4 classes, and its run has 3"),
+        (("cat", "dog", "<b>"), TINY, 16, "it has the class 'dog' where its run has 'Hündin'"),
+        (("Hündin", "cat", "<b>"), TINY, 16, "it has the class 'Hündin' where its run has 'cat'"),
+        (TINY_CLASSES, TINY, 20, "it takes images of size 20, and its run has 16"),
+        (TINY_CLASSES, TINY.model_copy(update={"hidden": 7}), 16, r"its model\.hidden is not that of its run"),
+    ],
+)
+def test_the_whole_network_of_another_run_is_refused_in_this_one(
+    tmp_path: Path, classes: tuple[str, ...], config: ModelConfig, size: int, differs: str
+) -> None:
+    path = tmp_path / "a"
+    save_tensors(path, weights(config, len(classes), size), model_card(config, classes, size))
+    load_model(path)
+    load_model(path, expect=model_card(config, classes, size))
+    with pytest.raises(CheckpointError, match=rf"a does not belong to its run \({differs}\)"):
+        load_model(path, expect=CARD)
+
+
+def test_a_network_is_refused_where_so_many_images_at_once_do_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_tensors(tmp_path / "a", weights(), CARD)
+    one = 4 * 4 * 2 * 16 * 16  # the bytes of 3 channels at 16×16 and 4 after the convolution, or a little more
+    monkeypatch.setattr("foveate.checkpoint.device_memory", lambda _: 10**6)
+    load_model(tmp_path / "a", images_at_once=10**6 // one)
+    with pytest.raises(CheckpointError, match="a batch of 1000 at size=16 takes"):
+        load_model(tmp_path / "a", images_at_once=1000)
+    monkeypatch.setattr("foveate.checkpoint.device_memory", lambda _: 10)
+    with pytest.raises(CheckpointError, match="of memory"):
+        load_tensors(tmp_path / "a")
+
+
+def test_what_is_no_regular_file_is_said_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    began = time.monotonic()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for bad in (tmp_path / "loop", Path("a\0b"), Path("x" * 5000)):
+        with pytest.raises(CheckpointError, match=r"cannot read "):
+            load_model(bad)
+    for path in (tmp_path, tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(CheckpointError, match=r"cannot read .* \(it is not a regular file\)"):
+            load_model(path)
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sparse files need a call of their own there")
+def test_a_sparse_file_is_refused_by_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    HOSTILE["a state of a terabyte"](path)
+    assert path.stat().st_size > 10**12
+    began = time.monotonic()
+    for load in (load_model, load_tensors):
+        with pytest.raises(CheckpointError, match="training state is much larger than its network"):
+            load(path)
+    assert time.monotonic() - began < 5
+
+
+def test_a_history_of_15000_epochs_is_read(tmp_path: Path) -> None:
+    row = json.loads(ROW) | {f"val_{name}": 1 / 3 for name in ("loss", "accuracy", "macro_f1")}
+    rows = [{**row, "epoch": epoch, "train_loss": 1 / epoch, "seconds": 0.1 * epoch} for epoch in range(1, 15_001)]
+    training = {"epoch": 15_001, "step": 0, "seconds": 0.0, "history": rows}
+    save_tensors(tmp_path / "a", weights(), {**CARD, "training": training})
+    assert load_tensors(tmp_path / "a")[1]["training"]["history"] == rows
+    assert load_model(tmp_path / "a").class_names == TINY_CLASSES
+
+
+def test_a_section_is_read_by_its_schema(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "a", {}, {"run": {"train_s": 1.5}})
+    meta: dict[str, Any] = load_tensors(tmp_path / "a")[1]
+    assert section(tmp_path / "a", meta, "run", dict[str, float]) == {"train_s": 1.5}
+    with pytest.raises(CheckpointError, match=r"a, run is damaged \(train_s: "):
+        section(tmp_path / "a", meta, "run", dict[str, int])
+    with pytest.raises(CheckpointError, match=r"does not fit its run \(trial is missing"):
+        section(tmp_path / "a", meta, "trial", dict[str, int])

@@ -241,3 +241,18 @@ def test_settings_are_frozen() -> None:
 def test_neither_settings_nor_the_help_import_torch() -> None:
     code = "import sys, foveate, foveate.cli; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stages": [{"filters": 1}] * 33}, "stages.*at most 32"),
+        ({"stages": [{"filters": 1, "kernels": [1] * 17}]}, "kernels.*at most 16"),
+        ({"attention": "custom:a b"}, "after 'custom:' comes the name of a class"),
+        ({"attention": "custom:"}, "after 'custom:' comes the name of a class"),
+        ({"attention": "custom:" + "a" * 300}, "at most 300 characters"),
+    ],
+)
+def test_a_network_of_no_sensible_length_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve_config("small", settings=settings)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -152,3 +153,17 @@ def test_json_comes_back_as_it_was_written(value: object) -> None:
 def test_a_schema_refuses_what_is_not_finite() -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(FiniteJson).validate_python({"x": float("nan")})
+
+
+@pytest.mark.parametrize(("value", "count"), [("[]", 10**6), ('{"a":0}', 10**6), ("0", 3 * 10**6)])
+def test_values_that_would_take_far_more_memory_than_their_text_are_never_made(value: str, count: int) -> None:
+    text, began = "[" + f"{value}," * count + "0]", time.process_time()
+    for content in (text, text.encode()):
+        with pytest.raises(MalformedError, match=r"could stand for [0-9,]+ bytes of values"):
+            parse_json(content)
+    assert time.process_time() - began < 1
+
+
+def test_a_long_history_of_numbers_is_read() -> None:
+    rows = [{"epoch": epoch, **{f"measure {k}": epoch / 7 for k in range(8)}} for epoch in range(20_000)]
+    assert parse_json(json.dumps(rows)) == rows

@@ -31,8 +31,10 @@ __all__ = [
     "Monitor",
     "Precision",
     "Section",
+    "Side",
     "StageConfig",
     "TrainConfig",
+    "check_model",
     "check_setting",
     "layered",
     "nearest",
@@ -96,11 +98,16 @@ _RATES = {
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
+Side = Annotated[int, Field(ge=16, le=256)]
+"""Of a square image, in pixels."""
 
 
 def _attention(value: str) -> str:
     kinds = get_args(AttentionKind)
-    if value not in kinds and not value.startswith(CUSTOM):
+    if value.startswith(CUSTOM):
+        if not all(part.isidentifier() for part in value.removeprefix(CUSTOM).split(".")):
+            raise ValueError(f"after {CUSTOM!r} comes the name of a class, as register_attention returns it")
+    elif value not in kinds:
         listed = " or ".join(", ".join(map(repr, kinds)).rsplit(", ", 1))
         raise ValueError(f"input should be {listed}{_close_to(value, kinds)}")
     return value
@@ -115,7 +122,7 @@ class Section(BaseModel):
 class DataConfig(Section):
     """How images become splits of equal-sized squares."""
 
-    size: int | None = Field(None, ge=16, le=256)
+    size: Side | None = None
     """Side of the network's input in pixels; None: the median shorter side of the images, within 16 to 64."""
     val_fraction: Fraction = 0.2
     """Share of the training images held out for validation, where the data has no validation split."""
@@ -133,7 +140,7 @@ class StageConfig(Section):
     """One stage: convolutions at one width, and a pooling."""
 
     filters: int = Field(ge=1, le=4096)
-    kernels: tuple[Annotated[int, Field(ge=1, le=15)], ...] = Field((3, 3), min_length=1)
+    kernels: tuple[Annotated[int, Field(ge=1, le=15)], ...] = Field((3, 3), min_length=1, max_length=16)
     pool: int = Field(2, ge=1, le=8)
     dropout: Rate = 0.0
 
@@ -141,13 +148,13 @@ class StageConfig(Section):
 class ModelConfig(Section):
     """The network: a stem, stages of convolutions with attention after one of them, and a head."""
 
-    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    stages: tuple[StageConfig, ...] = Field(min_length=1, max_length=32)
     whiten: int = Field(0, ge=0, le=5)
     """Side of the patches that a fixed first convolution whitens, in pixels; 0: no such layer."""
     block: BlockKind = "plain"
     """`plain`: convolutions, then one normalisation, as in figure 3.1; `normed`: one after every convolution."""
     activation: Activation = "relu"
-    attention: Annotated[str, AfterValidator(_attention)] = "luong_row"
+    attention: Annotated[str, Field(max_length=300), AfterValidator(_attention)] = "luong_row"
     """A kind, or `custom:NAME` of a class that was handed over."""
     attention_stage: int = Field(1, ge=1)
     """The stage, counted from 1, after which the attention comes."""
@@ -194,7 +201,7 @@ class AugmentConfig(Section):
 class TrainConfig(Section):
     """How the weights are found, on what, and which are kept."""
 
-    epochs: int | None = Field(None, ge=1, le=100_000)
+    epochs: int | None = Field(None, ge=1, le=10_000)
     """Length of the run in epochs; this or `images_seen`."""
     images_seen: int | None = Field(None, ge=1)
     """Length of the run in training images shown, so that few images are shown often enough."""
@@ -481,17 +488,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _validate(values: Mapping[str, Any]) -> Config:
     config = validated(Config, values)
-    stages = len(config.model.stages)
-    if config.model.attention_stage > stages:
-        raise ConfigError(f"model.attention_stage={config.model.attention_stage}: there are {stages} stages")
-    if config.model.block == "normed" and any(len(stage.kernels) < 2 for stage in config.model.stages):
-        raise ConfigError("model.block='normed': every stage needs two kernels at least, such as kernels: [3, 3]")
-    if config.model.block == "normed" and any(
-        side % 2 == 0 for stage in config.model.stages for side in stage.kernels
-    ):
-        raise ConfigError("model.block='normed': kernels must have an odd side, as they begin as the identity")
-    if config.model.attention == "residual_mask" and not config.model.batch_norm:
-        raise ConfigError("model.attention='residual_mask' normalises batches itself: not with batch_norm=false")
+    check_model(config.model)
     if config.train.resize_until and config.model.head == "dense":
         raise ConfigError(
             f"train.resize_until={config.train.resize_until}: model.head='dense' takes one size only"
@@ -501,3 +498,20 @@ def _validate(values: Mapping[str, Any]) -> Config:
         told = "both are given" if lengths else "none is given"
         raise ConfigError(f"train.epochs or train.images_seen says how long to train: {told}")
     return config
+
+
+def check_model(model: ModelConfig) -> None:
+    """Refuse settings of a network that do not go together.
+
+    Raises:
+        ConfigError: for these.
+    """
+    stages = len(model.stages)
+    if model.attention_stage > stages:
+        raise ConfigError(f"model.attention_stage={model.attention_stage}: there are {stages} stages")
+    if model.block == "normed" and any(len(stage.kernels) < 2 for stage in model.stages):
+        raise ConfigError("model.block='normed': every stage needs two kernels at least, such as kernels: [3, 3]")
+    if model.block == "normed" and any(side % 2 == 0 for stage in model.stages for side in stage.kernels):
+        raise ConfigError("model.block='normed': kernels must have an odd side, as they begin as the identity")
+    if model.attention == "residual_mask" and not model.batch_norm:
+        raise ConfigError("model.attention='residual_mask' normalises batches itself: not with batch_norm=false")

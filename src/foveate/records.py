@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, cast
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+)
 
 from foveate.errors import CheckpointError, FoveateError
 from foveate.files import read_regular
@@ -41,6 +50,8 @@ MAX_DEPTH = 32
 """Levels of nesting: settings, the deepest of our files, have seven."""
 MAX_VALUES = 5_000_000
 """In a file, each alias of YAML counted as what it stands for: a few lines of aliases can stand for billions."""
+SPARE_BYTES = 48 << 20
+"""Memory that the values of a JSON text may take beside as much as the text itself."""
 MAX_NAME = 2000
 """Characters in a class name: the name of a folder has 255 bytes, of which each may be spelled out."""
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
@@ -98,7 +109,9 @@ def _finite(value: JsonValue) -> JsonValue:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_printable)]
-ClassNames = Annotated[tuple[Name, ...], Field(min_length=1, max_length=100_000), AfterValidator(distinct)]
+ClassNames = Annotated[
+    tuple[Name, ...], Field(min_length=1, max_length=100_000), FailFast(), AfterValidator(distinct)
+]
 FiniteJson = Annotated[JsonValue, AfterValidator(_finite)]
 """Any value of JSON, within the limits, whose numbers are finite."""
 
@@ -161,8 +174,10 @@ def parse_json(content: bytes | str) -> Any:
 
     Raises:
         MalformedError: for what is not JSON, a key that is there twice, a number that is not finite or has
-            thousands of digits, and nesting beyond `MAX_DEPTH`.
+            thousands of digits, nesting beyond `MAX_DEPTH`, and values that would take far more memory than the
+            text.
     """
+    _check_memory(content)
     try:
         value = json.loads(content, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
     except RecursionError:
@@ -204,14 +219,31 @@ def check_structure(value: Any, *, finite: bool = True) -> None:
             raise MalformedError(f"it is nested more than {MAX_DEPTH} levels deep")
         for each in values:
             left -= 1
-            if isinstance(each, dict):
-                waiting.append((depth + 1, each.values()))
-            elif isinstance(each, list):
-                waiting.append((depth + 1, each))
+            if isinstance(each, dict | list):
+                if each:  # what is empty goes no deeper, and a text can hold very many of it
+                    waiting.append((depth + 1, each.values() if isinstance(each, dict) else each))
             elif finite and isinstance(each, float) and not math.isfinite(each):
                 raise MalformedError(f"it holds the number {each}")
         if left < 0:
             raise MalformedError(f"it holds more than {MAX_VALUES:,} values")
+
+
+def _check_memory(content: bytes | str) -> None:
+    """Refuse a JSON text whose values could take `SPARE_BYTES` more than the text itself, before they are made.
+
+    It counts characters without parsing, so that this takes no memory, and is wrong on the safe side.
+    """
+    marks: tuple[Any, ...] = (b",", b'"', b'\\"', b"[", b"{", b"\\u")
+    if isinstance(content, str):
+        marks = tuple(mark.decode() for mark in marks)
+    commas, quotes, within, lists, mappings, escapes = map(content.count, marks)
+    # What CPython 3.11 takes for a number and its place in a list; half a short key and its place in a mapping,
+    # while that is being made; an empty list; a mapping of one key.
+    needed = 40 * commas + 70 * (quotes - within) + 120 * lists + 300 * mappings
+    if escapes or not content.isascii():
+        needed += 4 * len(content)  # one wide character in a string makes each of its characters take four bytes
+    if needed > len(content) + SPARE_BYTES:
+        raise MalformedError(f"its {len(content):,} bytes could stand for {needed:,} bytes of values")
 
 
 def _without_duplicates(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import foveate
-from foveate.errors import ConfigError
+from foveate.errors import CheckpointError, ConfigError
 from foveate.model import attention
 
 TINY: dict[str, Any] = {
@@ -49,9 +49,9 @@ def test_it_is_trained_and_comes_back_when_the_class_is_handed_over(
     assert before["gate"] is not None
     assert "attention taken out" in before["variants"]
     registry.clear()
-    with pytest.raises(ConfigError, match=r"from Python, by foveate\.register_attention\(Spotlight\)"):
+    with pytest.raises(CheckpointError, match=r"from Python, by foveate\.register_attention\(Spotlight\)"):
         run.checkpoint()
-    with pytest.raises(ConfigError, match="hand it over first"):
+    with pytest.raises(CheckpointError, match="hand it over first"):
         foveate.evaluate(run)
     foveate.register_attention(Spotlight)
     assert any(isinstance(module, Spotlight) for module in run.checkpoint().model.modules())

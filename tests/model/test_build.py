@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 from typing import Any, get_args
 
 import onnxruntime
@@ -18,7 +20,7 @@ from foveate.config import (
     resolve_config,
 )
 from foveate.errors import ConfigError
-from foveate.model.build import BLOCK, build_model, layer_table
+from foveate.model.build import BLOCK, build_model, forward_bytes, layer_table, outline_model
 
 FIGURE_3_1 = [
     ((32, 32, 3), 0),
@@ -128,6 +130,64 @@ def test_any_parts_go_together(
         bool(p.grad is not None and p.grad.isfinite().all()) for p in network.parameters() if p.requires_grad
     )
     assert (network.gate is None) is (kind == "none" or mode == "replace")
+
+
+@pytest.mark.parametrize("kind", get_args(AttentionKind))
+@pytest.mark.parametrize("name", ["paper", "small", "minute", "best"])
+def test_an_outline_is_the_network_without_its_memory(name: str, kind: AttentionKind) -> None:
+    config = resolve_config(name, settings={"attention": kind, "hidden": 8}).model
+    network, outline = (make(config, num_classes=3, size=24) for make in (build_model, outline_model))
+    described = {name: (tensor.shape, tensor.dtype) for name, tensor in outline.state_dict().items()}
+    assert described == {name: (tensor.shape, tensor.dtype) for name, tensor in network.state_dict().items()}
+    assert all(tensor.is_meta for tensor in outline.parameters())
+
+
+def test_an_outline_of_gigabytes_takes_neither_time_nor_the_compiler() -> None:
+    script = """
+import sys
+from foveate.config import ModelConfig
+from foveate.model.build import forward_bytes, outline_model
+stages = [{"filters": 4096, "kernels": [15, 15], "pool": 1}] * 2
+config = ModelConfig.model_validate({"stages": stages, "attention": "multi_head", "hidden": 65536})
+network = outline_model(config, num_classes=2, size=256)
+assert sum(each.numel() for each in network.parameters()) > 10**10
+assert forward_bytes(config, 256) > 10**12
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    size=st.integers(16, 40),
+    whiten=st.integers(0, 3),
+    block=st.sampled_from(get_args(BlockKind)),
+    pool=st.integers(1, 3),
+    kernels=st.sampled_from([[3], [3, 1], [3, 3, 3]]),
+    head=st.sampled_from(get_args(HeadKind)),
+)
+def test_the_widest_step_of_a_forward_pass_is_that_of_its_layers(
+    size: int, whiten: int, block: BlockKind, pool: int, kernels: list[int], head: HeadKind
+) -> None:
+    stages = [{"filters": 5, "kernels": kernels, "pool": pool}, {"filters": 7, "kernels": kernels}]
+    config = ModelConfig.model_validate(
+        {"stages": stages, "whiten": whiten, "block": block, "head": head, "hidden": 9, "attention": "none"}
+    )
+    network = build_model(config, num_classes=3, size=size).eval()
+    steps: list[int] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda _, given, out: steps.append(given[0].nbytes + out.nbytes))
+    network(torch.zeros(1, 3, size, size, dtype=torch.uint8))
+    assert forward_bytes(config, size) == max(steps)
+
+
+@pytest.mark.parametrize(("kind", "maps"), [("multi_head", 2 * 2), ("augmented_conv", 2 * 4), ("luong", 0)])
+def test_the_scores_of_all_pairs_of_positions_are_part_of_a_forward_pass(kind: AttentionKind, maps: int) -> None:
+    stages = [{"filters": 64, "kernels": [1], "pool": 1}]
+    config = ModelConfig.model_validate({"stages": stages, "attention": kind, "head": "pooled"})
+    convolved = 4 * (3 + 64) * 32**2
+    assert forward_bytes(config, 32) == max(4 * maps * 32**4, convolved)
 
 
 @pytest.mark.parametrize("name", ["paper", "small", "minute"])

@@ -80,7 +80,7 @@ def test_one_value_a_channel_is_refused_where_it_would_be_normalised(digits: Dat
 def test_what_no_memory_holds_is_refused(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     config = settle(resolve_config("minute", settings={"batch": 500}), digits, CPU, final=False)
     state = new_state(config, digits, CPU, final=False)
-    monkeypatch.setattr(setup, "_memory", lambda _: 20 * 2**20)
+    monkeypatch.setattr(setup, "device_memory", lambda _: 20 * 2**20)
     with pytest.raises(ConfigError, match=r"maps of 500 images .* micro_batch=") as error:
         new_state(config, digits, CPU, final=False)
     parts = int(str(error.value).partition("micro_batch=")[2].partition(",")[0])

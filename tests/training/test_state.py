@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
-from foveate.checkpoint import load_model, model_card, save_tensors
+from foveate.checkpoint import load_model, load_tensors, model_card, save_tensors
 from foveate.config import Config
 from foveate.data.augment import Augment, build_augment
 from foveate.data.loader import Loader
@@ -219,3 +220,59 @@ def test_what_is_no_state_of_this_run_is_said(
     assert "\n" not in str(error.value)
     with pytest.raises(CheckpointError, match="no checkpoint"):
         restore_state(tmp_path / "none", state)
+
+
+def _position(**changes: object) -> dict[str, object]:
+    return {"epoch": 2, "step": 0, "seconds": 0.0, "history": [], **changes}
+
+
+def _row(**changes: object) -> dict[str, object]:
+    values = dict.fromkeys([field.name for field in fields(EpochResult)], 0.5)
+    return {**values, "epoch": 1, **changes}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "training", "message"),
+    [
+        ({}, None, "training is damaged"),
+        ({}, [], "Input should be a valid dict"),
+        ({}, {}, "epoch: Field required"),
+        ({}, _position(epoch="two"), "epoch: Input should be"),
+        ({}, _position(epoch=0), "epoch: Input should be greater"),
+        ({}, _position(step=-1), "step: Input should be greater"),
+        ({}, _position(seconds=-1), "seconds: Input should be greater"),
+        ({}, _position(model=1), "model: Extra inputs"),
+        ({}, _position(history=[{}]), "history.0.epoch: Field required"),
+        ({}, _position(history=[_row(lr="x")]), "history.0.lr: Input should be"),
+        ({}, _position(history=[_row(epoch=2), _row()]), "history: its epochs are not in order"),
+        (
+            {"head.classifier.bias": torch.full((3,), float("nan"))},
+            _position(),
+            "classifier.bias holds values",
+        ),
+        ({"stages.0.norm.running_var": torch.full((4,), -1.0)}, _position(), "running_var is negative"),
+        ({"head.classifier.bias": torch.zeros(3, dtype=torch.float64)}, _position(), "is torch.float64 in place"),
+        ({"training/totals": torch.zeros(3)}, _position(), "does not fit its run"),
+        ({"training/totals": torch.tensor([float("inf"), 0])}, _position(), "training/totals|totals holds values"),
+        ({"training/optimizer.99.step": torch.tensor(1.0)}, _position(), "does not fit its run"),
+        ({"training/optimizer.-1.step": torch.tensor(1.0)}, _position(), "does not fit its run"),
+        ({"training/optimizer.x.step": torch.tensor(1.0)}, _position(), "does not fit its run"),
+        ({"training/optimizer.0.step": torch.zeros(9)}, _position(), "optimizer.0.step has the shape"),
+        ({"training/optimizer.0.step": torch.tensor(1.0)}, _position(), "the optimizer has only step"),
+        ({"training/optimizer.0.exp_avg": torch.tensor(float("nan"))}, _position(), "optimizer.0.exp_avg holds"),
+        ({"training/generator.augment": torch.zeros(3, dtype=torch.uint8)}, _position(), "does not fit its run"),
+        ({"training/generator.cpu": torch.zeros(5056)}, _position(), "does not fit its run"),
+    ],
+)
+def test_a_strangers_state_is_refused_in_one_line(
+    tiny: Settings, fresh: Fresh, tmp_path: Path, tensors: dict[str, Tensor], training: object, message: str
+) -> None:
+    config = tiny()
+    path = tmp_path / "s"
+    save_state(path, fresh(config), card(config))
+    whole, meta = load_tensors(path)
+    save_tensors(path, {**whole, **tensors}, {**meta, "training": training})
+    with pytest.raises(CheckpointError, match=message) as error:
+        restore_state(path, fresh(config))
+    assert str(error.value).startswith(str(path))
+    assert str(error.value).isprintable()

@@ -4,13 +4,14 @@ import base64
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
-from foveate.checkpoint import load_model, load_tensors, model_card, save_tensors
+from foveate.checkpoint import load_model, load_tensors, model_card, save_tensors, section
 from foveate.config import Config, DataConfig, Section
 from foveate.data.dataset import Dataset, load_known
 from foveate.data.splits import draw
@@ -18,8 +19,9 @@ from foveate.evaluation import collect_logits, point_metrics
 from foveate.execution.pool import Message
 from foveate.files import write_json
 from foveate.progress import COMPILING_S, Track, heartbeat
+from foveate.records import Record
 from foveate.training.loop import train_epochs
-from foveate.training.setup import Feed, new_state, prepare_process, settle
+from foveate.training.setup import MEASURED_AT_ONCE, Feed, new_state, prepare_process, settle
 from foveate.training.state import restore_state, save_state
 
 __all__ = ["RESULT", "ArmJob", "JudgedSplit", "pack", "result_path", "run_arm", "training_subset", "unpack"]
@@ -27,6 +29,13 @@ __all__ = ["RESULT", "ArmJob", "JudgedSplit", "pack", "result_path", "run_arm", 
 JudgedSplit = Literal["validation", "test"]
 RESULT = frozenset({"accuracy", "loss", "without_attention", "gate", "images", "right", "train_s", "images_shown"})
 """What `run_arm` gives back and keeps."""
+
+
+class _Trained(Record):
+    """What the weights of a run say of its training."""
+
+    train_s: Annotated[float, Field(ge=0)]
+    images_shown: Annotated[int, Field(ge=0)]
 
 
 class ArmJob(Section):
@@ -73,7 +82,9 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
     weights = folder / "weights.safetensors"
     if not weights.exists():
         _train(config, dataset, feed, device, folder, report, track)
-    model = load_model(weights, device=device).model
+    card = model_card(config.model, dataset.class_names, dataset.images.shape[1])
+    at_once = min(MEASURED_AT_ONCE, len(dataset.splits[job.split]))
+    model = load_model(weights, device=device, expect=card, images_at_once=at_once).model
     images = feed.measured(dataset.splits[job.split])
 
     def logits_of(label: str) -> tuple[Any, Any]:
@@ -94,7 +105,7 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
         "gate": model.gate,
         "images": len(right),
         "right": pack(right),
-        **load_tensors(weights)[1]["run"],
+        **section(weights, load_tensors(weights)[1], "run", _Trained).model_dump(),
     }
     write_json(result_path(folder, job.split), measured)
     return measured

@@ -32,9 +32,11 @@ class Normalize(nn.Module):
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
-        deviation = torch.tensor([value or 1.0 for value in std]).view(-1, 1, 1)
+        # On the CPU even where the network is being outlined on the meta device: arithmetic there makes torch
+        # import its compiler, which takes seconds and 80 MB.
+        deviation = torch.tensor([value or 1.0 for value in std], device="cpu").view(-1, 1, 1)
         self.register_buffer("scale", 1 / (255 * deviation))
-        self.register_buffer("offset", torch.tensor(mean).view(-1, 1, 1) / deviation)
+        self.register_buffer("offset", torch.tensor(mean, device="cpu").view(-1, 1, 1) / deviation)
 
     def forward(self, images: Tensor) -> Tensor:
         """Scale and centre the pixels."""

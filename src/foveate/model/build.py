@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foveate.config import CUSTOM, BlockKind, ModelConfig
 from foveate.errors import ConfigError
-from foveate.model.attention import GatedResidual, attention_named
+from foveate.model.attention import GatedResidual, MultiHeadAttention2d, attention_named
 from foveate.model.blocks import (
     ACTIVATION,
     ConvBlock,
@@ -29,7 +29,9 @@ __all__ = [
     "LayerTable",
     "attention_side",
     "build_model",
+    "forward_bytes",
     "layer_table",
+    "outline_model",
     "side_left",
     "try_attention",
 ]
@@ -59,6 +61,30 @@ def build_model(
     Raises:
         ConfigError: for fewer than two classes, or a size that the pools shrink to nothing.
     """
+    network = _assemble(config, mean, std, num_classes=num_classes, size=size)
+    _init_weights(network, generator or torch.Generator().manual_seed(0))
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def outline_model(config: ModelConfig, *, num_classes: int, size: int) -> AttentionCNN:
+    """The network of `config` as `build_model` makes it, but without memory for its weights: on the meta device.
+
+    Raises:
+        ConfigError: as `build_model`.
+    """
+    with torch.device("meta"):
+        return _assemble(config, num_classes=num_classes, size=size)
+
+
+def _assemble(
+    config: ModelConfig,
+    mean: Sequence[float] = (0.0,) * CHANNELS,
+    std: Sequence[float] = (1.0,) * CHANNELS,
+    *,
+    num_classes: int,
+    size: int,
+) -> AttentionCNN:
+    """The parts of the network put together, with whatever weights PyTorch gave them."""
     if num_classes < 2:
         raise ConfigError(f"num_classes={num_classes}: a classifier needs two classes at least")
     activation = ACTIVATION[config.activation]
@@ -90,9 +116,37 @@ def build_model(
         features = channels * side * side
         dropout = config.hidden_dropout * config.dropout
         head = DenseHead(features, config.hidden, num_classes, activation=activation(), dropout=dropout)
-    network = AttentionCNN(normalize, stem, stages, head)
-    _init_weights(network, generator or torch.Generator().manual_seed(0))
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return AttentionCNN(normalize, stem, stages, head)
+
+
+def forward_bytes(config: ModelConfig, size: int) -> int:
+    """Bytes that the widest step of a forward pass takes for one `size`×`size` image: its input and its output.
+
+    It is found from the settings alone, without running anything. The attention of a custom class is not counted.
+    """
+    side = size - config.whiten + 1 if config.whiten else size
+    channels = 2 * CHANNELS * config.whiten**2 if config.whiten else CHANNELS
+    steps = [CHANNELS * size**2 + channels * side**2]
+    for number, stage in enumerate(config.stages, start=1):
+        # Convolutions of a normed block come after the pooling, all but the first.
+        pooled = side // stage.pool
+        later = pooled if config.block == "normed" else side
+        steps.append((channels + stage.filters) * side**2)
+        steps.extend([2 * stage.filters * later**2] * (len(stage.kernels) > 1))
+        channels, side = stage.filters, pooled
+        if number == config.attention_stage:
+            steps.append(_score_values(config, channels, side))
+    return torch.float32.itemsize * max(steps)
+
+
+def _score_values(config: ModelConfig, channels: int, side: int) -> int:
+    """How many scores of pairs of positions the attention holds at once: the others are fused into one kernel."""
+    if config.attention not in ("multi_head", "augmented_conv"):
+        return 0
+    with torch.device("meta"):
+        parts = _attention(config, channels).modules()
+    heads = [each.num_heads for each in parts if isinstance(each, MultiHeadAttention2d)]
+    return 2 * heads[0] * side**4  # the relative positions, and the softmax over them
 
 
 def side_left(config: ModelConfig, size: int) -> int:

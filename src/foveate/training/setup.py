@@ -1,8 +1,6 @@
 """Before the first step: the device, the settings that the data decides, and the state training begins with."""
 
 import math
-import os
-import sys
 from typing import Any
 
 import numpy as np
@@ -17,6 +15,7 @@ from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.dataset import Dataset
 from foveate.data.loader import Loader, channel_statistics, mixed_seed, on_device
 from foveate.errors import ConfigError
+from foveate.memory import device_memory
 from foveate.model.build import CHANNELS, attention_side, build_model, side_left, try_attention
 from foveate.training.loop import TrainingState
 from foveate.training.optim import build_optimizer
@@ -171,7 +170,7 @@ def _check_memory(model: nn.Module, config: Config, dataset: Dataset, device: to
     model.train(was_training)
     part = min(train.micro_batch or train.batch, len(dataset.splits["train"]))
     del logits  # which held all of it until here
-    memory, needed = _memory(device), part * sum(left.values())
+    memory, needed = device_memory(device), part * sum(left.values())
     if needed > memory:
         fits = part * memory // (2 * needed)
         raise ConfigError(
@@ -179,15 +178,6 @@ def _check_memory(model: nn.Module, config: Config, dataset: Dataset, device: to
             f"and there are {memory / 2**30:.0f}: give "
             + (f"--set micro_batch={fits}, or a smaller size" if fits > 1 else "a smaller size")
         )
-
-
-def _memory(device: torch.device) -> int:
-    """Bytes that there are in all; where nobody says, as many as can be counted."""
-    if device.type == "cuda":
-        return int(torch.cuda.get_device_properties(device).total_memory)
-    if not hasattr(os, "sysconf"):  # Windows
-        return sys.maxsize
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _check_parts(config: Config, dataset: Dataset, *, final: bool) -> None:

@@ -2,17 +2,35 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, FailFast, Field
 from torch import Tensor
 
-from foveate.checkpoint import TRAINING_PREFIX, load_tensors, save_tensors
+from foveate.checkpoint import TRAINING_PREFIX, check_finite, load_tensors, put_weights, save_tensors, section
 from foveate.errors import CheckpointError
+from foveate.records import Record
 from foveate.training.loop import EpochResult, TrainingState
 
 __all__ = ["restore_state", "save_state"]
+
+
+def _in_order(history: tuple[EpochResult, ...]) -> tuple[EpochResult, ...]:
+    if any(before.epoch >= after.epoch for before, after in pairwise(history)):
+        raise ValueError("its epochs are not in order")
+    return history
+
+
+class _Position(Record):
+    """Where a training stands, and the epochs behind it."""
+
+    epoch: Annotated[int, Field(ge=1)]
+    step: Annotated[int, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0)]
+    history: Annotated[tuple[EpochResult, ...], FailFast(), AfterValidator(_in_order)]
 
 
 def save_state(path: Path, state: TrainingState, card: Mapping[str, Any]) -> None:
@@ -52,18 +70,18 @@ def restore_state(path: Path, state: TrainingState) -> None:
         for name in list(tensors)
         if name.startswith(TRAINING_PREFIX)
     }
+    position = section(path, meta, "training", _Position)
+    put_weights(path, state.model, tensors)
+    check_finite(path, training)
     try:
-        state.model.load_state_dict(tensors)
         _restore_optimizer(state.optimizer, training)
         _restore_generators(state, training)
-        position = dict(meta["training"])
-        state.totals = training["totals"]
-        state.history = [EpochResult(**row) for row in position.pop("history")]
-        for name, value in position.items():
-            setattr(state, name, value)
-    except (KeyError, TypeError, RuntimeError) as error:
+        totals = training["totals"].reshape(2)
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path} does not fit its run ({reason}): train again") from error
+    state.totals, state.history = totals, list(position.history)
+    state.epoch, state.step, state.seconds = position.epoch, position.step, position.seconds
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -73,11 +91,19 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, T
         kind, _, rest = name.partition(".")
         if kind == "optimizer":
             index, _, key = rest.partition(".")
+            if not index.isdecimal():
+                raise ValueError(f"{name} names no parameter")
             like = parameters[int(index)]
+            if tensor.shape not in (like.shape, ()):
+                raise ValueError(f"{name} has the shape {list(tensor.shape)}")
             # The memory format of the parameter, as the optimizer made it: sums over it run in the same order.
             values.setdefault(int(index), {})[key] = (
                 torch.empty_like(like, dtype=tensor.dtype).copy_(tensor) if tensor.shape == like.shape else tensor
             )
+    for moments in values.values():
+        # AdamW takes a state to be complete or not there; the others make what is missing.
+        if isinstance(optimizer, torch.optim.AdamW) and moments.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+            raise ValueError(f"of a parameter, the optimizer has only {', '.join(sorted(moments))}")
     optimizer.load_state_dict({"state": values, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

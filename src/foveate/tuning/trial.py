@@ -1,14 +1,15 @@
 """One trial: trained from one epoch to another by the loop of `train`, and scored on images apart."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from pydantic import FailFast, Field
 
-from foveate.checkpoint import load_tensors, model_card
+from foveate.checkpoint import load_tensors, model_card, section
 from foveate.config import Config, DataConfig, Section
 from foveate.data.dataset import Dataset, load_known
 from foveate.data.splits import draw, hold_out
@@ -16,7 +17,8 @@ from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.evaluation import collect_logits, point_metrics
 from foveate.execution.pool import Message
 from foveate.progress import COMPILING_S, Track, heartbeat
-from foveate.training.loop import TrainingState, best_epoch, train_epochs
+from foveate.records import Record
+from foveate.training.loop import EpochResult, TrainingState, best_epoch, train_epochs
 from foveate.training.optim import build_optimizer
 from foveate.training.setup import Feed, new_state, prepare_process, settle
 from foveate.training.state import restore_state, save_state
@@ -30,6 +32,22 @@ Semantics = Literal["foveate", "kerastuner"]
 
 Row = dict[str, Any]
 """An epoch of a trial: `EpochResult`, and `rank_loss` and `rank_accuracy` on the images that rank trials."""
+
+
+@dataclass(frozen=True)
+class _Ranked(EpochResult):
+    """A `Row` that is read back."""
+
+    val_accuracy: float
+    rank_loss: float
+    rank_accuracy: float
+
+
+class _Done(Record):
+    """What a trial's checkpoint says of it."""
+
+    from_epoch: Annotated[int, Field(ge=0)]
+    rows: Annotated[tuple[_Ranked, ...], FailFast(), Field(min_length=1)]
 
 
 class TrialJob(Section):
@@ -189,19 +207,19 @@ def _restore(job: TrialJob, state: TrainingState, path: Path) -> list[Row]:
     Of a study whose journal was damaged it may have done more than the journal knows, or be deleted already: it
     begins again from nothing, and comes out as before. Under `kerastuner` semantics it would not.
     """
-    told: dict[str, Any] = load_tensors(path)[1]["trial"] if path.exists() else {"rows": []}
-    rows: list[Row] = told["rows"]
+    told = section(path, load_tensors(path)[1], "trial", _Done) if path.exists() else None
+    rows: list[Row] = [asdict(row) for row in told.rows] if told else []
     behind = job.from_epoch > 0 and not rows
     if behind or (rows and rows[-1]["epoch"] > job.to_epoch):
         if job.semantics == "kerastuner":
             raise CheckpointError(f"{job.folder} does not fit the study's journal: begin a new study")
         return []
-    if not rows:
+    if told is None:
         return []
     restore_state(path, state)
-    if job.semantics == "kerastuner" and told["from_epoch"] != job.from_epoch:
+    if job.semantics == "kerastuner" and told.from_epoch != job.from_epoch:
         # As its library: the best weights so far, a new optimizer, no memory of earlier epochs but their count.
-        restore_state(_best_path(path.parent, told["from_epoch"]), state)
+        restore_state(_best_path(path.parent, told.from_epoch), state)
         state.epoch, state.step, state.history = job.from_epoch + 1, 0, []
         state.optimizer = build_optimizer(state.model, job.config.train)
     return rows

@@ -87,7 +87,7 @@ class Run:
             CheckpointError: when it is missing or damaged.
             ConfigError: for a device that is not there.
         """
-        return load_model(_kept_weights(self.folder, self.config), device=pick_device(device))
+        return _load_kept(self.folder, self.config, self.folder.read_record(), pick_device(device))
 
 
 def train(
@@ -238,7 +238,7 @@ def evaluate(
         tell(dataset, display)
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
     _require(dataset, split, f"measure on other data with `foveate evaluate {folder.path} DATA`")
-    checkpoint = load_model(_kept_weights(folder, config), device=picked)
+    checkpoint = _load_kept(folder, config, record, picked, images=len(dataset.splits[split]))
     if not record.finished:
         display.say(f"{folder.path} is not trained to its end: foveate train --resume {folder.path} goes on")
     command = command_line(
@@ -335,9 +335,10 @@ def _fit(
                 log(result)
                 display.epoch(result, epochs=length, best=best)
         folder.write_history(state.history)
-        checkpoint = load_model(_kept_weights(folder, config), device=device)
+        record, images = folder.read_record(), len(dataset.splits["test" if final else "validation"])
+        checkpoint = _load_kept(folder, config, record, device, images=images)
         if final:
-            folder.record_test_opening(folder.read_record().command)
+            folder.record_test_opening(record.command)
         track = saving(display.track, lambda: None, math.inf, interrupted)
         split = "test" if final else "validation"
         measured = feed.measured(dataset.splits[split])
@@ -530,6 +531,21 @@ def _card(config: Config, dataset: Dataset) -> dict[str, Any]:
 
 def _kept_weights(folder: RunFolder, config: Config) -> Path:
     return folder.best if config.train.keep == "best" else folder.last
+
+
+def _load_kept(
+    folder: RunFolder, config: Config, record: RunRecord, device: torch.device, *, images: int = 1
+) -> Checkpoint:
+    """The network of a run, which can see so many `images` or a batch of them at once.
+
+    Raises:
+        CheckpointError: when it is missing, damaged, or not the network that the run describes.
+    """
+    if config.data.size is None:
+        raise CheckpointError(f"{folder.path / 'args.yaml'} is damaged (it has no size): restore it from a copy")
+    expect = model_card(config.model, record.class_names, config.data.size)
+    at_once = min(MEASURED_AT_ONCE, images)
+    return load_model(_kept_weights(folder, config), device=device, expect=expect, images_at_once=at_once)
 
 
 def _folder(run: Run | Path | str) -> RunFolder:
