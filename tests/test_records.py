@@ -14,7 +14,9 @@ from foveate.records import (
     MAX_DEPTH,
     ClassNames,
     FiniteJson,
+    Line,
     MalformedError,
+    Reason,
     Record,
     parse_json,
     parse_record,
@@ -152,3 +154,28 @@ def test_json_comes_back_as_it_was_written(value: object) -> None:
 def test_a_schema_refuses_what_is_not_finite() -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(FiniteJson).validate_python({"x": float("nan")})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !!set {b, c}",
+        "a: !!binary aGVsbG8=",
+        "a: [!!timestamp 2001-01-01]",
+        "!!omap [a: 1]",
+        "!!timestamp 2001-01-01: 1",
+    ],
+)
+def test_what_only_a_tag_can_make_is_refused(text: str) -> None:
+    with pytest.raises(MalformedError, match="it holds a value of type"):
+        parse_yaml(text)
+
+
+def test_a_reason_is_made_printable_and_a_line_refused() -> None:
+    class Told(Record):
+        reason: Reason
+        line: Line = "x"
+
+    assert Told.model_validate({"reason": "a\x1b\nb"}).reason == r"a\x1b\nb"
+    with pytest.raises(ValueError, match="must be printable"):
+        Told.model_validate({"reason": "", "line": "a\nb"})

@@ -19,11 +19,17 @@ from foveate.errors import CheckpointError, FoveateError
 from foveate.files import read_regular
 
 __all__ = [
+    "Accuracy",
     "ClassNames",
+    "Count",
+    "Digest",
     "FiniteJson",
+    "Line",
     "MalformedError",
     "Name",
+    "Reason",
     "Record",
+    "Seconds",
     "check_structure",
     "distinct",
     "first_problem",
@@ -45,7 +51,10 @@ MAX_NAME = 2000
 """Characters in a class name: the name of a folder has 255 bytes, of which each may be spelled out."""
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 """Unicode's categories of what no name may have. Joiners, as emoji have them, are none of them."""
+MAX_LINE = 20_000
+"""Characters in a `Line`: an arm of a comparison can name every stage of a network."""
 
+_SCALARS = (str, int, float, type(None))
 T = TypeVar("T")
 
 
@@ -98,6 +107,15 @@ def _finite(value: JsonValue) -> JsonValue:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_printable)]
+Line = Annotated[str, Field(min_length=1, max_length=MAX_LINE), AfterValidator(_printable)]
+"""A text that a person wrote and that is shown in one line; refused where it is not printable."""
+Reason = Annotated[str, Field(max_length=MAX_LINE), AfterValidator(printable)]
+"""A text of whatever origin that is shown in one line; what is not printable is spelled out."""
+Count = Annotated[int, Field(strict=True, ge=0, le=2**53)]
+Seconds = Annotated[float, Field(strict=True, ge=0, le=1e12)]
+Accuracy = Annotated[float, Field(strict=True, ge=0, le=1)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""A SHA-256 in hexadecimal."""
 ClassNames = Annotated[tuple[Name, ...], Field(min_length=1, max_length=100_000), AfterValidator(distinct)]
 FiniteJson = Annotated[JsonValue, AfterValidator(_finite)]
 """Any value of JSON, within the limits, whose numbers are finite."""
@@ -153,7 +171,7 @@ def first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part)[:80] for part in first["loc"])
     what = first["msg"].removeprefix("Value error, ")
-    return " ".join(f"{where}: {what}".removeprefix(": ").split())[:300]
+    return printable(" ".join(f"{where}: {what}".removeprefix(": ").split())[:300])
 
 
 def parse_json(content: bytes | str) -> Any:
@@ -204,12 +222,18 @@ def check_structure(value: Any, *, finite: bool = True) -> None:
             raise MalformedError(f"it is nested more than {MAX_DEPTH} levels deep")
         for each in values:
             left -= 1
+            foreign = None
             if isinstance(each, dict):
                 waiting.append((depth + 1, each.values()))
+                foreign = next((key for key in each if not isinstance(key, _SCALARS)), None)
             elif isinstance(each, list):
                 waiting.append((depth + 1, each))
             elif finite and isinstance(each, float) and not math.isfinite(each):
                 raise MalformedError(f"it holds the number {each}")
+            elif not isinstance(each, _SCALARS):
+                foreign = each
+            if foreign is not None:  # as tags of YAML can make: sets, bytes, dates
+                raise MalformedError(f"it holds a value of type {type(foreign).__name__}")
         if left < 0:
             raise MalformedError(f"it holds more than {MAX_VALUES:,} values")
 
