@@ -136,7 +136,7 @@ def simulate(arguments: argparse.Namespace, dataset: Dataset, epochs: int, more:
     cluster = SimulatedCluster(arguments.workers, arguments.seed)
     sampler = RandomSampler(space, config.seed, usable_in(space, base, dataset))
     with tempfile.TemporaryDirectory() as name:
-        search = Search(config, Path(name), Journal.open(Path(name) / "journal.jsonl"), sampler)
+        search = Search(config, Path(name), Journal.open(Path(name) / "journal.jsonl", "0" * 64), sampler)
         for _ in search.run(cluster):
             pass
     decisions = sorted(cluster.decisions[1:])  # the first gives all workers a job

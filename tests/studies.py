@@ -10,6 +10,7 @@ from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import RandomSampler, Sampler
 from foveate.tuning.search import Search, StudyConfig
 from foveate.tuning.space import Space
+from foveate.workflows.request import settings_digest
 
 SPACE = {
     "preset": "minute",
@@ -25,7 +26,7 @@ def simulated_rows(message: Message) -> list[dict[str, Any]]:
     lr = message["config"]["train"]["lr"]
     rows = []
     for epoch in range(message["from_epoch"] + 1, message["to_epoch"] + 1):
-        accuracy = 0.9 - abs(lr - 0.15) / 2 - 0.5 / (epoch + random.Random(f"{lr} {epoch}").random())
+        accuracy = 0.95 - abs(lr - 0.15) / 2 - 0.5 / (epoch + random.Random(f"{lr} {epoch}").random())
         rows.append({"epoch": epoch, "val_accuracy": accuracy, "rank_accuracy": accuracy, "seconds": 1.0})
     return rows
 
@@ -92,4 +93,5 @@ def open_search(folder: Path, sampler: Sampler | None = None, **settings: Any) -
     }
     config = StudyConfig.model_validate({**values, **settings})
     sampler = sampler or RandomSampler(config.space, config.seed, lambda _: True)
-    return Search(config, folder, Journal.open(folder / "journal.jsonl"), sampler)
+    digest = settings_digest(config.model_dump(mode="json", exclude={"storage"}))
+    return Search(config, folder, Journal.open(folder / "journal.jsonl", digest), sampler)

@@ -15,7 +15,9 @@ from foveate.records import (
     MAX_DEPTH,
     ClassNames,
     FiniteJson,
+    Line,
     MalformedError,
+    Reason,
     Record,
     parse_json,
     parse_record,
@@ -167,3 +169,28 @@ def test_values_that_would_take_far_more_memory_than_their_text_are_never_made(v
 def test_a_long_history_of_numbers_is_read() -> None:
     rows = [{"epoch": epoch, **{f"measure {k}": epoch / 7 for k in range(8)}} for epoch in range(20_000)]
     assert parse_json(json.dumps(rows)) == rows
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !!set {b, c}",
+        "a: !!binary aGVsbG8=",
+        "a: [!!timestamp 2001-01-01]",
+        "!!omap [a: 1]",
+        "!!timestamp 2001-01-01: 1",
+    ],
+)
+def test_what_only_a_tag_can_make_is_refused(text: str) -> None:
+    with pytest.raises(MalformedError, match="it holds a value of type"):
+        parse_yaml(text)
+
+
+def test_a_reason_is_made_printable_and_a_line_refused() -> None:
+    class Told(Record):
+        reason: Reason
+        line: Line = "x"
+
+    assert Told.model_validate({"reason": "a\x1b\nb"}).reason == r"a\x1b\nb"
+    with pytest.raises(ValueError, match="must be printable"):
+        Told.model_validate({"reason": "", "line": "a\nb"})

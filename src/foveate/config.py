@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from foveate.errors import ConfigError
 from foveate.files import read_regular
-from foveate.records import MalformedError, parse_yaml
+from foveate.records import MalformedError, parse_yaml, printable
 
 __all__ = [
     "CUSTOM",
@@ -72,6 +72,8 @@ AugmentFamily = Literal["affine", "crop"]
 ExtraFamily = Literal["filter", "colour", "erase", "gridmask", "rand", "mixup", "cutmix"]
 Monitor = Literal["accuracy", "loss", "macro_f1"]
 Precision = Literal["auto", "fp32", "bf16"]
+_MOST_TOLD = 1_000
+"""Characters of a message about a setting: the value that it names can be of any length."""
 _FILE_BYTES = 16 << 20
 """Of a file of settings: those of a study or a comparison have some 10,000."""
 _OTHER_NAMES = {
@@ -430,7 +432,8 @@ def validated(model: type[Model], values: Mapping[str, Any], *, within: str = ""
         said = first["msg"].lower().removeprefix("value error, ")
         if first["type"] == "literal_error":
             said += _close_to(first["input"], re.findall(r"'([^']+)'", said))
-        raise ConfigError(": ".join(part for part in (within, where, said) if part)) from error
+        told = printable(": ".join(part for part in (within, where, said) if part))
+        raise ConfigError(told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]}…") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from foveate.errors import ConfigError, OutputError
+from foveate.errors import CheckpointError, ConfigError, OutputError
 
 __all__ = [
     "cache_folder",
@@ -23,6 +23,7 @@ __all__ = [
     "new_folder",
     "open_regular",
     "read_regular",
+    "refuse_links",
     "replacing",
     "sync_folder",
     "write_atomically",
@@ -90,6 +91,19 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
     with lock:
         _remove_abandoned(list(folder.rglob(_temporary_name("*", "?" * 12))))
         yield
+
+
+def refuse_links(path: Path, *, within: Path) -> None:
+    """Refuse a path with a link below `within`: what is written or deleted there would lie elsewhere.
+
+    Raises:
+        CheckpointError: naming the link.
+    """
+    for part in (path, *path.parents):
+        if part == within:
+            break
+        if part.is_symlink():
+            raise CheckpointError(f"{part} is a link, which may lead out of {within}: put a folder in its place")
 
 
 def open_regular(path: Path) -> io.BufferedReader:

@@ -28,11 +28,17 @@ from foveate.errors import CheckpointError, FoveateError
 from foveate.files import read_regular
 
 __all__ = [
+    "Accuracy",
     "ClassNames",
+    "Count",
+    "Digest",
     "FiniteJson",
+    "Line",
     "MalformedError",
     "Name",
+    "Reason",
     "Record",
+    "Seconds",
     "check_structure",
     "distinct",
     "first_problem",
@@ -56,7 +62,10 @@ MAX_NAME = 2000
 """Characters in a class name: the name of a folder has 255 bytes, of which each may be spelled out."""
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 """Unicode's categories of what no name may have. Joiners, as emoji have them, are none of them."""
+MAX_LINE = 20_000
+"""Characters in a `Line`: an arm of a comparison can name every stage of a network."""
 
+_SCALARS = (str, int, float, type(None))
 T = TypeVar("T")
 
 
@@ -109,6 +118,15 @@ def _finite(value: JsonValue) -> JsonValue:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_printable)]
+Line = Annotated[str, Field(min_length=1, max_length=MAX_LINE), AfterValidator(_printable)]
+"""A text that a person wrote and that is shown in one line; refused where it is not printable."""
+Reason = Annotated[str, Field(max_length=MAX_LINE), AfterValidator(printable)]
+"""A text of whatever origin that is shown in one line; what is not printable is spelled out."""
+Count = Annotated[int, Field(strict=True, ge=0, le=2**53)]
+Seconds = Annotated[float, Field(strict=True, ge=0, le=1e12)]
+Accuracy = Annotated[float, Field(strict=True, ge=0, le=1)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""A SHA-256 in hexadecimal."""
 ClassNames = Annotated[
     tuple[Name, ...], Field(min_length=1, max_length=100_000), FailFast(), AfterValidator(distinct)
 ]
@@ -166,7 +184,7 @@ def first_problem(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     where = ".".join(str(part)[:80] for part in first["loc"])
     what = first["msg"].removeprefix("Value error, ")
-    return " ".join(f"{where}: {what}".removeprefix(": ").split())[:300]
+    return printable(" ".join(f"{where}: {what}".removeprefix(": ").split())[:300])
 
 
 def parse_json(content: bytes | str) -> Any:
@@ -219,13 +237,23 @@ def check_structure(value: Any, *, finite: bool = True) -> None:
             raise MalformedError(f"it is nested more than {MAX_DEPTH} levels deep")
         for each in values:
             left -= 1
-            if isinstance(each, dict | list):
-                if each:  # what is empty goes no deeper, and a text can hold very many of it
-                    waiting.append((depth + 1, each.values() if isinstance(each, dict) else each))
-            elif finite and isinstance(each, float) and not math.isfinite(each):
-                raise MalformedError(f"it holds the number {each}")
+            _check_type(each, finite=finite)
+            if each and isinstance(
+                each, dict | list
+            ):  # what is empty goes no deeper, and a text can hold much of it
+                waiting.append((depth + 1, each.values() if isinstance(each, dict) else each))
         if left < 0:
             raise MalformedError(f"it holds more than {MAX_VALUES:,} values")
+
+
+def _check_type(value: Any, *, finite: bool) -> None:
+    if finite and isinstance(value, float) and not math.isfinite(value):
+        raise MalformedError(f"it holds the number {value}")
+    # As tags of YAML can make: sets, bytes, dates.
+    keys = value if isinstance(value, dict) else ()
+    for each in (() if isinstance(value, dict | list) else (value,), keys):
+        if (foreign := next((one for one in each if not isinstance(one, _SCALARS)), None)) is not None:
+            raise MalformedError(f"it holds a value of type {type(foreign).__name__}")
 
 
 def _check_memory(content: bytes | str) -> None:

@@ -204,7 +204,7 @@ def test_a_damaged_result_is_named(experiment: Callable[..., Experiment], text: 
     made = experiment()
     finish(made, SimulatedPool())
     (made.place(ArmRun(0, 0, 0)) / "validation.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"validation\.json is damaged: remove it"):
+    with pytest.raises(CheckpointError, match=r"validation\.json is damaged \(.*\): remove it"):
         experiment().findings("validation")
 
 
@@ -213,8 +213,118 @@ def test_a_damaged_failure_is_named(experiment: Callable[..., Experiment], text:
     place = experiment().place(ArmRun(0, 0, 0))
     place.mkdir(parents=True)
     (place / "failed.json").write_text(text)
-    with pytest.raises(CheckpointError, match=r"failed\.json is damaged: remove it"):
+    with pytest.raises(CheckpointError, match=r"failed\.json is damaged \(.*\): remove it"):
         experiment().pending("validation")
+
+
+BITS = pack(np.array([True, False] * 8))
+RESULT = {
+    "accuracy": 0.5, "loss": 0.5, "without_attention": None, "gate": None, "images": 16, "right": BITS,
+    "train_s": 2.0, "images_shown": 1000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"accuracy": 1.5}, "accuracy"),
+        ({"accuracy": 0.75}, "accuracy=0.75 is not that of the bits"),
+        ({"accuracy": "0.5"}, "accuracy"),
+        ({"accuracy": None}, "accuracy"),
+        ({"loss": -1.0}, "loss"),
+        ({"without_attention": 2}, "without_attention"),
+        ({"gate": "x"}, "gate"),
+        ({"images": 0}, "images"),
+        ({"images": 15}, ""),
+        ({"images": 24}, "do not fit images=24"),
+        ({"images": 10**15}, "do not fit images"),
+        ({"images": 16.5}, "images"),
+        ({"right": ""}, "do not fit images=16"),
+        ({"right": "!!!!"}, "base64"),
+        ({"right": 5}, "right"),
+        ({"right": BITS + BITS}, ""),
+        ({"train_s": -1.0}, "train_s"),
+        ({"images_shown": True}, "images_shown"),
+        ({"more": 1}, "more"),
+    ],
+)
+def test_a_result_of_nonsense_is_named_with_its_field(
+    experiment: Callable[..., Experiment], changed: dict[str, Any], told: str
+) -> None:
+    place = experiment().place(ArmRun(0, 0, 0))
+    place.mkdir(parents=True)
+    (place / "validation.json").write_text(json.dumps(RESULT))
+    assert experiment().result(ArmRun(0, 0, 0), "validation") is not None
+    (place / "validation.json").write_text(json.dumps(RESULT | changed))
+    with pytest.raises(CheckpointError, match=rf"validation\.json is damaged \(.*{told}.*\): remove it") as raised:
+        experiment().result(ArmRun(0, 0, 0), "validation")
+    assert "\n" not in str(raised.value)
+
+
+def test_results_on_different_numbers_of_images_are_named(experiment: Callable[..., Experiment]) -> None:
+    made = experiment()
+    finish(made, SimulatedPool())
+    (made.place(ArmRun(0, 1, 1)) / "validation.json").write_text(json.dumps(RESULT))
+    with pytest.raises(CheckpointError, match=r"tells of 16 images and .* of 400: remove the wrong one"):
+        experiment().findings("validation")
+
+
+def test_nothing_is_written_through_a_link(experiment: Callable[..., Experiment], tmp_path: Path) -> None:
+    made = experiment()
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "runs").symlink_to(tmp_path / "outside")
+    with pytest.raises(CheckpointError, match=r"/runs is a link, which may lead out of"):
+        finish(made, SimulatedPool())
+    assert list((tmp_path / "outside").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"seeds": 10_000, "subsets": (*range(1, 11),)}, "200,000 runs: 100,000 are the most"),
+        ({"seeds": 10**9}, "seeds"),
+        ({"seeds": 0}, "seeds"),
+        ({"first_seed": 2**63}, "first_seed"),
+        ({"subsets": (5, 5)}, "distinct"),
+        ({"subsets": (10**30,)}, "subsets"),
+        ({"subsets": ()}, "subsets"),
+        ({"alpha": 1e-300}, "alpha"),
+        ({"alpha": float("nan")}, "alpha"),
+        ({"delta": 0}, "delta"),
+        ({"num_classes": 10**9}, "num_classes"),
+        ({"num_classes": -1}, "num_classes"),
+        ({"hang_limit_s": float("inf")}, "hang_limit_s"),
+    ],
+)
+def test_settings_out_of_range_are_refused(
+    experiment: Callable[..., Experiment], changed: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        experiment(**changed)
+
+
+@pytest.mark.parametrize(
+    ("place", "changed", "told"),
+    [
+        (1, {"name": "minute,attention=none"}, "must be distinct"),
+        (1, {"name": "a\x1b[2J"}, "printable"),
+        (1, {"name": ""}, "name"),
+        (1, {"matched": {"nobody": "FLOPs"}}, "matched to other arms by name"),
+        (0, {"matched": {"minute": "FLOPs"}}, "the first is the reference"),
+        (0, {"config": {"data": {"size": None}}}, "with a size"),
+        (1, {"config": {"data": {"size": 32}}}, "the same `data`"),
+    ],
+)
+def test_arms_that_do_not_fit_are_refused(
+    experiment: Callable[..., Experiment], place: int, changed: dict[str, Any], told: str
+) -> None:
+    values = experiment().config.model_dump(mode="json")
+    if "config" in changed:
+        values["arms"][place]["config"]["data"] |= changed["config"]["data"]
+    else:
+        values["arms"][place] |= changed
+    with pytest.raises(ValueError, match=told):
+        ComparisonConfig.model_validate(values)
 
 
 def test_settings_survive_their_file(experiment: Callable[..., Experiment]) -> None:

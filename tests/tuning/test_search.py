@@ -1,6 +1,8 @@
 """Studies: who runs them and what is killed changes nothing in their tables."""
 
 import itertools
+import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +15,7 @@ from tests.studies import SimulatedPool, simulated_rows
 
 from foveate.errors import CheckpointError, OutputError, StudyError
 from foveate.tuning.samplers import RandomSampler
-from foveate.tuning.search import Search, cost_of
+from foveate.tuning.search import Search, StudyConfig, cost_of
 
 Open = Callable[..., Search]
 
@@ -229,6 +231,102 @@ def test_of_a_damaged_journal_the_rest_is_done_again(open_search: Open, tmp_path
     search = open_search()
     assert search.journal.damaged is not None
     assert table(finish(search, SimulatedPool(1))) == straight
+
+
+def altered(journal: Path, place: int, change: Callable[[dict[str, Any]], list[dict[str, Any]]]) -> None:
+    """The journal with other entries in place of one, and the right checksums."""
+    lines = journal.read_bytes().splitlines(keepends=True)
+    entries = change(json.loads(lines[place].partition(b" ")[2]))
+    texts = [json.dumps(entry).encode() for entry in entries]
+    lines[place : place + 1] = [b"%08x %s\n" % (zlib.crc32(text), text) for text in texts]
+    journal.write_bytes(b"".join(lines))
+
+
+LR = {"lr": 0.1, "depth": [3, 3]}
+
+
+@pytest.mark.parametrize("algorithm", ["hyperband", "asha"])
+@pytest.mark.parametrize(
+    ("event", "change"),
+    [
+        ("asked", lambda entry: [entry, entry]),
+        ("told", lambda entry: [entry, entry]),
+        ("asked", lambda entry: []),
+        ("asked", lambda entry: [entry | {"trial": entry["trial"] + 1}]),
+        ("asked", lambda entry: [entry | {"rung": entry["rung"] + 1}]),
+        ("asked", lambda entry: [entry | {"bracket": 5}]),
+        ("asked", lambda entry: [entry | {"settings": {}}]),
+        ("asked", lambda entry: [entry | {"settings": LR | {"lr": 7.0}}]),
+        ("asked", lambda entry: [entry | {"settings": LR | {"lr": True}}]),
+        ("asked", lambda entry: [entry | {"settings": LR | {"lr": "0.1"}}]),
+        ("asked", lambda entry: [entry | {"settings": LR | {"depth": [3]}}]),
+        ("asked", lambda entry: [entry | {"settings": LR | {"batch": 5}}]),
+        ("told", lambda entry: [entry | {"trial": 70}]),
+        ("told", lambda entry: [entry | {"rung": 2}]),
+        ("told", lambda entry: [entry | {"rows": [entry["rows"][0] | {"epoch": 9}]}]),
+        ("told", lambda entry: [entry | {"rows": entry["rows"] * 2}]),
+        ("told", lambda entry: [{"event": "returned", "trial": 70, "reason": ""}, entry]),
+        ("told", lambda entry: [{"event": "returned", "trial": entry["trial"], "reason": ""}, entry]),
+    ],
+)
+def test_what_cannot_have_happened_is_cut_off_and_done_again(
+    open_search: Open, tmp_path: Path, algorithm: str, event: str, change: Any
+) -> None:
+    straight = table(finish(open_search(algorithm=algorithm, max_epochs=3), SimulatedPool(1)))
+    journal = tmp_path / "journal.jsonl"
+    events = [json.loads(line.partition(b" ")[2])["event"] for line in journal.read_bytes().splitlines()]
+    place = [number for number, each in enumerate(events) if each == event][3]
+    altered(journal, place, change)
+    search = open_search(algorithm=algorithm, max_epochs=3)
+    told = str(search.journal.damaged)
+    assert place < int(told.partition(", line ")[2].partition(",")[0])
+    assert "the rest is in journal.jsonl.damaged" in told
+    assert "\n" not in told
+    assert table(finish(search, SimulatedPool(1))) == straight
+    assert open_search(algorithm=algorithm, max_epochs=3).journal.damaged is None
+
+
+def test_a_trial_that_goes_on_with_other_settings_is_cut_there(open_search: Open, tmp_path: Path) -> None:
+    straight = table(finish(open_search(), SimulatedPool(1)))
+    lines = (tmp_path / "journal.jsonl").read_bytes().splitlines()
+    place = next(number for number, line in enumerate(lines) if b'"asked"' in line and b'"rung": 1' in line)
+    altered(tmp_path / "journal.jsonl", place, lambda entry: [entry | {"settings": LR}])
+    search = open_search()
+    assert f"line {place + 1}, is damaged" in str(search.journal.damaged)
+    assert table(finish(search, SimulatedPool(1))) == straight
+
+
+def test_a_measurement_that_is_not_finite_is_a_failed_trial(open_search: Open) -> None:
+    def wild(message: Mapping[str, Any]) -> Any:
+        if not message["folder"].endswith("0002"):
+            return None
+        rows = [{**row, "val_loss": float("nan")} for row in simulated_rows(message)]
+        return {"kind": "done", "value": {"score": 0.5, "stopped": False, "rows": rows}}
+
+    search = finish(open_search(), SimulatedPool(1, fate=wild))
+    assert search.trials[2].state == "failed"
+    assert "val_loss" in str(search.trials[2].reason)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"max_epochs": 10**9}, "max_epochs"),
+        ({"max_epochs": 10**30, "factor": 2}, "max_epochs"),
+        ({"iterations": 10**9}, "iterations"),
+        ({"iterations": 50_000}, "make .* trials: 100,000 are the most"),
+        ({"max_epochs": 100_000, "factor": 2}, "make .* trials: 100,000 are the most"),
+        ({"algorithm": "asha", "trials": 10**9}, "trials"),
+        ({"factor": 10**400}, "factor"),
+        ({"subset": 10**30}, "subset"),
+    ],
+)
+def test_a_study_without_end_is_refused_before_it_takes_memory(
+    open_search: Open, settings: dict[str, Any], told: str
+) -> None:
+    base = open_search().config.model_dump()
+    with pytest.raises(ValueError, match=told):
+        StudyConfig.model_validate({**base, **settings})
 
 
 def test_iterations_repeat_the_brackets_with_new_trials(open_search: Open, tmp_path_factory: Any) -> None:

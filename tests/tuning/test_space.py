@@ -160,11 +160,87 @@ class TestBadSpaces:
             ({"size": {"type": "int", "low": 16, "high": 32}}, "sets 'data.size': all trials"),
             ({"epochs": {"type": "int", "low": 1, "high": 3}}, "sets 'train.epochs': all trials"),
             ({"lr": {"type": "float", "low": 1, "high": 1, "when": {"batch": [1]}}}, "'batch', which is no knob"),
+            ({"batch": {"type": "int", "low": 0, "high": 10**30}}, "batch"),
+            ({"batch": {"type": "int", "low": -(10**30), "high": 5, "step": 10**40}}, "batch"),
+            ({"lr": {"type": "float", "low": -1e308, "high": 1e308}}, "too far apart"),
+            ({"lr": {"type": "float", "low": 0, "high": 1, "step": 1e-300}}, "step=1e-300 is too small"),
+            ({"lr": {"type": "float", "low": 0, "high": 1e300, "step": 0.1}}, "step=0.1 is too small"),
+            ({"lr": {"type": "float", "low": float("nan"), "high": 1}}, "lr"),
+            ({"lr": {"type": "float", "low": 0, "high": float("inf")}}, "lr"),
+            ({"lr": {"type": "choice", "values": [float("nan"), 0.1]}}, "lr"),
+            ({"lr": {"type": "choice", "values": [0.1] * 10_001}}, "lr"),
+            ({"lr": {"type": "choice", "values": [[[0.1]]]}}, "lr"),
+            ({"lr": {"type": "choice", "values": {"a": 1}}}, "lr"),
+            ({"l\x1br": {"type": "int", "low": 1, "high": 2}}, "knobs"),
+            ({"": {"type": "int", "low": 1, "high": 2}}, "knobs"),
+            ({f"k{n}": {"type": "int", "low": 1, "high": 2} for n in range(1_001)}, "knobs"),
+            ({"x": {"type": "int", "low": 1, "high": 2, "sets": {}}}, "sets"),
+            ({"x": {"type": "int", "low": 1, "high": 2, "sets": {"lr": float("inf")}}}, "sets"),
+            ({"x": {"type": "int", "low": 1, "high": 2, "sets": {"lr": 1e308}}}, "lr"),
+            (
+                {"x": {"type": "int", "low": 1, "high": 2, "sets": "model.stages." + "9" * 250}},
+                "which is not there",
+            ),
+            ({"lr": {"type": "float", "low": 0.1, "high": 1, "when": {"lr": [1]}}}, "'lr', which is no knob"),
+            (
+                {
+                    "lr": {"type": "float", "low": 0.1, "high": 1, "when": {"batch": [1]}},
+                    "batch": {"type": "int", "low": 1, "high": 2, "when": {"lr": [0.1]}},
+                },
+                "which is no knob before it",
+            ),
+            ({"batch": {"type": "int", "low": 1, "high": 2, "when": {"x": []}}}, "when"),
         ],
     )
     def test_is_refused_with_what_is_wrong(self, tmp_path: Path, knobs: dict[str, Any], told: str) -> None:
         with pytest.raises(ConfigError, match=told):
             space_of(tmp_path, **knobs)
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "", "[]", "knobs: 5", "preset: minute", "{" * 5_000, "[" * 100_000, "a: &a [*a]", "\x00", "a: 1\na: 2",
+            "preset: [1]\nknobs: {lr: {type: int, low: 1, high: 2}}", "? [1, 2]\n: 3",
+            "!!python/object:os.system x",
+            "preset: minute\nknobs: {lr: {type: int, low: 2001-13-45, high: 2}}",
+            "preset: minute\nknobs: {lr: {type: int, low: !!binary aGVsbG8=, high: 2}}",
+            "preset: minute\nsettings: {lr: !!set {a, b}}\nknobs: {batch: {type: int, low: 1, high: 2}}",
+            "preset: minute\nsettings: {lr: " + "9" * 5_000 + "}\nknobs: {batch: {type: int, low: 1, high: 2}}",
+            "a: &a [x, x, x, x, x, x, x, x, x]\n" + "\n".join(
+                f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]" for old, new in itertools.pairwise("abcdefghij")
+            ),
+        ],
+    )  # fmt: skip
+    def test_a_hostile_file_is_one_line(self, tmp_path: Path, text: str) -> None:
+        (tmp_path / "space.yaml").write_text(text)
+        with pytest.raises(ConfigError) as told:
+            read_space(str(tmp_path / "space.yaml"))
+        assert "space.yaml" in str(told.value)
+        assert "\n" not in str(told.value)
+        assert len(str(told.value)) < 1_000
+
+    def test_a_wide_range_is_drawn_from_without_a_fault(self) -> None:
+        knobs = {
+            "batch": {"type": "int", "low": -(2**53), "high": 2**53},
+            "hidden": {"type": "int", "low": 1, "high": 2**53, "log": True},
+            "lr": {"type": "float", "low": 1e-300, "high": 1e300, "log": True},
+            "momentum": {"type": "float", "low": -8e307, "high": 8e307},
+            "epsilon": {"type": "float", "low": 0, "high": 1, "step": 1e-9},
+        }
+        space = Space.model_validate({"preset": "minute", "knobs": knobs})
+        for settings in itertools.islice(random_draws(space, 0, any_draw), 200):
+            assert space.contains(settings)
+
+    @pytest.mark.parametrize("name", space_names())
+    def test_a_space_contains_its_draws_and_nothing_else(self, name: str) -> None:
+        space = read_space(name)
+        for settings in itertools.islice(random_draws(space, 0, any_draw), 100):
+            assert space.contains(settings)
+            first = next(iter(settings))
+            assert not space.contains({**settings, first: 10**9})
+            assert not space.contains({**settings, first: None})
+            assert not space.contains({**settings, "colour": 1})
+            assert not space.contains({name: value for name, value in settings.items() if name != first})
 
     def test_a_file_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="cannot read"):

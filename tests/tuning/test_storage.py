@@ -4,8 +4,40 @@ from pathlib import Path
 
 import pytest
 
-from foveate.errors import ConfigError, OutputError
-from foveate.tuning.storage import own_place, remove, working_folder
+from foveate.errors import CheckpointError, ConfigError, OutputError
+from foveate.tuning.storage import MARKER, Storage, mark_place, open_storage, own_place, working_folder
+
+STUDY = "a" * 64
+SCHEMES = ["", "file://", "memory://"]
+
+
+def state(location: str) -> list[str]:
+    """What a worker would find there."""
+    with working_folder(location) as (folder, _):
+        return [path.read_text() for path in folder.iterdir()]
+
+
+def save(location: str, text: str = "state") -> None:
+    with working_folder(location) as (folder, bring):
+        (folder / "state").write_text(text)
+        bring(folder / "state")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Of a study."""
+    (tmp_path / "study").mkdir()
+    return tmp_path / "study"
+
+
+@pytest.fixture(params=SCHEMES)
+def storage(request: pytest.FixtureRequest, tmp_path: Path, folder: Path) -> Storage:
+    """The study's, with a checkpoint of its trial 1."""
+    place = own_place(f"{request.param}{tmp_path}/store")
+    mark_place(place, STUDY, folder)
+    opened = open_storage(place, STUDY, folder)
+    save(opened.of(1))
+    return opened
 
 
 def test_a_folder_is_used_as_it_is(tmp_path: Path) -> None:
@@ -13,8 +45,6 @@ def test_a_folder_is_used_as_it_is(tmp_path: Path) -> None:
         (folder / "state").write_text("1")
         bring(folder / "state")
     assert (tmp_path / "a" / "b" / "state").read_text() == "1"
-    remove(str(tmp_path / "a"))
-    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])
@@ -31,10 +61,6 @@ def test_what_was_brought_to_a_url_is_there_again(tmp_path: Path, scheme: str) -
         assert not folder.exists()
     with working_folder(location) as (folder, _):
         assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("state", "2")]
-    remove(location)
-    remove(location)
-    with working_folder(location) as (folder, _):
-        assert list(folder.iterdir()) == []
 
 
 def test_every_study_has_a_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,3 +91,96 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
         (folder / "state").write_text("1")
         with pytest.raises(OutputError, match="cannot write"):
             bring(folder / "state")
+
+
+class TestWhatAStudyMayDelete:
+    def test_the_checkpoints_of_a_trial_in_its_own_place(self, storage: Storage) -> None:
+        save(storage.of(2))
+        storage.remove(1)
+        storage.remove(1)
+        storage.remove(3)
+        assert (state(storage.of(1)), state(storage.of(2))) == ([], ["state"])
+
+    def test_not_in_a_place_of_another_or_of_nobody(self, storage: Storage, tmp_path: Path, folder: Path) -> None:
+        with pytest.raises(CheckpointError, match=f"has no {MARKER} that names the study in .*begin a new study"):
+            open_storage(storage.root, "b" * 64, folder)
+        with pytest.raises(CheckpointError, match=f"has no {MARKER}"):
+            open_storage(storage.root.rpartition("/")[0], STUDY, folder)
+        for root in (f"{storage.root}/0001", f"{storage.root}/*", "", "gopher://x", "memory://", str(tmp_path)):
+            with pytest.raises(CheckpointError, match=f"has no {MARKER}"):
+                open_storage(root, STUDY, folder)
+        assert state(storage.of(1)) == ["state"]
+
+    def test_not_from_a_copy(self, storage: Storage, tmp_path: Path) -> None:
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        with pytest.raises(
+            CheckpointError, match=r"copy the checkpoints to .*/copy/trials and remove `storage`"
+        ) as told:
+            open_storage(storage.root, STUDY, copy)
+        assert "\n" not in str(told.value)
+        assert open_storage(None, STUDY, copy).root == str(copy / "trials")
+
+    def test_not_once_the_marker_is_gone_or_changed(self, storage: Storage, folder: Path) -> None:
+        mark_place(storage.root, "b" * 64, folder)
+        storage.remove(1)
+        assert state(storage.of(1)) == ["state"]
+
+    @pytest.mark.parametrize("marker", ["", "{", "[]", "null", '{"study": 1, "folder": "x"}', "x" * 200_000])
+    def test_not_by_a_damaged_marker(self, storage: Storage, folder: Path, marker: str) -> None:
+        with working_folder(storage.root) as (place, bring):
+            (place / MARKER).write_text(marker)
+            bring(place / MARKER)
+        with pytest.raises(CheckpointError, match=f"has no {MARKER}"):
+            open_storage(storage.root, STUDY, folder)
+
+    def test_its_folder_may_be_reached_by_a_link(self, storage: Storage, tmp_path: Path, folder: Path) -> None:
+        (tmp_path / "latest").symlink_to(folder)
+        assert open_storage(storage.root, STUDY, tmp_path / "latest") == storage
+
+    @pytest.mark.parametrize("marked", [True, False])
+    @pytest.mark.parametrize("scheme", ["", "file://"])
+    def test_links_are_deleted_and_not_followed(
+        self, tmp_path: Path, folder: Path, marked: bool, scheme: str
+    ) -> None:
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        (outside / "dear").write_text("kept")
+        place = own_place(f"{scheme}{tmp_path}/store") if marked else None
+        if place:
+            mark_place(place, STUDY, folder)
+        storage = open_storage(place, STUDY, folder)
+        root = Path(storage.root.removeprefix(scheme))
+        (root / "0002").mkdir(parents=True)
+        (root / "0002" / "inner").symlink_to(outside)
+        (root / "0001").symlink_to(outside)
+        for trial in (1, 2):
+            storage.remove(trial)
+        assert [path.name for path in root.iterdir() if path.name != MARKER] == []
+        assert (outside / "dear").read_text() == "kept"
+
+    def test_nothing_is_written_through_a_link(self, tmp_path: Path, folder: Path) -> None:
+        outside = tmp_path / "outside"
+        outside.mkdir()
+        storage = open_storage(None, STUDY, folder)
+        (folder / "trials").mkdir()
+        (folder / "trials" / "0001").symlink_to(outside)
+        with pytest.raises(CheckpointError, match=r"trials/0001 is a link"):
+            storage.of(1)
+        (folder / "trials").rename(folder / "others")
+        (folder / "trials").symlink_to(folder / "others")
+        with pytest.raises(CheckpointError, match=r"/trials is a link, which may lead out of .*: put a folder"):
+            open_storage(None, STUDY, folder)
+
+    def test_a_moved_study_goes_on_in_its_folder(self, tmp_path: Path, folder: Path) -> None:
+        save(open_storage(None, STUDY, folder).of(1))
+        moved = open_storage(None, STUDY, folder.rename(tmp_path / "moved"))
+        assert state(moved.of(1)) == ["state"]
+        moved.remove(1)
+        assert state(moved.of(1)) == []
+
+
+def test_a_place_that_cannot_be_marked_is_told(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=f"cannot write .*{MARKER}"):
+        mark_place(f"{tmp_path}/file/store", STUDY, folder)

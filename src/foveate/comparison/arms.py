@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import yaml
 from pydantic import Field
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,16 +14,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from foveate.config import Config, ModelConfig, Section, check_setting, layered, resolve_config
 from foveate.errors import ConfigError
 from foveate.model.build import CHANNELS, build_model
+from foveate.records import MAX_LINE, Line, MalformedError, parse_yaml
 
 __all__ = ["Arm", "Cost", "cost_of", "matched_controls", "parse_arm", "short_labels", "without_attention"]
+
+
+_MOST = MAX_LINE // 10
+"""Characters of an arm: the name of a control holds those of several arms."""
 
 
 class Arm(Section):
     """One side of a comparison."""
 
-    name: str
+    name: Line
     config: Config
-    matched: Mapping[str, str] = Field(default_factory=dict)
+    matched: Mapping[Line, Line] = Field(default_factory=dict)
     """Of a control: the arms that it is matched to, and in what: `parameters`, `FLOPs`, or both."""
 
 
@@ -43,8 +47,13 @@ def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
     Commas within brackets belong to a value, which is YAML.
 
     Raises:
-        ConfigError: for an unknown preset or setting, what is no KEY=VALUE, and a seed, which is not an arm's.
+        ConfigError: for an unknown preset or setting, what is no KEY=VALUE, a seed, which is not an arm's, and
+            control characters.
     """
+    if not text.isprintable() or len(text) > _MOST:
+        raise ConfigError(
+            f"arm {text[:80]!r}: write it in one line of at most {_MOST:,} characters, without control characters"
+        )
     preset, *pairs = _split(text)
     if not preset:
         raise ConfigError(f"arm {text!r}: begin it with a preset, as in minute,attention=none")
@@ -59,9 +68,9 @@ def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
         if key.rpartition(".")[2] == "seed":
             raise ConfigError(f"arm {text!r}: all arms have the same seeds; say which by --seeds and --first-seed")
         try:
-            own[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"arm {text!r}: the value of {key} is not YAML") from error
+            own[key] = parse_yaml(value)
+        except MalformedError as error:
+            raise ConfigError(f"arm {text!r}: the value of {key} is not YAML ({error})") from error
     return Arm(name=text, config=resolve_config(preset, settings=layered(common, own)))
 
 

@@ -1,7 +1,6 @@
 """A comparison under way: which runs there are, who does them in which order, and what they come to."""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, median
@@ -9,26 +8,35 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foveate.comparison.arms import Arm, Cost, cost_of
 from foveate.comparison.statistics import Difference, Verdict, compare, conclude, seeds_needed
-from foveate.comparison.training import RESULT, ArmJob, JudgedSplit, result_path, unpack
+from foveate.comparison.training import ArmJob, ArmResult, JudgedSplit, result_path, unpack
 from foveate.config import Section
 from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError, OutputError, TrainingError
 from foveate.execution.pool import Event, Pool
 from foveate.execution.supervision import Supervisor
-from foveate.files import write_json
+from foveate.files import refuse_links, write_json
+from foveate.records import Name, Reason, Record, distinct, read_record
 
 __all__ = ["ArmRun", "ArmSummary", "ComparisonConfig", "Experiment", "Finding", "Pair", "Update"]
 
 _LOOK_S = 0.1
 """Seconds between looks at whether something hangs, or should stop."""
 _FAILED = "failed.json"
+_MOST_RUNS = 100_000
 _EVERYONES: Mapping[str, type[FoveateError]] = {
     each.__name__: each for each in (OutputError, CheckpointError, DataError, ConfigError)
 }
 """What stops the comparison and not the run alone that met it."""
+
+
+class _Failure(Record):
+    """How a run failed."""
+
+    kind: Name
+    reason: Reason
 
 
 class ComparisonConfig(Section):
@@ -38,21 +46,36 @@ class ComparisonConfig(Section):
     """A known name or an absolute path."""
     data_dir: str | None
     fingerprint: str
-    num_classes: int
-    arms: tuple[Arm, ...] = Field(min_length=2)
+    num_classes: int = Field(ge=1, le=100_000)
+    arms: tuple[Arm, ...] = Field(min_length=2, max_length=1_000)
     """Settled. The first is the reference, controls come last."""
     seeds: int = Field(5, ge=1, le=10_000)
     first_seed: int = Field(0, ge=0, lt=2**62)
-    subsets: tuple[Annotated[int, Field(ge=1)] | None, ...] = Field((None,), min_length=1)
+    subsets: tuple[Annotated[int, Field(ge=1, le=10**12)] | None, ...] = Field(
+        (None,), min_length=1, max_length=1_000
+    )
     """Training images; None: all. Of several there is a curve."""
     delta: float = Field(0.005, gt=0, lt=1)
     """δ: the smallest difference in accuracy that matters, 0…1."""
-    alpha: float = Field(0.05, gt=0, lt=1)
+    alpha: float = Field(0.05, ge=1e-9, lt=1)
     """Over all pairs together."""
     hang_limit_s: float = Field(600, gt=0)
     """Seconds without a step after which a run counts as hanging."""
     pilot: bool = False
     """Whether it is there to learn the spread of seeds by: it is no evidence, and never sees the test split."""
+
+    @model_validator(mode="after")
+    def _arms_fit_each_other(self) -> "ComparisonConfig":
+        if (runs := self.seeds * len(self.arms) * len(self.subsets)) > _MOST_RUNS:
+            raise ValueError(f"seeds × arms × subsets are {runs:,} runs: {_MOST_RUNS:,} are the most")
+        distinct(self.subsets)
+        names = distinct([arm.name for arm in self.arms])
+        if self.arms[0].matched or not {name for arm in self.arms for name in arm.matched} <= set(names):
+            raise ValueError("arms: the first is the reference, and controls are matched to other arms by name")
+        data = [arm.config.data for arm in self.arms]
+        if data[0].size is None or any(each != data[0] for each in data):
+            raise ValueError("arms: all must have the same `data`, with a size")
+        return self
 
 
 class ArmRun(NamedTuple):
@@ -126,7 +149,9 @@ class Experiment:
             for subset in range(len(config.subsets))
             for arm in range(len(config.arms))
         ]
-        self._results: dict[tuple[JudgedSplit, ArmRun], dict[str, Any]] = {}
+        self._results: dict[tuple[JudgedSplit, ArmRun], ArmResult] = {}
+        self._images: dict[JudgedSplit, tuple[Path, int]] = {}
+        """How many images a split has, and the first result that says so."""
 
     @property
     def pairs(self) -> list[Pair]:
@@ -150,16 +175,17 @@ class Experiment:
         def wanted(run: ArmRun) -> bool:
             if split == "test":
                 return self.result(run, "validation") is not None
-            return self._failure(run).get("kind") != TrainingError.__name__
+            failure = self._failure(run)
+            return failure is None or failure.kind != TrainingError.__name__
 
         return [run for run in self.runs if self.result(run, split) is None and wanted(run)]
 
     def failures(self, split: JudgedSplit) -> dict[ArmRun, str]:
         """Why runs have no result on a split."""
         failures = ((run, self._failure(run)) for run in self.runs if self.result(run, split) is None)
-        return {run: failure["reason"] for run, failure in failures if failure}
+        return {run: failure.reason for run, failure in failures if failure}
 
-    def result(self, run: ArmRun, split: JudgedSplit) -> dict[str, Any] | None:
+    def result(self, run: ArmRun, split: JudgedSplit) -> ArmResult | None:
         """What a run measured; None where it has not.
 
         Raises:
@@ -169,7 +195,14 @@ class Experiment:
             path = result_path(self.place(run), split)
             if not path.exists():
                 return None
-            self._results[split, run] = _kept(path, RESULT, "the run is measured again")
+            fix = "remove it, and the run is measured again"
+            result = self._results[split, run] = read_record(path, ArmResult, fix=fix)
+            other, images = self._images.setdefault(split, (path, result.images))
+            if images != result.images:
+                raise CheckpointError(
+                    f"{path} tells of {result.images:,} images and {other} of {images:,}: "
+                    "remove the wrong one, and its run is measured again"
+                )
         return self._results[split, run]
 
     def place(self, run: ArmRun) -> Path:
@@ -233,7 +266,7 @@ class Experiment:
     def right(self, runs: Sequence[ArmRun], split: JudgedSplit) -> NDArray[np.bool_]:
         """Which images each of some runs got right: [runs, images]."""
         done = [self.result(run, split) for run in runs]
-        return np.array([unpack(each["right"], each["images"]) for each in done if each is not None])
+        return np.array([unpack(each.right, each.images) for each in done if each is not None])
 
     def _ended(self, event: Event, run: ArmRun, split: JudgedSplit, supervisor: Supervisor) -> Update:
         """A run's job came to an end, well or not.
@@ -255,14 +288,26 @@ class Experiment:
             if (error := _EVERYONES.get(kind)) is not None:
                 raise error(event.value["message"])
         supervisor.ended(event.job)
-        self.place(run).mkdir(parents=True, exist_ok=True)
+        self._own_place(run).mkdir(parents=True, exist_ok=True)
         write_json(self.place(run) / _FAILED, {"kind": kind, "reason": reason})
         return Update("failed", run, {"reason": reason})
 
-    def _failure(self, run: ArmRun) -> dict[str, str]:
-        """What is kept of how a run failed; of others nothing."""
+    def _own_place(self, run: ArmRun) -> Path:
+        """The folder of a run, before anything is written there.
+
+        Raises:
+            CheckpointError: when a link leads out of the comparison's folder.
+        """
+        place = self.place(run)
+        refuse_links(place, within=self.folder.resolve())
+        return place
+
+    def _failure(self, run: ArmRun) -> _Failure | None:
+        """What is kept of how a run failed."""
         path = self.place(run) / _FAILED
-        return _kept(path, {"kind", "reason"}, "the run is trained again") if path.exists() else {}
+        if not path.exists():
+            return None
+        return read_record(path, _Failure, fix="remove it, and the run is trained again")
 
     def _job(self, run: ArmRun, split: JudgedSplit) -> ArmJob:
         config, arm = self.config, self.config.arms[run.arm]
@@ -272,7 +317,7 @@ class Experiment:
             data_dir=config.data_dir,
             fingerprint=config.fingerprint,
             subset=config.subsets[run.subset],
-            folder=str(self.place(run)),
+            folder=str(self._own_place(run)),
             split=split,
         )
 
@@ -299,33 +344,17 @@ class Experiment:
         config = self.config
         runs = self._done(arm, subset, split)
         results = [result for run in runs if (result := self.result(run, split)) is not None]
-        without = [each["without_attention"] for each in results if each["without_attention"] is not None]
+        without = [each.without_attention for each in results if each.without_attention is not None]
+        speeds = [1e3 * each.train_s / each.images_shown for each in results if each.images_shown]
         settled = config.arms[arm].config
         assert settled.data.size is not None
         return ArmSummary(
             arm=arm,
             subset=config.subsets[subset],
             seeds=tuple(run.seed for run in runs),
-            accuracies=tuple(each["accuracy"] for each in results),
+            accuracies=tuple(each.accuracy for each in results),
             without_attention=mean(without) if without else None,
-            gates=tuple(each["gate"] for each in results if each["gate"] is not None),
+            gates=tuple(each.gate for each in results if each.gate is not None),
             cost=cost_of(settled, num_classes=config.num_classes, size=settled.data.size),
-            ms_per_image=median(1e3 * each["train_s"] / each["images_shown"] for each in results)
-            if results
-            else None,
+            ms_per_image=median(speeds) if speeds else None,
         )
-
-
-def _kept(path: Path, keys: Set[str], then: str) -> dict[str, Any]:
-    """What a run has kept in a file.
-
-    Raises:
-        CheckpointError: when it is not that.
-    """
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        kept = None
-    if not isinstance(kept, dict) or not keys <= kept.keys():
-        raise CheckpointError(f"{path} is damaged: remove it, and {then}")
-    return kept

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foveate.checkpoint import load_model, load_tensors, model_card, save_tensors, section
 from foveate.config import Config, DataConfig, Section
@@ -19,23 +19,44 @@ from foveate.evaluation import collect_logits, point_metrics
 from foveate.execution.pool import Message
 from foveate.files import write_json
 from foveate.progress import COMPILING_S, Track, heartbeat
-from foveate.records import Record
+from foveate.records import Accuracy, Count, Record, Seconds
 from foveate.training.loop import train_epochs
 from foveate.training.setup import MEASURED_AT_ONCE, Feed, new_state, prepare_process, settle
 from foveate.training.state import restore_state, save_state
 
-__all__ = ["RESULT", "ArmJob", "JudgedSplit", "pack", "result_path", "run_arm", "training_subset", "unpack"]
+__all__ = ["ArmJob", "ArmResult", "JudgedSplit", "pack", "result_path", "run_arm", "training_subset", "unpack"]
 
 JudgedSplit = Literal["validation", "test"]
-RESULT = frozenset({"accuracy", "loss", "without_attention", "gate", "images", "right", "train_s", "images_shown"})
-"""What `run_arm` gives back and keeps."""
+
+
+class ArmResult(Record):
+    """What `run_arm` gives back and keeps."""
+
+    accuracy: Accuracy
+    loss: Annotated[float, Field(strict=True, ge=0)]
+    without_attention: Accuracy | None
+    gate: float | None
+    images: Annotated[Count, Field(ge=2)]
+    right: str
+    """The packed bits of who was right, in base64."""
+    train_s: Seconds
+    images_shown: Count
+
+    @model_validator(mode="after")
+    def _bits_fit(self) -> "ArmResult":
+        bits = np.unpackbits(np.frombuffer(base64.b64decode(self.right, validate=True), np.uint8))
+        if len(bits) != -(-self.images // 8) * 8 or bits[self.images :].any():
+            raise ValueError(f"right holds {len(bits)} bits, which do not fit images={self.images}")
+        if abs(bits.sum() / self.images - self.accuracy) > 1e-6:
+            raise ValueError(f"accuracy={self.accuracy} is not that of the bits in `right`")
+        return self
 
 
 class _Trained(Record):
     """What the weights of a run say of its training."""
 
-    train_s: Annotated[float, Field(ge=0)]
-    images_shown: Annotated[int, Field(ge=0)]
+    train_s: Seconds
+    images_shown: Count
 
 
 class ArmJob(Section):
@@ -98,7 +119,7 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
     if config.model.attention != "none":
         with model.without_attention():
             without = point_metrics(*logits_of(f"{job.split}, attention taken out"))["accuracy"]
-    measured = {
+    measured: dict[str, Any] = {
         "accuracy": float(right.mean()),
         "loss": point_metrics(logits, labels)["loss"],
         "without_attention": without,
@@ -107,6 +128,7 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
         "right": pack(right),
         **section(weights, load_tensors(weights)[1], "run", _Trained).model_dump(),
     }
+    ArmResult.model_validate(measured)  # what could not be read back is not written
     write_json(result_path(folder, job.split), measured)
     return measured
 

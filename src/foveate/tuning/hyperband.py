@@ -16,6 +16,7 @@ from foveate.errors import ConfigError
 
 __all__ = [
     "FORMULAS",
+    "MAX_EPOCHS",
     "Asha",
     "Bracket",
     "Cost",
@@ -33,6 +34,8 @@ __all__ = [
     "li2018_brackets",
 ]
 
+MAX_EPOCHS = 100_000
+"""Of a trial: as many as a run can have."""
 Formula = Literal["li2018", "kerastuner"]
 Settings = Mapping[str, Any]
 
@@ -369,5 +372,7 @@ def _best(scores: Mapping[int, float | None]) -> list[int]:
 def _check(max_epochs: int, factor: int) -> None:
     if max_epochs < 1:
         raise ConfigError(f"max_epochs={max_epochs}: give 1 at least")
+    if max_epochs > MAX_EPOCHS:
+        raise ConfigError(f"max_epochs={max_epochs}: give {MAX_EPOCHS:,} at most")
     if factor < 2:
         raise ConfigError(f"factor={factor}: give 2 at least; a rung keeps one trial in so many")

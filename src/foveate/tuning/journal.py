@@ -3,14 +3,113 @@
 import json
 import os
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
 
-from foveate.files import sync_folder, write_atomically, writing_to
+from pydantic import Field, RootModel, ValidationError, model_validator
 
-__all__ = ["Journal"]
+from foveate.errors import CheckpointError
+from foveate.files import read_regular, sync_folder, write_atomically, writing_to
+from foveate.records import (
+    MAX_BYTES,
+    Accuracy,
+    Count,
+    Digest,
+    MalformedError,
+    Name,
+    Reason,
+    Record,
+    Seconds,
+    first_problem,
+    parse_json,
+)
+from foveate.tuning.space import Value
+
+__all__ = ["Asked", "Entry", "EpochRow", "Journal", "Opened", "Returned", "Times", "Told"]
+
+VERSION = 2
+"""Of the digest that a journal begins with; 1 was over all settings that the version of Foveate had."""
+_MOST_SLOTS = 100_000
+"""Workers side by side: a page has a row for each."""
+
+
+class EpochRow(Record, extra="allow"):
+    """An epoch of a trial: what a study reads of it, and whatever else training measures."""
+
+    __pydantic_extra__: dict[str, float | None]
+    epoch: Annotated[Count, Field(ge=1)]
+    val_accuracy: Accuracy
+    rank_accuracy: Accuracy
+
+
+class Times(Record):
+    """When a job ran, in seconds since the study began, and on which worker."""
+
+    slot: Annotated[Count, Field(lt=_MOST_SLOTS)]
+    began: Seconds
+    ended: Seconds
+
+    @model_validator(mode="after")
+    def _forwards(self) -> "Times":
+        if self.ended < self.began:
+            raise ValueError(f"ended={self.ended} is before began={self.began}")
+        return self
+
+
+class Opened(Record):
+    """The first line: whose journal it is."""
+
+    event: Literal["study"] = "study"
+    sha256: Digest
+    """The digest of the study's settings."""
+    version: Literal[1, 2] = 1
+
+
+class Asked(Record):
+    """A job was asked of the plan."""
+
+    event: Literal["asked"] = "asked"
+    trial: Count
+    bracket: Count
+    rung: Count
+    settings: dict[Name, Value]
+
+
+class Told(Record):
+    """A job's outcome, as the plan was told it."""
+
+    event: Literal["told"] = "told"
+    trial: Count
+    rung: Count
+    score: Accuracy | None
+    stopped: Annotated[bool, Field(strict=True)]
+    rows: tuple[EpochRow, ...]
+    reason: Reason | None
+    """Why it failed."""
+    time: Times
+
+    @model_validator(mode="after")
+    def _scored_or_failed(self) -> "Told":
+        if (self.score is None) == (self.reason is None):
+            raise ValueError("it must hold either a score or the reason of a failure")
+        return self
+
+
+class Returned(Record):
+    """A job has to be done again."""
+
+    event: Literal["returned"] = "returned"
+    trial: Count
+    reason: Reason
+
+
+Entry = Opened | Asked | Told | Returned
+
+
+class _Line(RootModel[Annotated[Entry, Field(discriminator="event")]]):
+    """An entry as it is read back."""
 
 
 @dataclass
@@ -21,62 +120,103 @@ class Journal:
     """
 
     path: Path
-    entries: list[dict[str, Any]]
-    """What was written so far."""
+    entries: list[Entry]
+    """What was written so far; the first says whose journal it is."""
     damaged: str | None = None
-    """What was found and cut off when it was opened."""
+    """What was found and cut off since it was opened."""
+    _aside: bytes = field(default=b"", repr=False)
+    """The lines that were cut off."""
 
     @classmethod
-    def open(cls, path: Path) -> "Journal":
-        """Read a journal, or begin one. From a damaged line on it is put aside, to `<name>.damaged`.
+    def open(cls, path: Path, study: str, formerly: str | None = None) -> "Journal":
+        """Read the journal of a study, or begin it. From a damaged line on it is put aside, to `<name>.damaged`.
+
+        Args:
+            study: the digest of the study's settings.
+            formerly: the digest by which older versions of Foveate knew them.
 
         Raises:
+            CheckpointError: when it is another study's, or no regular file.
             OutputError: when it cannot be written.
         """
-        entries: list[dict[str, Any]] = []
+        if path.is_symlink():  # what is appended would lie elsewhere
+            raise CheckpointError(f"{path} is a link: put the journal itself in its place")
         if not path.exists():
             write_atomically(path, b"")
-            return cls(path, entries)
-        lines = path.read_bytes().splitlines(keepends=True)
-        for number, line in enumerate(lines, start=1):
-            entry = _parsed(line)
-            if entry is None:
-                rest = b"".join(lines[number - 1 :])
-                torn = number == len(lines) and not line.endswith(
-                    b"\n"
-                )  # a kill or a full disk while it was written
-                told = None if torn else f"{path}, line {number} of {len(lines)}, is damaged"
-                if not torn:
-                    write_atomically(path.with_name(f"{path.name}.damaged"), rest)
-                    told = f"{told}: the study goes on from line {number - 1}; the rest is in {path.name}.damaged"
-                write_atomically(path, b"".join(lines[: number - 1]))
-                return cls(path, entries, told)
-            entries.append(entry)
-        return cls(path, entries)
+        journal = cls(path, [])
+        lines = journal._lines()
+        for number, line in enumerate(lines):
+            try:
+                journal.entries.append(_parsed(line, first=number == 0))
+            except MalformedError as problem:
+                torn = number == len(lines) - 1 and not line.endswith(b"\n")
+                if torn:  # a kill or a full disk while it was written: it was never acted on
+                    write_atomically(path, b"".join(lines[:number]))
+                else:
+                    journal.cut(number, str(problem))
+                break
+        if not journal.entries:
+            journal.append(Opened(sha256=study, version=VERSION))
+        first = journal.entries[0]
+        if isinstance(first, Opened) and first.sha256 != (study if first.version == VERSION else formerly):
+            raise CheckpointError(
+                f"{path} does not fit its study.yaml: one of the two was changed; restore the original"
+            )
+        return journal
 
-    def append(self, entry: Mapping[str, Any]) -> None:
+    def append(self, entry: Entry) -> None:
         """Write an entry and wait until it is on the disk.
 
         Raises:
             OutputError: when it cannot be; a part of the line that was is cut off again by the next `open`.
         """
-        text = json.dumps(entry, allow_nan=False, ensure_ascii=False)
-        with writing_to(self.path), self.path.open("ab") as file:
+        text = json.dumps(entry.model_dump(mode="json"), allow_nan=False, ensure_ascii=False)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        with writing_to(self.path), os.fdopen(os.open(self.path, flags, 0o666), "ab") as file:
             file.write(f"{zlib.crc32(text.encode()):08x} {text}\n".encode())
             file.flush()
             os.fsync(file.fileno())
         if not self.entries:
             sync_folder(self.path.parent)
-        self.entries.append(dict(entry))
+        self.entries.append(entry)
+
+    def cut(self, kept: int, why: str) -> None:
+        """Keep the first so many lines, and put the rest aside, to `<name>.damaged`.
+
+        Raises:
+            OutputError: when it cannot be written.
+        """
+        lines = self._lines()
+        self._aside = b"".join(lines[kept:]) + self._aside
+        aside = self.path.with_name(f"{self.path.name}.damaged")
+        write_atomically(aside, self._aside)
+        write_atomically(self.path, b"".join(lines[:kept]))
+        del self.entries[kept:]
+        goes_on = f"the study goes on from line {kept}" if kept > 1 else "the study begins anew"
+        self.damaged = f"{self.path}, line {kept + 1}, is damaged ({why}): {goes_on}; the rest is in {aside.name}"
+
+    def _lines(self) -> Sequence[bytes]:
+        try:
+            return read_regular(self.path, MAX_BYTES).splitlines(keepends=True)
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot read {self.path} ({error.strerror or error}): restore it from a copy"
+            ) from error
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    """The entry of a line; None where it is not whole."""
+def _parsed(line: bytes, *, first: bool) -> Entry:
+    """The entry of a line, of which the first alone says whose journal it is.
+
+    Raises:
+        MalformedError: where it is not whole, or no such entry.
+    """
     checksum, _, text = line.rstrip(b"\n").partition(b" ")
+    if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
+        raise MalformedError("its checksum does not fit")
     try:
-        if not line.endswith(b"\n") or int(checksum, 16) != zlib.crc32(text):
-            return None
-        entry = json.loads(text)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) else None
+        entry = _Line.model_validate(parse_json(text)).root
+    except ValidationError as error:
+        raise MalformedError(first_problem(error)) from error
+    if isinstance(entry, Opened) != first:
+        raise MalformedError("the first line, and no other, says whose journal it is")
+    return entry

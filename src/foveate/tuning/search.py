@@ -1,21 +1,22 @@
 """A study under way: the plan is asked, workers do the jobs, and every decision is in the journal first."""
 
-import hashlib
-import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count, pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from foveate.config import Config, Section
-from foveate.errors import CheckpointError, DataError, FoveateError, OutputError, StudyError
+from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError, OutputError, StudyError
 from foveate.execution.pool import Event, Pool
 from foveate.execution.supervision import Supervisor
+from foveate.records import Line, first_problem
 from foveate.tuning.hyperband import (
     FORMULAS,
+    MAX_EPOCHS,
     Asha,
     Bracket,
     Cost,
@@ -28,10 +29,10 @@ from foveate.tuning.hyperband import (
     Scores,
     cost,
 )
-from foveate.tuning.journal import Journal
+from foveate.tuning.journal import Asked, Entry, Journal, Opened, Returned, Times, Told
 from foveate.tuning.samplers import Sampler
 from foveate.tuning.space import Space, Value
-from foveate.tuning.storage import remove
+from foveate.tuning.storage import open_storage
 from foveate.tuning.trial import Row, Semantics, TrialJob
 
 __all__ = ["Search", "StudyConfig", "Trial", "Update", "brackets_of", "cost_of"]
@@ -44,6 +45,12 @@ _STUDYS: Mapping[str, type[FoveateError]] = {
 """What stops the study and not the trial alone that met it."""
 _FAILED_AT_LEAST = 3
 """Trials that must have failed before their share can end a study."""
+_MOST_TRIALS = 100_000
+"""Of a study: its page and its journal are read as a whole."""
+
+
+class _MisfitError(Exception):
+    """What an entry of the journal says cannot have happened."""
 
 
 class StudyConfig(Section):
@@ -53,19 +60,19 @@ class StudyConfig(Section):
     """A known name or an absolute path."""
     data_dir: str | None
     fingerprint: str
-    subset: int | None = Field(None, ge=10)
+    subset: int | None = Field(None, ge=10, le=10**12)
     """Images of training and validation together; None: all."""
-    space_name: str
+    space_name: Line
     space: Space
     base: Config
     """What all trials have in common, settled."""
     algorithm: Literal["hyperband", "asha"] = "hyperband"
     formula: Formula = "li2018"
-    max_epochs: int = Field(ge=1)
-    factor: int = Field(3, ge=2)
-    iterations: int = Field(1, ge=1)
+    max_epochs: int = Field(ge=1, le=MAX_EPOCHS)
+    factor: int = Field(3, ge=2, le=MAX_EPOCHS)
+    iterations: int = Field(1, ge=1, le=_MOST_TRIALS)
     """How often Hyperband's brackets are gone through."""
-    trials: int | None = Field(None, ge=1)
+    trials: int | None = Field(None, ge=1, le=_MOST_TRIALS)
     """Of `asha`; None: as many as Hyperband's brackets have."""
     semantics: Semantics = "foveate"
     sampler: Literal["random", "tpe"] = "random"
@@ -88,6 +95,16 @@ class StudyConfig(Section):
                 raise ValueError("formula and iterations are hyperband's")
         elif self.trials is not None:
             raise ValueError("trials is asha's: hyperband's are said by max_epochs, factor and iterations")
+        return self
+
+    @model_validator(mode="after")
+    def _not_endless(self) -> "StudyConfig":
+        trials = self.trials or cost(FORMULAS[self.formula](self.max_epochs, self.factor)).trials * self.iterations
+        if trials > _MOST_TRIALS:
+            raise ValueError(
+                f"max_epochs={self.max_epochs}, factor={self.factor} and iterations={self.iterations} make "
+                f"{trials:,} trials: {_MOST_TRIALS:,} are the most"
+            )
         return self
 
 
@@ -148,33 +165,25 @@ class Search:
 
     Args:
         folder: of the study; checkpoints lie in `trials/`.
+        journal: what in it cannot have happened in this study is cut off.
         sampler: gives new trials their settings; what is in the journal comes before it.
 
     Raises:
-        CheckpointError: when the journal is another study's.
+        CheckpointError: when its storage is another study's.
     """
 
     def __init__(self, config: StudyConfig, folder: Path, journal: Journal, sampler: Sampler) -> None:
         self.config, self.folder, self.journal = config, folder, journal
-        self.trials: dict[int, Trial] = {}
-        self.running: dict[int, Job] = {}
+        first = journal.entries[0]
+        assert isinstance(first, Opened)
+        self._storage = open_storage(config.storage, first.sha256, folder)
         self._sampler = sampler
-        self._settings: dict[int, Mapping[str, Value]] = {}
-        self._failed: list[Trial] = []
-        self.best: Trial | None = None
-        """Of the trials trained to the most epochs, or to where they stopped, the one with the best score."""
-        self._plan = self._make_plan()
-        self._supervisor = Supervisor(config.hang_limit_s)
         self._slots: dict[int, int] = {}
         self._began: dict[int, float] = {}
-        self._replaying: dict[int, Mapping[str, Value]] = {
-            entry["trial"]: {name: _frozen(value) for name, value in entry["settings"].items()}
-            for entry in journal.entries
-            if entry["event"] == "asked"
-        }
-        self._check_study()
-        for entry in journal.entries[1:]:
-            self._replay(entry)
+        self._begin_anew()
+        while (misfit := self._replay_all()) is not None:
+            journal.cut(*misfit)
+            self._begin_anew()
         self._replaying.clear()
         self._before_s = max((job["ended"] for trial in self.trials.values() for job in trial.jobs), default=0.0)
         self._clock = time.monotonic()
@@ -214,6 +223,21 @@ class Search:
         """Since the study began, without the time between an interrupt and its resumption."""
         return self._before_s + time.monotonic() - self._clock
 
+    def _begin_anew(self) -> None:
+        """As before the first entry of the journal."""
+        self.trials: dict[int, Trial] = {}
+        self.running: dict[int, Job] = {}
+        self._settings: dict[int, Mapping[str, Value]] = {}
+        self._failed: list[Trial] = []
+        self.best: Trial | None = None
+        """Of the trials trained to the most epochs, or to where they stopped, the one with the best score."""
+        self._plan = self._make_plan()
+        self._supervisor = Supervisor(self.config.hang_limit_s)
+        self._replaying: dict[int, Mapping[str, Value]] = {}
+        for entry in self.journal.entries:
+            if isinstance(entry, Asked):
+                self._replaying.setdefault(entry.trial, entry.settings)
+
     def _make_plan(self) -> Plan:
         config = self.config
         if config.algorithm == "asha":
@@ -225,35 +249,59 @@ class Search:
             return known
         return self._sampler(trial, seen, self._settings)
 
-    def _check_study(self) -> None:
-        """Begin the journal with what study it is of; refuse that of another."""
-        digest = hashlib.sha256(self.config.model_dump_json().encode()).hexdigest()
-        if not self.journal.entries:
-            self.journal.append({"event": "study", "sha256": digest})
-        elif self.journal.entries[0].get("sha256") != digest:
-            raise CheckpointError(
-                f"{self.journal.path} does not fit its study.yaml: one of the two was changed; bring that back"
-            )
+    def _replay_all(self) -> tuple[int, str] | None:
+        """Do again what the journal says; how many of its lines can have happened, and why the next one cannot."""
+        for number, entry in enumerate(self.journal.entries):
+            try:
+                self._replay(entry)
+            except _MisfitError as error:
+                return number, str(error)
+        return None
 
-    def _replay(self, entry: Mapping[str, Any]) -> None:
-        """Do again what an entry of the journal says."""
-        event, number = entry["event"], entry["trial"]
-        if event == "asked":
+    def _replay(self, entry: Entry) -> None:
+        """Do again what an entry of the journal says.
+
+        Raises:
+            _MisfitError: where that cannot have happened.
+        """
+        if isinstance(entry, Opened):
+            return
+        if isinstance(entry, Asked):
+            self._check_settings(entry.settings, new=entry.trial not in self.trials)
             job = self._plan.ask()
-            if not isinstance(job, Job) or (job.trial, job.rung) != (number, entry["rung"]):
-                raise CheckpointError(f"{self.journal.path} is of another version of Foveate: begin a new study")
-            self._note_begun(job)
-        elif event == "told":
-            self._note_told(self.running[number], entry)
-        elif event == "returned":
-            self._plan.give_back(self.running.pop(number))
+            found = (job.trial, job.bracket, job.rung, job.settings) if isinstance(job, Job) else None
+            if found != (entry.trial, entry.bracket, entry.rung, entry.settings):
+                raise _MisfitError(f"the plan does not ask for trial {entry.trial} at rung {entry.rung} here")
+            self._note_begun(cast("Job", job))
+            return
+        if (running := self.running.get(entry.trial)) is None:
+            raise _MisfitError(f"trial {entry.trial} is not running here")
+        if isinstance(entry, Returned):
+            self._plan.give_back(self.running.pop(entry.trial))
+            return
+        epochs = [running.from_epoch, *(row.epoch for row in entry.rows), running.to_epoch + 1]
+        if entry.rung != running.rung or any(later <= epoch for epoch, later in pairwise(epochs)):
+            raise _MisfitError(f"trial {entry.trial} trains to epoch {running.to_epoch} here")
+        self._note_told(running, entry)
+
+    def _check_settings(self, settings: Mapping[str, Value], *, new: bool) -> None:
+        """Raises _MisfitError for settings that no trial of the study can have."""
+        try:
+            if new and self.config.space.contains(settings):
+                self.config.space.apply(self.config.base, settings)
+                return
+        except ConfigError as error:
+            raise _MisfitError(str(error)) from error
+        if new:
+            raise _MisfitError(f"the space has no such settings: {dict(settings)}")
 
     def _begin(self, job: Job, pool: Pool) -> None:
-        asked = {"event": "asked", "trial": job.trial, "bracket": job.bracket, "rung": job.rung}
-        self.journal.append({**asked, "settings": dict(job.settings)})
+        self.journal.append(
+            Asked(trial=job.trial, bracket=job.bracket, rung=job.rung, settings=dict(job.settings))
+        )
         self._note_begun(job)
         self._supervisor.begun(job.trial)
-        self._slots[job.trial] = next(slot for slot in itertools.count() if slot not in self._slots.values())
+        self._slots[job.trial] = next(slot for slot in count() if slot not in self._slots.values())
         self._began[job.trial] = self.elapsed_s
         pool.submit(job.trial, self.trial_job(job).model_dump(mode="json"))
 
@@ -296,29 +344,34 @@ class Search:
         reason: str | None = None,
     ) -> Update:
         """A job ended, well or not: into the journal, and then to the plan."""
-        times = {"slot": self._slots.pop(job.trial), "began": self._began.pop(job.trial), "ended": self.elapsed_s}
-        told = {"score": score, "stopped": stopped, "rows": list(rows), "reason": reason, "time": times}
-        self.journal.append({"event": "told", "trial": job.trial, "rung": job.rung, **told})
-        self._delete(self._note_told(job, told))
-        return Update("done" if reason is None else "failed", job, told)
+        times = Times(slot=self._slots.pop(job.trial), began=self._began.pop(job.trial), ended=self.elapsed_s)
+        told = {"trial": job.trial, "rung": job.rung, "time": times, "reason": reason}
+        try:
+            entry = Told.model_validate({**told, "score": score, "stopped": stopped, "rows": rows})
+        except ValidationError as error:  # as a loss that is not finite
+            failed = {"reason": f"what it measured is not valid: {first_problem(error)}", "score": None}
+            entry = Told.model_validate({**told, **failed, "stopped": False, "rows": ()})
+        self.journal.append(entry)
+        self._delete(self._note_told(job, entry))
+        return Update("done" if entry.reason is None else "failed", job, entry.model_dump())
 
-    def _note_told(self, job: Job, told: Mapping[str, Any]) -> list[int]:
+    def _note_told(self, job: Job, told: Told) -> list[int]:
         """Let the plan and the trial know; the trials that are out by it."""
         del self.running[job.trial]
         self._supervisor.ended(job.trial)
         trial = self.trials[job.trial]
-        trial.rung, trial.reason = job.rung, told["reason"]
-        trial.rows += told["rows"]
-        trial.jobs.append({"rung": job.rung, **told["time"], "failed": told["reason"] is not None})
+        trial.rung, trial.reason = job.rung, told.reason
+        trial.rows += [row.model_dump() for row in told.rows]
+        trial.jobs.append({"rung": job.rung, **told.time.model_dump(), "failed": told.reason is not None})
         # KerasTuner begins a promoted trial's early stopping anew.
-        stopped, all_epochs = told["stopped"] and self.config.semantics == "foveate", self.config.max_epochs
-        if told["reason"] is not None:
+        stopped, all_epochs = told.stopped and self.config.semantics == "foveate", self.config.max_epochs
+        if told.reason is not None:
             trial.state = "failed"
             self._failed.append(trial)
         else:
-            trial.score, trial.reached = told["score"], all_epochs if stopped else job.to_epoch
+            trial.score, trial.reached = told.score, all_epochs if stopped else job.to_epoch
             trial.state = "stopped" if stopped else "finished" if job.to_epoch == all_epochs else "waiting"
-        out = self._plan.tell(job, Outcome(None if told["reason"] else told["score"], stopped=stopped))
+        out = self._plan.tell(job, Outcome(None if told.reason else told.score, stopped=stopped))
         for number in out:
             if self.trials[number].state == "waiting":
                 self.trials[number].state = "out"
@@ -330,7 +383,7 @@ class Search:
 
     def _return(self, job: Job, reason: str) -> None:
         """A job has to be done again."""
-        self.journal.append({"event": "returned", "trial": job.trial, "reason": reason})
+        self.journal.append(Returned(trial=job.trial, reason=reason))
         self._plan.give_back(self.running.pop(job.trial))
         self._slots.pop(job.trial, None)
 
@@ -346,12 +399,15 @@ class Search:
         best = self.best if trials else None
         for number in trials:
             if best is None or number != best.number:
-                remove(self.place(number))
+                self._storage.remove(number)
 
     def place(self, trial: int) -> str:
-        """Where a trial's checkpoints lie."""
-        root = self.config.storage or str((self.folder / "trials").resolve())
-        return f"{root.rstrip('/')}/{trial:04}"
+        """Where a trial's checkpoints lie.
+
+        Raises:
+            CheckpointError: when that leads elsewhere by a link.
+        """
+        return self._storage.of(trial)
 
     def trial_job(self, job: Job) -> TrialJob:
         """What a worker is given."""
@@ -367,9 +423,3 @@ class Search:
             to_epoch=job.to_epoch,
             semantics=config.semantics,
         )
-
-
-def _frozen(value: Any) -> Value:
-    """A value of the journal, as the space has it: JSON knows no tuples."""
-    frozen: Value = tuple(value) if isinstance(value, list) else value
-    return frozen

@@ -21,6 +21,7 @@ from foveate.config import (
     validated,
 )
 from foveate.errors import ConfigError
+from foveate.records import Name
 
 __all__ = [
     "ChoiceKnob",
@@ -38,15 +39,23 @@ _TRIES = 10_000
 
 _OF_ALL = ("train.epochs", "train.images_seen", "train.device", "train.threads")
 """What all trials of a study have in common, beside their data."""
+_MOST = 2**53
+"""The largest whole number of a knob: a float holds every whole number up to it."""
+_FINEST, _MOST_STEPS = 1e-11, 10**9
+"""Of a float knob, whose values are rounded to 12 decimals."""
+_MOST_KNOBS = 1_000
+_MOST_VALUES = 10_000
 
 Scalar: TypeAlias = int | float | str | bool | None
 Value: TypeAlias = Scalar | tuple[Scalar, ...]
+Values = Annotated[tuple[Value, ...], Field(min_length=1, max_length=_MOST_VALUES)]
+Whole = Annotated[int, Field(ge=-_MOST, le=_MOST)]
 
 
 class _Knob(Section):
-    sets: dict[str, float] | str | None = None
+    sets: Annotated[dict[Name, float], Field(min_length=1, max_length=_MOST_VALUES)] | Name | None = None
     """The settings it sets, each to a multiple of its value; one name alone; None: the one of its own name."""
-    when: dict[str, tuple[Value, ...]] = Field({})
+    when: dict[Name, Values] = Field({})
     """It exists only where each of these other knobs has one of these values."""
 
 
@@ -54,9 +63,9 @@ class IntKnob(_Knob):
     """A whole number from `low` to `high`, in steps or on a logarithmic scale."""
 
     type: Literal["int"]
-    low: int
-    high: int
-    step: int = Field(1, ge=1)
+    low: Whole
+    high: Whole
+    step: int = Field(1, ge=1, le=_MOST)
     log: bool = False
 
     @model_validator(mode="after")
@@ -67,8 +76,14 @@ class IntKnob(_Knob):
     def draw(self, generator: np.random.Generator) -> int:
         """Any of its values, all alike or by their logarithms."""
         if self.log:
-            return min(self.high, int(math.exp(generator.uniform(math.log(self.low), math.log(self.high + 1)))))
+            drawn = int(math.exp(generator.uniform(math.log(self.low), math.log(self.high + 1))))
+            return max(self.low, min(self.high, drawn))
         return self.low + self.step * int(generator.integers((self.high - self.low) // self.step + 1))
+
+    def contains(self, value: Value) -> bool:
+        """Whether it is one of its values."""
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        return whole and self.low <= value <= self.high and (value - self.low) % self.step == 0  # type: ignore[operator]
 
 
 class FloatKnob(_Knob):
@@ -83,6 +98,12 @@ class FloatKnob(_Knob):
     @model_validator(mode="after")
     def _ordered(self) -> "FloatKnob":
         _check_range(self.low, self.high, log=self.log, stepped=self.step is not None)
+        if not math.isfinite(self.high - self.low):
+            raise ValueError(f"low={self.low} and high={self.high} are too far apart")
+        if self.step is not None and (self.step < _FINEST or (self.high - self.low) / self.step > _MOST_STEPS):
+            raise ValueError(
+                f"step={self.step} is too small: give {_FINEST:g} or more, and at most {_MOST_STEPS:,} steps"
+            )
         return self
 
     def draw(self, generator: np.random.Generator) -> float:
@@ -94,6 +115,16 @@ class FloatKnob(_Knob):
             return math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
         return float(generator.uniform(self.low, self.high))
 
+    def contains(self, value: Value) -> bool:
+        """Whether it is one of its values, but for what rounding does to the last bits."""
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return False
+        near = 1e-9 * max(abs(self.low), abs(self.high), 1e-300)
+        if not self.low - near <= value <= self.high + near:
+            return False
+        steps = 0.0 if self.step is None else (value - self.low) / self.step
+        return abs(steps - round(steps)) < 0.1
+
     def rounded(self, value: float) -> float:
         """A value of so many steps as it is written, whatever sum it came of."""
         return value if self.step is None else round(value, 12)
@@ -103,11 +134,15 @@ class ChoiceKnob(_Knob):
     """One of some values."""
 
     type: Literal["choice"]
-    values: tuple[Value, ...] = Field(min_length=1)
+    values: Values
 
     def draw(self, generator: np.random.Generator) -> Value:
         """Any of them, all alike."""
         return self.values[int(generator.integers(len(self.values)))]
+
+    def contains(self, value: Value) -> bool:
+        """Whether it is one of its values."""
+        return value in self.values
 
 
 Knob = Annotated[IntKnob | FloatKnob | ChoiceKnob, Field(discriminator="type")]
@@ -119,7 +154,7 @@ class Space(Section):
     preset: str
     settings: dict[str, Any] = Field({})
     """Set in every trial."""
-    knobs: dict[str, Knob] = Field(min_length=1)
+    knobs: dict[Name, Knob] = Field(min_length=1, max_length=_MOST_KNOBS)
 
     @model_validator(mode="after")
     def _conditions_are_on_earlier_knobs(self) -> "Space":
@@ -155,6 +190,13 @@ class Space(Section):
         """Whether a knob is one of a trial whose earlier knobs have these values."""
         return all(
             other in settings and settings[other] in values for other, values in self.knobs[name].when.items()
+        )
+
+    def contains(self, settings: Mapping[str, Value]) -> bool:
+        """Whether these are settings of a trial: a value of every knob that exists in it, and nothing else."""
+        existing = [name for name in self.knobs if self.exists(name, settings)]
+        return set(existing) == settings.keys() and all(
+            self.knobs[name].contains(settings[name]) for name in existing
         )
 
     def base(self, **settings: Any) -> Config:

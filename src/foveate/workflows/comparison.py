@@ -2,9 +2,7 @@
 
 import contextlib
 import csv
-import hashlib
 import io
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,12 +24,21 @@ from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataEr
 from foveate.execution.here import HerePool
 from foveate.execution.pool import Pool
 from foveate.files import locked, write_atomically, write_json
+from foveate.records import Digest, Record, read_record
 from foveate.report.comparison_page import ComparisonPage, write_comparison_report
 from foveate.training.environment import environment
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible
 from foveate.training.setup import pick_device, prepare_process, settle
-from foveate.workflows.request import Display, Silent, keep_out, read_settings, tell
+from foveate.workflows.request import (
+    Display,
+    Silent,
+    keep_out,
+    read_environment,
+    read_settings,
+    settings_digest,
+    tell,
+)
 from foveate.workflows.workers import check_attention, check_workers, open_pool, threads_for
 
 __all__ = [
@@ -76,6 +83,19 @@ class SilentComparison(Silent):
 
     def update(self, experiment: Experiment, update: Update) -> None:
         """Show nothing."""
+
+
+class _Sealed(Record):
+    """What `digest.json` holds: by which a changed `comparison.yaml` is known."""
+
+    sha256: Digest
+
+
+class _TestOpening(Record):
+    """When the test split was opened, and by which command."""
+
+    time: str
+    command: str
 
 
 @dataclass(frozen=True)
@@ -181,6 +201,8 @@ def compare(
     tell(dataset, display)
     if final and "test" not in dataset.splits:
         raise DataError(f"{dataset.name} has no test images: add a test split to it, or compare without --final")
+    if len(dataset.splits["validation"]) < 2:
+        raise DataError(f"{dataset.name} has a single validation image: add images, or set val_fraction higher")
     _check_subsets(subsets, dataset)
     few = min((each for each in subsets if each), default=None)
     smallest = training_subset(dataset, few, base.data.split_seed)
@@ -206,7 +228,7 @@ def compare(
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_atomically(folder.path / "comparison.yaml", text)
         write_json(folder.path / "env.json", environment(device))
-        write_json(folder.path / "digest.json", _digest(folder.path / "comparison.yaml"))
+        write_json(folder.path / "digest.json", _digest(folder.path).model_dump())
 
     with contextlib.closing(open_pool(run_arm, base, device, workers, ray, gpus)) as pool:
         fallback = f"{dataset.name}-plan" if config.pilot else dataset.name
@@ -247,8 +269,9 @@ def resume_comparison(
     check_workers(workers, ray, gpus)
     comparison = open_comparison(path)
     config = comparison.config
-    if read_yaml(comparison.path / "digest.json") != _digest(comparison.path / "comparison.yaml"):
-        raise CheckpointError(f"{comparison.path / 'comparison.yaml'} was changed since: bring the old one back")
+    sealed = read_record(comparison.path / "digest.json", _Sealed, fix="restore it from a copy")
+    if sealed != _digest(comparison.path):
+        raise CheckpointError(f"{comparison.path / 'comparison.yaml'} was changed: restore the original")
     if final and config.pilot:
         raise ConfigError(f"{comparison.path} is a plan's pilot: it opens no test split")
     check_attention([arm.config for arm in config.arms], workers)
@@ -285,14 +308,16 @@ def open_comparison(path: Path | str) -> Comparison:
 
 def _run(comparison: Comparison, pool: Pool, display: ComparisonDisplay, *, final: bool) -> Comparison:
     """Do what is to be done, and write what it came to."""
-    experiment, opened = comparison.experiment, comparison.test_openings.exists()
-    final = final or opened
-    resuming = f"foveate compare --resume {shlex.quote(str(comparison.path))}{' --final' if final else ''}"
-    # Once the test split is open nothing is trained any more.
-    splits: tuple[JudgedSplit, ...] = ("test",) if opened else ("validation", "test") if final else ("validation",)
-    doing = f"{comparison.path} is being run"
     at_once = isinstance(pool, HerePool)  # which hears of nothing until its job has ended
-    with locked(comparison.path, doing), interruptible(resuming, at_once=at_once) as interrupted:
+    with contextlib.ExitStack() as held:
+        held.enter_context(locked(comparison.path, f"{comparison.path} is being run"))
+        # Read under the lock: another process may have opened the test split until then.
+        experiment, opened = comparison.experiment, comparison.test_openings.exists()
+        final = final or opened
+        resuming = f"foveate compare --resume {shlex.quote(str(comparison.path))}{' --final' if final else ''}"
+        interrupted = held.enter_context(interruptible(resuming, at_once=at_once))
+        # Once the test split is open nothing is trained any more.
+        splits: list[JudgedSplit] = ["test"] if opened else ["validation", "test"] if final else ["validation"]
         for split in splits:
             if split == "test" and experiment.pending(split):
                 _record_test_opening(comparison.test_openings, resuming)
@@ -316,8 +341,8 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["arm", "seed", "training_images", *columns, "failed"])
     for run in experiment.runs:
-        result, images = experiment.result(run, split) or {}, config.subsets[run.subset]
-        told = [result.get(column) for column in columns]
+        result, images = experiment.result(run, split), config.subsets[run.subset]
+        told = [getattr(result, column, None) for column in columns]
         writer.writerow([arms[run.arm].name, run.seed, images, *told, failures.get(run)])
     done = [run for run in experiment.runs if experiment.result(run, split) is not None]
     bits = io.BytesIO()
@@ -352,7 +377,7 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
         ],
         failed=[(arms[run.arm].name, run.seed, config.subsets[run.subset], why) for run, why in failures.items()],
         settings=config.model_dump(mode="json"),
-        environment=read_yaml(comparison.path / "env.json"),
+        environment=read_environment(comparison.path),
         test=f"foveate compare --resume {shlex.quote(str(comparison.path))} --final",
         spread=spread_known(config.seeds) if config.pilot else None,
     )
@@ -364,8 +389,11 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
 
 def _record_test_opening(path: Path, command: str) -> None:
     """Record that the test split is about to be opened: before it is, so that a kill hides nothing."""
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    write_json(path, [*before, {"time": datetime.now(UTC).isoformat(timespec="seconds"), "command": command}])
+    before: tuple[_TestOpening, ...] = ()
+    if path.exists():
+        before = read_record(path, tuple[_TestOpening, ...], fix="restore it from a copy")
+    opening = _TestOpening(time=datetime.now(UTC).isoformat(timespec="seconds"), command=command)
+    write_json(path, [each.model_dump() for each in (*before, opening)])
 
 
 def _ordered(arms: list[Arm], given: Mapping[str, Any]) -> list[Arm]:
@@ -428,9 +456,9 @@ def _check_subsets(subsets: Sequence[int | None], dataset: Dataset) -> None:
         raise ConfigError("subsets: a number of training images is given twice")
 
 
-def _digest(settings: Path) -> dict[str, str]:
-    """By which a comparison is known as it was: of what the file says, not of what this version adds to it."""
-    return {"sha256": hashlib.sha256(json.dumps(read_yaml(settings)).encode()).hexdigest()}
+def _digest(folder: Path) -> _Sealed:
+    """By which a comparison's settings are known as they were."""
+    return _Sealed(sha256=settings_digest(read_yaml(folder / "comparison.yaml")))
 
 
 def _settled(config: Config, dataset: Dataset, device: torch.device) -> Config:

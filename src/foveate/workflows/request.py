@@ -1,5 +1,6 @@
 """What every request has: someone who follows it, a place to write to, a command line that does the same."""
 
+import hashlib
 import json
 import shlex
 from collections.abc import Mapping
@@ -10,9 +11,19 @@ from foveate.config import Section, read_yaml, validated
 from foveate.data.dataset import Dataset
 from foveate.errors import CheckpointError, ConfigError
 from foveate.progress import Track, untracked
+from foveate.records import FiniteJson, Name, read_record
 from foveate.training.loop import EpochResult
 
-__all__ = ["Display", "Silent", "command_line", "keep_out", "read_settings", "tell"]
+__all__ = [
+    "Display",
+    "Silent",
+    "command_line",
+    "keep_out",
+    "read_environment",
+    "read_settings",
+    "settings_digest",
+    "tell",
+]
 
 S = TypeVar("S", bound=Section)
 
@@ -53,6 +64,20 @@ def read_settings(path: Path, kind: type[S]) -> S:
         return validated(kind, read_yaml(path))
     except ConfigError as error:
         raise CheckpointError(f"{path} is damaged ({error}): restore it from a copy") from error
+
+
+def settings_digest(values: Mapping[str, Any]) -> str:
+    """By which settings are known as they were: of what their file says, not of what this version adds to it."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """What `env.json` says of the machine and the versions that began a study or a comparison.
+
+    Raises:
+        CheckpointError: when it is damaged.
+    """
+    return read_record(folder / "env.json", dict[Name, FiniteJson], fix="restore it from a copy")
 
 
 def keep_out(runs: Path, data: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import hashlib
 import io
 import shlex
 from collections.abc import Mapping
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
+from pydantic_core import to_json
 
 from foveate.config import Config, read_yaml, validated
 from foveate.data.dataset import Dataset, load_dataset, load_known
-from foveate.errors import CheckpointError, ConfigError, StudyError
+from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
 from foveate.execution.here import HerePool
 from foveate.execution.pool import Pool
 from foveate.files import locked, write_atomically, write_json
+from foveate.records import printable
 from foveate.report.study_page import StudyPage, write_study_report
 from foveate.training.environment import environment
 from foveate.training.runs import RunFolder
@@ -28,9 +31,17 @@ from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import RandomSampler, TpeSampler
 from foveate.tuning.search import Search, StudyConfig, Trial, Update, brackets_of
 from foveate.tuning.space import Knob, random_draws, read_space
-from foveate.tuning.storage import own_place
+from foveate.tuning.storage import mark_place, own_place
 from foveate.tuning.trial import run_trial, study_dataset, usable_in
-from foveate.workflows.request import Display, Silent, keep_out, read_settings, tell
+from foveate.workflows.request import (
+    Display,
+    Silent,
+    keep_out,
+    read_environment,
+    read_settings,
+    settings_digest,
+    tell,
+)
 from foveate.workflows.run import Run, train
 from foveate.workflows.workers import check_attention, check_workers, open_pool, threads_for
 
@@ -76,6 +87,20 @@ class Study:
             CheckpointError: when they are damaged.
         """
         return read_settings(self.path / "study.yaml", StudyConfig)
+
+    @property
+    def digest(self) -> str:
+        """By which its settings are known as they were.
+
+        The storage is left out: it changes nothing in what is found, and a copy of a study needs another.
+        """
+        values = read_yaml(self.path / "study.yaml")
+        return settings_digest({name: value for name, value in values.items() if name != "storage"})
+
+    @property
+    def former_digest(self) -> str:
+        """By which older versions knew its settings: all that they had, as pydantic writes it."""
+        return hashlib.sha256(to_json(read_yaml(self.path / "study.yaml"))).hexdigest()
 
     @property
     def results(self) -> Path:
@@ -182,8 +207,10 @@ def tune(
         if storage is not None:
             config = config.model_copy(update={"storage": own_place(storage)})
         fallback = f"{whole.name}-{Path(space).stem}"
-        folder = RunFolder.create(Path(runs), "tune", name, fallback=fallback, fill=fill)
-        return _search(Study(folder.path), config, whole, pool, display)
+        study = Study(RunFolder.create(Path(runs), "tune", name, fallback=fallback, fill=fill).path)
+        if config.storage is not None:
+            mark_place(config.storage, study.digest, study.path)
+        return _search(study, config, whole, pool, display)
 
 
 def resume_study(
@@ -243,6 +270,8 @@ def train_best(path: Path | str, **options: Any) -> Run:
     study = open_study(path)
     if not study.best.is_file():
         raise CheckpointError(f"{study.path} has no winner yet: `foveate tune --resume {study.path}`")
+    with contextlib.suppress(OutputError), locked(study.path, f"{study.path} is being run"):
+        pass  # a study under way may find another winner; one that cannot be written is not under way
     config = study.config
     return train(config.data, config=study.best, data_dir=config.data_dir, final=True, **options)
 
@@ -256,10 +285,10 @@ def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, displ
     with locked(study.path, doing), interruptible(resuming, at_once=at_once) as interrupted:
         usable = usable_in(config.space, config.base, dataset)
         sampler = _SAMPLERS[config.sampler](config.space, config.seed, usable)
-        journal = Journal.open(study.path / "journal.jsonl")
+        journal = Journal.open(study.path / "journal.jsonl", study.digest, study.former_digest)
+        search = Search(config, study.path, journal, sampler)
         if journal.damaged:
             display.say(journal.damaged)
-        search = Search(config, study.path, journal, sampler)
         try:
             with display.following(search, pool.workers):
                 for update in search.run(pool):
@@ -276,7 +305,8 @@ def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, displ
         share = sum(map(len, dataset.splits.values())) / sum(
             len(whole.splits[name]) for name in ("train", "validation")
         )
-        told = f"# trial {best.number} of {study.path.name}: {best.score:.4f} on the images that rank trials\n"
+        name = printable(study.path.name)
+        told = f"# trial {best.number} of {name}: {best.score:.4f} on the images that rank trials\n"
         settings = _winning(config, best, share).model_dump(mode="json")
         write_atomically(study.best, told + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     return study
@@ -314,7 +344,7 @@ def _page(study: Study, search: Search, workers: int) -> StudyPage:
         worked=busy / (seconds * slots) if seconds else 0.0,
         epochs=search.epochs_done,
         settings=config.model_dump(mode="json", exclude={"space"}),
-        environment=read_yaml(study.path / "env.json"),
+        environment=read_environment(study.path),
         train=f"foveate train --from {shlex.quote(str(study.path))}",
     )
 
