@@ -17,7 +17,7 @@ from foveate.execution.pool import Message
 _decode = worker._decode
 
 
-def decode(image: Image, size: int) -> NDArray[np.uint8]:
+def decode(image: Image, size: int, white: int | None) -> NDArray[np.uint8]:
     """What `worker` does, or what the name says."""
     name = image.name if isinstance(image, Path) else ""
     if name.startswith("hang"):
@@ -36,7 +36,7 @@ def decode(image: Image, size: int) -> NDArray[np.uint8]:
             os.kill(os.getpid(), signal.SIGKILL)
     elif name.startswith("slow"):
         time.sleep(0.4)
-    return _decode(image, size)
+    return _decode(image, size, white)
 
 
 worker._decode = decode

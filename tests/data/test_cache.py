@@ -87,7 +87,7 @@ def test_images_bad_ones_and_progress(workers: int, paths: list[str]) -> None:
             yield item
 
     images, bad = decoded_images(file_blocks(many), "content", 16, track=track, workers=workers)
-    assert bad == {123: "missing file", 300: "not a JPEG, PNG, WebP, BMP, GIF or TIFF image"}
+    assert bad == {123: "missing file", 300: "a text, not an image: copy or download the image again"}
     assert list(bad) == sorted(bad)
     assert followed == [(400, "decoding images")] * 400 + [(1, "checking decoded images")]
     for index in set(range(400)) - set(bad):

@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import PIL
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from foveate.data.cache_entry import IMAGES, RECORD, VERIFIED, Digest, EntryRecord, read_entry, remove_entry
+from foveate.data.decode import DECODERS
 from foveate.data.decoding import TOO_SLOW, decode_in_workers
+from foveate.data.depth import Depth, white_of
 from foveate.data.source import Source
 from foveate.data.worker import Progress, decode_blocks
 from foveate.errors import DataError, FoveateError, OutputError
@@ -33,7 +34,7 @@ from foveate.records import Record, printable, read_record
 
 __all__ = ["decoded_images"]
 
-_FORMAT = 2
+_FORMAT = 3
 """Raised when the preprocessing changes, so that arrays of an earlier one are not used."""
 
 _SHARD_BYTES = 64 << 20
@@ -72,7 +73,13 @@ class _Wanted:
 
 
 def decoded_images(
-    source: Source, size: int, *, timeout_s: float, track: Track, workers: int = os.cpu_count() or 1
+    source: Source,
+    size: int,
+    depth: Depth = "format",
+    *,
+    timeout_s: float,
+    track: Track,
+    workers: int = os.cpu_count() or 1,
 ) -> Decoded:
     """The images of `source`, decoded at `size` by all cores, or found in the cache by their content.
 
@@ -85,7 +92,7 @@ def decoded_images(
         OutputError: when the cache cannot be written.
     """
     count = sum(block.count for block in source.blocks)
-    key = hashlib.sha256(json.dumps([_FORMAT, PIL.__version__, size, source.content.digest]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([_FORMAT, DECODERS, size, depth, source.content.digest]).encode()).hexdigest()
     folder = cache_folder() / "decoded" / key[:32]
     wanted = _Wanted(key, (count, size, size, 3), timeout_s)
     if found := _open(folder, wanted, track):
@@ -101,7 +108,7 @@ def decoded_images(
             with writing_to(folder):
                 _make_way(folder)
             with new_folder(folder) as temporary:
-                _fill(temporary, source, wanted, track, workers)
+                _fill(temporary, source, wanted, depth, track, workers)
         finally:
             lock.release()
     except OutputError as error:
@@ -195,7 +202,7 @@ def _make_way(folder: Path) -> None:
         folder.rename(folder.with_name(f"{folder.name}-{secrets.token_hex(6)}"))
 
 
-def _fill(folder: Path, source: Source, wanted: _Wanted, track: Track, workers: int) -> None:
+def _fill(folder: Path, source: Source, wanted: _Wanted, depth: Depth, track: Track, workers: int) -> None:
     """Make an entry.
 
     Raises:
@@ -206,7 +213,12 @@ def _fill(folder: Path, source: Source, wanted: _Wanted, track: Track, workers: 
         file.truncate(math.prod(wanted.shape))
     if all(block.encoded for block in source.blocks):
         progress = decode_in_workers(
-            source.blocks, size, folder / IMAGES, workers=workers, timeout_s=wanted.timeout_s
+            source.blocks,
+            size,
+            folder / IMAGES,
+            white=white_of(source.blocks, depth, track),
+            workers=workers,
+            timeout_s=wanted.timeout_s,
         )
     else:
         progress = decode_blocks(source.blocks, size, folder / IMAGES)

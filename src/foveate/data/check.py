@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, refusal
 from foveate.data.decode import Header, read_header
+from foveate.data.depth import faint_images, faint_text
 from foveate.data.source import Image, Source
 from foveate.progress import Track, untracked
 
@@ -45,7 +46,8 @@ _SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "BMP": (".bmp", ".dib"),
     "GIF": (".gif",),
     "TIFF": (".tif", ".tiff"),
-    "others": (".heic", ".heif", ".avif", ".svg", ".pdf"),
+    "AVIF": (".avif", ".avifs"),
+    "others": (".heic", ".heif", ".svg", ".pdf"),
 }
 _ODD: Mapping[str, tuple[Severity, str]] = {
     "wrong_extension": ("look", "with the name of another format: read by content, not by name"),
@@ -101,6 +103,7 @@ def audit(source: Source, dataset: Dataset, config: DataConfig, *, track: Track 
     return [
         *_refused(source, dataset, config),
         *_unreadable(dataset),
+        *_faint(source, dataset, config),
         *_classes(dataset),
         *_copies(dataset),
         *_headers(source, dataset.images.shape[1], track),
@@ -237,6 +240,14 @@ def _unreadable(dataset: Dataset) -> Iterator[Finding]:
         told = "; ".join(f"{reason} ({count})" for reason, count in Counter(reasons.values()).most_common(3))
         text = f"{_images(len(reasons))} cannot be read: {told}: mend or remove them"
         yield Finding("unreadable", "mend", text, tuple((each,) for each in reasons), reasons)
+
+
+def _faint(source: Source, dataset: Dataset, config: DataConfig) -> Iterator[Finding]:
+    """Images that are black, as their values use the lower of many bits alone."""
+    good = np.zeros(len(source.labels), bool)
+    good[np.concatenate(list(dataset.splits.values()))] = True
+    if config.depth == "format" and len(found := faint_images(source.blocks, dataset.images, good)):
+        yield Finding("faint", "mend", faint_text(len(found)), tuple((dataset.ids[index],) for index in found))
 
 
 def _classes(dataset: Dataset) -> Iterator[Finding]:

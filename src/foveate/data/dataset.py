@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from foveate.config import DataConfig
 from foveate.data.cache import decoded_images
+from foveate.data.depth import faint_images, faint_text
 from foveate.data.source import Source, reading, typical_side
 from foveate.data.splits import SPLITS, UNDECLARED, StoredSplits, hold_out
 from foveate.errors import CheckpointError, DataError
@@ -119,7 +120,7 @@ def dataset_of(
     """
     data = source.location
     size = config.size or int(np.clip(source.side or typical_side(source.blocks) or 0, *_SIDES))
-    images, reasons = decoded_images(source, size, timeout_s=config.decode_timeout_s, track=track)
+    images, reasons = decoded_images(source, size, config.depth, timeout_s=config.decode_timeout_s, track=track)
     good = np.ones(len(source.labels), bool)
     good[list(reasons)] = False
     bad = tuple(BadImage(source.ids[index], reason) for index, reason in reasons.items())
@@ -130,6 +131,8 @@ def dataset_of(
         splits = _stored_splits(source, reasons, stored, notes)
     elif for_training:
         splits = _to_train_on(source, good, bad, config, notes)
+        if config.depth == "format" and (faint := len(faint_images(source.blocks, images, good))):
+            notes.append(faint_text(faint))
     else:
         splits = {name: np.flatnonzero(good & (source.declared == code)) for code, name in enumerate(SPLITS)}
         splits["all"] = np.flatnonzero(good & (source.declared == UNDECLARED))

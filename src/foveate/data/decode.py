@@ -1,26 +1,36 @@
-"""Bytes of an image, or raw pixels, to a square of uint8 RGB: the one preprocessing everywhere, by Pillow."""
+"""Bytes of an image, or raw pixels, to a square of uint8 RGB: the one preprocessing everywhere."""
 
 import contextlib
 import io
+import os
 import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
+import PIL
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageChops, ImageFile, ImageOps, features
 
+from foveate.data.container import BadImageError, Container, Frame
+from foveate.data.foreign import name_of
+from foveate.data.formats import open_container
+from foveate.data.ifd import orientation_of
+from foveate.data.tiff import Raster, read_tiff, read_tiff_header, to_8_bits
 from foveate.files import open_regular
 
 __all__ = [
+    "DECODERS",
+    "MAX_BYTES",
     "MAX_PIXELS",
     "BadImageError",
     "Header",
     "decode_file",
     "decode_image",
+    "largest_value",
     "open_image",
     "read_header",
     "resize_array",
@@ -29,17 +39,31 @@ __all__ = [
 
 MAX_PIXELS = 89_478_485
 """Pillow's own default for `Image.MAX_IMAGE_PIXELS`; Pillow itself only warns up to twice as many."""
+MAX_BYTES = 1 << 30
+"""Of an encoded file."""
+DECODERS = f"{PIL.__version__} {simplejpeg.__version__}"
+"""Versions that pixels may change with."""
 
-# The formats that are promised; Pillow's rarer readers (EPS runs Ghostscript) never see a user's file.
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")  # a phone's MPO is opened as JPEG
+_HEADER_BYTES = 1 << 16
+"""In which nearly all files say what they hold."""
+
+# RGB with a byte to spare is how Pillow holds RGB: it takes it without copying.
+_JPEG_COLOURS = {1: ("GRAY", "L"), 3: ("RGBX", "RGBX"), 4: ("CMYK", "CMYK")}
+"""What a JPEG is decoded to, by its channels: as simplejpeg names it, and as Pillow does."""
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By the orientation in EXIF data."""
 
 # Pillow warns about odd metadata and big images. catch_warnings changes the whole process, hence the lock; it
 # costs nothing: small images decode slower in two threads than in one, so the parallel unit is the process.
 _warnings_lock = threading.Lock()
-
-
-class BadImageError(Exception):
-    """An image that cannot be decoded; the message is a short reason."""
 
 
 @dataclass(frozen=True)
@@ -53,19 +77,23 @@ class Header:
     width: int
     height: int
     rotated: bool
-    """Whether its EXIF data asks for it to be turned."""
+    """Whether it is turned, as its EXIF data ask."""
+    deep: bool
+    """Whether its values have more than 8 bits each."""
 
 
-def decode_image(data: bytes, size: int) -> NDArray[np.uint8]:
-    """Decode the first frame of a JPEG, PNG, WebP, BMP, GIF or TIFF to a square.
+def decode_image(data: bytes, size: int, white: int | None = None) -> NDArray[np.uint8]:
+    """Decode the first frame of a JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF to a square.
 
-    EXIF rotation is applied; grey, palette, 16-bit (its high byte), CMYK, YCbCr and LAB become RGB, alpha is
-    composited over white. Then `PIL.ImageOps.fit`: a centre crop to a square and an antialiased bilinear resize;
-    an image of that size already is returned untouched. ICC profiles are not applied.
+    EXIF rotation is applied; grey, palette, 16-bit, CMYK, YCbCr and LAB become RGB; alpha is laid over white.
+    Then `PIL.ImageOps.fit`: a centre crop to a square and an antialiased bilinear resize; an image of that size
+    already is returned untouched. ICC profiles are not applied.
 
     Args:
         data: the encoded file.
         size: side of the square, in pixels.
+        white: the value that becomes 255 where values have more than 8 bits; None: their largest, so that the high
+            byte is taken.
 
     Returns:
         [size, size, 3] uint8.
@@ -73,17 +101,16 @@ def decode_image(data: bytes, size: int) -> NDArray[np.uint8]:
     Raises:
         BadImageError: for anything that cannot be decoded whole, and above `MAX_PIXELS`.
     """
-    return _decode(io.BytesIO(data), size)
+    return _decoded(data, size, white)
 
 
-def decode_file(path: Path, size: int) -> NDArray[np.uint8]:
+def decode_file(path: Path, size: int, white: int | None = None) -> NDArray[np.uint8]:
     """`decode_image` of a file.
 
     Raises:
         BadImageError: also when the file cannot be read.
     """
-    with open_image(path) as file:
-        return _decode(file, size)
+    return _decoded(_read(path), size, white)
 
 
 def resize_array(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
@@ -95,20 +122,33 @@ def resize_array(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     return _fit(Image.fromarray(pixels).convert("RGB"), size)
 
 
+def largest_value(image: Path | bytes | NDArray[np.uint8]) -> int | None:
+    """The largest value in an image whose values have more than 8 bits; None for others and for bad ones."""
+    header = read_header(image)
+    if header is None or not header.deep or isinstance(image, np.ndarray):
+        return None
+    try:
+        data = _read(image) if isinstance(image, Path) else image
+        with _errors_as_reasons():
+            pixels = _pixels(open_container(data), every_bit=True)
+    except BadImageError:
+        return None
+    return int(pixels.values.max()) if isinstance(pixels, Raster) and pixels.bits > 8 else None
+
+
 def read_header(image: Path | bytes | NDArray[np.uint8]) -> Header | None:
     """What an image says of itself before its pixels are read; None where there is nothing to read."""
     if isinstance(image, np.ndarray):
         height, width = image.shape[:2]
-        return Header("", "RGB" if image.shape[2:] == (3,) else "L", width, height, rotated=False)
-    try:
-        with open_image(image) if isinstance(image, Path) else io.BytesIO(image) as file, _quiet():
-            opened = Image.open(file, formats=_FORMATS)
-            # PNG's own reads the whole file to look behind the pixels too.
-            exif = Image.Image.getexif(opened)
-            rotated = exif.get(ExifTags.Base.Orientation) in range(2, 9)
-            return Header(opened.format or "", opened.mode, *opened.size, rotated=rotated)
-    except Exception:  # Pillow raises nearly anything for a damaged header; decoding will name the reason
-        return None
+        mode = "RGB" if image.shape[2:] == (3,) else "L"
+        return Header("", mode, width, height, rotated=False, deep=False)
+    for most in (_HEADER_BYTES, MAX_BYTES):
+        try:
+            with _errors_as_reasons():
+                return _header(_read(image, most) if isinstance(image, Path) else image[:most])
+        except BadImageError:  # that much was too little, or decoding will name the reason
+            pass
+    return None
 
 
 def shorter_side(image: Path | bytes | NDArray[np.uint8]) -> int | None:
@@ -133,57 +173,181 @@ def open_image(path: Path) -> io.BufferedReader:
         raise BadImageError("not a file name") from error
 
 
+def _read(path: Path, most: int = MAX_BYTES + 1) -> bytes:
+    with open_image(path) as file:
+        try:
+            # Python makes room for as much as is asked for; files of the kernel say size 0, and may have no end.
+            return file.read(min(most, os.fstat(file.fileno()).st_size))
+        except OSError as error:
+            raise BadImageError((error.strerror or str(error)).lower()) from error
+
+
+def _decoded(data: bytes, size: int, white: int | None) -> NDArray[np.uint8]:
+    if len(data) > MAX_BYTES:
+        raise BadImageError(f"more than {MAX_BYTES >> 30} GiB")
+    with _errors_as_reasons():
+        container = open_container(data)
+        pixels = _pixels(container, every_bit=white is not None)
+        orientation = _orientation(container, pixels)
+        image = _raster_to_rgb(pixels, white) if isinstance(pixels, Raster) else _image_to_rgb(pixels)
+        if orientation in _TURNS:
+            image = image.transpose(_TURNS[orientation])
+        return _fit(image, size)
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence Pillow's warnings, one thread at a time."""
-    with _warnings_lock, warnings.catch_warnings(action="ignore"):
-        yield
+def _errors_as_reasons() -> Iterator[None]:
+    """Silence Pillow's warnings, one thread at a time; a damaged file makes it raise nearly anything.
 
-
-def _decode(file: BinaryIO, size: int) -> NDArray[np.uint8]:
+    Raises:
+        BadImageError: for every exception.
+    """
     try:
-        with _quiet(), Image.open(file, formats=_FORMATS) as image:
-            _check_pixels(image)
-            ImageOps.exif_transpose(image, in_place=True)
-            return _fit(_to_rgb(image), size)
+        with _warnings_lock, warnings.catch_warnings(action="ignore"):
+            yield
     except BadImageError:
         raise
-    except Exception as error:  # a damaged file makes Pillow raise nearly anything, struct.error included
-        raise BadImageError(_reason(error, file)) from error
+    except Exception as error:
+        raise BadImageError(_reason(error)) from error
 
 
-def _check_pixels(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise BadImageError(f"{image.width} × {image.height} pixels are more than {MAX_PIXELS:,}")
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS:,} pixels"
+    if isinstance(error, MemoryError):
+        return "too large for the memory"
+    if "truncated" in str(error).lower():
+        return "truncated"
+    return " ".join(f"damaged ({type(error).__name__}: {error})".split())[:200]
+
+
+def _header(data: bytes) -> Header:
+    container = open_container(data, whole=False)
+    rotated = container.orientation in _TURNS
+    if container.directory:
+        tiff = read_tiff_header(container.directory)
+        return Header("TIFF", tiff.mode, tiff.width, tiff.height, rotated=rotated, deep=tiff.bits > 8)
+    if container.frame:
+        frame = container.frame
+        mode = {1: "L", 4: "CMYK"}.get(frame.channels, "RGB")
+        return Header("JPEG", mode, frame.width, frame.height, rotated=rotated, deep=False)
+    with _open(container) as image:
+        rotated = _orientation(container, image) in _TURNS
+        return Header(container.format, image.mode, *image.size, rotated=rotated, deep=container.deep)
+
+
+def _orientation(container: Container, pixels: Image.Image | Raster) -> int | None:
+    """As the container says; Pillow alone knows an AVIF's."""
+    if container.format == "AVIF" and isinstance(pixels, Image.Image):
+        return orientation_of(pixels.info.get("exif") or b"")
+    return container.orientation
+
+
+def _pixels(container: Container, *, every_bit: bool) -> Image.Image | Raster:
+    """Pixels in any mode, not turned; of more than 8 bits perhaps the high byte alone, unless `every_bit`."""
+    if container.directory:
+        header = read_tiff_header(container.directory)
+        _check_pixels(header.width, header.height)
+        return read_tiff(container.directory, header)
+    if container.frame:
+        return _jpeg(container, container.frame)
+    image = _open(container)
+    _check_pixels(*image.size)
+    if container.deep and (every_bit or container.transparent or image.mode == "I;16"):
+        return _deep_png(image, container)
+    image.load()
+    if container.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        return image.convert("RGB")  # a channel that was never filled: every viewer shows such a file
+    return image
+
+
+def _check_pixels(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadImageError(f"{width} × {height} pixels are more than {MAX_PIXELS:,}")
+
+
+def _open(container: Container) -> ImageFile.ImageFile:
+    if container.format == "AVIF" and not features.check("avif"):
+        raise BadImageError(name_of(container.data))
+    # Pillow's rarer readers (EPS runs Ghostscript) never see a user's file.
+    return Image.open(io.BytesIO(container.data), formats=(container.format,))
+
+
+def _jpeg(container: Container, frame: Frame) -> Image.Image:
+    # Pillow decodes by libjpeg too, to the same pixels, but does not pass on its warnings of pixels it made up.
+    if frame.bits != 8 or frame.channels not in _JPEG_COLOURS:
+        raise BadImageError(
+            f"a JPEG of {frame.channels} channels with {frame.bits} bits, which is not read: save it with 8 bits"
+        )
+    _check_pixels(frame.width, frame.height)
+    colours, mode = _JPEG_COLOURS[frame.channels]
+    try:
+        pixels = simplejpeg.decode_jpeg(container.data, colours, strict=True)
+    except ValueError as error:
+        if "subsampling" in str(error):  # a rare one that TurboJPEG has no name for, but libjpeg decodes
+            return _open(container)
+        if "Premature end of JPEG file" in str(error):
+            raise BadImageError("truncated") from error
+        raise BadImageError(f"damaged ({error})"[:200]) from error
+    if mode == "CMYK":
+        pixels = 255 - pixels  # inverted, as Adobe writes it
+    return Image.frombuffer(mode, (frame.width, frame.height), pixels, "raw", mode, 0, 1)
+
+
+def _deep_png(image: ImageFile.ImageFile, container: Container) -> Raster:
+    """All 16 bits of a PNG; but of grey, Pillow gives the high bytes or the low ones."""
+    (tile,) = image.tile
+    if image.mode == "I;16":
+        values = np.asarray(image)[..., None]
+    elif tile.args == "LA;16B":
+        whole = np.asarray(_with_rawmode(image, "RGBA")).astype(np.uint16)  # bytes as they are
+        values = whole[..., 0::2] << 8 | whole[..., 1::2]
+    else:
+        low = np.asarray(_with_rawmode(_open(container), f"{image.mode};16L"))
+        values = np.asarray(image).astype(np.uint16) << 8 | low
+    alpha = None
+    if values.shape[2] in (2, 4):
+        values, alpha = values[..., :-1], to_8_bits(values[..., -1], 16)
+    elif len(container.transparent) >= 2 * values.shape[2]:
+        colour = np.frombuffer(container.transparent, ">u2", values.shape[2])
+        alpha = np.where((values == colour).all(axis=2), 0, 255).astype(np.uint8)
+    return Raster(values, 16, alpha)
+
+
+def _with_rawmode(image: ImageFile.ImageFile, rawmode: str) -> Image.Image:
+    image.tile = [image.tile[0]._replace(args=rawmode)]
+    return image
+
+
+def _raster_to_rgb(raster: Raster, white: int | None) -> Image.Image:
+    values = raster.values
+    if raster.bits <= 8 or white is None:
+        values = to_8_bits(values, raster.bits)
+    else:
+        values = (np.minimum(values, white) * (255 / white) + 0.5).astype(np.uint8)
+    image = Image.fromarray(np.ascontiguousarray(values[..., 0] if values.shape[2] == 1 else values)).convert(
+        "RGB"
+    )
+    if raster.alpha is None:
+        return image
+    alpha = Image.fromarray(raster.alpha)
+    if raster.premultiplied:
+        return ImageChops.add(image, ImageOps.invert(alpha).convert("RGB"))
+    image.putalpha(alpha)
+    return _over_white(image)
+
+
+def _image_to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGB", "RGBX") and "transparency" not in image.info:
+        return image
+    return _over_white(image.convert("RGBA")) if image.has_transparency_data else image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def _fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise BadImageError("floating-point pixels have no agreed range; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).astype(np.uint32)
-        # Mode I holds 32 bits, but mostly files whose values need fewer: those of the narrowest width are used.
-        bits = 16 if image.mode.startswith("I;16") else next(b for b in (8, 16, 32) if values.max() < 2**b)
-        image = Image.fromarray((values >> (bits - 8)).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
-
-
-def _reason(error: Exception, file: BinaryIO) -> str:
-    if isinstance(error, Image.DecompressionBombError):
-        return f"more than {MAX_PIXELS:,} pixels"
-    if not file.closed and file.seek(0, io.SEEK_END) == 0:
-        return "zero bytes"
-    if isinstance(error, UnidentifiedImageError):
-        return "not a JPEG, PNG, WebP, BMP, GIF or TIFF image"
-    if "truncated" in str(error).lower():
-        return "truncated"
-    return " ".join(f"damaged ({type(error).__name__}: {error})".split())[:200]
+    return np.asarray(image.convert("RGB") if image.mode == "RGBX" else image)

@@ -66,6 +66,7 @@ def decode_in_workers(
     size: int,
     path: Path,
     *,
+    white: int | None = None,
     workers: int,
     timeout_s: float,
     memory_bytes: int = _MEMORY_BYTES,
@@ -75,6 +76,7 @@ def decode_in_workers(
     is free. The images come in no order.
 
     Args:
+        white: as `decode_image` has it.
         timeout_s: in which an image must be decoded; time for which its process waits for a processor aside.
         memory_bytes: that decoding one image may take, where the system can bound it.
         work: what the processes do with a `decoding_job`.
@@ -99,6 +101,7 @@ def decode_in_workers(
                         part.block,
                         size,
                         path,
+                        white=white,
                         memory_bytes=memory_bytes,
                         begin=part.done,
                         one_by_one=part.one_by_one,

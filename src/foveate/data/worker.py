@@ -43,6 +43,7 @@ def decode_block(
     size: int,
     path: Path,
     *,
+    white: int | None = None,
     begin: int = 0,
     one_by_one: bool = False,
     skip: Mapping[int, str] | None = None,
@@ -53,6 +54,7 @@ def decode_block(
     Rows are written, not memory-mapped: a full disk is then an OSError and no SIGBUS, and no page stays mapped.
 
     Args:
+        white: as `decode_image` has it.
         one_by_one: write and yield after each image.
         skip: by their index in the data set, images that are not decoded, and why they are bad.
         limit: within what each image is decoded.
@@ -73,7 +75,7 @@ def decode_block(
                 if reason is None:
                     try:
                         with limit:
-                            pixels[count] = _decode(image, size)
+                            pixels[count] = _decode(image, size, white)
                     except BadImageError as error:
                         reason = str(error)
                 if reason is not None:
@@ -95,6 +97,7 @@ def decoding_job(
     size: int,
     path: Path,
     *,
+    white: int | None = None,
     memory_bytes: int,
     begin: int = 0,
     one_by_one: bool = False,
@@ -104,6 +107,7 @@ def decoding_job(
     return {
         "block": [type(block).__name__, vars(block)],
         "size": size,
+        "white": white,
         "path": os.fspath(path.resolve()),
         "memory_bytes": memory_bytes,
         "begin": begin,
@@ -128,6 +132,7 @@ def decode_job(message: Message, report: Callable[[Message], None]) -> Message:
             _block(kind, fields),
             message["size"],
             Path(message["path"]),
+            white=message["white"],
             begin=message["begin"],
             one_by_one=message["one_by_one"],
             skip=dict(message["skip"]),
@@ -149,10 +154,10 @@ def _block(kind: str, fields: dict[str, Any]) -> Block:
     return ParquetBlock(**fields)
 
 
-def _decode(image: Image, size: int) -> NDArray[np.uint8]:
+def _decode(image: Image, size: int, white: int | None) -> NDArray[np.uint8]:
     if isinstance(image, Path):
-        return decode_file(image, size)
-    return decode_image(image, size) if isinstance(image, bytes) else resize_array(image, size)
+        return decode_file(image, size, white)
+    return decode_image(image, size, white) if isinstance(image, bytes) else resize_array(image, size)
 
 
 class _MemoryLimit:

@@ -23,7 +23,9 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "versions": {name: _version(name) for name in ("foveate", "torch", "numpy", "pillow", "scikit-learn")},
+        "versions": {
+            name: _version(name) for name in ("foveate", "torch", "numpy", "pillow", "simplejpeg", "scikit-learn")
+        },
     }
 
 
