@@ -54,6 +54,7 @@ SPARE_BYTES = 48 << 20
 """Memory that the values of a JSON text may take beside as much as the text itself."""
 MAX_NAME = 2000
 """Characters in a class name: the name of a folder has 255 bytes, of which each may be spelled out."""
+MAX_CLASSES = 100_000
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 """Unicode's categories of what no name may have. Joiners, as emoji have them, are none of them."""
 
@@ -110,7 +111,7 @@ def _finite(value: JsonValue) -> JsonValue:
 
 Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_printable)]
 ClassNames = Annotated[
-    tuple[Name, ...], Field(min_length=1, max_length=100_000), FailFast(), AfterValidator(distinct)
+    tuple[Name, ...], Field(min_length=1, max_length=MAX_CLASSES), FailFast(), AfterValidator(distinct)
 ]
 FiniteJson = Annotated[JsonValue, AfterValidator(_finite)]
 """Any value of JSON, within the limits, whose numbers are finite."""
