@@ -60,6 +60,7 @@ SPARE_BYTES = 48 << 20
 """Memory that the values of a JSON text may take beside as much as the text itself."""
 MAX_NAME = 2000
 """Characters in a class name: the name of a folder has 255 bytes, of which each may be spelled out."""
+MAX_CLASSES = 100_000
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
 """Unicode's categories of what no name may have. Joiners, as emoji have them, are none of them."""
 MAX_LINE = 20_000
@@ -128,7 +129,7 @@ Accuracy = Annotated[float, Field(strict=True, ge=0, le=1)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 """A SHA-256 in hexadecimal."""
 ClassNames = Annotated[
-    tuple[Name, ...], Field(min_length=1, max_length=100_000), FailFast(), AfterValidator(distinct)
+    tuple[Name, ...], Field(min_length=1, max_length=MAX_CLASSES), FailFast(), AfterValidator(distinct)
 ]
 FiniteJson = Annotated[JsonValue, AfterValidator(_finite)]
 """Any value of JSON, within the limits, whose numbers are finite."""

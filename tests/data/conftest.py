@@ -1,7 +1,10 @@
 """Real images and files for the tests of data."""
 
 import io
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -55,3 +58,40 @@ def unprivileged() -> Iterator[None]:
         yield
     finally:
         os.seteuid(0)
+
+
+_MEASURE = """
+import json, sys, time
+import foveate.data.folder, foveate.data.npz, foveate.data.parquet, foveate.data.table
+from foveate.data.dataset import open_source
+from foveate.data.source import typical_side
+from foveate.errors import DataError
+
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) << 10 for line in status if line.startswith("VmHWM"))
+
+before, start, told = peak(), time.process_time(), "opened"
+try:
+    typical_side(open_source(sys.argv[1], None).blocks)
+except DataError as error:
+    told = str(error)
+print(json.dumps([told, peak() - before, time.process_time() - start]))
+"""
+
+
+@pytest.fixture
+def measure_open() -> Callable[[Path], tuple[str, int, float]]:
+    """Open a data set in another process and look at a sample of it: gives the error or "opened", the peak of
+    memory in bytes beyond what the process had before, and the seconds of processor time."""
+
+    def measure_open(path: Path) -> tuple[str, int, float]:
+        if not sys.platform.startswith("linux"):
+            pytest.skip("the peak of memory is read from /proc")
+        command = [sys.executable, "-c", _MEASURE, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        assert done.stderr == ""
+        told, peak, seconds = json.loads(done.stdout)
+        return told, peak, seconds
+
+    return measure_open

@@ -70,6 +70,30 @@ def test_unreadable_images_are_to_be_mended(folder: Path) -> None:
     assert ("train/cat/empty.png",) in found.groups
 
 
+class TestSmallClasses:
+    def test_an_empty_one_is_said_to_be_empty(self, folder: Path) -> None:
+        flat = folder / "train"
+        (flat / "ant").mkdir()
+        found = findings(flat)
+        assert list(found) == ["untrainable", "missing_class"]
+        assert found["missing_class"].text == "no image of ant: add some, or remove the class"
+
+    def test_one_image_is_in_no_validation_split(self, folder: Path) -> None:
+        for name, count in (("ant", 1), ("bee", 2), ("cow", 3)):
+            (folder / "train" / name).mkdir()
+            for number in range(count):
+                scene(100 + 10 * count + number).save(folder / "train" / name / f"{number}.png")
+        flat = findings(folder / "train")["too_few"]
+        assert flat.severity == "look"
+        assert flat.text == (
+            "ant (1 image), bee (2 images): too few to hold out, so none will be in the validation split: "
+            "add some, or remove the class"
+        )
+        assert findings(folder)["too_few"].text.startswith("ant (1 image): too few")
+        (folder / "test").rename(folder / "val")
+        assert "too_few" not in findings(folder)
+
+
 class TestCopies:
     def test_in_two_splits_they_are_to_be_mended(self, folder: Path) -> None:
         scene(0).save(folder / "test" / "cat" / "again.bmp")

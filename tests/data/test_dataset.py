@@ -1,3 +1,5 @@
+import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -265,6 +267,92 @@ def test_not_found(data: str, message: str, write_folder: WriteFolder, tmp_path:
     (tmp_path / "table.xlsx").write_text("")
     with pytest.raises(DataError, match=message):
         load_dataset(str(tmp_path / data), CONFIG)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")
+class TestFilesThatAreNone:
+    """Pipes, devices and sockets: nothing waits for them, and each is one line."""
+
+    @pytest.mark.parametrize(
+        "name", ["/dev/zero", "/dev/null", "/dev/stdin", "/proc/self/status", "/proc/self/mem"]
+    )
+    def test_of_the_system(self, name: str, tmp_path: Path) -> None:
+        for data in (Path(name), *(tmp_path / f"x{suffix}" for suffix in (".csv", ".parquet", ".npz"))):
+            if data.parent == tmp_path:
+                data.symlink_to(name)
+            with pytest.raises(DataError) as caught:
+                load_dataset(str(data), CONFIG)
+            assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("suffix", ["", ".csv", ".tsv", ".parquet", ".npz"])
+    def test_as_data(self, suffix: str, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / f"pipe{suffix}")
+        with socket.socket(socket.AF_UNIX) as opened:
+            opened.bind(str(tmp_path / f"s{suffix}"))
+            for name in ("pipe", "s"):
+                with pytest.raises(
+                    DataError, match=r"is a device, pipe or socket: give a folder or a regular file$"
+                ):
+                    load_dataset(str(tmp_path / f"{name}{suffix}"), CONFIG)
+
+    def test_as_images(self, write_folder: WriteFolder) -> None:
+        root = write_folder({"cat": 20, "dog": 20})
+        os.mkfifo(root / "cat/pipe.png")
+        (root / "dog/zero.png").symlink_to("/dev/zero")
+        dataset = load_dataset(str(root), CONFIG)
+        assert [(bad.id, bad.reason) for bad in dataset.bad] == [
+            ("cat/pipe.png", "not a regular file"),
+            ("dog/zero.png", "not a regular file"),
+        ]
+
+    def test_a_folder_of_them(self, tmp_path: Path) -> None:
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / name).mkdir(parents=True)
+            os.mkfifo(tmp_path / "pets" / name / "pipe.png")
+        with pytest.raises(
+            DataError, match=r"not one image can be read; the first, cat/pipe\.png: not a regular file$"
+        ):
+            load_dataset(str(tmp_path / "pets"), CONFIG)
+
+    @pytest.mark.parametrize("name", ["shard.parquet", "train-0.parquet"])
+    def test_a_shard(self, name: str, tmp_path: Path) -> None:
+        (tmp_path / "set").mkdir()
+        os.mkfifo(tmp_path / "set" / name)
+        with pytest.raises(DataError, match=f"cannot read .*{name}: it is not a regular file"):
+            load_dataset(str(tmp_path / "set"), CONFIG)
+
+    def test_loops_of_links(self, tmp_path: Path) -> None:
+        (tmp_path / "a.csv").symlink_to("b.csv")
+        (tmp_path / "b.csv").symlink_to("a.csv")
+        with pytest.raises(DataError, match=r"a\.csv is a link that leads nowhere, or back to itself: repair it$"):
+            load_dataset(str(tmp_path / "a.csv"), CONFIG)
+
+
+def test_a_name_that_is_no_path(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'a\\x00b' is no path \(embedded null byte\): give"):
+        load_dataset("a\0b", CONFIG)
+    with pytest.raises(DataError, match="File name too long"):
+        load_dataset("a" * 5000, CONFIG)
+
+
+def test_parquet_with_images_of_another_split_beside_it(
+    tmp_path: Path, encode: Encode, write_folder: WriteFolder
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    root = write_folder({"test/cat": 1, "test/dog": 1})
+    table = pa.table({"image": pa.array([encode(seed) for seed in range(10)]), "label": ["cat", "dog"] * 5})
+    pq.write_table(table, root / "train-0.PARQUET")
+    with pytest.raises(DataError, match=r"test/cat/0000\.png looks like a split and is not read"):
+        load_dataset(str(root), CONFIG)
+    pq.write_table(table, root / "testing-0.parquet")
+    assert counts(load_dataset(str(root), CONFIG)) == {"train": [4, 4], "validation": [1, 1], "test": [5, 5]}
+
+
+def test_testing_images_are_tested_on(write_folder: WriteFolder) -> None:
+    root = write_folder({"Training/cat": 15, "Training/dog": 15, "Testing/cat": 10, "Testing/dog": 10})
+    assert counts(load_dataset(str(root), CONFIG)) == {"train": [12, 12], "validation": [3, 3], "test": [10, 10]}
 
 
 def test_a_misspelt_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,11 @@
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from foveate.data.folder import open_csv, open_folder
+from foveate.data.folder import open_folder
 from foveate.data.splits import SPLITS, UNDECLARED
 from foveate.errors import DataError
 from foveate.progress import untracked
@@ -56,17 +57,22 @@ def test_a_class_folder_is_read_recursively_without_clutter(write_folder: WriteF
     (root / "cat" / "notes.txt").write_text("a bad image")
     source = open_folder(root, untracked)
     assert source.ids == ["cat/0000.png", "cat/notes.txt", "cat/more/deep/0000.png", "dog/0000.png"]
-    assert source.notes == ()
+    assert source.notes == (
+        "hidden files and what computers leave by themselves were passed over: "
+        ".DS_Store (2), .git (1), .hidden (1), Thumbs.db (2), desktop.ini (2)",
+    )
 
 
 def test_what_is_passed_over_is_noted(write_folder: WriteFolder) -> None:
-    root = write_folder({"train/cat": 1, "train/dog": 1, "extra/cat": 1})
+    root = write_folder({"train/cat": 1, "train/dog": 1})
     (root / "README.md").write_text("about")
+    (root / "annotations").mkdir()
+    (root / "annotations" / "0.xml").write_text("<box/>")
     source = open_folder(root, untracked)
     assert len(source.ids) == 2
     assert [note.replace(str(root), "ROOT") for note in source.notes] == [
+        "ROOT/annotations holds no images and was passed over",
         "1 file(s) beside the class folders of ROOT were passed over",
-        "ROOT/extra is no split and was passed over",
     ]
 
 
@@ -98,61 +104,253 @@ def test_a_class_folder_that_may_not_be_read(
         open_folder(tmp_path / "pets", untracked)
 
 
-def table(folder: Path, text: str | bytes) -> Path:
-    path = folder / "table.csv"
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return path
-
-
-def test_csv_with_all_its_columns(tmp_path: Path) -> None:
-    text = '\ufeffImage, label ,split,group\r\n a/1.png,dog,train,x\r\n\r\n"b,2.png",cat,,\r\n'
-    source = open_csv(table(tmp_path, text), untracked)
-    assert source.name == "table"
-    assert source.class_names == ("cat", "dog")
-    assert source.labels.tolist() == [1, 0]
-    assert source.ids == ["a/1.png", "b,2.png"]
-    assert source.declared.tolist() == [0, UNDECLARED]
-    assert source.groups == ("x", "")
-    assert [str(image) for image in source.blocks[0].images()] == [f"{tmp_path}/a/1.png", f"{tmp_path}/b,2.png"]
+def splits_of(root: Path) -> dict[str, int]:
+    declared = open_folder(root, untracked).declared
+    return dict(Counter("none" if code == UNDECLARED else SPLITS[code] for code in declared))
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
-    [("a\u2028b.png", "a\\u2028b.png"), ("a\x0cb.png", "a\\x0cb.png"), ("a\x85b.png", "a\\x85b.png")],
-)
-def test_csv_rows_end_at_line_breaks_alone(name: str, told: str, tmp_path: Path) -> None:
-    source = open_csv(table(tmp_path, f"image,label\n{name},cat\rc.png,dog\r\n"), untracked)
-    assert source.ids == [told, "c.png"]
-
-
-def test_csv_of_two_columns_in_any_order(tmp_path: Path) -> None:
-    source = open_csv(table(tmp_path, "label,image\ncat,/abs/1.png\n"), untracked)
-    assert source.groups is None
-    assert source.declared.tolist() == [UNDECLARED]
-    assert [str(image) for image in source.blocks[0].images()] == ["/abs/1.png"]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
+    ("names", "expected"),
     [
-        ("", "line 1: the header must name the columns image,label"),
-        ("path,label\na.png,cat\n", "line 1: the header must name the columns image,label"),
-        ("image,label\n", "lists no images: add lines"),
-        ("image,label\na.png,cat\nb.png\n", "line 3: 1 fields where the header has 2"),
-        ("image,label\na,b.png,cat\n", "line 2: 3 fields where the header has 2"),
-        ("image,label\na.png,\n", "line 2: the label is empty"),
-        ("image,label\n\n ,cat\n", "line 3: the image is empty"),
-        (
-            "image,label,split\na.png,cat,train\nb.png,cat,tset\n",
-            "line 3: split 'tset' is none of train, val, test",
-        ),
-        ('image,label\n"a.png"x,cat\n', "line 2: .*: correct the line"),
-        ('image,label\na.png,cat\n"b.png,cat\n', "line 3: .*: correct the line"),
-        (b"image,label\na.png,cat\nb.png,\xff\n", "line 3: not UTF-8 text"),
+        (("Training", "Testing"), {"train": 2, "test": 2}),
+        (("TRAIN", "TEST"), {"train": 2, "test": 2}),
+        (("train", "dev", "evaluation"), {"train": 2, "validation": 2, "test": 2}),
+        (("01_train", "02_valid", "03_eval"), {"train": 2, "validation": 2, "test": 2}),
+        (("train2017", "val2017"), {"train": 2, "validation": 2}),
+        (("Train images", "test-set"), {"train": 2, "test": 2}),
+        (("trainset", "testset"), {"train": 2, "test": 2}),
+        (("train", "test1"), {"train": 2, "test": 2}),
+        (("train_v2", "test_v2"), {"train": 2, "test": 2}),
+        (("train", "val", "validation"), {"train": 2, "validation": 4}),
     ],
 )
-def test_csv_faults_name_their_line(text: str | bytes, message: str, tmp_path: Path) -> None:
+def test_what_is_named_as_a_split_is_one(
+    names: tuple[str, ...], expected: dict[str, int], write_folder: WriteFolder
+) -> None:
+    root = write_folder({f"{name}/{kind}": 1 for name in names for kind in ("cat", "dog")})
+    assert splits_of(root) == expected
+    assert open_folder(root, untracked).class_names == ("cat", "dog")
+
+
+def test_two_spellings_of_a_split_are_joined_and_noted(write_folder: WriteFolder) -> None:
+    root = write_folder({"train/cat": 1, "val/cat": 1, "validation/cat": 1})
+    assert open_folder(root, untracked).notes == ("val, validation are all taken for the validation split",)
+
+
+@pytest.mark.parametrize(
+    ("folders", "culprit", "message"),
+    [
+        (("train/cat", "holdout/cat"), "holdout", "its name is no split's: rename it to train, val or test"),
+        (("train/cat", "unseen/cat"), "unseen", "its name is no split's"),
+        (("train/cat", "trainval/cat"), "trainval", "its name is no split's"),
+        (("train/cat", "test", "val/cat"), "test", "but no class folders: put the images of each class into"),
+        (("Training/cat", "Testing"), "Testing", "but no class folders"),
+        (("train/cat", "train/dog", "cow"), "cow", "if .*train is no split but a class, rename it"),
+        (("test/cat", "test/dog", "cat", "dog"), "cat", "if .*test is no split but a class, rename it"),
+        (("bus/red", "bus/blue", "train/steam", "train/ice"), "bus", "train is no split but a class, rename it"),
+        (
+            ("cat", "dog", "test"),
+            "test",
+            "looks like a split, .* for a class, rename it, or list the images",
+        ),
+        (("cat", "dog", "val2017"), "val2017", "looks like a split"),
+        (("cat", "dog", "holdout"), "holdout", "looks like a split"),
+        (("cat", "dog", "holdout/cat", "holdout/dog"), "holdout", "looks like a split"),
+        (("train", "test"), "test", "looks like a split"),
+        (("train",), "train", "looks like a split"),
+        (
+            ("public_train/cat", "public_test/cat"),
+            "public_test",
+            "may be a split, as it has folders that others have",
+        ),
+        (("cat", "dog", "public_test/cat"), "public_test", "may be a split"),
+        (
+            ("asl_train/A", "asl_train/B", "asl_test"),
+            "asl_train",
+            "may be splits, as their names differ",
+        ),
+        (("cat/train", "cat/test", "dog/train", "dog/test"), "cat/test", "looks like a split below the class cat"),
+        (("train/cat", "train/dog/eval"), "train/dog/eval", "looks like a split below the class dog"),
+        (("set/train/cat", "set/test/cat"), "set", "is one level too high, as .* looks like a split: give .*set$"),
+        (("a/train/cat", "a/train/dog", "b/train/cat"), "a/train", "is one level too high"),
+        (("images/cat", "images/dog"), "images", "has one class folder, .*: give .*images;"),
+        (("data/images/cat", "data/images/dog"), "data/images", "give .*data/images;"),
+    ],
+)
+def test_what_looks_like_a_split_and_cannot_be_taken_is_an_error(
+    folders: tuple[str, ...], culprit: str, message: str, write_folder: WriteFolder
+) -> None:
+    root = write_folder(dict.fromkeys(folders, 2))
     with pytest.raises(DataError, match=message) as caught:
-        open_csv(table(tmp_path, text), untracked)
+        open_folder(root, untracked)
+    assert str(root / culprit) in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert "table.csv" in str(caught.value)
+
+
+def test_a_split_without_images_is_noted(write_folder: WriteFolder) -> None:
+    root = write_folder({"train/cat": 1, "train/dog": 1, "test/cat": 0, "test/dog": 0})
+    assert open_folder(root, untracked).notes == (f"{root / 'test'} holds no images",)
+
+
+def test_class_folders_that_all_have_the_same_folders_are_noted(write_folder: WriteFolder) -> None:
+    root = write_folder({f"fold{number}/{name}": 1 for number in range(3) for name in ("cat", "dog")})
+    (note,) = open_folder(root, untracked).notes
+    assert note.startswith("every class folder has the folders cat, dog: if these are the classes")
+
+
+def test_one_class_folder_beside_a_table(write_folder: WriteFolder) -> None:
+    root = write_folder({"images": 2})
+    (root / "labels.csv").write_text("image,label\nimages/0000.png,cat\n")
+    with pytest.raises(DataError, match=r"has one class folder, and a table: give .*labels\.csv, or move it"):
+        open_folder(root, untracked)
+
+
+def test_an_image_beside_the_class_folders_of_a_split_is_an_error(write_folder: WriteFolder) -> None:
+    root = write_folder({"train/cat": 1, "test": 2, "test/cat": 1})
+    with pytest.raises(DataError, match=r"test holds 2 image\(s\) beside its class folders, 0000\.png first"):
+        open_folder(root, untracked)
+
+
+def test_an_image_without_a_suffix_is_an_image(write_folder: WriteFolder) -> None:
+    root = write_folder({"train/cat": 1, "train/dog": 1, "test": 1})
+    (root / "test/0000.png").rename(root / "test/0000")
+    with pytest.raises(DataError, match=r"test holds images \(0000\) beside the splits train"):
+        open_folder(root, untracked)
+    (root / "test/0000").write_text("no image")
+    assert open_folder(root, untracked).notes == (f"{root / 'test'} holds no images and was passed over",)
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("bus", "train"),
+        ("test tube", "training shoes"),
+        ("test tube/a", "beaker/b"),
+        ("contest", "household", "detrain"),
+        ("cat/train", "dog/train"),
+    ],
+)
+def test_classes_with_a_word_of_a_split_in_their_names(
+    folders: tuple[str, ...], write_folder: WriteFolder
+) -> None:
+    source = open_folder(write_folder(dict.fromkeys(folders, 2)), untracked)
+    assert source.class_names == tuple(sorted({folder.partition("/")[0] for folder in folders}))
+    assert (source.declared == UNDECLARED).all()
+
+
+def test_a_class_that_could_be_a_split_is_noted(write_folder: WriteFolder) -> None:
+    source = open_folder(write_folder({"test tube": 1, "beaker": 1}), untracked)
+    assert source.notes == ("test tube: taken for classes, not for splits",)
+
+
+@pytest.mark.parametrize("name", ["test.zip", "test.csv", "val_list.txt", "testing.parquet", "holdout.tar.gz"])
+def test_a_file_that_looks_like_a_split_is_an_error(name: str, write_folder: WriteFolder) -> None:
+    root = write_folder({"cat": 1, "dog": 1})
+    (root / name).write_text("")
+    with pytest.raises(DataError, match=f"{name} looks like a split and is not read: .* or move it elsewhere$"):
+        open_folder(root, untracked)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test.zip", "test.py", "latest.csv", "labels.csv"])
+def test_a_file_of_a_split_that_is_read_is_passed_over(name: str, write_folder: WriteFolder) -> None:
+    root = write_folder({"train/cat": 1, "test/cat": 1})
+    (root / name).write_text("")
+    assert splits_of(root) == {"train": 1, "test": 1}
+
+
+def test_a_folder_without_class_folders_names_the_table_in_it(write_folder: WriteFolder) -> None:
+    root = write_folder({"": 2})
+    (root / "list.csv").write_text("image,label")
+    with pytest.raises(DataError, match=r"has no class folders: .*; or give .*list\.csv$"):
+        open_folder(root, untracked)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows seldom allows links")
+class TestLinks:
+    def test_a_linked_folder_in_a_class_is_read(self, write_folder: WriteFolder, tmp_path: Path) -> None:
+        root = write_folder({"cat": 1, "dog": 1})
+        write_folder({"more": 2, "more/deep": 1}, root="elsewhere")
+        (root / "cat/more").symlink_to(tmp_path / "elsewhere/more")
+        source = open_folder(root, untracked)
+        assert Counter(source.class_names[label] for label in source.labels) == {"cat": 4, "dog": 1}
+        assert "cat/more/deep/0000.png" in source.ids
+        assert source.notes == ()
+
+    def test_a_linked_class_folder_is_a_class(self, write_folder: WriteFolder, tmp_path: Path) -> None:
+        root = write_folder({"cat": 1})
+        (root / "dog").symlink_to(write_folder({"": 2}, root="elsewhere"))
+        assert open_folder(root, untracked).class_names == ("cat", "dog")
+
+    @pytest.mark.parametrize("target", [".", "..", "../..", "../dog", "deep", "/"])
+    def test_no_folder_is_read_twice(self, target: str, write_folder: WriteFolder) -> None:
+        root = write_folder({"cat": 1, "cat/deep": 1, "dog": 1})
+        (root / "cat/again").symlink_to(target)
+        source = open_folder(root, untracked)
+        assert source.ids == ["cat/0000.png", "cat/deep/0000.png", "dog/0000.png"]
+        assert source.notes == (
+            "links to folders that are read already, or that hold the data, were not followed: cat/again",
+        )
+
+    def test_two_links_to_one_folder_read_it_once(self, write_folder: WriteFolder, tmp_path: Path) -> None:
+        root = write_folder({"cat": 1, "dog": 1})
+        elsewhere = write_folder({"": 2, "deep": 1}, root="elsewhere")
+        (root / "cat/a").symlink_to(elsewhere / "deep")
+        (root / "cat/b").symlink_to(elsewhere)
+        (elsewhere / "loop").symlink_to(elsewhere)
+        source = open_folder(root, untracked)
+        assert len(source.ids) == 5
+        assert source.notes[0].endswith("were not followed: cat/b/deep, cat/b/loop")
+
+    @pytest.mark.parametrize("target", [".", "..", "cat", "cat/deep"])
+    def test_a_class_folder_that_is_another_is_an_error(self, target: str, write_folder: WriteFolder) -> None:
+        root = write_folder({"cat": 1, "cat/deep": 1, "dog": 1})
+        (root / "emu").symlink_to(target)
+        with pytest.raises(DataError, match=r"are the same folder, by a link: remove the link$"):
+            open_folder(root, untracked)
+
+    def test_a_test_class_that_is_a_training_class_is_an_error(self, write_folder: WriteFolder) -> None:
+        root = write_folder({"train/cat": 1, "train/dog": 1, "test/dog": 1})
+        (root / "test/cat").symlink_to("../train/cat")
+        with pytest.raises(DataError, match=r"test/cat and .*train/cat are the same folder|train/cat and"):
+            open_folder(root, untracked)
+
+    @pytest.mark.parametrize("target", ["gone", "emu.png"])
+    def test_an_image_that_leads_nowhere_is_listed(self, target: str, write_folder: WriteFolder) -> None:
+        root = write_folder({"cat": 1, "dog": 1})
+        (root / "dog/emu.png").symlink_to(target)
+        assert open_folder(root, untracked).ids == ["cat/0000.png", "dog/0000.png", "dog/emu.png"]
+
+    @pytest.mark.parametrize("target", ["gone", "emu"])
+    def test_a_class_folder_that_leads_nowhere_is_an_error(self, target: str, write_folder: WriteFolder) -> None:
+        root = write_folder({"cat": 1, "dog": 1})
+        (root / "emu").symlink_to(target)
+        with pytest.raises(DataError, match=r"emu is a link that leads nowhere: repair or remove it$"):
+            open_folder(root, untracked)
+
+
+def test_what_computers_leave_is_passed_over_and_said_once(write_folder: WriteFolder) -> None:
+    clutter = ("__MACOSX", "cat/@eaDir", "cat/.ipynb_checkpoints", "dog/.AppleDouble", "dog/__MACOSX/cat")
+    root = write_folder({"cat": 1, "dog": 1, **dict.fromkeys(clutter, 2)})
+    for name in ("cat/._0000.png", "dog/._0000.png", "Thumbs.db"):
+        (root / name).write_text("clutter")
+    source = open_folder(root, untracked)
+    assert source.ids == ["cat/0000.png", "dog/0000.png"]
+    assert source.notes == (
+        "hidden files and what computers leave by themselves were passed over: "
+        ".AppleDouble (1), ._* (2), .ipynb_checkpoints (1), @eaDir (1), Thumbs.db (1), __MACOSX (2)",
+    )
+
+
+def test_folders_nested_deeper_than_python_calls(write_folder: WriteFolder) -> None:
+    root = write_folder({"cat": 0, "dog": 1})
+    places = [root / "cat"]
+    for _ in range(1100):
+        places.append(places[-1] / "d")
+        places[-1].mkdir()
+    (places[-1] / "deep.png").write_text("")
+    try:
+        assert len(open_folder(root, untracked).ids) == 2
+    finally:  # pytest's own removal calls itself
+        (places[-1] / "deep.png").unlink()
+        for place in reversed(places[1:]):
+            place.rmdir()

@@ -1,5 +1,6 @@
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -216,3 +217,255 @@ def test_damage_is_found_where_it_is(tmp_path: Path, encode: Encode) -> None:
     source = open_shards(tmp_path)
     with pytest.raises(DataError, match=r"^cannot read .*x\.parquet: .*: copy or download it again$"):
         images(source)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("train-00000-of-00001", "testing-00000-of-00001"), [0, 2]),
+        (("train-00000-of-00001", "eval-00000-of-00001"), [0, 2]),
+        (("train-00000-of-00001", "evaluation_00000"), [0, 2]),
+        (("Training-0", "dev-0", "TEST-0"), [0, 1, 2]),
+        (("cifar_train", "cifar_test"), [0, 2]),
+        (("data/train", "data/test"), [0, 2]),
+        (("train/0000", "Testing/0000", "val2017/0000"), [0, 2, 1]),
+        (("train-00000-of-00001-a0e4deva", "test-00000-of-00001-b1"), [0, 2]),
+        (("default/partial-train/0", "default/partial-test/0"), [0, 2]),
+        (("part-0", "part-1"), [UNDECLARED, UNDECLARED]),
+    ],
+)
+def test_shards_declare_their_splits(
+    names: tuple[str, ...], expected: list[int], tmp_path: Path, encode: Encode
+) -> None:
+    for name in names:
+        write(tmp_path / f"{name}.parquet", {"img": structs(*[encode()] * 12), "label": [0, 1] * 6}, NAMES)
+    source = open_parquet(tmp_path, [tmp_path / f"{name}.parquet" for name in names], untracked)
+    assert source.declared.tolist() == [code for code in expected for _ in range(12)]
+    assert source.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ("train-0", "extra-0"),
+            r"extra-0\.parquet names no split, but others do: rename it to begin with train-",
+        ),
+        (("train-0", "trainval-0"), "trainval-0 could be several splits or none: rename it to train, val or test"),
+        (("train-0", "holdout-0"), "holdout-0 could be several splits or none"),
+        (("a", "unseen"), "unseen could be several splits or none"),
+        (("train_test",), "train_test could be several splits or none: .* or add a column split$"),
+    ],
+)
+def test_shards_whose_split_is_not_known(
+    names: tuple[str, ...], message: str, tmp_path: Path, encode: Encode
+) -> None:
+    for name in names:
+        write(tmp_path / f"{name}.parquet", one(encode), NAMES)
+    with pytest.raises(DataError, match=message):
+        open_shards(tmp_path)
+
+
+def test_data_sets_of_several_names_with_folders_of_splits(tmp_path: Path, encode: Encode) -> None:
+    for name in ("fine/train/0", "fine/test/0", "coarse/train/0"):
+        write(tmp_path / f"{name}.parquet", one(encode), NAMES)
+    with pytest.raises(DataError, match=r"more than one data set: name one of .*coarse, .*fine$"):
+        open_shards(tmp_path)
+    assert open_shards(tmp_path / "fine").declared.tolist() == [2, 2, 0, 0]
+
+
+def test_a_column_split_decides_over_the_name(tmp_path: Path, encode: Encode) -> None:
+    write(tmp_path / "trainval.parquet", one(encode, split=["Training", "valid"]), NAMES)
+    assert open_shards(tmp_path).declared.tolist() == [0, 1]
+
+
+def test_the_name_of_a_folder_above_the_data_set_declares_nothing(tmp_path: Path, encode: Encode) -> None:
+    path = write(tmp_path / "test/x.parquet", one(encode), NAMES)
+    assert open_parquet(path, [path], untracked).declared.tolist() == [UNDECLARED] * 2
+    assert open_shards(tmp_path / "test").declared.tolist() == [UNDECLARED] * 2
+
+
+def test_two_spellings_of_a_split_are_joined_and_noted(tmp_path: Path, encode: Encode) -> None:
+    for name in ("train-0", "val-0", "validation-0"):
+        write(tmp_path / f"{name}.parquet", one(encode), NAMES)
+    assert open_shards(tmp_path).notes == ("val, validation are all taken for the validation split",)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("subset", ["train", "test"]),
+        ("is_test", [True, False]),
+        ("Usage", ["Training", "PublicTest"]),
+        ("val", [0, 7]),
+    ],
+)
+def test_a_column_that_looks_like_a_split(name: str, values: list[Any], tmp_path: Path, encode: Encode) -> None:
+    write(tmp_path / "x.parquet", one(encode, **{name: values}), NAMES)
+    with pytest.raises(DataError, match=f"the column {name} looks like a split"):
+        open_shards(tmp_path)
+
+
+def test_columns_are_known_in_any_case(tmp_path: Path, encode: Encode) -> None:
+    columns = {"Image": structs(encode(), encode(1)), "LABEL": ["a", "b"], "Split": ["train", "test"]}
+    source = open_parquet(tmp_path, [write(tmp_path / "x.parquet", columns)], untracked)
+    assert source.declared.tolist() == [0, 2]
+    assert images(source) == [encode(), encode(1)]
+
+
+@pytest.mark.parametrize(
+    "columns", [["img", "image", "label"], ["img", "label", "Label"], ["img", "img", "label"]]
+)
+def test_a_column_twice(columns: list[str], tmp_path: Path, encode: Encode) -> None:
+    values = [structs(encode()) if name.startswith("im") else pa.array([0]) for name in columns]
+    pq.write_table(pa.Table.from_arrays(values, names=columns), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"has more than one column (image|label) .*: remove or rename one$"):
+        open_shards(tmp_path)
+
+
+@pytest.mark.parametrize("text", [pa.string(), pa.large_string(), pa.string_view()])
+@pytest.mark.parametrize("binary", [pa.binary(), pa.large_binary(), pa.binary_view()])
+@pytest.mark.parametrize("is_struct", [True, False])
+def test_types_of_images_and_labels(
+    text: pa.DataType, binary: pa.DataType, is_struct: bool, tmp_path: Path, encode: Encode
+) -> None:
+    data = pa.array([encode(), None, encode(1)], binary)
+    struct = pa.StructArray.from_arrays([data, pa.array([None, None, "x"])], ["bytes", "path"])
+    path = write(
+        tmp_path / "x.parquet", {"img": struct if is_struct else data, "label": pa.array(["a", "b", "a"], text)}
+    )
+    source = open_parquet(path, [path], untracked)
+    assert images(source) == [encode(), b"", encode(1)]
+    assert source.labels.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("is_struct", [True, False])
+def test_images_encoded_by_a_dictionary(is_struct: bool, tmp_path: Path, encode: Encode) -> None:
+    data = pa.array([encode(), encode(1), None, encode(), encode(), encode()]).dictionary_encode()
+    struct = pa.StructArray.from_arrays([data, pa.array(["x"] * 6)], ["bytes", "path"])
+    path = write(tmp_path / "x.parquet", {"img": struct if is_struct else data, "label": [0, 1] * 3})
+    found = images(open_parquet(path, [path], untracked))
+    assert found[:2] + found[3:] == [encode(), encode(1), encode(), encode(), encode()]
+    assert found[2] == (tmp_path / "x" if is_struct else b"")
+
+
+def paths(*names: str | None, data: bytes | None = None) -> Any:
+    rows = [{"bytes": data if name is None else None, "path": name} for name in names]
+    return pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+
+
+def test_rows_that_name_a_file_in_place_of_bytes(tmp_path: Path, encode: Encode) -> None:
+    img = paths("a.png", None, "deep/b.png", "deep\\b.png", data=encode(5))
+    path = write(tmp_path / "x.parquet", {"img": img, "label": [0, 1, 0, 1]})
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a.png").write_bytes(encode())
+    first = open_parquet(path, [path], untracked)
+    named = [tmp_path / "a.png", encode(5), tmp_path / "deep/b.png", tmp_path / "deep/b.png"]
+    assert images(first) == named
+    (tmp_path / "a.png").write_bytes(encode(1))
+    assert open_parquet(path, [path], untracked).content != first.content
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "/etc/hostname",
+            r"x\.parquet#0: the path /etc/hostname is not below the shard's folder: write the image's",
+        ),
+        ("../a.png", "is not below the shard's folder"),
+        ("deep/../../a.png", "is not below the shard's folder"),
+        ("..\\a.png", "is not below the shard's folder"),
+        ("C:\\a.png", "lies on a drive of Windows|is not below the shard's folder"),
+        ("https://a.org/a.png", "is a URL, and nothing is downloaded"),
+        ("zip://a.png::b.zip", "is a URL, and nothing is downloaded"),
+    ],
+)
+def test_rows_that_name_files_elsewhere(name: str, message: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.parquet", {"img": paths(name, name), "label": [0, 1]})
+    with pytest.raises(DataError, match=message):
+        open_parquet(path, [path], untracked)
+
+
+def test_bytes_that_are_all_null(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.parquet", {"img": pa.nulls(3, pa.binary()), "label": [0, 1, 0]})
+    with pytest.raises(
+        DataError, match=r"the column img holds no image in any row, its bytes are null: write the"
+    ):
+        open_parquet(path, [path], untracked)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"label": pa.array([0, 2**64 - 1], pa.uint64())},
+            "x.parquet#1: label 18446744073709551615 is larger than",
+        ),
+        ({"label": [[0], [1]]}, "label is list<.*>: it must hold integers or strings"),
+        ({"label": [True, False]}, "label is bool: it must hold integers or strings"),
+        ({"label": ["a", ""]}, "the name of a class is empty: give every image a label"),
+        ({"label": pa.array([b"\xff", b"a"]).view(pa.string())}, "holds text that is not UTF-8"),
+        ({"split": [["train"], ["test"]]}, "split is list<.*>: it must hold strings"),
+        ({"split": pa.array([b"\xff", b"a"]).view(pa.string())}, "holds text that is not UTF-8"),
+        ({"split": [{"a": 1}, {"a": 2}]}, "split is struct<.*>: it must hold strings"),
+        ({"group": [[1], [2]]}, "group is list<.*>: it must hold strings"),
+        ({"img": [{"bytes": {"bytes": b"a"}}] * 2}, "has no img or image column .*; img is struct<bytes: struct<"),
+        ({"img": [[1, 2], [3, 4]]}, r"its columns are img, label; img is list<.*>; rename one$"),
+    ],
+)
+def test_columns_of_other_types(columns: dict[str, Any], message: str, tmp_path: Path, encode: Encode) -> None:
+    path = write(tmp_path / "x.parquet", one(encode, **columns))
+    with pytest.raises(DataError, match=message) as caught:
+        open_parquet(path, [path], untracked)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        "[" * 100_000,
+        json.dumps({"info": {"features": {"label": {"_type": "ClassLabel", "names": "abc"}}}}),
+        json.dumps({"info": {"features": {"label": {"_type": "ClassLabel", "names": [["a"], 1]}}}}),
+        json.dumps({"info": {"features": {"label": {"_type": "ClassLabel", "names": {"a": 1}}}}}),
+        '{"info": 1, "info": {"features": {"label": {"_type": "Value"}}}}',
+    ],
+)
+def test_metadata_that_are_no_names(metadata: str, tmp_path: Path, encode: Encode) -> None:
+    pq.write_table(
+        pa.table(one(encode)).replace_schema_metadata({"huggingface": metadata}), tmp_path / "x.parquet"
+    )
+    with pytest.raises(DataError, match="its huggingface metadata do not"):
+        open_shards(tmp_path)
+
+
+def repeated(value: Any, count: int = 100_000) -> Any:
+    return pa.DictionaryArray.from_arrays(pa.array(np.zeros(count, np.int32)), pa.array([value]))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (lambda: {"img": pa.nulls(10**7, pa.binary()), "label": np.zeros(10**7, np.int8)}, "10,000,000 images"),
+        (lambda: {"img": pa.array([bytes(3 * 10**8)]), "label": [0]}, "claims 300,000,0.. bytes"),
+        (lambda: {"img": pa.array([b"a"]), "label": ["x" * 10**8]}, "claims 100,000,0.. bytes for label"),
+        (
+            lambda: {"img": pa.array([b"a"] * 100_000), "label": repeated("x" * 10**6)},
+            "has 2,001 characters",
+        ),
+        (lambda: {"img": pa.array([b"a"] * 10**5), "label": [0] * 10**5, "group": repeated("x" * 10**6)}, None),
+        (lambda: {"img": repeated(bytes(10**6)), "label": np.arange(100_000) % 2}, None),
+    ],
+    ids=["rows", "one image", "one label", "labels", "groups", "images"],
+)
+def test_no_more_memory_than_a_file_can_stand_for(
+    columns: Callable[[], dict[str, Any]], message: str | None, tmp_path: Path, measure_open: Callable[..., Any]
+) -> None:
+    path = write(tmp_path / "x.parquet", columns(), compression="zstd", dictionary_pagesize_limit=1 << 30)
+    told, peak, seconds = measure_open(path)
+    assert peak < 2 * path.stat().st_size + (64 << 20)
+    assert seconds < 2
+    if message is None:
+        assert told == "opened"
+    else:
+        assert re.search(message, told)

@@ -11,7 +11,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from foveate.data import source
-from foveate.data.source import Content, file_blocks, hash_files, index_classes, reading, typical_side
+from foveate.data.source import (
+    Content,
+    file_blocks,
+    hash_files,
+    index_classes,
+    reading,
+    refuse_claim,
+    typical_side,
+    whole_numbers,
+)
 from foveate.errors import DataError
 from foveate.progress import untracked
 from foveate.records import printable
@@ -22,6 +31,7 @@ T = TypeVar("T")
 
 @given(st.lists(st.text(max_size=4), min_size=1))
 def test_names_are_sorted_and_give_back_the_values(values: list[str]) -> None:
+    assume(all(map(str.strip, values)))
     expected = [printable(value) for value in sorted(set(values))]
     assume(len(set(expected)) == len(expected))
     names, labels = index_classes(values, None, str)
@@ -191,3 +201,53 @@ def test_reading_names_the_file_and_the_fix(tmp_path: Path) -> None:
         raise PermissionError
     with pytest.raises(KeyError), reading("x", (ValueError,)):
         raise KeyError
+
+
+@pytest.mark.skipif(not Path("/proc/self/pagemap").exists(), reason="a file of Linux")
+@pytest.mark.parametrize("name", ["pagemap", "status", "mem", "maps", "clear_refs"])
+def test_a_file_of_the_kernel_is_not_read_beyond_its_size(name: str) -> None:
+    """The page map says that it has no bytes, and gives terabytes to whoever reads on."""
+    assert hash_files("files", [f"/proc/self/{name}"], untracked).digest
+
+
+def test_a_file_that_claims_terabytes_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.png"
+    with path.open("wb") as file:
+        file.truncate(6 << 40)
+    first = hash_files("files", [str(path)], untracked)
+    os.utime(path, (0, 0))
+    assert hash_files("files", [str(path)], untracked).digest != first.digest
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", " "], "the name of a class is empty: give every image a label"),
+        (["a", "x" * 2001], "the name of a class has 2,001 characters, more than 2000: xxx"),
+        ([f"c{number}" for number in range(100_001)], "the labels name more than 100,000 classes"),
+    ],
+)
+def test_names_that_no_checkpoint_could_hold(names: list[str], message: str) -> None:
+    for class_names in (None, names):
+        with pytest.raises(DataError, match=message):
+            index_classes(["a"] if class_names else names, class_names, str)
+
+
+def test_a_message_lists_few_names() -> None:
+    with pytest.raises(DataError) as caught:
+        index_classes(["x" * 10**6], [f"c{number}" for number in range(1000)], str)
+    assert len(str(caught.value)) < 400
+    assert "c9 and 990 more" in str(caught.value)
+
+
+def test_labels_larger_than_any_place() -> None:
+    with pytest.raises(DataError, match=r"^row 1: label 9223372036854775808 is larger than any label can be"):
+        whole_numbers(np.array([1, 2**63], np.uint64), lambda row: f"row {row}")
+    assert whole_numbers(np.array([1, 2**63 - 1], np.uint64), str).tolist() == [1, 2**63 - 1]
+
+
+@pytest.mark.parametrize(("images", "once"), [(100_002, 0), (0, (32 << 20) + 201)])
+def test_what_no_file_of_its_size_can_hold(images: int, once: int) -> None:
+    refuse_claim(Path("x"), 100, images=images - 1, once=once - 1, what="labels")
+    with pytest.raises(DataError, match=r"^x has 100 bytes and claims .*: write it again"):
+        refuse_claim(Path("x"), 100, images=images, once=once, what="labels")

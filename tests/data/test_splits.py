@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveate.data.splits import SPLITS, UNDECLARED, StoredSplits, draw, hold_out, split_code, split_codes
+from foveate.data.splits import (
+    SPLITS,
+    UNDECLARED,
+    StoredSplits,
+    draw,
+    hints_at_split,
+    hold_out,
+    split_code,
+    split_codes,
+    split_words,
+)
 from foveate.errors import CheckpointError, DataError
 
 labels_lists = st.lists(st.integers(0, 5), min_size=1, max_size=200)
@@ -64,6 +74,9 @@ def test_the_paper_holds_out_a_fifth_of_each_class() -> None:
         ("valid", "validation"),
         (" dev ", "validation"),
         ("TEST", "test"),
+        *((name, "train") for name in ("training", "Train_set", "trainset", "Train images", "train[:80%]")),
+        *((name, "validation") for name in ("validation", "val2017", "VAL_IMGS", "dev-set", "x_valid")),
+        *((name, "test") for name in ("testing", "eval", "test1", "testset", "\uff34\uff25\uff33\uff34")),
     ],
 )
 def test_splits_are_known_as_users_spell_them(name: str, split: str) -> None:
@@ -145,3 +158,32 @@ def test_stored_splits_that_were_changed_are_refused(tmp_path: Path) -> None:
     StoredSplits.write(tmp_path / "splits.npy", {"train": np.arange(6), "test": np.array([6])}, 7)
     with pytest.raises(CheckpointError, match="its checksum differs"):
         stored.read(7)
+
+
+@pytest.mark.parametrize("name", ["", "set", "1", "trainval", "train_test", "test tube", "contest", "tset"])
+def test_what_names_no_split(name: str) -> None:
+    assert split_code(name) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "hints"),
+    [
+        ("PublicTest", True),
+        ("test_old", True),
+        ("trainval", True),
+        ("hold-out", True),
+        ("held out", True),
+        ("unseen", True),
+        ("household outing", False),
+        ("contest", False),
+        ("cat", False),
+    ],
+)
+def test_what_a_person_would_take_for_a_split(name: str, hints: bool) -> None:
+    assert hints_at_split(name) == hints
+
+
+@given(st.text())
+def test_any_name_is_one_split_or_none(name: str) -> None:
+    code = split_code(name)
+    assert code is None or (split_words(name) == {code} and hints_at_split(name))

@@ -259,17 +259,35 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
     for split, of_classes in counts.items():
         if missing := [name for name, count in zip(dataset.class_names, of_classes, strict=True) if not count]:
             named = f"{', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}"
-            text = f"no image of {named} in {split}: add some, or remove the class"
-            remarks = dict.fromkeys(missing, f"none in {split}")
+            where = "" if split == "all" else f" in {split}"
+            text = f"no image of {named}{where}: add some, or remove the class"
+            remarks = dict.fromkeys(missing, f"none{where}")
             yield Finding("missing_class", "mend", text, remarks=remarks)
     train = counts.get("train", counts.get("all"))
-    if train is None:
+    if train is None or not train.any():
         return
-    largest, smallest = int(train.argmax()), int(np.where(train, train, train.max()).argmin())  # of those that are
+    yield from _too_few(dataset, train)
+    present = np.flatnonzero(train)  # a class without any is told of as missing
+    largest, smallest = int(train.argmax()), int(present[train[present].argmin()])
     if train[largest] > _IMBALANCE * train[smallest]:
         most, least = (f"{dataset.class_names[place]} ({train[place]:,})" for place in (largest, smallest))
         times = f"{train[largest] / train[smallest]:.0f} times the training images of {least}"
         yield Finding("imbalance", "look", f"{most} has {times}: look at macro F1, not at accuracy")
+
+
+def _too_few(dataset: Dataset, train: NDArray[np.int64]) -> Iterator[Finding]:
+    """Classes with too few training images to hold one out for every split that training will draw."""
+    if "validation" in dataset.splits:
+        return
+    draws = 1 if "test" in dataset.splits else 2
+    few = {name: int(n) for name, n in zip(dataset.class_names, train, strict=True) if 0 < n <= draws}
+    if few:
+        told = ", ".join(f"{name} ({_images(count)})" for name, count in list(few.items())[:5])
+        text = (
+            f"{told}{', …' if len(few) > 5 else ''}: too few to hold out, so none will be in the validation split"
+        )
+        remarks = {name: _images(count) for name, count in few.items()}
+        yield Finding("too_few", "look", f"{text}: add some, or remove the class", remarks=remarks)
 
 
 def _copies(dataset: Dataset) -> Iterator[Finding]:

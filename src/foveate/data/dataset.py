@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -230,43 +231,52 @@ def open_source(data: str, data_dir: Path | None, track: Track = untracked) -> S
         return open_cifar10(data_dir, track)
     if not data.strip():
         raise DataError("the name of the data set is empty: give cifar10, digits, a folder or a file")
-    path = Path(data).expanduser()
     try:
-        str(path.resolve()).encode()
+        path = Path(data).expanduser()
+        # Not `Path.resolve`, which raises RuntimeError for a loop of links.
+        os.path.realpath(path).encode()
     except UnicodeEncodeError as error:
         raise DataError(
             f"{data!a}: its path has a name that is not UTF-8, to be written down: rename it"
         ) from error
+    except (ValueError, RuntimeError) as error:  # a NUL character; a user without a home
+        raise DataError(f"{data!a} is no path ({error}): give cifar10, digits, a folder or a file") from error
     with reading(path):
         if path.is_dir():
             return _open_folder(path, track)
         if not path.exists():
             raise DataError(_not_found(data, path))
+        if not path.is_file():
+            raise DataError(f"{path} is a device, pipe or socket: give a folder or a regular file")
     return _open_file(path, track)
 
 
 def _open_folder(path: Path, track: Track) -> Source:
-    from foveate.data.folder import list_files, open_folder
+    from foveate.data.folder import open_folder, refuse_other_splits
+    from foveate.data.tree import read_trees
 
     kinds: dict[Path, set[str]] = {}
-    shards = []
+    shards: list[Path] = []
+    others: list[Path] = []
     with reading(path):
-        for file in map(Path, list_files(path)):
-            kinds.setdefault(file.parent, set()).add(file.suffix)
-            if file.suffix == ".parquet":
-                shards.append(file)
+        trees, notes = read_trees(path, [path])
+        for file in map(Path, trees[0].files):
+            kinds.setdefault(file.parent, set()).add(file.suffix.lower())
+            (shards if file.suffix.lower() == ".parquet" else others).append(file)
     # A stray table among a class's images makes no Parquet data set.
     if any(".parquet" in kinds[folder] and (folder == path or kinds[folder] == {".parquet"}) for folder in kinds):
         from foveate.data.parquet import open_parquet
 
-        return open_parquet(path, shards, track)
+        source = open_parquet(path, shards, track)
+        refuse_other_splits(path, others, set(np.unique(source.declared).tolist()))
+        return replace(source, notes=(*source.notes, *notes))
     return open_folder(path, track)
 
 
 def _open_file(path: Path, track: Track) -> Source:
     match path.suffix.lower():
-        case ".csv":
-            from foveate.data.folder import open_csv
+        case ".csv" | ".tsv":
+            from foveate.data.table import open_csv
 
             return open_csv(path, track)
         case ".parquet":
@@ -281,6 +291,8 @@ def _open_file(path: Path, track: Track) -> Source:
 
 
 def _not_found(data: str, path: Path) -> str:
+    if path.is_symlink():
+        return f"{data} is a link that leads nowhere, or back to itself: repair it"
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, siblings, n=1)
     near = [str(path.parent / name) for name in close] or difflib.get_close_matches(data, _KNOWN, n=1)

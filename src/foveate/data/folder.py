@@ -1,160 +1,261 @@
-"""Data sets of image files: folders named after their classes, and CSV tables of paths."""
+"""Data sets of image files in folders that are named after their classes."""
 
-import csv
-import io
 import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from foveate.data.source import Source, file_blocks, hash_files, index_classes, reading
-from foveate.data.splits import UNDECLARED, split_code, split_codes
+from foveate.data.decode import read_header
+from foveate.data.source import Source, file_blocks, hash_files, index_classes, listed, reading
+from foveate.data.splits import SPLITS, UNDECLARED, hints_at_split, is_held_out, other_words, split_code
+from foveate.data.tree import Tree, is_clutter, read_trees, subfolders
 from foveate.errors import DataError
 from foveate.progress import Track
 from foveate.records import printable
 
-__all__ = ["list_files", "open_csv", "open_folder"]
+__all__ = ["open_folder", "refuse_other_splits"]
 
-_CLUTTER = {"thumbs.db", "desktop.ini"}
+_TRAIN = SPLITS.index("train")
+
+_IMAGES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
+_IMAGES |= {".heic", ".heif", ".avif"}
+_TABLES = {".csv", ".tsv", ".txt", ".lst", ".json", ".jsonl", ".xlsx", ".parquet", ".pq", ".arrow", ".feather"}
+_TABLES |= {".npz", ".npy", ".h5", ".hdf5", ".mat", ".tfrecord"}
+_ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 
 
 def open_folder(root: Path, track: Track) -> Source:
-    """Read `root/{train,val,test}/<class>/…`, or a flat `root/<class>/…`; a class folder is read recursively.
+    """Read `root/<split>/<class>/…`, or a flat `root/<class>/…`; a class folder is read with everything below it.
 
-    Every file in a class folder is taken for an image, so that one which is none is listed as bad; hidden
-    files and those that file managers leave are passed over.
+    Every file in a class folder is taken for an image, so that one which is none is listed as bad.
 
     Raises:
-        DataError: without class folders, or when a folder cannot be read.
+        DataError: without class folders; for images beside the splits, and for what looks like a split but cannot
+            be taken for one; when a folder cannot be read.
     """
-    paths: list[str] = []
-    names: list[str] = []
-    splits: list[int] = []
     with reading(root):
-        folders = _subfolders(root)
-        parts = {folder: code for folder in folders if (code := _split_of(folder)) is not None}
-        # A class may be called "train": the folder is split only where train/ itself has subfolders, or where
-        # there are splits alone, as in a folder made to evaluate on.
-        is_split = split_code("train") in parts.values() or len(parts) == len(folders)
-        classes = [folder for part in parts for folder in _subfolders(part)] if is_split else folders
-        if not classes:
-            raise DataError(f"{root} has no class folders: put the images of each class into {root}/<class>/")
-        for folder in classes:
-            files = list(list_files(folder))
-            paths += files
-            names += [printable(folder.name)] * len(files)
-            splits += [parts[folder.parent] if is_split else UNDECLARED] * len(files)
-        beside = sum(path.is_file() and not _is_clutter(path.name) for path in root.iterdir())
+        classes, notes = _class_folders(root)
+        trees, passed = read_trees(root, [folder for folder, _ in classes])
+        for (folder, code), tree in zip(classes, trees, strict=True):
+            _refuse_splits_within(root, folder, code, tree)
+        if len(classes) == 1 and classes[0][1] == UNDECLARED:
+            _refuse_one_level_too_high(root, classes[0][0], trees[0])
+        beside = [path for path in root.iterdir() if path.is_file()]
+        refuse_other_splits(root, beside, {code for _, code in classes})
+        notes += _doubts(classes, trees)
+        notes += _loose_files(sorted({root, *(folder.parent for folder, _ in classes)}))
+    paths = [path for tree in trees for path in tree.files]
     if not paths:
         raise DataError(f"{root} has no images: put the images of each class into {root}/<class>/")
-    notes = [f"{beside} file(s) beside the class folders of {root} were passed over"] if beside else []
-    if is_split:
-        notes += [f"{folder} is no split and was passed over" for folder in folders if folder not in parts]
-    class_names, labels = index_classes(names, sorted({printable(folder.name) for folder in classes}), str)
+    names = [printable(folder.name) for folder, _ in classes]
+    class_names, labels = index_classes(
+        [name for name, tree in zip(names, trees, strict=True) for _ in tree.files], sorted(set(names)), str
+    )
     return Source(
         name=root.resolve().name or "data",
         location=str(root.resolve()),
         class_names=class_names,
         labels=labels,
-        declared=np.array(splits, np.int8),
+        declared=np.repeat(np.array([code for _, code in classes], np.int8), [len(tree.files) for tree in trees]),
         ids=[printable(Path(path).relative_to(root).as_posix()) for path in paths],
         blocks=file_blocks(paths),
         content=hash_files("files", paths, track),
-        notes=tuple(notes),
+        notes=(*notes, *passed),
     )
 
 
-def open_csv(file: Path, track: Track) -> Source:
-    """Read a table `image,label[,split][,group]`; the paths in it are relative to its folder.
+def refuse_other_splits(root: Path, files: Iterable[Path], declared: set[int]) -> None:
+    """Refuse a table, archive or image that is named after a split to hold out which the data does not declare.
 
-    Raises:
-        DataError: with the line number, for a row that cannot be read.
+    `test.zip` beside `train/`, or `test.txt` beside class folders, says which images are for the test: to draw
+    others would train on them.
+
+    Args:
+        files: below `root`, none of which is read.
+        declared: codes of the splits that are read.
     """
-    lines, rows = [], []
-    for line, row in _rows(file):
-        for column in ("image", "label"):
-            if not row[column]:
-                raise DataError(f"{file}, line {line}: the {column} is empty: fill it in or remove the line")
-        lines.append(line)
-        rows.append(row)
-    if not rows:
-        raise DataError(f"{file} lists no images: add lines below its header, as image,label")
-    found = [os.fspath(file.parent / row["image"]) for row in rows]
-    class_names, labels = index_classes([row["label"] for row in rows], None, str)
-    return Source(
-        name=file.stem,
-        location=str(file.resolve()),
-        class_names=class_names,
-        labels=labels,
-        declared=split_codes([row.get("split") for row in rows], lambda i: f"{file}, line {lines[i]}"),
-        ids=_row_ids([row["image"] for row in rows], lines),
-        blocks=file_blocks(found),
-        content=hash_files("files", found, track),
-        groups=tuple(row["group"] for row in rows) if "group" in rows[0] else None,
+    for file in sorted(files):
+        if is_clutter(file.name) or file.suffix.lower() not in _TABLES | _ARCHIVES | _IMAGES:
+            continue
+        stem = file.name.partition(".")[0]
+        is_image = file.suffix.lower() in _IMAGES
+        parts = [*file.relative_to(root).parts[:-1], *([] if is_image else [stem])]
+        codes = {code for part in parts if (code := split_code(part)) not in (None, _TRAIN)}
+        if codes - declared or any(map(is_held_out, parts)):
+            raise DataError(
+                f"{file} looks like a split and is not read: bring it into the layout of the rest, list all "
+                "images in one CSV table with the columns image,label,split, or move it elsewhere"
+            )
+
+
+def _class_folders(root: Path) -> tuple[list[tuple[Path, int]], list[str]]:
+    """The class folders, each with the code of its split, and notes."""
+    folders = subfolders(root)
+    _refuse_broken_links(root)
+    classes_of = {
+        folder: found
+        for folder in folders
+        if split_code(folder.name) is not None and (found := subfolders(folder))
+    }
+    if not classes_of:
+        return [(folder, UNDECLARED) for folder in folders], _check_flat(root, folders)
+    notes = []
+    for folder in folders:
+        if folder in classes_of:
+            _refuse_broken_links(folder)
+            _refuse_loose_images(folder)
+        elif (image := _find_image(folder)) is not None:
+            raise DataError(_beside_splits(folder, image, sorted(classes_of)))
+        else:
+            notes.append(f"{folder} holds no images and was passed over")
+    classes = [(each, split_code(folder.name)) for folder, below in classes_of.items() for each in below]
+    for code, split in enumerate(SPLITS):
+        if len(names := [folder.name for folder in classes_of if split_code(folder.name) == code]) > 1:
+            notes.append(f"{listed(names)} are all taken for the {split} split")
+    return [(folder, code) for folder, code in classes if code is not None], notes
+
+
+def _beside_splits(folder: Path, image: Path, splits: Sequence[Path]) -> str:
+    named = split_code(folder.name) is not None
+    return (
+        f"{folder} holds images ({image.relative_to(folder)}) beside the splits "
+        f"{listed([split.name for split in splits])}, "
+        + (
+            f"but no class folders: put the images of each class into {folder}/<class>/, or move it elsewhere"
+            if named
+            else "and its name is no split's: rename it to train, val or test, or move it elsewhere"
+        )
+        + f"; if {splits[0]} is no split but a class, rename it"
     )
 
 
-def _row_ids(images: Sequence[str], lines: Sequence[int]) -> list[str]:
-    """What a row names; with its line where others name it too."""
-    times = Counter(images)
+def _check_flat(root: Path, folders: Sequence[Path]) -> list[str]:
+    """Notes on class folders whose names could mean splits; DataError for those that cannot be classes."""
+    if not folders:
+        hint = f"; or give {table}" if (table := _table_in(root)) else ""
+        raise DataError(f"{root} has no class folders: put the images of each class into {root}/<class>/{hint}")
+    codes = {folder: split_code(folder.name) for folder in folders}
+    # Vehicles have a class "train"; the other names, and "train" alone, are unmistakable.
+    mistaken = [folder for folder in folders if is_held_out(folder.name) or codes[folder] not in {None, _TRAIN}]
+    if mistaken or set(codes.values()) == {_TRAIN}:
+        raise DataError(
+            f"{(mistaken or folders)[0]} looks like a split, but not all is laid out so: for a split, make it "
+            f"{root}/test/<class>/ (or val) beside {root}/train/<class>/; for a class, rename it, or list the "
+            "images in a CSV table"
+        )
+    hints = [folder for folder in folders if hints_at_split(folder.name) and codes[folder] is None]
+    below = {
+        folder: {each.name.casefold() for each in subfolders(folder)} for folder in (folders if hints else ())
+    }
+    names = {folder.name.casefold() for folder in folders}
+    for folder in hints:
+        others = names.union(*(below[other] for other in folders if other != folder))
+        if below[folder] & others:
+            raise DataError(
+                f"{folder} may be a split, as it has folders that others have too "
+                f"({listed(sorted(below[folder] & others))}): for a split, rename it to train, val or test; for a "
+                "class, move its images out of these folders, or list them in a CSV table"
+            )
+    if len({other_words(folder.name) for folder in hints}) < len(hints):
+        raise DataError(
+            f"{listed([str(folder) for folder in hints])} may be splits, as their names differ in that alone: for "
+            f"splits, rename them to train, val and test, with folders of classes in each; for classes, rename one"
+        )
+    return [f"{listed([folder.name for folder in hints])}: taken for classes, not for splits"] if hints else []
+
+
+def _refuse_splits_within(root: Path, folder: Path, code: int, tree: Tree) -> None:
+    """Refuse a class folder that has splits below it: they would all be one class."""
+    parents = {below.parent for below in tree.folders}
+    for below in tree.folders:
+        inner = split_code(below.name)
+        if is_held_out(below.name) or (inner is not None and (inner != _TRAIN or below in parents)):
+            if below in parents and code == UNDECLARED:
+                raise DataError(
+                    f"{root} is one level too high, as {below} looks like a split: give {below.parent}"
+                )
+            raise DataError(
+                f"{below} looks like a split below the class {printable(folder.name)}: put splits above classes, "
+                f"as {root}/test/{printable(folder.name)}/; if it is none, rename it"
+            )
+
+
+def _refuse_one_level_too_high(root: Path, folder: Path, tree: Tree) -> None:
+    """Refuse a single class folder that holds nothing but folders, or has a table beside it."""
+    if table := _table_in(root):
+        raise DataError(f"{root} has one class folder, and a table: give {table}, or move it elsewhere")
+    holders = {os.path.dirname(path) for path in tree.files}  # noqa: PTH120 (5 × Path)
+    while True:
+        below = [each for each in tree.folders if each.parent == folder]
+        if os.fspath(folder) in holders or not below:
+            return
+        if len(below) > 1:
+            raise DataError(
+                f"{root} has one class folder, which holds nothing but folders: give {folder}; if "
+                f"{listed([each.name for each in below])} are one class, move their images into one folder"
+            )
+        folder = below[0]
+
+
+def _doubts(classes: Sequence[tuple[Path, int]], trees: Sequence[Tree]) -> list[str]:
+    """Notes on splits without images, and on classes that may be something else."""
+    empty = {folder.parent for folder, _ in classes}
+    empty -= {folder.parent for (folder, _), tree in zip(classes, trees, strict=True) if tree.files}
+    notes = [f"{split} holds no images" for split in sorted(empty) if classes[0][1] != UNDECLARED]
+    below = [
+        {each.name for each in tree.folders if each.parent == folder} if tree.files else set()
+        for (folder, _), tree in zip(classes, trees, strict=True)
+    ]
+    if (
+        classes[0][1] == UNDECLARED
+        and len(below) > 1
+        and len(below[0]) > 1
+        and all(it == below[0] for it in below)
+    ):
+        notes.append(
+            f"every class folder has the folders {listed(sorted(below[0]))}: if these are the classes, give one "
+            "folder at a time, or list all images in a CSV table"
+        )
+    return notes
+
+
+def _loose_files(folders: Sequence[Path]) -> list[str]:
     return [
-        printable(image) if times[image] == 1 else f"{printable(image)}#{line}"
-        for image, line in zip(images, lines, strict=True)
+        f"{beside} file(s) beside the class folders of {folder} were passed over"
+        for folder in folders
+        if (beside := sum(not path.is_dir() and not is_clutter(path.name) for path in folder.iterdir()))
     ]
 
 
-def list_files(folder: Path) -> Iterator[str]:
-    """Paths of the files below `folder`, in sorted order, without hidden ones and file managers' clutter.
-
-    Raises:
-        OSError: when a folder below cannot be read.
-    """
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    for parent, folders, files in os.walk(folder, onerror=stop):
-        folders[:] = sorted(name for name in folders if not _is_clutter(name))
-        yield from (os.path.join(parent, name) for name in sorted(files) if not _is_clutter(name))  # noqa: PTH118 (5 × Path)
+def _refuse_broken_links(folder: Path) -> None:
+    """Refuse a link that leads nowhere where class folders are: whether one of them is missing cannot be known."""
+    for path in folder.iterdir():
+        if path.is_symlink() and not path.exists() and path.suffix.lower() not in _IMAGES:
+            raise DataError(f"{path} is a link that leads nowhere: repair or remove it")
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The line number and the stripped fields, by column, of each row that is not blank."""
-    with reading(file):
-        content = file.read_bytes()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{file}, line {line}: not UTF-8 text: save the table as UTF-8") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [column.strip().lower() for column in next(reader, [])]
-        if not {"image", "label"} <= set(header):
-            raise DataError(f"{file}, line 1: the header must name the columns image,label[,split][,group]")
-        for fields in reader:
-            if len(fields) != len(header) and fields:
-                raise DataError(
-                    f"{file}, line {reader.line_num}: {len(fields)} fields where the header has {len(header)}: "
-                    "correct the line (quote a field that holds a comma)"
-                )
-            if fields:
-                yield reader.line_num, dict(zip(header, (field.strip() for field in fields), strict=True))
-    except csv.Error as error:
-        raise DataError(f"{file}, line {reader.line_num}: {error}: correct the line") from error
+def _refuse_loose_images(split: Path) -> None:
+    loose = sorted(path for path in split.iterdir() if not is_clutter(path.name) and _is_image(path))
+    if loose:
+        raise DataError(
+            f"{split} holds {len(loose)} image(s) beside its class folders, {printable(loose[0].name)} first: put "
+            "each into the folder of its class, or move it elsewhere"
+        )
 
 
-def _split_of(folder: Path) -> int | None:
-    """The split that a folder of class folders is named after."""
-    code = split_code(folder.name)
-    return code if code is not None and _subfolders(folder) else None
+def _find_image(folder: Path) -> Path | None:
+    (tree,), _ = read_trees(folder, [folder])
+    return next((path for path in map(Path, tree.files) if _is_image(path)), None)
 
 
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not _is_clutter(path.name))
+def _table_in(folder: Path) -> Path | None:
+    return next(
+        (path for path in sorted(folder.iterdir()) if path.suffix.lower() in {".csv", ".tsv", ".npz"}), None
+    )
 
 
-def _is_clutter(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _CLUTTER
+def _is_image(path: Path) -> bool:
+    if path.suffix:
+        return path.suffix.lower() in _IMAGES
+    return path.is_file() and read_header(path) is not None

@@ -1,11 +1,11 @@
 """Data sets in Parquet as the Hugging Face hub lays them out: shards of encoded images and their labels."""
 
-import json
+import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,38 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from foveate.data.source import Block, Image, Source, hash_files, index_classes, reading
-from foveate.data.splits import UNDECLARED, split_code, split_codes
+from foveate.data.source import (
+    Block,
+    Image,
+    Source,
+    hash_files,
+    index_classes,
+    listed,
+    reading,
+    refuse_claim,
+    whole_numbers,
+)
+from foveate.data.splits import (
+    SPLITS,
+    UNDECLARED,
+    hints_at_split,
+    is_held_out,
+    split_code,
+    split_codes,
+    split_words,
+)
+from foveate.data.table import SPLIT_COLUMNS, image_path, refuse_other_columns
 from foveate.errors import DataError
+from foveate.files import open_regular
 from foveate.progress import Track
-from foveate.records import printable
+from foveate.records import MalformedError, parse_json, printable
 
 __all__ = ["ParquetBlock", "open_parquet"]
+
+_DAMAGED = (pa.ArrowException, ValueError, OverflowError, NotImplementedError, MemoryError)
+"""What pyarrow raises for a damaged file."""
+_BATCH_BYTES = 32 << 20
+"""Of images that are decoded from Parquet at a time."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +55,7 @@ class ParquetBlock(Block):
     row_group: int
     first: int
     column: str
-    """The column of bytes, `img.bytes` where it is in a struct."""
+    """The column of images: encoded bytes, or a struct of these and of a path."""
 
     @property
     def files(self) -> Sequence[str]:
@@ -38,29 +63,28 @@ class ParquetBlock(Block):
         return (self.path,)
 
     def images(self) -> Iterator[Image]:
-        """Yield each row's bytes; none where the row has none."""
-        with reading(self.path, (pa.ArrowException,)):
-            # buffer_size: read the row group as it is decoded, however large it is.
-            file = pq.ParquetFile(self.path, buffer_size=1 << 20)
-            row, end = 0, self.first + self.count
-            batches = file.iter_batches(256, row_groups=[self.row_group], columns=[self.column], use_threads=False)
-            for batch in batches:
-                wanted = batch.column(0)[max(self.first - row, 0) : max(end - row, 0)]
+        """Yield each row's bytes, or the file that it names in place of them; none where the row has neither."""
+        path, row, end = Path(self.path), 0, self.first + self.count
+        with _opened(path, [self.column]) as file:
+            for batch in _batches(path, file, self.row_group, self.column):
+                wanted = batch[max(self.first - row, 0) : max(end - row, 0)]
+                yield from _images_in(path, wanted, max(row, self.first))
                 row += len(batch)
-                values = wanted.field("bytes") if pa.types.is_struct(wanted.type) else wanted
-                for index, value in enumerate(values):
-                    # A struct that is null as a whole leaves anything in its fields.
-                    yield (value.as_py() if wanted[index].is_valid else None) or b""
                 if row >= end:
                     return
+        raise DataError(f"cannot read {path}: its images are fewer than its rows: copy or download it again")
 
 
 @dataclass(frozen=True, eq=False)
 class _Shard:
     """The columns of one file but the images."""
 
+    path: Path
     column: str
     group_rows: list[int]
+    named_files: list[str]
+    """Image files that stand in rows in place of bytes."""
+    has_images: bool
     class_names: list[str] | None
     labels: list[str] | NDArray[np.int64]
     declared: NDArray[np.int8]
@@ -70,25 +94,30 @@ class _Shard:
 def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int = os.cpu_count() or 1) -> Source:
     """Read the data set in `shards`, files below `root` or `root` itself.
 
-    The images are the column `img` or `image` (a struct with `bytes`, or plain binary), the classes the column
-    `label` (strings, or integers that the hub's ClassLabel in the schema may name); the split is in a column
-    `split`, the shard's name (`train-00000-of-00003.parquet`) or its folder's; a column `group` is optional.
+    The images are the column `img` or `image`: a struct with `bytes`, and with `path` where these are null, or
+    plain binary. The classes are the column `label`: strings, or integers that the hub's ClassLabel in the schema
+    may name. The split is in a column `split`, the shard's name (`train-00000-of-00003.parquet`) or its folder's;
+    a column `group` is optional.
 
     Raises:
-        DataError: for a damaged file, a missing column, or a label that is no class.
+        DataError: for a damaged file, a missing column, a label that is no class, or shards of which only some
+            name their split.
     """
     base = root if root.is_dir() else root.parent
-    folders = {shard.parent for shard in shards if split_code(shard.parent.name) is None}
+    folders = {_set_folder(shard, base) for shard in shards}
     if len(folders) > 1:
         names = ", ".join(sorted(str(folder) for folder in folders))
         raise DataError(f"{root} holds more than one data set: name one of {names}")
     ids: list[str] = []
     blocks: list[Block] = []
     read = []
+    size = 0
     for path in shards:
-        shard = _read_shard(path)
+        with reading(path):
+            size += path.stat().st_size
+        shard = _read_shard(path, base, size, len(ids))
         read.append(shard)
-        name = path.relative_to(base).as_posix()
+        name = printable(path.relative_to(base).as_posix())
         for row_group, rows in enumerate(shard.group_rows):
             # A row group of pandas' default size would keep one worker busy and the others idle.
             part = rows if rows <= 2048 else -(-rows // workers)
@@ -103,88 +132,347 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
                 )
                 for first in range(0, rows, part or 1)
             ]
-        ids += [f"{printable(name)}#{row}" for row in range(len(shard.labels))]
+        ids += [f"{name}#{row}" for row in range(len(shard.labels))]
     if not ids:
         raise DataError(f"{root} has no images: its Parquet files have no rows")
+    if not any(shard.has_images for shard in read):
+        raise DataError(
+            f"{root}: the column {read[0].column} holds no image in any row, its bytes are null: write the files' "
+            "bytes into it, or their paths into the field path"
+        )
+    declared = np.concatenate([shard.declared for shard in read])
+    notes = _check_shards(root, read)
     class_names, labels = _name_classes(root, read, ids)
     return Source(
         name=root.resolve().stem or "data",
         location=str(root.resolve()),
         class_names=class_names,
         labels=labels,
-        declared=np.concatenate([shard.declared for shard in read]),
+        declared=declared,
         ids=ids,
         blocks=blocks,
-        content=hash_files("parquet", [str(path) for path in shards], track),
+        content=hash_files(
+            "parquet",
+            [str(path) for path in shards] + [file for shard in read for file in shard.named_files],
+            track,
+        ),
         groups=_join_groups(read),
+        notes=notes,
     )
 
 
-def _read_shard(path: Path) -> _Shard:
-    with reading(path, (pa.ArrowException,)), pq.ParquetFile(path) as file:
+def _set_folder(shard: Path, base: Path) -> Path:
+    """The folder of the data set that a shard belongs to: that above the folders of its splits."""
+    folder = shard.parent
+    while folder != base and split_words(folder.name):
+        folder = folder.parent
+    return folder
+
+
+def _split_of(path: Path, base: Path) -> int:
+    """The split that a shard's name, or that of a folder below `base`, declares.
+
+    Raises:
+        DataError: where they name two, or one that cannot be told.
+    """
+    stem = re.sub(r"-\d+-of-\d+.*$", "", path.name.rpartition(".")[0])
+    for name in (stem, *reversed(path.relative_to(base).parts[:-1])):
+        code = split_code(name)
+        codes = {code} if code is not None else split_words(name)
+        if len(codes) > 1 or is_held_out(name):
+            raise DataError(
+                f"{path}: {printable(name)} could be several splits or none: rename it to train, val or test, or "
+                "add a column split"
+            )
+        if codes:
+            return codes.pop()
+    return UNDECLARED
+
+
+def _check_shards(root: Path, shards: Sequence[_Shard]) -> tuple[str, ...]:
+    """Notes on shards of which some declare their split; DataError where a whole shard declares none."""
+    without = [shard.path for shard in shards if len(shard.labels) and (shard.declared == UNDECLARED).all()]
+    if without and len(without) < sum(len(shard.labels) > 0 for shard in shards):
+        raise DataError(
+            f"{root}: {without[0].name} names no split, but others do: rename it to begin with train-, val- or "
+            "test-, or move it elsewhere"
+        )
+    spelled: dict[int, set[str]] = {}
+    for shard in shards:
+        for code in np.unique(shard.declared):
+            spelled.setdefault(int(code), set()).add(re.split(r"[-_.\d]", shard.path.name)[0].casefold())
+    return tuple(
+        f"{listed(sorted(names))} are all taken for the {SPLITS[code]} split"
+        for code, names in sorted(spelled.items())
+        if code != UNDECLARED and len({name for name in names if split_code(name) is not None}) > 1
+    )
+
+
+@contextlib.contextmanager
+def _opened(path: Path, text: Sequence[str] = ()) -> Iterator[Any]:
+    """The Parquet file at `path`, of whose columns `text` equal strings or bytes stay one value in memory."""
+    with reading(path, _DAMAGED), open_regular(path) as opened:
+        size = os.fstat(opened.fileno()).st_size
+        # Every element that the footer lists takes a byte at least, whatever it says of their number.
+        limit = max(1, min(size, 1 << 20))
+        limits = {"thrift_string_size_limit": limit, "thrift_container_size_limit": limit}
+        metadata = pq.ParquetFile(opened, **limits).metadata
+        leaves = {metadata.schema.column(place).path for place in range(metadata.num_columns)}
+        with pq.ParquetFile(
+            opened,
+            metadata=metadata,
+            read_dictionary=[leaf for leaf in _leaves(text) if leaf in leaves],
+            buffer_size=1 << 20,  # reads a row group as it is decoded, however large it is
+            **limits,
+        ) as file:
+            yield file
+
+
+def _leaves(columns: Sequence[str]) -> list[str]:
+    """As Parquet names the columns, and their fields where they are structs of images."""
+    return [leaf for name in columns for leaf in (name, f"{name}.bytes", f"{name}.path")]
+
+
+def _chunks(file: Any, row_group: int, columns: Sequence[str]) -> list[Any]:
+    """What the footer says of columns in a row group."""
+    group, wanted = file.metadata.row_group(row_group), set(_leaves(columns))
+    chunks = (group.column(place) for place in range(group.num_columns))
+    return [chunk for chunk in chunks if chunk.path_in_schema in wanted]
+
+
+def _batches(path: Path, file: Any, row_group: int, column: str) -> Iterator[Any]:
+    """The values of a column of images, some rows at a time."""
+    chunks = _chunks(file, row_group, [column])
+    for chunk in chunks:
+        held, size = chunk.total_uncompressed_size, chunk.total_compressed_size
+        if held > (32 << 20) + 16 * size:
+            raise DataError(
+                f"{path}: its column {column} claims {held:,} bytes in {size:,}, which no real images come to: "
+                "write it again"
+            )
+    held, count = (
+        sum(chunk.total_uncompressed_size for chunk in chunks),
+        file.metadata.row_group(row_group).num_rows,
+    )
+    rows = max(1, min(256, _BATCH_BYTES * count // max(1, held)))
+    leaves = [chunk.path_in_schema for chunk in chunks]
+    for batch in file.iter_batches(rows, row_groups=[row_group], columns=leaves, use_threads=False):
+        yield batch.column(0)
+
+
+def _images_in(shard: Path, values: Any, first: int) -> Iterator[Image]:
+    """The images in some rows, the first of which is row `first` of its row group."""
+    is_struct = pa.types.is_struct(values.type)
+    fields = [field.name for field in values.type] if is_struct else []
+    data = values.field("bytes") if is_struct else values
+    paths = values.field("path") if "path" in fields else None
+    # One object for rows of one value: a file of a few bytes can repeat a large image many thousand times.
+    repeated: dict[int, bytes] | None = None
+    if pa.types.is_dictionary(data.type) and 2 * len(data.dictionary) <= len(data):
+        repeated = dict(enumerate(data.dictionary.to_pylist()))
+    for index in range(len(values)):
+        # A struct that is null as a whole leaves anything in its fields.
+        if not values[index].is_valid:
+            yield b""
+        elif data[index].is_valid:
+            yield data[index].as_py() if repeated is None else repeated[data.indices[index].as_py()]
+        else:
+            name = _decoded(shard, paths[index].as_py()) if paths is not None and paths[index].is_valid else ""
+            yield _named_file(shard, name, first + index) if name else b""
+
+
+def _named_file(shard: Path, name: str, row: int) -> Path:
+    """The image file that a row names, below the shard's folder: a stranger's table must not reach elsewhere."""
+    where = f"{shard}#{row}"
+    found = image_path(shard.parent, name, where)
+    windows = PureWindowsPath(name)  # a slash is a separator to it as well
+    if windows.drive or windows.root or ".." in windows.parts:
+        raise DataError(
+            f"{where}: the path {printable(name)[:100]} is not below the shard's folder: write the image's bytes "
+            "into the shard, or name a file in that folder"
+        )
+    return found
+
+
+def _read_shard(path: Path, base: Path, size: int, before: int) -> _Shard:
+    """The columns of `path` but the images.
+
+    Args:
+        base: the folder below which the names of folders may declare a split.
+        size: bytes of the shards so far, this one included; `before` are the images of those before it.
+    """
+    with _opened(path) as file:
         schema = file.schema_arrow
-        found = [name for name in ("img", "image") if name in schema.names and _is_bytes(schema.field(name).type)]
-        for what, present in (
-            ("img or image column with the bytes of images", found),
-            ("label", "label" in schema.names),
-        ):
-            if not present:
-                raise DataError(f"{path} has no {what}: its columns are {', '.join(schema.names)}; rename one")
-        kind = schema.field(found[0]).type
-        extra = [name for name in ("split", "group") if name in schema.names]
-        table = file.read(columns=["label", *extra])
+        column_of = _columns(path, schema)
         group_rows = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
+        rows = sum(group_rows)
+        if min(group_rows, default=0) < 0 or rows != file.metadata.num_rows:
+            raise DataError(f"cannot read {path}: its numbers of rows disagree: copy or download it again")
+        refuse_claim(path, size, images=before + rows)
+        others = _like_splits(schema, column_of)
+        wanted = [column for name, column in column_of.items() if name != "image"] + others
+        chunks = [chunk for i in range(len(group_rows)) for chunk in _chunks(file, i, wanted)]
+        refuse_claim(path, size, once=sum(chunk.total_uncompressed_size for chunk in chunks), what=listed(wanted))
+    with _opened(path, wanted) as file:
+        table = file.read(columns=wanted, use_threads=False)
+        if len(table) != rows:
+            raise DataError(f"cannot read {path}: its numbers of rows disagree: copy or download it again")
+        values = {name: table[column] for name, column in column_of.items() if name != "image"}
+        refuse_other_columns(
+            path,
+            {name: {(value or "").lower() for value in _texts(path, name, table[name])} for name in others},
+            has_split="split" in column_of,
+        )
+        splits = _texts(path, "split", values["split"]) if "split" in values else None
+        groups = _texts(path, "group", values["group"]) if "group" in values else None
+        labels = _label_values(path, values["label"])
+        class_names = _hub_class_names(path, schema, column_of["label"])
+    has_images, named_files = _find_images(path, column_of["image"])
     return _Shard(
-        column=f"{found[0]}.bytes" if pa.types.is_struct(kind) else found[0],
+        path=path,
+        column=column_of["image"],
         group_rows=group_rows,
-        class_names=_hub_class_names(path, schema),
-        labels=_label_values(path, table["label"]),
-        declared=_declared_splits(path, table),
-        groups=["" if one is None else str(one) for one in table["group"].to_pylist()]
-        if "group" in extra
-        else None,
+        has_images=has_images,
+        named_files=named_files,
+        class_names=class_names,
+        labels=labels,
+        declared=(
+            np.full(rows, _split_of(path, base), np.int8)
+            if splits is None
+            else split_codes(splits, lambda row: f"{path}#{row}")
+        ),
+        groups=None if groups is None else [one or "" for one in groups],
     )
+
+
+def _columns(path: Path, schema: Any) -> dict[str, str]:
+    """The columns that are read, by what they are for; case does not matter."""
+    named: dict[str, list[str]] = {}
+    for name in schema.names:
+        named.setdefault({"img": "image"}.get(name.lower(), name.lower()), []).append(name)
+    found: dict[str, str] = {}
+    for what in ("image", "label", "split", "group"):
+        names = named.get(what, [])
+        if what == "image":
+            names = [name for name in names if schema.names.count(name) > 1 or _is_image(schema.field(name).type)]
+        if len(names) > 1:
+            raise DataError(f"{path} has more than one column {what} ({listed(names)}): remove or rename one")
+        if names:
+            found[what] = names[0]
+    for what, told in (("image", "img or image column with the bytes of images"), ("label", "label")):
+        if what not in found:
+            kinds = "".join(f"; {name} is {str(schema.field(name).type)[:60]}" for name in named.get(what, [])[:1])
+            columns = listed(schema.names)
+            raise DataError(f"{path} has no {told}: its columns are {columns}{kinds}; rename one")
+    return found
+
+
+def _is_image(kind: Any) -> bool:
+    if pa.types.is_struct(kind):
+        return "bytes" in [field.name for field in kind] and _is_bytes(kind.field("bytes").type)
+    return _is_bytes(kind)
 
 
 def _is_bytes(kind: Any) -> bool:
-    if pa.types.is_struct(kind):
-        return "bytes" in [field.name for field in kind] and _is_bytes(kind.field("bytes").type)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
-def _hub_class_names(path: Path, schema: Any) -> list[str] | None:
+def _is_text(kind: Any) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _like_splits(schema: Any, column_of: dict[str, str]) -> list[str]:
+    """Columns that are not read, but may be what `split` is."""
+    return [
+        field.name
+        for field in schema
+        if field.name not in column_of.values()
+        and schema.names.count(field.name) == 1
+        and (field.name.lower() in SPLIT_COLUMNS or hints_at_split(field.name))
+        and (_is_text(field.type) or pa.types.is_integer(field.type) or pa.types.is_boolean(field.type))
+    ]
+
+
+def _find_images(path: Path, column: str) -> tuple[bool, list[str]]:
+    """Whether any row has an image, and the files that rows name in place of bytes."""
+    has_images, named = False, []
+    with _opened(path, [column]) as file:
+        for row_group in range(file.metadata.num_row_groups):
+            data = _chunks(file, row_group, [column])[0]
+            counts = data.statistics
+            if counts is not None and counts.has_null_count and counts.null_count == 0:
+                has_images |= file.metadata.row_group(row_group).num_rows > 0
+                continue
+            row = 0
+            for batch in _batches(path, file, row_group, column):
+                for image in _images_in(path, batch, row):
+                    has_images |= bool(image)
+                    named += [os.fspath(image)] if isinstance(image, Path) else []
+                row += len(batch)
+    return has_images, named
+
+
+def _hub_class_names(path: Path, schema: Any, label: str) -> list[str] | None:
     """Names of the hub's ClassLabel `label`; None where the schema has none."""
     described = (schema.metadata or {}).get(b"huggingface")
     if described is None:
         return None
     try:
-        feature = json.loads(described)["info"]["features"]["label"]
-        return [str(name) for name in feature["names"]] if feature["_type"] == "ClassLabel" else None
-    except (ValueError, KeyError, TypeError) as error:
+        feature = parse_json(described)["info"]["features"][label]
+        if feature["_type"] != "ClassLabel":
+            return None
+        names = feature["names"]
+    except (MalformedError, KeyError, TypeError) as error:
         raise DataError(f"{path}: its huggingface metadata do not describe label: write it again") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: its huggingface metadata do not list the names of label: write it again")
+    return names
 
 
 def _label_values(path: Path, column: Any) -> list[str] | NDArray[np.int64]:
-    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    if not is_text and not pa.types.is_integer(kind):
-        raise DataError(f"{path}: label is {kind}: it must hold integers or strings")
     if column.null_count:
         row = column.is_null().to_pylist().index(True)
         raise DataError(f"{path}#{row}: the label is missing: fill it in or leave the row out")
-    values = column.cast(kind).to_pylist()
-    return values if is_text else np.array(values, np.int64)
+    if _is_text(column.type):
+        return [value or "" for value in _texts(path, "label", column)]
+    kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+    if not pa.types.is_integer(kind):
+        raise DataError(f"{path}: label is {str(kind)[:60]}: it must hold integers or strings")
+    # Not by `to_numpy`, which imports pandas where that is installed: half a second.
+    values = [np.zeros(0, np.int64), *(np.from_dlpack(chunk) for chunk in column.cast(kind).chunks)]
+    return whole_numbers(np.concatenate(values[1:] or values), lambda row: f"{path}#{row}")
 
 
-def _declared_splits(path: Path, table: Any) -> NDArray[np.int8]:
-    if "split" not in table.column_names:
-        first, parent = split_code(re.split(r"[-_.]", path.name)[0]), split_code(path.parent.name)
-        code = next((code for code in (first, parent) if code is not None), UNDECLARED)
-        return np.full(len(table), code, np.int8)
-    return split_codes(table["split"].cast(pa.string()).to_pylist(), lambda row: f"{path}#{row}")
+def _texts(path: Path, name: str, column: Any) -> list[str | None]:
+    """The values of a column as text; equal ones are one object."""
+    texts: list[str | None] = []
+    for chunk in column.chunks:
+        if not _is_text(chunk.type):
+            kind = chunk.type.value_type if pa.types.is_dictionary(chunk.type) else chunk.type
+            simple = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_floating, pa.types.is_null)
+            if not any(is_kind(kind) for is_kind in simple):
+                raise DataError(f"{path}: {name} is {str(kind)[:60]}: it must hold strings")
+            texts += [None if value is None else str(value) for value in chunk.to_pylist()]
+            continue
+        encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
+        bytes_of = encoded.dictionary.cast(pa.large_binary()).to_pylist()
+        values = [None if value is None else _decoded(path, value) for value in bytes_of]
+        texts += [None if index is None else values[index] for index in encoded.indices.to_pylist()]
+    return texts
 
 
-def _name_classes(root: Path, shards: list[_Shard], ids: list[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+def _decoded(path: Path, text: bytes | str) -> str:
+    try:
+        return text if isinstance(text, str) else text.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: it holds text that is not UTF-8: write it again") from error
+
+
+def _name_classes(
+    root: Path, shards: Sequence[_Shard], ids: Sequence[str]
+) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Classes by name over all shards: each has names of its own, which may stand in another order."""
     kinds = {(shard.class_names is None, isinstance(shard.labels, list)) for shard in shards if len(shard.labels)}
     if len(kinds) > 1:
@@ -192,20 +480,22 @@ def _name_classes(root: Path, shards: list[_Shard], ids: list[str]) -> tuple[tup
             f"{root}: its shards do not name their classes alike: write them again alike, or remove some"
         )
     if kinds == {(True, True)}:
-        return index_classes([name for shard in shards for name in shard.labels], None, str)
+        return index_classes([name for shard in shards for name in shard.labels], None, ids.__getitem__)
     if kinds == {(True, False)}:
-        return index_classes(np.concatenate([shard.labels for shard in shards]), None, str)
-    merged = tuple(dict.fromkeys(name for shard in shards for name in shard.class_names or ()))
+        return index_classes(np.concatenate([shard.labels for shard in shards]), None, ids.__getitem__)
+    merged = tuple(dict.fromkeys(printable(name) for shard in shards for name in shard.class_names or ()))
     position = {name: index for index, name in enumerate(merged)}
     parts: list[NDArray[np.int64]] = []
+    done = 0
     for shard in shards:
-        places = ids[sum(map(len, parts)) :]
-        names, labels = index_classes(shard.labels, shard.class_names, places.__getitem__)
+        first = done
+        names, labels = index_classes(shard.labels, shard.class_names, lambda row: ids[first + row])  # noqa: B023
         parts.append(np.array([position[name] for name in names], np.int64)[labels])
+        done += len(labels)
     return merged, np.concatenate(parts)
 
 
-def _join_groups(shards: list[_Shard]) -> tuple[str, ...] | None:
+def _join_groups(shards: Sequence[_Shard]) -> tuple[str, ...] | None:
     if all(shard.groups is None for shard in shards):
         return None
     return tuple(group for shard in shards for group in shard.groups or [""] * len(shard.labels))

@@ -3,8 +3,10 @@
 import contextlib
 import hashlib
 import itertools
+import os
 import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,14 +30,19 @@ __all__ = [
     "file_blocks",
     "hash_files",
     "index_classes",
+    "listed",
     "reading",
+    "refuse_claim",
     "typical_side",
+    "whole_numbers",
 ]
 
 _PIECE_BYTES = 8 << 20
 """Of a file that is read, between two signs that it goes on."""
 _AT_ONCE = 1024
 """Files that are handed out to be hashed, so that a million of them take no memory."""
+_LARGEST_IMAGE = 4 << 30
+"""Bytes of an image file that are hashed at most: /proc/kcore and sparse files can claim terabytes."""
 
 Image = Path | bytes | NDArray[np.uint8]
 """An image not yet decoded: a file, a file's bytes, or pixels [H, W], [H, W, 1] or [H, W, 3]."""
@@ -122,7 +129,7 @@ def file_blocks(paths: Sequence[str], size: int = 64) -> list[Block]:
 
 
 def index_classes(
-    values: Sequence[str] | NDArray[np.integer[Any]],
+    values: Sequence[str] | NDArray[np.int64],
     class_names: Sequence[str] | None,
     where: Callable[[int], str],
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
@@ -139,35 +146,110 @@ def index_classes(
     Raises:
         DataError: for a value that is no class, and for a class named twice.
     """
-    from foveate.records import printable  # pydantic, which workers that decode do not need
-
-    names = tuple(str(name) for name in (sorted(set(values)) if class_names is None else class_names))
-    told = tuple(map(printable, names))
-    if len(set(told)) < len(told):
-        raise DataError(f"a class is named twice in {', '.join(told)}: rename one")
-    if isinstance(values, np.ndarray) and class_names is not None:
-        labels, known = values.astype(np.int64), f"0…{len(names) - 1}"
+    if class_names is not None:
+        names = [str(name) for name in class_names]
     else:
-        position, known = {name: index for index, name in enumerate(names)}, ", ".join(names)
-        labels = np.fromiter((position.get(str(value), -1) for value in values), np.int64, len(values))
-    wrong = np.flatnonzero((labels < 0) | (labels >= len(names)))
+        from foveate.records import MAX_CLASSES  # pydantic, which workers that decode do not need
+
+        distinct = np.unique(values) if isinstance(values, np.ndarray) else sorted(set(values))
+        names = [str(value) for value in distinct[: MAX_CLASSES + 1]]
+    told = _told_names(names)
+    if not isinstance(values, np.ndarray):
+        position = {name: index for index, name in enumerate(names)}
+        labels, known = np.fromiter((position.get(value, -1) for value in values), np.int64, len(values)), names
+    elif class_names is None:
+        labels, known = np.searchsorted(distinct, values).astype(np.int64), names
+    else:
+        within = (values >= 0) & (values < len(names))
+        labels, known = np.where(within, values, -1), [f"0…{len(names) - 1}"]
+    wrong = np.flatnonzero(labels < 0)
     if len(wrong):
         row = int(wrong[0])
-        raise DataError(f"{where(row)}: label {values[row]} is not in {known}: correct it or leave it out")
+        raise DataError(
+            f"{where(row)}: label {_short(str(values[row]))} is not in {listed(known)}: correct it or leave it out"
+        )
     return told, labels
+
+
+def whole_numbers(values: NDArray[np.integer[Any]], where: Callable[[int], str]) -> NDArray[np.int64]:
+    """Labels [N] of any integer type as int64; DataError for one that is larger."""
+    largest = np.iinfo(np.int64).max
+    if values.dtype == np.uint64 and (values > largest).any():
+        row = int((values > largest).argmax())
+        raise DataError(f"{where(row)}: label {values[row]} is larger than any label can be: correct it")
+    return values.astype(np.int64)
+
+
+def _told_names(names: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes as they are shown and saved; DataError for what a checkpoint could not hold."""
+    from foveate.records import MAX_CLASSES, MAX_NAME, printable
+
+    if len(names) > MAX_CLASSES:
+        raise DataError(
+            f"the labels name more than {MAX_CLASSES:,} classes: give each image the name of its class"
+        )
+    told = tuple(printable(name[: MAX_NAME + 1]) for name in names)
+    for name in told:
+        if not name.strip():
+            raise DataError("the name of a class is empty: give every image a label")
+        if len(name) > MAX_NAME:
+            raise DataError(
+                f"the name of a class has {len(name):,} characters, more than {MAX_NAME}: {_short(name)}"
+            )
+    if len(set(told)) < len(told):
+        twice = next(name for name, times in Counter(told).items() if times > 1)
+        raise DataError(f"a class is named twice in {listed(told)}: rename one {_short(twice)}")
+    return told
+
+
+def listed(names: Sequence[str], limit: int = 10) -> str:
+    """The first `limit` of some names as a message lists them, each short and printable."""
+    rest = f" and {len(names) - limit:,} more" if len(names) > limit else ""
+    return ", ".join(_short(name) for name in names[:limit]) + rest
+
+
+def _short(text: str) -> str:
+    from foveate.records import printable
+
+    return printable(text if len(text) <= 100 else f"{text[:100]}…")
+
+
+def refuse_claim(path: Path, size: int, *, images: int = 0, once: int = 0, what: str = "") -> None:
+    """Refuse a file of `size` bytes that says it holds more than it can, before memory is taken for that.
+
+    A few bytes of compressed data can stand for gigabytes. Real images take about a hundred bytes each at least.
+
+    Args:
+        images: how many images it says that it holds.
+        once: bytes that must be in memory at one time to read `what`.
+
+    Raises:
+        DataError: for such a file.
+    """
+    if images > 100_000 + size // 64:
+        raise DataError(
+            f"{path} has {size:,} bytes and claims to hold {images:,} images, more than fit: write it again, with "
+            "the images in it"
+        )
+    if once > (32 << 20) + 2 * size:
+        raise DataError(
+            f"{path} has {size:,} bytes and claims {once:,} bytes for {what}, which no real images come to: write "
+            "it again"
+        )
 
 
 def hash_files(kind: str, paths: Sequence[str], track: Track) -> Content:
     """sha256 over `kind` and the contents of files, in order; the reason stands in for one that cannot be read."""
     digest = hashlib.sha256(kind.encode())
+    limit = _LARGEST_IMAGE if kind == "files" else None
     total = len(paths) + sum(_file_bytes(path) // _PIECE_BYTES for path in paths)
-    with contextlib.closing(_hashing(paths, digest)) as pieces:  # what stops this stops the threads at once
+    with contextlib.closing(_hashing(paths, limit, digest)) as pieces:  # what stops this stops the threads at once
         for _ in track(pieces, total=total, label="reading files", images_each=0):
             pass
     return Content(digest.hexdigest(), kind, paths)
 
 
-def _hashing(paths: Sequence[str], digest: "hashlib._Hash") -> Generator[None]:
+def _hashing(paths: Sequence[str], limit: int | None, digest: "hashlib._Hash") -> Generator[None]:
     """Add the contents of files to `digest`; yield when a file was read, and within it after each piece."""
     moved: SimpleQueue[bool] = SimpleQueue()
     """True where a file was read to its end, False where a piece of it was."""
@@ -176,7 +258,8 @@ def _hashing(paths: Sequence[str], digest: "hashlib._Hash") -> Generator[None]:
         try:
             for start in range(0, len(paths), _AT_ONCE):
                 hashing = [
-                    pool.submit(_hash_file, path, moved, stopped) for path in paths[start : start + _AT_ONCE]
+                    pool.submit(_hash_file, path, limit, moved, stopped)
+                    for path in paths[start : start + _AT_ONCE]
                 ]
                 for each in hashing:
                     each.add_done_callback(lambda _: moved.put(True))
@@ -222,16 +305,23 @@ def reading(path: Path | str, damaged: tuple[type[Exception], ...] = ()) -> Iter
             f"no permission to read {error.filename or path}: give yourself the right to read it"
         ) from error
     except errors as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        told = isinstance(error, OSError) and error.strerror
+        reason = " ".join(str(told or error).split())[:200] or type(error).__name__
         raise DataError(f"cannot read {path}: {reason}: copy or download it again") from error
 
 
-def _hash_file(path: str, moved: SimpleQueue[bool], stopped: threading.Event) -> str:
+def _hash_file(path: str, limit: int | None, moved: SimpleQueue[bool], stopped: threading.Event) -> str:
     digest, buffer, unsaid = hashlib.sha256(), memoryview(bytearray(1 << 18)), 0
     try:
         with open_image(Path(path)) as file:
-            while (count := file.readinto(buffer)) and not stopped.is_set():
+            status = os.fstat(file.fileno())
+            if limit is not None and status.st_size > limit:
+                return f"{status.st_size} bytes of {status.st_mtime_ns}"
+            # Not beyond the size: some files of the kernel, as in /proc, have the size 0 and no end.
+            left = status.st_size
+            while (count := file.readinto(buffer[: min(left, len(buffer))])) and not stopped.is_set():
                 digest.update(buffer[:count])
+                left -= count
                 unsaid += count
                 if unsaid >= _PIECE_BYTES:
                     moved.put(False)

@@ -2,6 +2,8 @@
 
 import hashlib
 import io
+import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,18 +14,83 @@ from numpy.typing import NDArray
 from foveate.errors import CheckpointError, DataError
 from foveate.files import read_regular, write_atomically
 
-__all__ = ["SPLITS", "UNDECLARED", "StoredSplits", "draw", "hold_out", "split_code", "split_codes"]
+__all__ = [
+    "SPLITS",
+    "UNDECLARED",
+    "StoredSplits",
+    "draw",
+    "hints_at_split",
+    "hold_out",
+    "is_held_out",
+    "other_words",
+    "split_code",
+    "split_codes",
+    "split_words",
+]
 
 SPLITS = ("train", "validation", "test")
 UNDECLARED = -1
 """Code of an image for which the data names no split; the codes of others index `SPLITS`."""
 
-_SPELLINGS = {"train": 0, "training": 0, "validation": 1, "val": 1, "valid": 1, "dev": 1, "test": 2}
+_SPELLINGS = {
+    "train": 0,
+    "training": 0,
+    "val": 1,
+    "valid": 1,
+    "validation": 1,
+    "dev": 1,
+    "test": 2,
+    "testing": 2,
+    "eval": 2,
+    "evaluation": 2,
+}
+_FILLERS = {"dataset", "data", "image", "img", "set", "split", "label", "list", "file"}
+_FILLERS |= {f"{word}s" for word in _FILLERS}
+"""Words that a split's name may hold beside its own, as in `train_images`, `testset` and `val_list`."""
+_HELD_OUT = re.compile(r"\b(hold ?out|held ?out|unseen)\b")
+"""Names of images that must not be trained on; whether they are for validation or the test only the user knows."""
+
+_OWN = "|".join(sorted(_SPELLINGS, key=len, reverse=True))
+_PIECES = re.compile(f"{_OWN}|{'|'.join(sorted(_FILLERS, key=len, reverse=True))}")
+_GLUED = re.compile(f"(?:{_PIECES.pattern})+")
 
 
 def split_code(name: str) -> int | None:
-    """Index into `SPLITS` of a split as users spell it; None when it is no split's name."""
-    return _SPELLINGS.get(name.strip().lower())
+    """Index into `SPLITS` of the split that `name` means; None when it is no split's name.
+
+    The one rule for folders, Parquet shards, arrays and columns: case, digits, punctuation, single letters and
+    words such as `set` or `images` do not matter. `Testing`, `val2017`, `01_train` and `test-set` are splits,
+    `test tube` and `trainval` are not.
+    """
+    words = [word for word in _words(name) if len(word) > 1 and word not in _FILLERS]
+    return _SPELLINGS.get(words[0]) if len(words) == 1 else None
+
+
+def split_words(name: str) -> set[int]:
+    """Indices into `SPLITS` of the splits that words of `name` mean, whatever other words it has."""
+    return {_SPELLINGS[word] for word in _words(name) if word in _SPELLINGS}
+
+
+def other_words(name: str) -> tuple[str, ...]:
+    """The words of `name` that mean no split: what `asl_train` and `asl_test` have in common."""
+    return tuple(word for word in _words(name) if word not in _SPELLINGS)
+
+
+def hints_at_split(name: str) -> bool:
+    """Whether a person would take `name` for a split's, though `split_code` may not: `test_public`, `holdout`."""
+    return bool(split_words(name)) or is_held_out(name)
+
+
+def is_held_out(name: str) -> bool:
+    """Whether `name` says that its images are held out, but not for what: `holdout`, `unseen`."""
+    return _HELD_OUT.search(" ".join(_words(name))) is not None
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name in lower case, `trainset` as `train` and `set`."""
+    text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", name)).casefold()
+    words = re.findall(r"[^\W\d_]+", text)
+    return [piece for word in words for piece in (_PIECES.findall(word) if _GLUED.fullmatch(word) else [word])]
 
 
 def split_codes(names: Sequence[str | None], where: Callable[[int], str]) -> NDArray[np.int8]:
@@ -34,8 +101,10 @@ def split_codes(names: Sequence[str | None], where: Callable[[int], str]) -> NDA
     """
     codes = {name: split_code(name) if name else UNDECLARED for name in set(names)}
     for name, code in codes.items():
-        if code is None:
-            raise DataError(f"{where(names.index(name))}: split {name!r} is none of train, val, test: correct it")
+        if name and code is None:
+            raise DataError(
+                f"{where(names.index(name))}: split {name[:100]!r} is none of train, val, test: correct it"
+            )
     return np.array([codes[name] for name in names], np.int8)
 
 
