@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
+
 from foveate.config import Section, read_yaml, validated
 from foveate.data.dataset import Dataset
 from foveate.errors import CheckpointError, ConfigError
 from foveate.progress import Track, untracked
 from foveate.training.loop import EpochResult
+from foveate.training.setup import device_for
 
-__all__ = ["Display", "Silent", "command_line", "keep_out", "read_settings", "tell"]
+__all__ = ["Display", "Silent", "command_line", "find_device", "keep_out", "read_settings", "tell"]
 
 S = TypeVar("S", bound=Section)
 
@@ -53,6 +56,14 @@ def read_settings(path: Path, kind: type[S]) -> S:
         return validated(kind, read_yaml(path))
     except ConfigError as error:
         raise CheckpointError(f"{path} is damaged ({error}): restore it from a copy") from error
+
+
+def find_device(display: Display, asked: str | None, recorded: str = "auto") -> torch.device:
+    """As `training.setup.device_for`, with what must be said of it said."""
+    device, lines = device_for(asked, recorded)
+    for line in lines:
+        display.say(line)
+    return device
 
 
 def keep_out(runs: Path, data: str | Path) -> None:
