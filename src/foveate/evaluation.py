@@ -480,8 +480,10 @@ def _bootstrap(
     unseen = generator.integers(images.measured.shape[0], size=resamples)
     weight = generator.standard_exponential((resamples, 1))
     ends: dict[str, list[float]] = {name: [value, value] for name, value in estimates.items()}
-    for rows in (images.right, images.wrong):
-        sums = weighed + weight * rows[unseen].toarray()
+    for rows, right in ((images.right, 1.0), (images.wrong, 0.0)):
+        one_more = rows[unseen].toarray()
+        one_more[:, 1:3] = right, 1.0  # sure of it: where no image that was seen was, one may be
+        sums = weighed + weight * one_more
         for name, values in _metrics(_Sums.of(sums, classes)).items():
             ends[name] += np.quantile(values, [0.025, 0.975]).tolist()
     # A mistake in a class of few images weighs much in a mean over classes: one more of each may be right.
@@ -493,7 +495,9 @@ def _bootstrap(
             ends[name].append(float(np.quantile(values, 0.975)))
     error = ends["expected_calibration_error"]
     error.append(max(0.0, 2 * error[0] - max(error)))
-    return {name: [min(each), max(each)] for name, each in ends.items()}
+    # Sums of shares may be above 1 by a last bit.
+    largest = {name: np.inf if name == "loss" else 1.0 for name in ends}
+    return {name: [min(each), min(max(each), largest[name])] for name, each in ends.items()}
 
 
 def _resample(statistics: sparse.csr_array, resamples: int, generator: np.random.Generator) -> Floats:

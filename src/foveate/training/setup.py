@@ -17,6 +17,7 @@ from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.dataset import Dataset
 from foveate.data.loader import Loader, channel_statistics, fold_in_seed, on_device
 from foveate.errors import ConfigError
+from foveate.evaluation import out_of_memory_explained
 from foveate.model.build import CHANNELS, attention_side, build_model, side_left, try_attention
 from foveate.training.loop import TrainingState
 from foveate.training.optim import build_optimizer
@@ -169,7 +170,8 @@ def new_state(
     training = torch.from_numpy(training_images(dataset, final=final))
     sample = training[torch.randperm(len(training), generator=weights)[:_STEM_SAMPLE]]
     model.fit_stem(torch.from_numpy(dataset.images[sample.sort().values]).permute(0, 3, 1, 2))
-    model.to(device)
+    with out_of_memory_explained("use a smaller network, or --device cpu", "moving the weights to the device"):
+        model.to(device)
     torch.manual_seed(seeds["dropout"])  # last: some layers draw more than others as they are made
     generator, extras = (
         torch.Generator(device).manual_seed(seeds[purpose]) for purpose in ("augmentation", "extras")
