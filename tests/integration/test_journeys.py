@@ -297,11 +297,11 @@ def test_a_run_of_another_machine_is_evaluated_and_resumed_here(
     folder = fv.open_run(tmp_path / "runs/train/a").folder
     asked = folder.read_config().train
     assert (asked.device, asked.threads) == ("auto", None)  # what was found is another record
-    environment = folder.read_json("env.json")
+    environment = folder.read_environment()
     assert (environment["device"], environment["threads"]) == ("cpu", torch.get_num_threads())
 
     folder.write_config(folder.read_config().replacing(device="cuda:0"), "foveate train")
-    folder.write_record(replace(folder.read_record(), finished=False))
+    folder.write_record(folder.read_record().model_copy(update={"finished": False}))
     write_json(folder.path / "env.json", {**environment, "device": "NVIDIA H100", "threads": 64})
     tensors, meta = load_tensors(folder.last)
     for name in ("augment", "extras", "cuda"):
@@ -324,7 +324,7 @@ def test_a_run_of_another_machine_is_evaluated_and_resumed_here(
     assert line in again.out
     assert again.out.count("not bit for bit that of an unbroken run") == 1
     assert len(folder.read_history()) == 2
-    resumed = folder.read_json("env.json")
+    resumed = folder.read_environment()
     assert resumed["device"] == "NVIDIA H100"
     assert [each["device"] for each in resumed["resumed"]] == ["cpu"]
 
@@ -335,7 +335,7 @@ def test_a_run_goes_on_with_other_threads_where_that_is_asked(
     threads = torch.get_num_threads()
     assert foveate("train", photographs(), "--epochs", 1, "--name", "a", *tiny).status == 0
     folder = fv.open_run(tmp_path / "runs/train/a").folder
-    folder.write_record(replace(folder.read_record(), finished=False))
+    folder.write_record(folder.read_record().model_copy(update={"finished": False}))
     try:
         done = foveate("train", "--resume", "runs/train/a", "--threads", threads + 1, "--device", "cpu")
     finally:

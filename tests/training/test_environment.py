@@ -33,3 +33,9 @@ def test_other_random_generators_are_said_in_one_line() -> None:
     (line,) = environment_changes({**here, "device": "NVIDIA H100", "threads": 64}, here, continued=False)
     assert line.startswith("the run was on NVIDIA H100 and goes on on cpu")
     assert "not bit for bit" in line
+
+
+def test_a_file_that_holds_anything_is_no_fault() -> None:
+    here = environment(torch.device("cpu"))
+    for odd in ({"resumed": 5}, {"resumed": [5, None]}, {"versions": [1]}, {"resumed": [{"versions": "x"}]}):
+        assert environment_changes(odd, here, continued=True) == []

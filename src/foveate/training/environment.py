@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["environment", "environment_changes"]
+__all__ = ["environment", "environment_changes", "places_resumed"]
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -36,13 +36,13 @@ def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any], *, co
         now: `environment` here.
         continued: whether its random generators go on from where they were.
     """
-    last = [before, *before.get("resumed", ())][-1]
+    last = [before, *places_resumed(before)][-1]
     if not continued:
         return [
             f"the run was on {last.get('device')} and goes on on {now['device']}, whose random numbers differ: "
             "what is left is drawn anew, and the result is not bit for bit that of an unbroken run"
         ]
-    then, here = ({**each, **each.get("versions", {})} for each in (last, now))
+    then, here = ({**each, **_mapping(each.get("versions"))} for each in (last, now))
     changed = [
         f"{name} (was {then[name]}, is {here[name]})"
         for name in ("threads", "device", "processor", "torch")
@@ -53,6 +53,16 @@ def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any], *, co
     return [
         f"the run goes on with other {', '.join(changed)}: its last bits may differ from those of an unbroken run"
     ]
+
+
+def places_resumed(before: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Each `environment` in which a run was resumed, where its own differed; of a file that may hold anything."""
+    places = before.get("resumed")
+    return [each for each in places if isinstance(each, Mapping)] if isinstance(places, list) else []
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _processor() -> str:

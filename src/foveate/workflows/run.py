@@ -32,7 +32,7 @@ from foveate.model.build import LayerTable, build_model, layer_table
 from foveate.progress import Track
 from foveate.report.page import write_report
 from foveate.report.run_page import page_of_run
-from foveate.training.environment import environment, environment_changes
+from foveate.training.environment import environment, environment_changes, places_resumed
 from foveate.training.events import event_writer
 from foveate.training.loop import TrainingState, best_epoch, train_epochs
 from foveate.training.optim import run_length
@@ -186,9 +186,9 @@ def resume(
         dataset = _own_dataset(folder, config, record, data, Path(data_dir) if data_dir else None, display)
         state = new_state(config, dataset, picked, final=record.final)
         continued = restore_state(folder.last, state)
-        before, now = folder.read_json("env.json"), environment(picked)
+        before, now = folder.read_environment(), environment(picked)
         if changes := environment_changes(before, now, continued=continued):
-            write_json(folder.path / "env.json", {**before, "resumed": [*before.get("resumed", ()), now]})
+            write_json(folder.path / "env.json", {**before, "resumed": [*places_resumed(before), now]})
             for line in changes:
                 display.say(line)
         return _fit(folder, config, dataset, state, picked, display, final=record.final)
