@@ -54,7 +54,7 @@ def main() -> None:
     prepare_process(base)
     whole = load_dataset(arguments.data, base.data, data_dir=arguments.data_dir)
     dataset = study_dataset(whole, arguments.subset, base.data.split_seed)
-    base = settle(base, dataset, torch.device("cpu"), final=False)
+    base = settle(base, dataset, final=False)
     left = np.setdiff1d(
         whole.splits["validation"], np.concatenate([dataset.splits["validation"], dataset.splits["rank"]])
     )

@@ -25,7 +25,6 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch
 
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.execution.pool import Event, Message
@@ -118,7 +117,7 @@ def main() -> None:
 def simulate(arguments: argparse.Namespace, dataset: Dataset, epochs: int, more: dict[str, Any]) -> dict[str, Any]:
     """A study of so many trials, each of at most so many epochs, on a simulated cluster."""
     space = read_space("default")
-    base = settle(space.base(epochs=epochs, device="cpu"), dataset, torch.device("cpu"), final=False)
+    base = settle(space.base(epochs=epochs, device="cpu"), dataset, final=False)
     rounds = -(-arguments.trials // cost(li2018_brackets(epochs, FACTOR)).trials)
     config = StudyConfig(
         data="digits",

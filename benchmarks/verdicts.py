@@ -21,7 +21,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from foveate.comparison.arms import parse_arm
@@ -102,8 +101,8 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
 def train(arguments: argparse.Namespace, dataset: Dataset, seeds: range, folder: Path) -> Bits:
     """Who was right on which validation image: [seeds, images]."""
     arm = parse_arm(ARM, {"threads": 1, "device": "cpu", "size": 16})
-    prepare_process(arm.config)  # settings are settled to the threads of this process: two a worker would crowd
-    config = settle(arm.config, dataset, torch.device("cpu"), final=False)
+    prepare_process(arm.config)  # as many threads as a worker will have
+    config = settle(arm.config, dataset, final=False)
     done = {seed: result_path(folder / str(seed), "validation") for seed in seeds}
     results = {seed: json.loads(path.read_text()) for seed, path in done.items() if path.exists()}
     with contextlib.closing(LocalPool(run_arm, arguments.workers)) as pool:

@@ -100,18 +100,40 @@ def test_wilson_is_the_papers_interval_and_scipys() -> None:
     low, high = wilson_interval(8540, 10_000)
     assert (round(float(low), 3), round(float(high), 3)) == (0.847, 0.861)
     assert [float(end) for end in wilson_interval(0, 0)] == [0.0, 1.0]
-    for right, trials in ((0, 7), (7, 7), (3, 11), (999, 1000)):
+    for right, trials in ((0, 7), (7, 7), (3, 11), (996, 1000)):
         expected = stats.binomtest(right, trials).proportion_ci(method="wilson")
         got = [float(end) for end in wilson_interval(right, trials)]
         np.testing.assert_allclose(got, [expected.low, expected.high], atol=1e-12)
 
 
-def test_bootstrap_intervals_are_those_of_plain_resampling() -> None:
-    logits, labels = measured(1, 120)
+@pytest.mark.parametrize("few", [1, 2, 3])
+def test_near_certainty_the_end_of_wilsons_interval_is_that_of_brown_cai_and_dasgupta(few: int) -> None:
+    """Their λ: half the 5 % point of χ² with twice as many degrees of freedom as there are failures."""
+    end = stats.chi2.ppf(0.05, 2 * few) / 2 / 1000
+    assert float(wilson_interval(1000 - few, 1000)[1]) == pytest.approx(1 - end)
+    assert float(wilson_interval(few, 1000)[0]) == pytest.approx(end)
+    assert float(wilson_interval(1000 - few, 1000)[0]) == pytest.approx(
+        stats.binomtest(1000 - few, 1000).proportion_ci(method="wilson").low
+    )
+
+
+@pytest.mark.parametrize("n", [1, 5, 20, 50, 100, 245, 1000])
+def test_wilsons_interval_covers_every_proportion_near_enough(n: int) -> None:
+    """Exactly, not by simulation. Wilson's own falls to 84 % for proportions just below 1."""
+    right = np.arange(n + 1)
+    low, high = wilson_interval(right, n)
+    assert (high - low > 0).all()
+    for truth in (*np.linspace(0.97, 1, 301), *(1 - np.geomspace(1e-6, 0.03, 300)), *np.linspace(0, 1, 101)):
+        covered = stats.binom.pmf(right, n, truth)[(low <= truth) & (truth <= high)].sum()
+        assert covered > 0.915, truth
+
+
+def test_bootstrap_intervals_are_those_of_plain_resampling_where_images_are_many() -> None:
+    logits, labels = measured(1, 1200)
     report = score(logits, labels, NAMES, resamples=4000)
     rng = np.random.default_rng(5)
-    plain = [point_metrics(logits[rows], labels[rows]) for rows in rng.integers(0, 120, (1500, 120))]
-    for name in ("loss", "macro_f1", "expected_calibration_error"):
+    plain = [point_metrics(logits[rows], labels[rows]) for rows in rng.integers(0, 1200, (1000, 1200))]
+    for name in ("loss", "macro_f1", "macro_precision", "macro_recall", "thresholded_micro_f1"):
         expected = np.quantile([values[name] for values in plain], [0.025, 0.975])
         width = expected[1] - expected[0]
         np.testing.assert_allclose(report.intervals[name], expected, atol=0.08 * width)
@@ -140,6 +162,70 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     assert any(not low <= truth["loss"] <= high for low, high in (one.intervals["loss"] for one in reports))
 
 
+def nearly_perfect(
+    rng: np.random.Generator, n: int, k: int, accuracy: float, prior: list[float] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logits that are right with a probability, the surer the likelier, and labels."""
+    labels = rng.choice(k, size=n, p=prior)
+    right = rng.random(n) < accuracy
+    predicted = np.where(right, labels, (labels + 1 + rng.integers(k - 1, size=n)) % k)
+    confidence = np.clip(np.where(right, rng.beta(20, 1.5, n), rng.beta(4, 2, n)), 1 / k + 0.01, 0.9999)
+    probabilities = np.repeat(((1 - confidence) / (k - 1))[:, None], k, axis=1)
+    probabilities[np.arange(n), predicted] = confidence
+    return np.log(probabilities).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("accuracy", [0.97, 0.99, 0.999, 1.0])
+@pytest.mark.parametrize(("k", "prior"), [(2, None), (10, [0.46, *[0.06] * 9])])
+def test_no_interval_claims_more_than_it_knows_of_few_images_nearly_all_right(
+    accuracy: float, k: int, prior: list[float] | None
+) -> None:
+    """Coverage at a true accuracy of .97 and more. Plain percentiles covered the macro F1 of 20 images, 99 % of
+    which are right in the population, in 20 % of samples: of those without a mistake the interval was [1, 1]."""
+    rng = np.random.default_rng(1)
+    names = [str(index) for index in range(k)]
+    truth = point_metrics(*nearly_perfect(rng, 100_000, k, accuracy, prior))
+    for n in (20, 60, 245):
+        reports = [score(*nearly_perfect(rng, n, k, accuracy, prior), names, resamples=150) for _ in range(40)]
+        for name in SCALARS:
+            bounds = [report.intervals[name] for report in reports]
+            assert all(low < high for low, high in bounds), name
+            covered = sum(low <= truth[name] <= high for low, high in bounds)
+            # 33 of 40 are fewer than chance leaves in one of 3,000 where the true coverage is 95 %
+            assert covered >= 33, (name, n, covered)
+
+
+@pytest.mark.parametrize("n", [1, 2, 20, 245])
+def test_of_images_that_are_all_right_no_interval_has_zero_width(n: int) -> None:
+    labels = np.arange(n) % 5
+    report = score(np.eye(5, dtype=np.float32)[labels] * 100, labels, NAMES, ["one"] * n)
+    low = 0.025 ** (1 / n)  # of Clopper and Pearson
+    for scores in (report, report.groups["one"]):
+        for name in SCALARS - {"loss", "expected_calibration_error"}:
+            start, end = scores.intervals[name]
+            assert end == 1.0
+            # A mistake moves a mean over classes by less.
+            assert start <= 1 - (1 - low) / 8, name
+        assert scores.intervals["loss"][1] > 0.01
+        assert scores.intervals["expected_calibration_error"][1] > 0.003
+    for scores_of_class in report.per_class.values():
+        assert all(bounds is None or bounds[0] < bounds[1] for bounds in scores_of_class.intervals.values())
+    ((start, end),) = score_variant(np.eye(5)[labels], labels).intervals.values()
+    assert start < end == 1.0
+
+
+def test_the_interval_of_the_calibration_error_reaches_down_by_what_noise_adds_to_it() -> None:
+    """Of a model that is calibrated perfectly: the error of 200 images is all noise."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 2, (200, 4))
+    labels = (np.cumsum(softmax(logits, axis=1), axis=1) < rng.random((200, 1))).sum(axis=1)
+    report = score(logits, labels, NAMES[:4])
+    low, high = report.intervals["expected_calibration_error"]
+    assert report.expected_calibration_error > 0.03
+    assert low < 0.02
+    assert high > report.expected_calibration_error
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
 def test_narrow_integers_are_labels_as_well(dtype: type[np.integer[Any]]) -> None:
     logits, labels = measured(6, 300, 60)
@@ -159,7 +245,8 @@ def test_the_order_of_images_does_not_matter_and_shares_are_shares(seed: int, n:
     for name, value in shuffled.items():
         assert report[name] == pytest.approx(value)
         low, high = report["intervals"][name]
-        assert low <= high
+        assert low < high
+        assert low <= report[name] <= high
         assert low >= 0
         assert name == "loss" or high <= 1
     assert json.loads(json.dumps(report, allow_nan=False)) == report

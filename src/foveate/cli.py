@@ -155,15 +155,18 @@ def train(
         threads=threads,
         max_bad=1.0 if allow_bad else None,
     )
-    if resume is not None and (preset or config or name or final or settings):
-        raise ConfigError(f"--resume takes every setting from the run: `foveate train --resume {resume}`")
+    if resume is not None and (preset or config or name or final or settings.keys() - {"device", "threads"}):
+        raise ConfigError(
+            "--resume takes every setting but --device and --threads from the run: "
+            f"`foveate train --resume {resume}`"
+        )
     if study is not None and (data or preset or config or resume or data_dir):
         raise ConfigError(f"--from takes data and settings from the study: `foveate train --from {study}`")
     if resume is None and study is None and data is None:
         raise ConfigError("nothing to train on: name a data set, as in `foveate train digits`")
     with _stoppable():
         if resume is not None:
-            run = foveate.resume(resume, data, data_dir=data_dir, display=terminal.display())
+            run = foveate.resume(resume, data, data_dir=data_dir, display=terminal.display(), **settings)
         elif study is not None:
             run = foveate.train_best(study, runs=runs, name=name, display=terminal.display(), **settings)
         else:

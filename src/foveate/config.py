@@ -216,7 +216,8 @@ class TrainConfig(Section):
     batch: int = Field(32, ge=1, le=65536)
     micro_batch: int | None = Field(None, ge=1)
     """Images in one forward and backward pass, whose gradients are summed to those of a step; None: the batch.
-    Batch normalisation then sees a part at a time (ghost batch normalisation, Hoffer et al. 2017, 1705.08741)."""
+    Batch normalisation then sees a part at a time (ghost batch normalisation, Hoffer et al. 2017, 1705.08741), and
+    its running statistics move once a step, by the mean over the parts."""
     optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
     """`muon` is for convolution kernels; the rest has Nesterov's momentum at the rates below, as `sgd` has."""
     lr: float = Field(1e-3, gt=0)
@@ -240,7 +241,8 @@ class TrainConfig(Section):
     resize_until: Probability = 0.0
     """Share of the run that they are used for."""
     gradient_clip: float | None = Field(None, gt=0)
-    """Largest global L2 norm of the gradients; None: not clipped."""
+    """Largest global L2 norm of a step's gradients; None: not clipped. The length of steps of `adamw`, and of
+    `muon` for kernels, follows from `lr`: there it limits how much one batch weighs in the moments."""
     monitor: Monitor = "accuracy"
     """The validation metric that names the best epoch and stops early."""
     patience: int | None = Field(None, ge=1)

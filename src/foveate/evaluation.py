@@ -1,12 +1,13 @@
 """Logits and labels to a Report: metrics in both families, 95 % intervals, calibration, groups.
 
 Every metric here is a function of sums over images. So each image becomes one row of a sparse matrix of
-`statistics`; the estimate is `metrics(sum of rows)`, a bootstrap resample is `metrics(weighted sum of rows)`,
+`statistics`; the estimate is `metrics(sum of rows)`, a resample is `metrics(weighted sum of rows)`,
 and a group is some of the rows.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy import optimize, sparse, special
 from torch import nn
 
 from foveate.config import Precision
-from foveate.data.loader import Loader
+from foveate.data.loader import Loader, to_device
 from foveate.errors import DataError, TrainingError
 from foveate.progress import Track, untracked
 
@@ -31,6 +32,7 @@ __all__ = [
     "autocast",
     "collect_logits",
     "fit_temperature",
+    "out_of_memory_explained",
     "point_metrics",
     "score",
     "score_variant",
@@ -42,8 +44,13 @@ BINS = 15
 
 _TEMPERATURES = (0.05, 20.0)
 """Between which one is looked for: of images that are all right it would be 0."""
+_FEW_WRONG = ((50, 2), (np.inf, 3))
+"""Of at most so many trials, so many failures, or successes, are few to Brown, Cai and DasGupta (2001)."""
 _RESAMPLED_AT_ONCE = 2**22
 """Weights of images held at once while resampling: 32 MiB in float64."""
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_alloc_failed")
+"""What torch's errors of no type of their own say when memory runs out: of MPS and CUDA, of a CPU, of cuBLAS."""
 
 Interval = list[float]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -153,6 +160,27 @@ class ViewsAveraged(nn.Module):
         return total
 
 
+@contextlib.contextmanager
+def out_of_memory_explained(fix: str, doing: str) -> Iterator[None]:
+    """Turn an error that says that memory ran out, on a GPU or a CPU, into one line.
+
+    Args:
+        fix: what helps.
+        doing: what it was that memory did not suffice for.
+
+    Raises:
+        TrainingError: for such an error; any other passes.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
+            each in str(error).lower() for each in _OUT_OF_MEMORY
+        ):
+            raise
+        raise TrainingError(f"out of memory in {doing}: {fix}") from error
+
+
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """bf16 autocast where it is asked for, or by `auto` on a GPU that has it.
 
@@ -180,17 +208,23 @@ def collect_logits(
 
     Raises:
         DataError: when there is no image.
+        TrainingError: when memory runs out.
     """
     logits, labels = [], []
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), autocast(device, precision):
+        doing = f"a batch of {loader.batch} images that is measured"
+        with (
+            torch.inference_mode(),
+            autocast(device, precision),
+            out_of_memory_explained("measure on a device with more memory, such as --device cpu", doing),
+        ):
             batches = track(loader.epoch(), total=len(loader), label=label, images_each=loader.batch)
             for images, targets, _ in batches:
                 # Left on the device until the end, so that a GPU never waits for a copy to the host; and copied
                 # there, as a CUDA graph writes its next output over this one.
-                logits.append(model(images.to(device, non_blocking=True)).to(torch.float32, copy=True))
+                logits.append(model(to_device(images, device)).to(torch.float32, copy=True))
                 labels.append(targets)
     finally:
         model.train(was_training)
@@ -210,10 +244,9 @@ def score(
 ) -> Report:
     """Measure logits [N, K] against labels [N], and again for each of `groups` [N] where given.
 
-    Intervals are 95 %: Wilson (1927) for proportions of images (accuracy, precision and recall per class and
-    thresholded), else percentiles of `resamples` bootstrap samples of the images drawn from `seed`. The
-    calibration error is an average of absolute values, which noise can only raise: its interval may lie
-    above the estimate where the model is well calibrated.
+    Intervals are 95 %: `wilson_interval` for proportions of images (accuracy, precision and recall per class and
+    thresholded), else `_bootstrap` of `resamples` samples drawn from `seed`. None claims certainty, however few
+    the images are, or however many of them are right: each allows for an image that was not seen.
 
     Raises:
         DataError: when there are no images.
@@ -230,10 +263,10 @@ def score(
         raise ValueError(f"labels must lie in 0…{classes - 1}")
     if groups is not None and len(groups) != len(labels):
         raise ValueError(f"{len(groups)} groups for {len(labels)} labels")
-    statistics = _statistics(logits, labels)
     generator = np.random.default_rng(seed)
-    sums = _Sums.of(statistics, classes)
-    overall = _scores(statistics, classes, resamples, generator)
+    images = _Images.of(logits, labels, generator)
+    sums = _Sums.of(images.measured, classes)
+    overall = _scores(images, classes, resamples, generator)
     names, members = np.unique(np.asarray([] if groups is None else groups, dtype=str), return_inverse=True)
     confusion = np.bincount(labels * classes + logits.argmax(axis=1), minlength=classes**2)
     return Report(
@@ -243,7 +276,7 @@ def score(
         confusion_matrix=confusion.reshape(classes, classes).tolist(),
         reliability=_reliability(sums),
         groups={
-            str(name): _scores(statistics[members == index], classes, resamples, generator)
+            str(name): _scores(images.some(members == index), classes, resamples, generator)
             for index, name in enumerate(names)
         },
     )
@@ -286,15 +319,27 @@ def fit_temperature(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) 
 
 
 def wilson_interval(successes: Any, trials: Any) -> tuple[Floats, Floats]:
-    """The 95 % interval of Wilson (1927) for binomial proportions; [0, 1] where there are no trials."""
+    """The 95 % interval of Wilson (1927) for binomial proportions; [0, 1] where there are no trials.
+
+    Where all but 1 to 3 of the trials succeed, or fail, its end at that side is moved outward, as Brown, Cai and
+    DasGupta ("Interval Estimation for a Binomial Proportion", 2001, 4.1.1) do: Wilson's own covers a proportion
+    near 0 or 1 in as few as 84 % of samples.
+    """
     z2 = special.ndtri(0.975) ** 2
-    n = np.asarray(trials, dtype=np.float64)
+    n, k = np.broadcast_arrays(np.asarray(trials, np.float64), np.asarray(successes, np.float64))
     safe = np.maximum(n, 1)
-    p = np.asarray(successes) / safe
+    p = k / safe
     centre = (p + z2 / (2 * safe)) / (1 + z2 / safe)
     margin = np.sqrt(z2 * (p * (1 - p) / safe + z2 / (4 * safe**2))) / (1 + z2 / safe)
-    low, high = np.clip(centre - margin, 0, 1), np.clip(centre + margin, 0, 1)
-    return np.where(n > 0, low, 0.0), np.where(n > 0, high, 1.0)
+    few = np.where(n <= _FEW_WRONG[0][0], _FEW_WRONG[0][1], _FEW_WRONG[1][1])
+
+    def nearest(count: Floats) -> Floats:
+        """The end near 0 where `count` is few: over n, half the 5 % point of χ² with 2 · count degrees."""
+        return np.where((count >= 1) & (count <= few), special.gammaincinv(np.maximum(count, 1), 0.05) / safe, 1.0)
+
+    low = np.where(k > 0, np.minimum(np.clip(centre - margin, 0, 1), nearest(k)), 0.0)
+    high = np.where(k < n, np.maximum(np.clip(centre + margin, 0, 1), 1 - nearest(n - k)), 1.0)
+    return low, high
 
 
 def _statistics(logits: np.ndarray[Any, Any], labels: Ints) -> sparse.csr_array:
@@ -328,6 +373,27 @@ def _statistics(logits: np.ndarray[Any, Any], labels: Ints) -> sparse.csr_array:
     values = np.concatenate([np.asarray(value, dtype=np.float64) for _, value in columns_and_values])
     rows = np.tile(images, len(columns_and_values))
     return sparse.csr_array((values, (rows, columns)), shape=(len(labels), 3 + 3 * classes + 3 * BINS))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Images:
+    """Rows of statistics, one an image: as it was measured, and had it had the label that the model predicts, or
+    another one.
+    """
+
+    measured: sparse.csr_array
+    right: sparse.csr_array
+    wrong: sparse.csr_array
+
+    @classmethod
+    def of(cls, logits: np.ndarray[Any, Any], labels: Ints, generator: np.random.Generator) -> "_Images":
+        predicted, classes = logits.argmax(axis=1), logits.shape[1]
+        other = (predicted + 1 + generator.integers(max(1, classes - 1), size=len(labels))) % classes
+        return cls(*(_statistics(logits, each) for each in (labels, predicted, other)))
+
+    def some(self, rows: Any) -> "_Images":
+        """Those of them alone."""
+        return _Images(self.measured[rows], self.right[rows], self.wrong[rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -378,12 +444,11 @@ def _metrics(sums: _Sums) -> dict[str, Floats]:
     }
 
 
-def _scores(statistics: sparse.csr_array, classes: int, resamples: int, generator: np.random.Generator) -> Scores:
-    n = statistics.shape[0]
-    sums = _Sums.of(statistics, classes)
+def _scores(images: _Images, classes: int, resamples: int, generator: np.random.Generator) -> Scores:
+    n = images.measured.shape[0]
+    sums = _Sums.of(images.measured, classes)
     values = {name: float(value) for name, value in _metrics(sums).items()}
-    resampled = _metrics(_Sums.of(_resample(statistics, resamples, generator), classes))
-    intervals = {name: np.quantile(values, [0.025, 0.975]).tolist() for name, values in resampled.items()}
+    intervals = _bootstrap(images, values, classes, resamples, generator)
     for name, successes, trials in (
         ("accuracy", sums.correct.sum(), n),
         ("thresholded_micro_precision", sums.sure_correct, sums.sure),
@@ -393,17 +458,56 @@ def _scores(statistics: sparse.csr_array, classes: int, resamples: int, generato
     return Scores(n=n, **values, intervals=intervals)
 
 
+def _bootstrap(
+    images: _Images,
+    estimates: Mapping[str, float],
+    classes: int,
+    resamples: int,
+    generator: np.random.Generator,
+) -> dict[str, Interval]:
+    """95 % intervals of all metrics by a bootstrap that does not collapse, whatever the images are.
+
+    The Bayesian bootstrap (Rubin 1981) weighs every image by a draw from an exponential distribution. One image
+    that was not seen is weighed with them: one of those that were, once with the label that the model predicts and
+    once with another. The interval reaches from the lowest to the highest of the percentiles of both, and includes
+    the estimate. Of a proportion these are the ends of Clopper and Pearson (1934): of n images that are all right
+    the lower end is .025^(1/n).
+
+    The calibration error is a mean of absolute values, which noise can only raise, in the estimate as in the
+    resamples. So its interval reaches down to where the estimate is less by what the resamples add to it.
+    """
+    weighed = _resample(images.measured, resamples, generator)
+    unseen = generator.integers(images.measured.shape[0], size=resamples)
+    weight = generator.standard_exponential((resamples, 1))
+    ends: dict[str, list[float]] = {name: [value, value] for name, value in estimates.items()}
+    for rows, right in ((images.right, 1.0), (images.wrong, 0.0)):
+        one_more = rows[unseen].toarray()
+        one_more[:, 1:3] = right, 1.0  # sure of it: where no image that was seen was, one may be
+        sums = weighed + weight * one_more
+        for name, values in _metrics(_Sums.of(sums, classes)).items():
+            ends[name] += np.quantile(values, [0.025, 0.975]).tolist()
+    # A mistake in a class of few images weighs much in a mean over classes: one more of each may be right.
+    present = np.asarray((images.measured.sum(axis=0) > 0).reshape(-1)[3 + 2 * classes : 3 + 3 * classes])
+    each_right = generator.standard_exponential((resamples, classes)) * present
+    weighed[:, 3 : 3 + 3 * classes] += np.tile(each_right, 3)
+    for name, values in _metrics(_Sums.of(weighed, classes)).items():
+        if name.startswith("macro"):
+            ends[name].append(float(np.quantile(values, 0.975)))
+    error = ends["expected_calibration_error"]
+    error.append(max(0.0, 2 * error[0] - max(error)))
+    # Sums of shares may be above 1 by a last bit.
+    largest = {name: np.inf if name == "loss" else 1.0 for name in ends}
+    return {name: [min(each), min(max(each), largest[name])] for name, each in ends.items()}
+
+
 def _resample(statistics: sparse.csr_array, resamples: int, generator: np.random.Generator) -> Floats:
-    """Sums [R, M] over `resamples` draws of N images with replacement, in bounded memory."""
+    """Sums [R, M] over N images weighed by `resamples` draws each, in bounded memory."""
     n = statistics.shape[0]
     transposed = statistics.T.tocsr()
     at_once = max(1, _RESAMPLED_AT_ONCE // n)
     sums = []
     for start in range(0, resamples, at_once):
-        count = min(at_once, resamples - start)
-        # How often each image was drawn, images outermost: [N, R], as the sparse product reads it.
-        drawn = generator.integers(n, size=(n, count)) * count + np.arange(count)
-        weights = np.bincount(drawn.ravel(), minlength=n * count).reshape(n, count).astype(np.float64)
+        weights = generator.standard_exponential((n, min(at_once, resamples - start)))
         sums.append((transposed @ weights).T)
     return np.concatenate(sums)
 

@@ -40,7 +40,7 @@ def digits() -> Dataset:
 def job(tmp_path: Path, digits: Dataset) -> Callable[..., ArmJob]:
     def make(more: str = "", seed: int = 0, **fields: Any) -> ArmJob:
         arm = parse_arm(f"{TINY}{more}", {"threads": 1, "device": "cpu"})
-        config = settle(arm.config, digits, torch.device("cpu"), final=False).replacing(seed=seed)
+        config = settle(arm.config, digits, final=False).replacing(seed=seed)
         values = {
             "config": config, "dataset": "digits", "data_dir": None,
             "fingerprint": digits.fingerprint, "subset": 200, "folder": str(tmp_path / f"run{more}{seed}"),

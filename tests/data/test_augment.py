@@ -4,12 +4,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
 from foveate.config import AugmentConfig
+from foveate.data import augment
 from foveate.data.augment import build_augment, crop_batch, resize_batch
 from foveate.data.loader import Loader
 
@@ -323,3 +325,16 @@ def test_resizing_is_pillows_bilinear_to_within_its_rounding(side: int, share: f
 def test_resizing_to_the_own_side_changes_nothing() -> None:
     images = pictures(3)
     assert torch.equal(resize_batch(images, 16), images)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 9999), height=st.integers(2, 20), width=st.integers(2, 20), reach=st.floats(0.5, 4))
+def test_a_clamped_grid_samples_what_border_padding_does(seed: int, height: int, width: int, reach: float) -> None:
+    """Which MPS does not have."""
+    draws = torch.Generator().manual_seed(seed)
+    images = torch.rand(2, 3, height, width, generator=draws)
+    grid = (2 * torch.rand(2, 7, 5, 2, generator=draws) - 1) * reach
+    expected = F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    for clamp in (True, False):
+        got = augment._sampled(images, grid, clamp=clamp)
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)

@@ -1,15 +1,17 @@
 import itertools
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveate.config import DataConfig
 from foveate.data.dataset import load_dataset
-from foveate.data.loader import Batch, Loader, channel_statistics, on_device
+from foveate.data.loader import Batch, Loader, channel_statistics, on_device, to_device
 
 SEEDS = st.none() | st.integers(0, 5)
 
@@ -148,3 +150,33 @@ def test_channel_statistics_of_one_colour_are_without_deviation() -> None:
     mean, std = channel_statistics(np.full((3, 2, 2, 3), 51, np.uint8), np.arange(3))
     assert mean == (0.2, 0.2, 0.2)
     assert std == (0.0, 0.0, 0.0)
+
+
+class Copied:
+    """A tensor that notes how it is copied."""
+
+    def __init__(self, kind: str) -> None:
+        self.device, self.how = torch.device(kind), []
+
+    def pin_memory(self) -> "Copied":
+        self.how.append("pinned")
+        return self
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> list[str]:
+        return [*self.how, f"{device}{' while the program goes on' if non_blocking else ''}"]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "how"),
+    [
+        ("cpu", "cuda", ["pinned", "cuda while the program goes on"]),
+        ("cuda", "cuda", ["cuda"]),
+        ("cpu", "mps", ["mps"]),
+        ("cpu", "cpu", ["cpu"]),
+    ],
+)
+def test_only_copies_from_pinned_memory_to_cuda_are_not_waited_for(
+    source: str, target: str, how: list[str]
+) -> None:
+    copied: Any = Copied(source)
+    assert to_device(copied, torch.device(target)) == how

@@ -68,7 +68,10 @@ def refused(outcome: Any, *, saying: str) -> None:
         (["train", "--resume", "none"], "no run folder at none"),
         (["train", "--resume", "."], "not a run folder"),
         (["train", "", "--epochs", "1"], "the name of the data set is empty"),
-        (["train", "--resume", "x", "--epochs", "3"], "--resume takes every setting from the run"),
+        (
+            ["train", "--resume", "x", "--epochs", "3"],
+            "--resume takes every setting but --device and",
+        ),
         (["evaluate", "none"], "no run folder at none"),
         (["summary", "--size", "16", "--set", "stages=[{filters: 2, pool: 8}, {filters: 2, pool: 8}]"], "pools"),
         (["summary", "--classes", "1"], "num_classes=1"),

@@ -16,9 +16,11 @@ import torch
 from scipy.special import log_softmax
 
 import foveate as fv
+from foveate.checkpoint import load_tensors, save_tensors
 from foveate.config import resolve_config
 from foveate.data.corruptions import CORRUPTIONS
 from foveate.data.dataset import load_dataset
+from foveate.files import write_json
 
 Foveate = Callable[..., Any]
 Photographs = Callable[..., Path]
@@ -285,6 +287,62 @@ def test_a_run_stopped_early_may_be_measured_and_still_goes_on(
     assert "is finished" not in again.out
     assert set(tree(folder.path)) >= RUN_FILES
     assert "is finished" in foveate("train", "--resume", "runs/train/a").out
+
+
+def test_a_run_of_another_machine_is_evaluated_and_resumed_here(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    """As if made on CUDA with 64 threads: its settings name a GPU, its generators have 16 bytes."""
+    assert foveate("train", photographs(), "--epochs", 2, "--name", "a", *tiny).status == 0
+    folder = fv.open_run(tmp_path / "runs/train/a").folder
+    asked = folder.read_config().train
+    assert (asked.device, asked.threads) == ("auto", None)  # what was found is another record
+    environment = folder.read_environment()
+    assert (environment["device"], environment["threads"]) == ("cpu", torch.get_num_threads())
+
+    folder.write_config(folder.read_config().replacing(device="cuda:0"), "foveate train")
+    folder.write_record(folder.read_record().model_copy(update={"finished": False}))
+    write_json(folder.path / "env.json", {**environment, "device": "NVIDIA H100", "threads": 64})
+    tensors, meta = load_tensors(folder.last)
+    for name in ("augment", "extras", "cuda"):
+        tensors[f"training/generator.{name}"] = torch.zeros(16, dtype=torch.uint8)
+    del meta["format"]
+    meta["training"]["history"].pop()
+    meta["training"]["epoch"] = 2
+    save_tensors(folder.last, tensors, meta)
+
+    line = "device='cuda:0' of the run is not there on this machine: cpu is used"
+    measured = foveate("evaluate", "runs/train/a")
+    assert measured.status == 0, measured.err
+    assert line in measured.out
+    for refused in (["evaluate", "runs/train/a"], ["train", "--resume", "runs/train/a"]):
+        done = foveate(*refused, "--device", "cuda:0")
+        assert (done.status, done.err.count("\n")) == (2, 1)
+        assert "device='cuda:0' is not there on this machine: use cpu or auto" in done.err
+    again = foveate("train", "--resume", "runs/train/a")
+    assert again.status == 0, again.err
+    assert line in again.out
+    assert again.out.count("not bit for bit that of an unbroken run") == 1
+    assert len(folder.read_history()) == 2
+    resumed = folder.read_environment()
+    assert resumed["device"] == "NVIDIA H100"
+    assert [each["device"] for each in resumed["resumed"]] == ["cpu"]
+
+
+def test_a_run_goes_on_with_other_threads_where_that_is_asked(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    threads = torch.get_num_threads()
+    assert foveate("train", photographs(), "--epochs", 1, "--name", "a", *tiny).status == 0
+    folder = fv.open_run(tmp_path / "runs/train/a").folder
+    folder.write_record(folder.read_record().model_copy(update={"finished": False}))
+    try:
+        done = foveate("train", "--resume", "runs/train/a", "--threads", threads + 1, "--device", "cpu")
+    finally:
+        torch.set_num_threads(threads)
+    assert done.status == 0, done.err
+    assert f"other threads (was {threads}, is {threads + 1}): its last bits may differ" in done.out
+    assert folder.read_config().train.threads is None
 
 
 def test_groups_are_measured_each(

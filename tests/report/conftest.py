@@ -184,6 +184,7 @@ def look() -> Callable[[Path, int, str], None]:
             page.on("console", lambda message: complaints.append(message.text))
             page.goto(path.as_uri())
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert page.evaluate(OVERFLOWS) == []
             assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
             assert complaints == []
             assert min(page.evaluate(CONTRASTS)) >= 4.5
@@ -191,6 +192,25 @@ def look() -> Callable[[Path, int, str], None]:
 
     return look
 
+
+OVERFLOWS = """() => {
+  // Text that reaches out of the box it stands in, unless that scrolls or cuts it on purpose.
+  const kinds = '.headline > div, .card, .mistakes figure, figcaption, header, pre, nav';
+  const boxes = [...document.querySelectorAll(kinds)];
+  const range = document.createRange();
+  return boxes.flatMap(box => {
+    const edge = box.getBoundingClientRect().right;
+    const walker = document.createTreeWalker(box, NodeFilter.SHOW_TEXT);
+    const out = [];
+    while (walker.nextNode()) {
+      const node = walker.currentNode, parent = node.parentElement;
+      if (!node.data.trim() || parent.closest('svg, .scroll, .mistakes small')) continue;
+      range.selectNodeContents(node);
+      if (range.getBoundingClientRect().right > edge + .5) out.push(node.data.trim());
+    }
+    return out;
+  });
+}"""
 
 CONTRASTS = """() => {
   const parse = text => text.match(/[\\d.]+/g).map(Number);

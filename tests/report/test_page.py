@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foveate.errors import OutputError
+from foveate.model.build import LayerTable
 from foveate.report.page import PAPER_TABLE, RunPage, most_confident_mistakes, render, write_report
 
 Run = Callable[..., RunPage]
@@ -250,10 +251,16 @@ def test_the_report_is_written_with_its_plots_and_is_small(run: Run, tmp_path: P
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_shows_it_without_overflow_network_or_faint_text(
-    run: Run, nasty: tuple[str, ...], tmp_path: Path, look: Look, width: int, scheme: str
+    run: Run, nasty: tuple[str, ...], scored: Scored, tmp_path: Path, look: Look, width: int, scheme: str
 ) -> None:
+    # As long as they come: the cards' largest numbers, and 12 min 34 s or 111 h 06 min.
+    timing = {"train_s": 754.0 if scheme == "light" else 400_000.0, "images_per_s": 1_234_567.8, "epochs": 100_000}
+    reports = {"validation": {**scored(nasty), "n": 12_345_678}}
+    layers = LayerTable(rows=(), trainable=999_999_999, non_trainable=640)
+    bad = [("x" * 300 + ".jpg", "truncated")] * 150
+    page = run(nasty, paper=True, bad=bad, timing=timing, reports=reports, layers=layers)
     look(
-        write_report(run(nasty, paper=True, bad=[("x" * 300 + ".jpg", "truncated")] * 150), tmp_path),
+        write_report(page, tmp_path),
         width,
         scheme,
     )

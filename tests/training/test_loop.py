@@ -227,6 +227,211 @@ def test_gradients_are_clipped_where_asked(tiny: Settings, fresh: Fresh, loaders
     assert largest_gradient(0.1) <= 0.1 + 1e-6
 
 
+EXPLODING = {"adamw": {}, "sgd": {"lr": 2e-3}, "muon": {"lr": 0.05}}
+"""Optimizers with rates at which the easy task is learnt."""
+
+
+@pytest.mark.parametrize("optimizer", EXPLODING)
+def test_clipping_helps_when_one_gradient_explodes(
+    tiny: Settings, fresh: Fresh, loaders: Loaders, optimizer: str
+) -> None:
+    """A batch whose gradient is 10¹² times as large does no more to weights and moments than another."""
+
+    def accuracy(clip: float | None) -> float | None:
+        rates = {"schedule": "constant", "epochs": 15, "hidden_dropout": 0.0, **EXPLODING[optimizer]}
+        state = fresh(config := tiny(optimizer=optimizer, gradient_clip=clip, **rates))
+        steps = 0
+
+        def explode(gradient: Tensor) -> Tensor:
+            return gradient * 1e12 if steps == 20 else gradient
+
+        for parameter in state.model.parameters():
+            parameter.register_hook(explode)
+
+        def counted(images: Tensor, labels: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+            nonlocal steps
+            steps += 1
+            return images, labels
+
+        try:
+            return [*train_epochs(state, *loaders, config.train, augment=counted, device=CPU)][-1].val_accuracy
+        except TrainingError:
+            return 0.0
+
+    clipped, not_clipped = accuracy(1.0), accuracy(None)
+    assert clipped == 1.0
+    assert not_clipped is not None
+    assert not_clipped < 0.9
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+def test_what_the_message_says_helps_where_rates_are_too_high(
+    tiny: Settings, fresh: Fresh, loaders: Loaders, optimizer: str
+) -> None:
+    def trained(**settings: Any) -> None:
+        config = tiny(optimizer=optimizer, epochs=4, hidden_dropout=0.0, schedule="constant", **settings)
+        list(train_epochs(fresh(config), *loaders, config.train, augment=plain, device=CPU))
+
+    high = {"lr": 1e3} if optimizer == "adamw" else {"lr": 10.0, "head_lr": 10.0, "bias_lr": 10.0}
+    with pytest.raises(TrainingError, match=r"not finite|became (nan|inf)") as error:
+        trained(**high)
+    advice = str(error.value).partition(": ")[2]
+    if optimizer == "adamw":  # whose steps are as long as lr says, whatever is clipped
+        assert advice == "lower lr"
+        with pytest.raises(TrainingError):
+            trained(**high, gradient_clip=0.01)
+    else:
+        assert advice == "lower lr, head_lr and bias_lr, or set (or lower) gradient_clip"
+        trained(**high, gradient_clip=1.0)
+    trained(**dict.fromkeys(high, 0.001))
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_stops_before_the_update(
+    tiny: Settings, fresh: Fresh, loaders: Loaders, bad: float, clip: float | None
+) -> None:
+    """With a loss that is: as from a square root at zero. Clipping would have made every weight NaN."""
+    config = tiny(gradient_clip=clip)
+    state = fresh(config)
+    before: dict[str, Tensor] = {}
+
+    def watch(items: Iterable[Any], **_: object) -> Iterator[Any]:
+        for item in items:
+            before.update({name: p.detach().clone() for name, p in state.model.named_parameters()})
+            if (state.epoch, state.step) == (2, 2):
+                next(iter(state.model.parameters())).register_hook(lambda gradient: gradient * bad)
+            yield item
+
+    with pytest.raises(
+        TrainingError, match=r"the gradient's norm became (nan|inf) at epoch 2, after 2 steps: low"
+    ):
+        list(train_epochs(state, *loaders, config.train, augment=plain, device=CPU, track=watch))
+    assert all(torch.equal(p, before[name]) for name, p in state.model.named_parameters())
+
+
+class Normed(nn.Module):
+    """A network whose running statistics are plainly those of its images."""
+
+    def __init__(self, momentum: float | None) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3, momentum=momentum)
+        self.head = nn.Linear(3, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.as_tensor(self.head(self.norm(images.float() / 255).mean((2, 3))))
+
+
+class TestRunningStatistics:
+    def trained(
+        self,
+        tiny: Settings,
+        loader: Loader,
+        momentum: float | None,
+        micro_batch: int | None,
+        steps: int,
+        *,
+        compiled: bool = False,
+    ) -> Normed:
+        config = tiny(micro_batch=micro_batch, compile=compiled).train
+        torch.manual_seed(0)
+        model = Normed(momentum)
+        state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=1e-3), *[torch.Generator()] * 2)
+        state.optimizer.param_groups[0]["initial_lr"] = 1e-3
+
+        def some(items: Iterable[Any], **_: object) -> Iterator[Any]:
+            yield from list(items)[:steps]
+
+        next(train_epochs(state, loader, None, config, augment=plain, device=CPU, track=some))
+        return model
+
+    @pytest.mark.parametrize("momentum", [0.1, None])
+    @pytest.mark.parametrize("micro_batch", [2, 3])
+    def test_they_move_once_a_step_by_the_mean_over_the_parts(
+        self, tiny: Settings, loaders: Loaders, momentum: float | None, micro_batch: int
+    ) -> None:
+        model = self.trained(tiny, loaders[0], momentum, micro_batch, steps=2)
+        mean, var = torch.zeros(3), torch.ones(3)
+        for step, batch in enumerate(list(loaders[0].epoch(1))[:2], start=1):
+            images = batch.images.float() / 255
+            parts = images.tensor_split(-(-len(images) // micro_batch))
+            share = momentum or 1 / step  # None: the average over all steps
+            mean = (1 - share) * mean + share * torch.stack([each.mean((0, 2, 3)) for each in parts]).mean(0)
+            var = (1 - share) * var + share * torch.stack([each.var((0, 2, 3)) for each in parts]).mean(0)
+        torch.testing.assert_close(model.norm.running_mean, mean)
+        torch.testing.assert_close(model.norm.running_var, var)
+        assert model.norm.num_batches_tracked == 2
+
+    @pytest.mark.parametrize("momentum", [0.1, None])
+    def test_without_parts_they_are_torchs_bit_for_bit(
+        self, tiny: Settings, loaders: Loaders, momentum: float | None
+    ) -> None:
+        expected = nn.BatchNorm2d(3, momentum=momentum)
+        for batch in loaders[0].epoch(1):
+            expected(batch.images.float() / 255)
+        for micro_batch in (None, 8):
+            model = self.trained(tiny, loaders[0], momentum, micro_batch, steps=6)
+            assert torch.equal(model.norm.running_mean, expected.running_mean)
+            assert torch.equal(model.norm.running_var, expected.running_var)
+            assert model.norm.num_batches_tracked == 6
+
+    @pytest.mark.slow
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_compiled_they_are_the_same_and_nothing_is_compiled_once_a_part(
+        self, tiny: Settings, loaders: Loaders
+    ) -> None:
+        even = replace(loaders[0], indices=np.arange(40))  # five batches of 8, in parts of 2: one shape
+        plain = self.trained(tiny, even, 0.1, 2, steps=5)
+        torch._dynamo.utils.counters.clear()
+        compiled = self.trained(tiny, even, 0.1, 2, steps=5, compiled=True)
+        assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+        torch.testing.assert_close(compiled.norm.running_var, plain.norm.running_var)
+        assert compiled.norm.num_batches_tracked == 5
+
+
+class Hungry(nn.Module):
+    """Runs out of memory in a forward pass, as torch says it."""
+
+    def __init__(self, error: Exception, *, training: bool) -> None:
+        super().__init__()
+        self.head, self.error, self.in_training = nn.Linear(3, 3), error, training
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training == self.in_training:
+            raise self.error
+        return torch.as_tensor(self.head(images.float().mean((2, 3)) / 255))
+
+
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has …"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried …"),
+    RuntimeError("MPS backend out of memory (MPS allocated: 17.00 GB)"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:12])
+@pytest.mark.parametrize("training", [True, False])
+def test_memory_that_runs_out_is_one_line_with_what_to_lower(
+    tiny: Settings, loaders: Loaders, error: Exception, training: bool
+) -> None:
+    model = Hungry(error, training=training)
+    state = TrainingState(model, torch.optim.SGD(model.parameters(), lr=1e-3), *[torch.Generator()] * 2)
+    state.optimizer.param_groups[0]["initial_lr"] = 1e-3
+    fix = (
+        r"a step of 7 images: lower micro_batch, batch or size$"
+        if training
+        else r"8 images that is measured: .*cpu$"
+    )
+    with pytest.raises(TrainingError, match=f"^out of memory in .*{fix}") as raised:
+        list(train_epochs(state, *loaders, tiny(epochs=1).train, augment=plain, device=CPU))
+    assert "\n" not in str(raised.value)
+    model.error = RuntimeError("another fault")
+    with pytest.raises(RuntimeError, match="another"):
+        list(train_epochs(state, *loaders, tiny(epochs=1).train, augment=plain, device=CPU))
+
+
 def test_training_stops_when_the_monitor_no_longer_improves(
     tiny: Settings, fresh: Fresh, loaders: Loaders
 ) -> None:

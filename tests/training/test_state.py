@@ -162,6 +162,113 @@ def test_a_state_with_a_loss_that_is_not_finite_is_never_saved(
     assert [file.name for file in tmp_path.iterdir()] == ["s"]
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("what", ["weight", "running variance", "moment", "gradient"])
+def test_neither_weights_nor_statistics_nor_gradients_that_are_not_finite_are_ever_saved_or_restored(
+    tiny: Settings, fresh: Fresh, loaders: Loaders, augment: Augment, tmp_path: Path, what: str, bad: float
+) -> None:
+    config = tiny(epochs=1)
+    state = fresh(config)
+    list(train_epochs(state, *loaders, config.train, augment=augment, device=CPU))
+    path = tmp_path / "s"
+    save_state(path, state, card(config))
+    before = path.read_bytes()
+    first = next(iter(state.model.parameters()))
+    broken = {
+        "weight": (first, "first"),
+        "running variance": (dict(state.model.named_buffers())["stages.0.norm.running_var"], "running_var"),
+        "moment": (state.optimizer.state[first]["exp_avg_sq"], "the optimizer's exp_avg_sq of weight 0"),
+        "gradient": (state.gradient_norms, "the gradient's norm"),
+    }
+    tensor, name = broken[what]
+    if what == "weight":
+        name = next(iter(dict(state.model.named_parameters())))
+    with torch.no_grad():
+        tensor[(0,) * tensor.ndim] = bad
+    with pytest.raises(TrainingError, match=rf"{name} .*at epoch 2, after 0 steps: lower lr$"):
+        save_state(path, state, card(config))
+    assert path.read_bytes() == before
+    if what == "gradient":  # which no file holds
+        return
+    with monkeypatched_checks():
+        save_state(path, state, card(config))
+    with pytest.raises(CheckpointError, match=rf"{name} is not finite, so its training had failed: train again$"):
+        restore_state(path, fresh(config))
+
+
+@contextlib.contextmanager
+def monkeypatched_checks() -> Iterator[None]:
+    """Saving as before the weights were looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingState, "check_weights", lambda _: None)
+        yield
+
+
+def test_a_mask_of_a_custom_module_may_be_infinite_but_not_nan(tiny: Settings, fresh: Fresh) -> None:
+    state = fresh(tiny())
+    mask = torch.full((3, 3), float("-inf")).triu(1)
+    state.model.register_buffer("mask", mask)
+    state.check_weights()
+    mask[0, 0] = float("nan")
+    with pytest.raises(TrainingError, match=r"^mask is not finite"):
+        state.check_weights()
+
+
+class TestOtherDevice:
+    """The states of CUDA's generators have 16 bytes, those of a CPU's 5056: neither fits the other."""
+
+    @pytest.fixture
+    def of_cuda(
+        self, tiny: Settings, fresh: Fresh, loaders: Loaders, augment: Augment, tmp_path: Path
+    ) -> tuple[Config, TrainingState, Path]:
+        """A run after one epoch, and its state as a GPU would have saved it."""
+        config, path = tiny(), tmp_path / "state"
+        state = fresh(config)
+        next(train_epochs(state, *loaders, config.train, augment=augment, device=CPU))
+        save_state(path, state, card(config))
+        tensors, meta = load_tensors(path)
+        for name in ("augment", "extras", "cuda"):
+            tensors[f"training/generator.{name}"] = torch.arange(16, dtype=torch.uint8)
+        save_tensors(path, tensors, {name: value for name, value in meta.items() if name != "format"})
+        return config, state, path
+
+    def test_the_rest_is_drawn_from_seeds_folded_with_the_position(
+        self, of_cuda: tuple[Config, TrainingState, Path], fresh: Fresh, loaders: Loaders, augment: Augment
+    ) -> None:
+        config, saved, path = of_cuda
+
+        def resumed() -> TrainingState:
+            state = fresh(config)
+            assert restore_state(path, state) is False
+            assert (state.epoch, state.step) == (2, 0)
+            assert bits(state) == bits(saved)
+            list(train_epochs(state, *loaders, config.train, augment=augment, device=CPU))
+            return state
+
+        one, again = resumed(), resumed()
+        assert bits(one) == bits(again)
+        assert len(one.history) == config.train.epochs
+
+    def test_another_position_draws_otherwise_and_no_two_generators_alike(
+        self, of_cuda: tuple[Config, TrainingState, Path], fresh: Fresh
+    ) -> None:
+        config, _, path = of_cuda
+        seeds = []
+        for epoch in (2, 3):
+            tensors, meta = load_tensors(path)
+            meta["training"]["epoch"] = epoch
+            save_tensors(path, tensors, {name: value for name, value in meta.items() if name != "format"})
+            state = fresh(config)
+            assert restore_state(path, state) is False
+            seeds += [state.generator.initial_seed(), state.extras.initial_seed(), torch.initial_seed()]
+        assert len(set(seeds)) == 6
+
+    def test_on_the_same_kind_of_device_they_go_on(self, tiny: Settings, fresh: Fresh, tmp_path: Path) -> None:
+        state = fresh(tiny())
+        save_state(tmp_path / "s", state, card(tiny()))
+        assert restore_state(tmp_path / "s", fresh(tiny())) is True
+
+
 def test_the_time_of_an_epoch_is_that_of_all_processes_it_took(
     tiny: Settings, fresh: Fresh, loaders: Loaders, augment: Augment, tmp_path: Path
 ) -> None:

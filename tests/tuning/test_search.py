@@ -356,3 +356,21 @@ def test_a_small_space_ends_the_study_early(open_search: Open) -> None:
     config = open_search().config
     search = open_search(sampler=Few(config.space, 0, lambda _: True))
     assert len(finish(search, SimulatedPool(2)).trials) == 4
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_its_trials_draw_as_it_says_and_as_before_where_it_says_nothing(open_search: Open, draws: int) -> None:
+    search = open_search()
+    assert search.config.draws == 1  # its settings are of before there was a choice
+    search.config = search.config.model_copy(update={"draws": draws})
+    pool = SimulatedPool(1)
+    submitted: list[int] = []
+    submit = pool.submit
+
+    def noted(job: int, message: Mapping[str, Any]) -> None:
+        submitted.append(message["draws"])
+        submit(job, message)
+
+    pool.submit = noted  # type: ignore[method-assign]
+    finish(search, pool)
+    assert set(submitted) == {draws}

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from foveate import progress
 from foveate.config import Config, resolve_config
 from foveate.data.dataset import Dataset, load_dataset
-from foveate.errors import CheckpointError, DataError
+from foveate.errors import CheckpointError, DataError, TrainingError
+from foveate.model import attention
 from foveate.training.state import save_state
 from foveate.tuning import trial
 from foveate.tuning.trial import TrialJob, run_trial, study_dataset, train_trial
@@ -317,3 +319,42 @@ def assert_same_tensors(first: Path, second: Path) -> None:
     assert one.keys() == other.keys()
     for name, tensor in one.items():
         assert torch.equal(tensor, other[name]), name
+
+
+class Hungry(nn.Module):
+    """An attention that runs out of memory where it is trained."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.training:
+            raise torch.OutOfMemoryError(
+                "CUDA out of memory. Tried to allocate 20.00 MiB.\nGPU 0 has a total of …"
+            )
+        return features
+
+
+def test_a_trial_that_runs_out_of_memory_fails_by_one_line_that_says_what_to_lower(
+    job: Callable[..., TrialJob], digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so its worker is replaced, as after any failure."""
+    monkeypatch.setattr(attention, "_REGISTERED", {"custom:Hungry": Hungry})
+    with pytest.raises(TrainingError, match=r"^out of memory in a step of .*: lower micro_batch, batch or size$"):
+        train_trial(job(config=tiny(attention="custom:Hungry")), digits, quiet)
+
+
+@pytest.mark.parametrize("draws", [1, 2])
+def test_a_trial_draws_as_its_study_does(
+    job: Callable[..., TrialJob], digits: Dataset, monkeypatch: pytest.MonkeyPatch, draws: int
+) -> None:
+    seen: list[int] = []
+
+    def noted(*given: Any, draws: int, **more: Any) -> None:
+        seen.append(draws)
+        raise InterruptedError
+
+    monkeypatch.setattr(trial, "new_state", noted)
+    with pytest.raises(InterruptedError):
+        train_trial(job(draws=draws), digits, quiet)
+    assert seen == [draws]

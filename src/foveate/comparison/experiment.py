@@ -61,6 +61,8 @@ class ComparisonConfig(Section):
     """Over all pairs together."""
     hang_limit_s: float = Field(600, gt=0)
     """Seconds without a step after which a run counts as hanging."""
+    draws: Literal[1, 2] = 1
+    """Version of what random numbers are drawn from (`training.setup.DRAWS`); files that lack it have 1."""
     pilot: bool = False
     """Whether it is there to learn the spread of seeds by: it is no evidence, and never sees the test split."""
 
@@ -319,6 +321,7 @@ class Experiment:
             subset=config.subsets[run.subset],
             folder=str(self._own_place(run)),
             split=split,
+            draws=config.draws,
         )
 
     def _done(self, arm: int, subset: int, split: JudgedSplit) -> list[ArmRun]:

@@ -21,7 +21,15 @@ from foveate.files import write_json
 from foveate.progress import COMPILING_S, Track, heartbeat
 from foveate.records import Accuracy, Count, Record, Seconds
 from foveate.training.loop import train_epochs
-from foveate.training.setup import MEASURED_AT_ONCE, Feed, new_state, prepare_process, settle
+from foveate.training.setup import (
+    DRAWS,
+    MEASURED_AT_ONCE,
+    Feed,
+    new_state,
+    pick_device,
+    prepare_process,
+    settle,
+)
 from foveate.training.state import restore_state, save_state
 
 __all__ = ["ArmJob", "ArmResult", "JudgedSplit", "pack", "result_path", "run_arm", "training_subset", "unpack"]
@@ -72,6 +80,8 @@ class ArmJob(Section):
     folder: str
     """The run's own."""
     split: JudgedSplit
+    draws: int = DRAWS
+    """Of the comparison, as `new_state` takes it."""
 
 
 def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
@@ -95,14 +105,14 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
     prepare_process(job.config)
     whole = _dataset(job, heartbeat(report))
     dataset = training_subset(whole, job.subset, job.config.data.split_seed)
-    folder, device = Path(job.folder), torch.device(job.config.train.device)
+    folder, device = Path(job.folder), pick_device(job.config.train.device)
     folder.mkdir(parents=True, exist_ok=True)
-    config = settle(job.config, dataset, device, final=False)  # an epoch is as long as this many images make it
+    config = settle(job.config, dataset, final=False)  # an epoch is as long as this many images make it
     track = heartbeat(report, COMPILING_S if config.train.compile else 0.0)
     feed = Feed(config, dataset, device, final=False)
     weights = folder / "weights.safetensors"
     if not weights.exists():
-        _train(config, dataset, feed, device, folder, report, track)
+        _train(config, dataset, feed, device, folder, report, track, job.draws)
     card = model_card(config.model, dataset.class_names, dataset.images.shape[1])
     at_once = min(MEASURED_AT_ONCE, len(dataset.splits[job.split]))
     model = load_model(weights, device=device, expect=card, images_at_once=at_once).model
@@ -181,9 +191,10 @@ def _train(
     folder: Path,
     report: Callable[[Message], None],
     track: Track,
+    draws: int,
 ) -> None:
     """Train to the last epoch and keep the weights; on the way, what it takes to go on after a kill."""
-    state, path = new_state(config, dataset, device, final=False), folder / "state.safetensors"
+    state, path = new_state(config, dataset, device, final=False, draws=draws), folder / "state.safetensors"
     if path.exists():
         restore_state(path, state)
     card = model_card(config.model, dataset.class_names, dataset.images.shape[1])

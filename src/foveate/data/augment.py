@@ -96,8 +96,9 @@ def affine_batch(
         [sign * cos, -sin * aspect, 2 * shift * signed[2], sign * sin / aspect, cos, 2 * shift * signed[3]], dim=1
     ).view(count, 2, 3)
     grid = F.affine_grid(theta, [count, 1, height, width], align_corners=False)  # [B, H, W, 2]
-    sampled = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return sampled.contiguous(memory_format=torch.channels_last)
+    return _sampled(images.float(), grid, clamp=images.device.type == "mps").contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 def crop_batch(images: Tensor, mirror: Tensor, generator: torch.Generator, *, shift: int) -> Tensor:
@@ -136,6 +137,20 @@ def resize_batch(images: Tensor, side: int) -> Tensor:
         return images
     smaller = F.interpolate(images.float(), size=(side, side), mode="bilinear", antialias=True)
     return smaller.contiguous(memory_format=torch.channels_last)
+
+
+def _sampled(images: Tensor, grid: Tensor, *, clamp: bool) -> Tensor:
+    """Images [B, C, H, W] sampled at `grid` [B, H, W, 2]; what comes from outside repeats the nearest edge pixel.
+
+    Args:
+        clamp: bring the grid itself inside, to the centres of the edge's pixels, as MPS has no border padding.
+    """
+    if clamp:
+        height, width = images.shape[2:]
+        inside = torch.tensor([1 - 1 / width, 1 - 1 / height], dtype=grid.dtype, device=grid.device)
+        grid = torch.minimum(torch.maximum(grid, -inside), inside)
+    padding = "zeros" if clamp else "border"
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
 def _reflected(positions: Tensor, side: int) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foveate.data.dataset import Dataset
 
-__all__ = ["Batch", "Loader", "channel_statistics", "mixed_seed", "on_device"]
+__all__ = ["Batch", "Loader", "channel_statistics", "fold_in_seed", "on_device", "to_device"]
 
 
 class Batch(NamedTuple):
@@ -44,6 +44,11 @@ class Loader:
     batch: int
     seed: int | None = None
     passes: int = 1
+
+    @property
+    def side(self) -> int:
+        """Of the images, in pixels."""
+        return self.images.shape[2]
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -106,10 +111,21 @@ def channel_statistics(
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def mixed_seed(seed: int, number: int) -> int:
-    """A seed of the two: seed + number alone would make pass 2 of seed 1 the same as pass 1 of seed 2."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0]) >> 1
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor` on `device`.
+
+    Only a copy from pinned memory to CUDA may go on while the program does: that memory is not used again before
+    the copy has ended. From other memory, or to other devices, the source could be freed before it was read.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def fold_in_seed(seed: int, *numbers: int) -> int:
+    """A seed of all: seed + number alone would make pass 2 of seed 1 the same as pass 1 of seed 2."""
+    return int(np.random.SeedSequence([seed, *numbers]).generate_state(1, np.uint64)[0]) >> 1
 
 
 def _generator(seed: int, number: int) -> torch.Generator:
-    return torch.Generator().manual_seed(mixed_seed(seed, number))
+    return torch.Generator().manual_seed(fold_in_seed(seed, number))

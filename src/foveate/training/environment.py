@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["environment"]
+__all__ = ["environment", "environment_changes", "places_resumed"]
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -27,6 +28,43 @@ def environment(device: torch.device) -> dict[str, Any]:
             name: _version(name) for name in ("foveate", "torch", "numpy", "pillow", "simplejpeg", "scikit-learn")
         },
     }
+
+
+def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any], *, continued: bool) -> list[str]:
+    """Lines that say how a resumed run may differ from one that was never stopped, by where it is resumed.
+
+    Args:
+        before: `environment` where the run began, with those where it was resumed in `resumed`.
+        now: `environment` here.
+        continued: whether its random generators go on from where they were.
+    """
+    last = [before, *places_resumed(before)][-1]
+    if not continued:
+        return [
+            f"the run was on {last.get('device')} and goes on on {now['device']}, whose random numbers differ: "
+            "what is left is drawn anew, and the result is not bit for bit that of an unbroken run"
+        ]
+    then, here = ({**each, **_mapping(each.get("versions"))} for each in (last, now))
+    changed = [
+        f"{name} (was {then[name]}, is {here[name]})"
+        for name in ("threads", "device", "processor", "torch")
+        if name in then and then[name] != here[name]
+    ]
+    if not changed:
+        return []
+    return [
+        f"the run goes on with other {', '.join(changed)}: its last bits may differ from those of an unbroken run"
+    ]
+
+
+def places_resumed(before: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Each `environment` in which a run was resumed, where its own differed; of a file that may hold anything."""
+    places = before.get("resumed")
+    return [each for each in places if isinstance(each, Mapping)] if isinstance(places, list) else []
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _processor() -> str:

@@ -9,16 +9,21 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from foveate.config import Monitor, TrainConfig
 from foveate.data.augment import Augment, resize_batch
-from foveate.data.loader import Loader
+from foveate.data.loader import Batch, Loader, to_device
 from foveate.errors import TrainingError
-from foveate.evaluation import autocast, collect_logits, point_metrics
+from foveate.evaluation import autocast, collect_logits, out_of_memory_explained, point_metrics
 from foveate.progress import Track, untracked
 from foveate.training.optim import run_length, schedule_factor
 
 __all__ = ["EpochResult", "TrainingState", "best_epoch", "train_epochs"]
+
+_ADVICE = "lower lr, head_lr and bias_lr, or set (or lower) gradient_clip"
+_ADVICE_ADAMW = "lower lr"
+"""The length of AdamW's steps follows from lr, whatever the gradients' size: clipping does not shorten them."""
 
 
 @dataclass(frozen=True)
@@ -54,21 +59,63 @@ class TrainingState:
     """Updates done in it."""
     totals: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
     """Over the epoch's images so far: the sum of their losses, and how many were right; on the model's device."""
+    gradient_norms: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """The sum of the gradients' norms since this state was made, which stays finite as long as each of them is; on
+    the model's device. A saved state needs none: only finite ones are saved."""
     seconds: float = 0.0
     history: list[EpochResult] = field(default_factory=list)
 
     def check_finite(self) -> None:
-        """Refuse to go on with a loss that is not finite. A GPU is waited for.
+        """Refuse to go on with a loss or a gradient that is not finite. A GPU is waited for.
 
         Raises:
-            TrainingError: when one of this epoch's was not.
+            TrainingError: when a loss of this epoch, or a gradient since this state was made, was not.
         """
-        loss = self.totals[0].item()
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} at epoch {self.epoch}, after {self.step} steps: "
-                "lower lr or set gradient_clip"
-            )
+        for name, value in (("loss", self.totals[0]), ("gradient's norm", self.gradient_norms)):
+            if not math.isfinite(value.item()):
+                raise TrainingError(f"the {name} became {value.item()} {self.position}: {self._advice}")
+
+    def check_weights(self) -> None:
+        """Refuse weights and running statistics that are not finite. A GPU is waited for.
+
+        A buffer that is no running statistic may be infinite, as the masks of some attentions are, but not NaN.
+
+        Raises:
+            TrainingError: naming the first of them.
+        """
+        if (name := self.first_not_finite()) is not None:
+            raise TrainingError(f"{name} is not finite {self.position}: {self._advice}")
+
+    def first_not_finite(self) -> str | None:
+        """The name of the first tensor of the model or the optimizer that `check_weights` refuses."""
+        masks = {name for name, _ in self.model.named_buffers()} - {
+            f"{prefix}{'.' if prefix else ''}{name}"
+            for prefix, module in self.model.named_modules()
+            if isinstance(module, _NormBase)
+            for name, _ in module.named_buffers(recurse=False)
+        }
+        moments = self.optimizer.state_dict()["state"]
+        tensors = self.model.state_dict() | {
+            f"the optimizer's {key} of weight {index}": value
+            for index, values in moments.items()
+            for key, value in values.items()
+        }
+        tensors = {
+            name: each for name, each in tensors.items() if isinstance(each, Tensor) and each.is_floating_point()
+        }
+        sound = [~each.isnan().any() if name in masks else each.isfinite().all() for name, each in tensors.items()]
+        if not sound or torch.stack([each.to(self.totals.device) for each in sound]).all():
+            return None
+        return next(name for name, each in zip(tensors, sound, strict=True) if not each)
+
+    @property
+    def position(self) -> str:
+        """Where training is, in words."""
+        return f"at epoch {self.epoch}, after {self.step} steps"
+
+    @property
+    def _advice(self) -> str:
+        return _ADVICE_ADAMW if isinstance(self.optimizer, torch.optim.AdamW) else _ADVICE
 
 
 def train_epochs(
@@ -87,14 +134,16 @@ def train_epochs(
     that `track` hands through.
 
     Raises:
-        TrainingError: when a loss, or an output on validation, is not finite. On a CPU the weights are those
-            before a bad step; a GPU is not waited for within an epoch, and its losses are looked at in the end,
-            and before each save.
+        TrainingError: when a loss, a gradient, or an output on validation is not finite, or memory runs out. On a
+            CPU the weights are those before a bad step; a GPU is not waited for within an epoch: its losses and
+            gradients are checked at the end of an epoch, and before each save.
     """
     forward = _compiled(state.model, config, device) if config.compile else state.model
     steps_per_epoch = len(train)
     epochs, total_steps = run_length(config, steps_per_epoch, train.images_before(steps_per_epoch))
-    state.totals = state.totals.to(device, torch.float32 if device.type == "mps" else torch.float64)
+    summed = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
+    state.totals = state.totals.to(device, summed)
+    state.gradient_norms = state.gradient_norms.to(device, summed)
     while state.epoch <= epochs and not _stops_early(state.history, config):
         ticked = time.monotonic()
         state.model.train()
@@ -103,29 +152,15 @@ def train_epochs(
         batches = train.epoch(state.epoch, start=state.step, stop=steps)
         label = f"epoch {state.epoch}/{epochs}"
         for batch in track(batches, total=steps - state.step, label=label, images_each=train.batch):
-            images, labels, turn = (part.to(device, non_blocking=True) for part in batch)
             factor = schedule_factor(config, before + state.step, total_steps)
             for group in state.optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
             small = before + state.step < config.resize_until * total_steps
-            side = round(images.shape[-1] * (config.resize_scale if small else 1))
-            images, targets = augment(images, labels, turn, state.generator, state.extras)
-            images = resize_batch(images, side)
-            state.optimizer.zero_grad(set_to_none=True)
-            parts = math.ceil(len(labels) / (config.micro_batch or len(labels)))
-            split = (each.tensor_split(parts) for each in (images, targets, labels))
-            for part, wanted, of_part in zip(*split, strict=True):
-                with autocast(device, config.precision):
-                    logits = forward(part)
-                    loss = F.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing)
-                correct = (logits.argmax(1) == of_part).sum()
-                state.totals += torch.stack([loss.detach() * len(part), correct]).to(state.totals.dtype)
-                (loss * (len(part) / len(labels))).backward()
-            if device.type == "cpu":
-                state.check_finite()
-            if config.gradient_clip is not None:
-                nn.utils.clip_grad_norm_(state.model.parameters(), config.gradient_clip)
-            state.optimizer.step()
+            side = round(train.side * (config.resize_scale if small else 1))
+            with out_of_memory_explained(
+                "lower micro_batch, batch or size", f"a step of {len(batch.labels)} images"
+            ):
+                _step(state, forward, batch, config, augment=augment, side=side, device=device)
             state.step += 1
             now = time.monotonic()
             state.seconds, ticked = state.seconds + now - ticked, now
@@ -155,6 +190,80 @@ def train_epochs(
         state.epoch, state.step = state.epoch + 1, 0
         state.totals, state.seconds = torch.zeros_like(state.totals), 0.0
         yield result
+
+
+def _step(
+    state: TrainingState,
+    forward: nn.Module,
+    batch: Batch,
+    config: TrainConfig,
+    *,
+    augment: Augment,
+    side: int,
+    device: torch.device,
+) -> None:
+    """One update by the gradient of a batch.
+
+    Raises:
+        TrainingError: on a CPU, before the update, when the loss or the gradient is not finite.
+    """
+    images, labels, turn = (to_device(part, device) for part in batch)
+    images, targets = augment(images, labels, turn, state.generator, state.extras)
+    images = resize_batch(images, side)
+    state.optimizer.zero_grad(set_to_none=True)
+    parts = math.ceil(len(labels) / (config.micro_batch or len(labels)))
+    statistics = _RunningStatistics(state.model, parts)
+    split = (each.tensor_split(parts) for each in (images, targets, labels))
+    for part, wanted, of_part in zip(*split, strict=True):
+        statistics.begin_part()
+        with autocast(device, config.precision):
+            logits = forward(part)
+            loss = F.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing)
+        statistics.end_part()
+        correct = (logits.argmax(1) == of_part).sum()
+        state.totals += torch.stack([loss.detach() * len(part), correct]).to(state.totals.dtype)
+        (loss * (len(part) / len(labels))).backward()
+    statistics.end_step()
+    gradients = [each.grad for each in state.model.parameters() if each.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    state.gradient_norms += norm.to(state.gradient_norms.dtype)
+    if device.type == "cpu":
+        state.check_finite()
+    if config.gradient_clip is not None:
+        nn.utils.clip_grads_with_norm_(state.model.parameters(), config.gradient_clip, norm)
+    state.optimizer.step()
+
+
+class _RunningStatistics:
+    """Moves the running statistics of normalisations once a step where its batch is taken in parts.
+
+    Every part finds them as they were before the step, and the mean of what the parts make of them is kept: so the
+    step moves them by their momentum towards the mean of the parts' statistics, and counts as one batch, also
+    where `momentum` is None and they are a cumulative average. They are written in place and outside of what is
+    compiled, which therefore is compiled once.
+    """
+
+    def __init__(self, model: nn.Module, parts: int) -> None:
+        norms = [each for each in model.modules() if isinstance(each, _NormBase)] if parts > 1 else []
+        self._buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+        self._before = [buffer.clone() for buffer in self._buffers]
+        self._means = [torch.zeros_like(buffer) for buffer in self._buffers]
+        self._parts = parts
+
+    def begin_part(self) -> None:
+        for buffer, before in zip(self._buffers, self._before, strict=True):
+            buffer.copy_(before)
+
+    def end_part(self) -> None:
+        for buffer, mean in zip(self._buffers, self._means, strict=True):
+            if buffer.is_floating_point():
+                mean.add_(buffer, alpha=1 / self._parts)
+            else:  # how many batches there were: every part counts the same
+                mean.copy_(buffer)
+
+    def end_step(self) -> None:
+        for buffer, mean in zip(self._buffers, self._means, strict=True):
+            buffer.copy_(mean)
 
 
 def best_epoch(history: Sequence[EpochResult], monitor: Monitor) -> int | None:

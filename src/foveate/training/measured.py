@@ -67,4 +67,4 @@ class Timing(Record):
 
 
 Environment = dict[str, FiniteJson]
-"""`env.json`; what it holds is shown, and read by nobody."""
+"""`env.json`: it is shown, and a resumed run compares it with where it is."""

@@ -13,14 +13,33 @@ from foveate.allocator import keep_freed_memory
 from foveate.config import CUSTOM, Config
 from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.dataset import Dataset
-from foveate.data.loader import Loader, channel_statistics, mixed_seed, on_device
+from foveate.data.loader import Loader, channel_statistics, fold_in_seed, on_device
 from foveate.errors import ConfigError
+from foveate.evaluation import out_of_memory_explained
 from foveate.memory import device_memory
 from foveate.model.build import CHANNELS, attention_side, build_model, side_left, try_attention
 from foveate.training.loop import TrainingState
 from foveate.training.optim import build_optimizer
 
-__all__ = ["MEASURED_AT_ONCE", "Feed", "new_state", "pick_device", "prepare_process", "settle", "training_images"]
+__all__ = [
+    "DRAWS",
+    "MEASURED_AT_ONCE",
+    "Feed",
+    "device_for",
+    "new_state",
+    "pick_device",
+    "prepare_process",
+    "settle",
+    "training_images",
+    "with_place",
+]
+
+DRAWS = 2
+"""Version of what random numbers are drawn from. 1: initial weights, dropout and augmentation drew from one seed,
+and the other families from that of the first pass' order. 2: each draws from a seed of its own."""
+_PURPOSES = ("weights", "custom weights", "dropout", "augmentation", "extras")
+_FIRST_PURPOSE = 2**32
+"""Added to a purpose's place: no purpose shares its seed with the order of a pass, whose number is below it."""
 
 MEASURED_AT_ONCE = 250
 """Images in a batch that is measured: its activations stay in cache."""
@@ -31,13 +50,15 @@ _STEM_SAMPLE = 2000
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a setting; of `auto`, the fastest there is.
+    """The device of a setting; of `auto`, CUDA where it is there, else the CPU.
+
+    `auto` never takes an Apple GPU: what it computes has not been checked against a CPU yet.
 
     Raises:
         ConfigError: for one that is not there.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -52,6 +73,29 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def device_for(asked: str | None, recorded: str = "auto") -> tuple[torch.device, list[str]]:
+    """The device to work on, and lines about it that a person must see.
+
+    Args:
+        asked: for in this command; None: nothing was.
+        recorded: for by a run, perhaps on another machine: where it is not there, `auto` takes its place.
+
+    Raises:
+        ConfigError: when what was `asked` for is not there.
+    """
+    lines: list[str] = []
+    try:
+        device = pick_device(asked or recorded)
+    except ConfigError:
+        if asked:
+            raise
+        device = pick_device("auto")
+        lines.append(f"device={recorded!r} of the run is not there on this machine: {device} is used")
+    if (asked or recorded) == "auto" and device.type == "cpu" and torch.backends.mps.is_available():
+        lines.append("the Apple GPU is not used, as its results are not checked yet: --device mps turns it on")
+    return device, lines
+
+
 def prepare_process(config: Config) -> None:
     """Set what is the process': its allocator and its CPU threads."""
     keep_freed_memory()
@@ -59,21 +103,27 @@ def prepare_process(config: Config) -> None:
         torch.set_num_threads(config.train.threads)
 
 
-def settle(config: Config, dataset: Dataset, device: torch.device, *, final: bool) -> Config:
-    """Replace what was left to be found out by what was found, so that `args.yaml` says all.
+def with_place(config: Config, device: torch.device) -> Config:
+    """`config` with the device and the number of threads that were found.
+
+    For work that many processes share, perhaps at different times: no figure must depend on where each runs.
+    """
+    return config.replacing(device=str(device), threads=torch.get_num_threads())
+
+
+def settle(config: Config, dataset: Dataset, *, final: bool) -> Config:
+    """Replace what the data decides by what was found, so that `args.yaml` says all that a run is.
+
+    The device and the threads stay as they were asked for: what was found is in `env.json`.
 
     Args:
         final: train on train + validation.
 
     Raises:
-        ConfigError: for what batch normalisation cannot be trained with, images too small for the network, or an
-            attention of one's own that does not work in it.
+        ConfigError: for what batch normalisation cannot be trained with, images too small for the network, or a
+            custom attention that does not work in it.
     """
-    settled: dict[str, Any] = {
-        "size": dataset.images.shape[1],
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-    }
+    settled: dict[str, Any] = {"size": dataset.images.shape[1]}
     if config.train.passes is None:
         seen = config.train.images_seen or 0
         per_pass = len(training_images(dataset, final=final))
@@ -92,17 +142,22 @@ def settle(config: Config, dataset: Dataset, device: torch.device, *, final: boo
     return resolved
 
 
-def new_state(config: Config, dataset: Dataset, device: torch.device, *, final: bool) -> TrainingState:
+def new_state(
+    config: Config, dataset: Dataset, device: torch.device, *, final: bool, draws: int = DRAWS
+) -> TrainingState:
     """The state before the first step; seeds torch's global generators, which dropout draws from.
+
+    Args:
+        draws: version of what is drawn from which seed: that of the work that this is part of.
 
     Raises:
         ConfigError: where the feature maps of a step alone are more than there is memory.
     """
-    seed = config.train.seed
-    torch.manual_seed(seed)  # what an attention of one's own draws as it is made, it draws from there too
+    seeds = _seeds(config.train.seed, draws)
+    torch.manual_seed(seeds["custom weights"])  # what a custom attention draws as it is made
     standard = config.model.normalize == "standard"
     statistics = channel_statistics(dataset.images, training_images(dataset, final=final)) if standard else ()
-    weights = torch.Generator().manual_seed(seed)
+    weights = torch.Generator().manual_seed(seeds["weights"])
     model = build_model(
         config.model,
         *statistics,
@@ -114,10 +169,20 @@ def new_state(config: Config, dataset: Dataset, device: torch.device, *, final: 
     training = torch.from_numpy(training_images(dataset, final=final))
     sample = training[torch.randperm(len(training), generator=weights)[:_STEM_SAMPLE]]
     model.fit_stem(torch.from_numpy(dataset.images[sample.sort().values]).permute(0, 3, 1, 2))
-    model.to(device)
-    torch.manual_seed(seed)  # again: some layers draw more than others as they are made
-    generator, extras = (torch.Generator(device).manual_seed(each) for each in (seed, mixed_seed(seed, 1)))
+    with out_of_memory_explained("use a smaller network, or --device cpu", "moving the weights to the device"):
+        model.to(device)
+    torch.manual_seed(seeds["dropout"])  # last: some layers draw more than others as they are made
+    generator, extras = (
+        torch.Generator(device).manual_seed(seeds[purpose]) for purpose in ("augmentation", "extras")
+    )
     return TrainingState(model, build_optimizer(model, config.train), generator, extras)
+
+
+def _seeds(seed: int, draws: int) -> dict[str, int]:
+    """The seed of each purpose; the order of the images has those of `loader.Loader`."""
+    if draws == 1:
+        return {**dict.fromkeys(_PURPOSES, seed), "extras": fold_in_seed(seed, 1)}
+    return {purpose: fold_in_seed(seed, _FIRST_PURPOSE + place) for place, purpose in enumerate(_PURPOSES)}
 
 
 class Feed:

@@ -10,7 +10,15 @@ import torch
 from pydantic import AfterValidator, FailFast, Field
 from torch import Tensor
 
-from foveate.checkpoint import TRAINING_PREFIX, check_finite, load_tensors, put_weights, save_tensors, section
+from foveate.checkpoint import (
+    TRAINING_PREFIX,
+    check_finite,
+    load_tensors,
+    put_weights,
+    save_tensors,
+    section,
+)
+from foveate.data.loader import fold_in_seed
 from foveate.errors import CheckpointError
 from foveate.records import Record
 from foveate.training.loop import EpochResult, TrainingState
@@ -41,9 +49,10 @@ def save_state(path: Path, state: TrainingState, card: Mapping[str, Any]) -> Non
 
     Raises:
         OutputError: when it cannot be written; the state saved before stays.
-        TrainingError: when its loss is not finite; likewise.
+        TrainingError: when its loss, a gradient, weights or running statistics are not finite; likewise.
     """
     state.check_finite()
+    state.check_weights()
     optimizer = state.optimizer.state_dict()["state"]
     tensors = {
         f"optimizer.{index}.{key}": value for index, values in optimizer.items() for key, value in values.items()
@@ -58,11 +67,16 @@ def save_state(path: Path, state: TrainingState, card: Mapping[str, Any]) -> Non
     )
 
 
-def restore_state(path: Path, state: TrainingState) -> None:
-    """Put what `save_state` wrote into `state`, made for the same settings, and into torch's global generators.
+def restore_state(path: Path, state: TrainingState) -> bool:
+    """Put what `save_state` wrote into `state`, of the same settings, and into torch's global generators.
+
+    Returns:
+        Whether the random generators go on from where they were. Those of another kind of device cannot: then all
+        that is left to draw comes from seeds of this state's own, folded with the position in the training.
 
     Raises:
-        CheckpointError: when the file is missing, damaged, foreign, or of another network.
+        CheckpointError: when the file is missing, damaged, foreign, of another network, or holds values that are
+            not finite.
     """
     tensors, meta = load_tensors(path)
     training = {
@@ -75,13 +89,15 @@ def restore_state(path: Path, state: TrainingState) -> None:
     check_finite(path, training)
     try:
         _restore_optimizer(state.optimizer, training)
-        _restore_generators(state, training)
         totals = training["totals"].reshape(2)
+        # The position comes first: from it is drawn what the generators of another device cannot go on with.
+        state.totals, state.history = totals, list(position.history)
+        state.epoch, state.step, state.seconds = position.epoch, position.step, position.seconds
+        continued = _restore_generators(state, training)
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path} does not fit its run ({reason}): train again") from error
-    state.totals, state.history = totals, list(position.history)
-    state.epoch, state.step, state.seconds = position.epoch, position.step, position.seconds
+    return continued
 
 
 def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
@@ -113,14 +129,35 @@ def _generators(state: TrainingState) -> dict[str, Tensor]:
         "extras": state.extras.get_state(),
         "cpu": torch.get_rng_state(),
     }
-    if state.generator.device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(state.generator.device)
+    device = state.generator.device
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
     return states
 
 
-def _restore_generators(state: TrainingState, tensors: Mapping[str, Tensor]) -> None:
-    state.generator.set_state(tensors["generator.augment"])
+def _restore_generators(state: TrainingState, tensors: Mapping[str, Tensor]) -> bool:
+    """Restore the generators; else, of another kind of device, seed them anew, and return False.
+
+    The states of generators differ in size by the kind of device: 5056 bytes on a CPU, 16 on CUDA.
+    """
+    device, augment = state.generator.device, tensors["generator.augment"]
+    if augment.numel() != state.generator.get_state().numel():
+        torch.manual_seed(_seed_here(torch.initial_seed(), state))  # of all devices
+        for generator in (state.generator, state.extras):
+            generator.manual_seed(_seed_here(generator.initial_seed(), state))
+        return False
+    state.generator.set_state(augment)
     state.extras.set_state(tensors["generator.extras"])
     torch.set_rng_state(tensors["generator.cpu"])
-    if state.generator.device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["generator.cuda"], state.generator.device)
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["generator.cuda"], device)
+    if device.type == "mps":
+        torch.mps.set_rng_state(tensors["generator.mps"])
+    return True
+
+
+def _seed_here(seed: int, state: TrainingState) -> int:
+    """A seed for what is drawn from the position on: a second resume at another position draws otherwise."""
+    return fold_in_seed(seed, state.epoch, state.step)

@@ -83,6 +83,8 @@ class StudyConfig(Section):
     """Seconds without a step after which a trial counts as hanging."""
     fail_share: float = Field(0.5, ge=0, le=1)
     """Share of failed trials above which the study ends."""
+    draws: Literal[1, 2] = 1
+    """Version of what random numbers are drawn from (`training.setup.DRAWS`); files that lack it have 1."""
 
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> "StudyConfig":
@@ -422,4 +424,5 @@ class Search:
             from_epoch=job.from_epoch,
             to_epoch=job.to_epoch,
             semantics=config.semantics,
+            draws=config.draws,
         )

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from pydantic import FailFast, Field
 
 from foveate.checkpoint import load_tensors, model_card, section
@@ -20,7 +19,7 @@ from foveate.progress import COMPILING_S, Track, heartbeat
 from foveate.records import Record
 from foveate.training.loop import EpochResult, TrainingState, best_epoch, train_epochs
 from foveate.training.optim import build_optimizer
-from foveate.training.setup import Feed, new_state, prepare_process, settle
+from foveate.training.setup import DRAWS, Feed, new_state, pick_device, prepare_process, settle
 from foveate.training.state import restore_state, save_state
 from foveate.tuning.samplers import Usable
 from foveate.tuning.space import Space, Value
@@ -68,6 +67,8 @@ class TrialJob(Section):
     from_epoch: int
     to_epoch: int
     semantics: Semantics
+    draws: int = DRAWS
+    """Of the study, as `new_state` takes it."""
 
 
 def run_trial(message: Message, report: Callable[[Message], None]) -> Message:
@@ -114,11 +115,10 @@ def study_dataset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
 
 def usable_in(space: Space, base: Config, dataset: Dataset) -> Usable:
     """Whether settings of `space`, over a settled `base`, make a network that can be trained on `dataset`."""
-    device = torch.device(base.train.device)
 
     def usable(settings: Mapping[str, Value]) -> bool:
         try:
-            settle(space.apply(base, settings), dataset, device, final=False)
+            settle(space.apply(base, settings), dataset, final=False)
         except ConfigError:
             return False
         return True
@@ -149,7 +149,7 @@ def train_trial(job: TrialJob, dataset: Dataset, report: Callable[[Message], Non
         `score`: the accuracy on the ranking images, in the epoch that was most accurate on the stopping images;
         `stopped`: whether training stopped early; `rows`: an epoch each, from `from_epoch` on.
     """
-    settled = settle(job.config, dataset, torch.device(job.config.train.device), final=False)
+    settled = settle(job.config, dataset, final=False)
     with working_folder(job.folder) as (folder, bring):
         return _train(job.model_copy(update={"config": settled}), dataset, report, folder, bring)
 
@@ -158,8 +158,8 @@ def _train(
     job: TrialJob, dataset: Dataset, report: Callable[[Message], None], folder: Path, bring: Callable[[Path], None]
 ) -> Message:
     train, theirs = job.config.train, job.semantics == "kerastuner"
-    device = torch.device(train.device)
-    state = new_state(job.config, dataset, device, final=False)
+    device = pick_device(train.device)
+    state = new_state(job.config, dataset, device, final=False, draws=job.draws)
     path, best_path = folder / "state.safetensors", _best_path(folder, job.from_epoch)
     rows = _restore(job, state, path)
     feed = Feed(job.config, dataset, device, final=False)

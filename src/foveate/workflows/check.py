@@ -21,8 +21,8 @@ from foveate.files import write_json
 from foveate.report.check_page import CheckPage, write_check_report
 from foveate.training.loop import train_epochs
 from foveate.training.runs import RunFolder
-from foveate.training.setup import Feed, new_state, pick_device, prepare_process, settle
-from foveate.workflows.request import Display, Silent, keep_out
+from foveate.training.setup import Feed, new_state, prepare_process, settle
+from foveate.workflows.request import Display, Silent, find_device, keep_out
 
 __all__ = ["Check", "check"]
 
@@ -82,7 +82,7 @@ def check(
     keep_out(Path(runs), data)
     RunFolder.refuse_name(Path(runs), "check", name)
     config = resolve_config(preset, settings=settings)
-    device = pick_device(config.train.device)
+    device = find_device(display, config.train.device)
     prepare_process(config)
     source = open_source(str(data), Path(data_dir) if data_dir else None, display.track)
     dataset = pooled(dataset_of(source, config.data, for_training=False, track=display.track))
@@ -175,7 +175,7 @@ def _suspects(config: Config, dataset: Dataset, device: torch.device, display: D
     for number, (rest, fold) in enumerate(folds.split(every, labels), start=1):
         display.say(f"labels: training network {number} of {_FOLDS}")
         part = replace(dataset, splits={"train": every[rest], "validation": every[fold]})
-        settled = settle(config, part, device, final=False)
+        settled = settle(config, part, final=False)
         state, feed = new_state(settled, part, device, final=False), Feed(settled, part, device, final=False)
         for _ in train_epochs(
             state, feed.train, None, settled.train, augment=feed.augment, device=device, track=display.track

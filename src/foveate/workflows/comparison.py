@@ -29,10 +29,11 @@ from foveate.report.comparison_page import ComparisonPage, write_comparison_repo
 from foveate.training.environment import environment
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible
-from foveate.training.setup import pick_device, prepare_process, settle
+from foveate.training.setup import DRAWS, pick_device, prepare_process, settle, with_place
 from foveate.workflows.request import (
     Display,
     Silent,
+    find_device,
     keep_out,
     read_environment,
     read_settings,
@@ -196,7 +197,8 @@ def compare(
     check_attention([arm.config for arm in parsed], workers)
     base = parsed[0].config
     prepare_process(base)
-    device, place = pick_device(base.train.device), Path(data_dir) if data_dir else None
+    device = find_device(display, base.train.device)
+    place = Path(data_dir) if data_dir else None
     dataset = load_dataset(str(data), base.data, data_dir=place, track=display.track)
     tell(dataset, display)
     if final and "test" not in dataset.splits:
@@ -221,6 +223,7 @@ def compare(
             "num_classes": len(dataset.class_names),
             "arms": settled,
             "seeds": seeds,
+            "draws": DRAWS,
         },
     )
 
@@ -476,4 +479,4 @@ def _settled(config: Config, dataset: Dataset, device: torch.device) -> Config:
     }
     if config.model.attention == "none":
         without |= {"attention_mode": "replace", "attention_stage": 1}
-    return settle(config, dataset, device, final=False).replacing(**without)
+    return with_place(settle(config, dataset, final=False), device).replacing(**without)

@@ -7,17 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
+
 from foveate.config import Section, read_yaml, validated
 from foveate.data.dataset import Dataset
 from foveate.errors import CheckpointError, ConfigError
 from foveate.progress import Track, untracked
 from foveate.records import FiniteJson, Name, read_record
 from foveate.training.loop import EpochResult
+from foveate.training.setup import device_for
 
 __all__ = [
     "Display",
     "Silent",
     "command_line",
+    "find_device",
     "keep_out",
     "read_environment",
     "read_settings",
@@ -78,6 +82,14 @@ def read_environment(folder: Path) -> dict[str, Any]:
         CheckpointError: when it is damaged.
     """
     return read_record(folder / "env.json", dict[Name, FiniteJson], fix="restore it from a copy")
+
+
+def find_device(display: Display, asked: str | None, recorded: str = "auto") -> torch.device:
+    """As `training.setup.device_for`, with what must be said of it said."""
+    device, lines = device_for(asked, recorded)
+    for line in lines:
+        display.say(line)
+    return device
 
 
 def keep_out(runs: Path, data: str | Path) -> None:

@@ -32,7 +32,7 @@ from foveate.model.build import LayerTable, build_model, layer_table
 from foveate.progress import Track
 from foveate.report.page import write_report
 from foveate.report.run_page import page_of_run
-from foveate.training.environment import environment
+from foveate.training.environment import environment, environment_changes, places_resumed
 from foveate.training.events import event_writer
 from foveate.training.loop import TrainingState, best_epoch, train_epochs
 from foveate.training.optim import run_length
@@ -47,7 +47,7 @@ from foveate.training.setup import (
     settle,
 )
 from foveate.training.state import restore_state, save_state
-from foveate.workflows.request import Display, Silent, command_line, keep_out, tell
+from foveate.workflows.request import Display, Silent, command_line, find_device, keep_out, tell
 
 _IN_USE = "being trained or measured"
 
@@ -120,12 +120,12 @@ def train(
     display = display or Silent()
     keep_out(Path(runs), data)
     resolved = resolve_config(preset, Path(config) if config else None, settings)
-    device = pick_device(resolved.train.device)
+    device = find_device(display, resolved.train.device)
     prepare_process(resolved)
     place = Path(data_dir) if data_dir else None
     dataset = load_dataset(str(data), resolved.data, data_dir=place, track=display.track)
     tell(dataset, display)
-    resolved = settle(resolved, dataset, device, final=final)
+    resolved = settle(resolved, dataset, final=final)
     if final:
         _require(dataset, "test", "add a test split to it, or train without --final")
     state = new_state(resolved, dataset, device, final=final)
@@ -156,6 +156,8 @@ def resume(
     run: Run | Path | str,
     data: str | Path | None = None,
     *,
+    device: str | None = None,
+    threads: int | None = None,
     data_dir: Path | str | None = None,
     display: Display | None = None,
 ) -> Run:
@@ -163,9 +165,11 @@ def resume(
 
     Args:
         data: where its data set lies now, if it was moved; it must be the same.
+        device, threads: to go on with; None: what the run asked for, and where its device is not there, `auto`.
 
     Raises:
         CheckpointError: when it is not a run, is damaged, or its data set is another one now.
+        ConfigError: when the `device` is not there.
         TrainingError, KeyboardInterrupt: as in `train`.
     """
     display = display or Silent()
@@ -175,12 +179,19 @@ def resume(
         return Run(folder)
     with folder.locked(_IN_USE):
         config, record = folder.read_config(), folder.read_record()
-        device = pick_device(config.train.device)
+        picked = find_device(display, device, config.train.device)
+        if threads is not None:
+            config = config.replacing(threads=threads)
         prepare_process(config)
         dataset = _own_dataset(folder, config, record, data, Path(data_dir) if data_dir else None, display)
-        state = new_state(config, dataset, device, final=record.final)
-        restore_state(folder.last, state)
-        return _fit(folder, config, dataset, state, device, display, final=record.final)
+        state = new_state(config, dataset, picked, final=record.final)
+        continued = restore_state(folder.last, state)
+        before, now = folder.read_environment(), environment(picked)
+        if changes := environment_changes(before, now, continued=continued):
+            write_json(folder.path / "env.json", {**before, "resumed": [*places_resumed(before), now]})
+            for line in changes:
+                display.say(line)
+        return _fit(folder, config, dataset, state, picked, display, final=record.final)
 
 
 def evaluate(
@@ -218,7 +229,7 @@ def evaluate(
     config, record = folder.read_config(), folder.read_record()
     if final and not unfinished:
         _require_finished(folder, record)
-    picked = pick_device(device or config.train.device)
+    picked = find_device(display, device, config.train.device)
     prepare_process(config)
     place = Path(data_dir) if data_dir else None
     other = None

@@ -24,7 +24,7 @@ from foveate.report.study_page import StudyPage, write_study_report
 from foveate.training.environment import environment
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible
-from foveate.training.setup import pick_device, prepare_process, settle
+from foveate.training.setup import DRAWS, pick_device, prepare_process, settle, with_place
 from foveate.tuning.hyperband import li2018_brackets
 from foveate.tuning.importance import knob_importance
 from foveate.tuning.journal import Journal
@@ -36,6 +36,7 @@ from foveate.tuning.trial import run_trial, study_dataset, usable_in
 from foveate.workflows.request import (
     Display,
     Silent,
+    find_device,
     keep_out,
     read_environment,
     read_settings,
@@ -173,7 +174,7 @@ def tune(
     whole_length = chosen.base(**given).train.images_seen
     base = chosen.base(**given, epochs=max_epochs)
     check_attention([base], workers)
-    device = pick_device(base.train.device)
+    device = find_device(display, base.train.device)
     place = Path(data_dir) if data_dir else None
     whole = load_dataset(str(data), base.data, data_dir=place, track=display.track)
     tell(whole, display)
@@ -190,9 +191,10 @@ def tune(
         "subset": subset,
         "space_name": space,
         "space": chosen,
-        "base": settle(base, dataset, device, final=False),
+        "base": with_place(settle(base, dataset, final=False), device),
         "max_epochs": max_epochs,
         "factor": factor,
+        "draws": DRAWS,
     }
     config = validated(StudyConfig, values)
 
