@@ -118,7 +118,7 @@ def test_fewer_are_some_of_more() -> None:
 
 def test_stored_splits_come_back(tmp_path: Path) -> None:
     splits = {"train": np.array([0, 2, 5]), "validation": np.array([1]), "test": np.array([4])}
-    stored = StoredSplits.write(tmp_path / "splits.npy", splits, 7)
+    stored = StoredSplits.write(tmp_path, splits, 7)
     again = StoredSplits(tmp_path / "splits.npy", stored.sha256).read(7)
     assert {name: indices.tolist() for name, indices in again.items()} == {
         name: indices.tolist() for name, indices in splits.items()
@@ -154,8 +154,8 @@ def test_stored_splits_that_do_not_fit_are_refused(tmp_path: Path, content: byte
 
 
 def test_stored_splits_that_were_changed_are_refused(tmp_path: Path) -> None:
-    stored = StoredSplits.write(tmp_path / "splits.npy", {"train": np.arange(7)}, 7)
-    StoredSplits.write(tmp_path / "splits.npy", {"train": np.arange(6), "test": np.array([6])}, 7)
+    stored = StoredSplits.write(tmp_path, {"train": np.arange(7)}, 7)
+    StoredSplits.write(tmp_path, {"train": np.arange(6), "test": np.array([6])}, 7)
     with pytest.raises(CheckpointError, match="its checksum differs"):
         stored.read(7)
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 import foveate as fv
-from foveate.data import worker
-from foveate.data.decode import BadImageError
+from foveate.data import dataset
+from foveate.data.source import Source
 from foveate.errors import CheckpointError, FoveateError
 
 SETTINGS: dict[str, Any] = {"preset": "small", "epochs": 1, "size": 16, "batch": 16, "max_bad": 0.5, "seed": 0}
@@ -18,24 +18,21 @@ SETTINGS: dict[str, Any] = {"preset": "small", "epochs": 1, "size": 16, "batch":
 class _Decoder:
     """The decoder of another version, which cannot read some files."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        self._decode, self._patch, self._caches = worker.decode_file, monkeypatch, tmp_path
-        self._made = 0
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._decoded, self._patch = dataset.decoded_images, monkeypatch
 
     def cannot_read(self, *names: str) -> None:
-        def decode(path: Path, *args: Any, **kwargs: Any) -> NDArray[Any]:
-            if f"{path.parent.name}/{path.name}" in names:
-                raise BadImageError("not read by this version")
-            return self._decode(path, *args, **kwargs)
+        def decoded(source: Source, *args: Any, **kwargs: Any) -> Any:
+            images, reasons = self._decoded(source, *args, **kwargs)
+            bad = {source.ids.index(name): "not read by this version" for name in names}
+            return images, {**reasons, **bad}
 
-        self._made += 1
-        self._patch.setenv("FOVEATE_CACHE", str(self._caches / f"cache-{self._made}"))
-        self._patch.setattr(worker, "decode_file", decode)
+        self._patch.setattr(dataset, "decoded_images", decoded)
 
 
 @pytest.fixture
-def decoder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> _Decoder:
-    return _Decoder(monkeypatch, tmp_path)
+def decoder(monkeypatch: pytest.MonkeyPatch) -> _Decoder:
+    return _Decoder(monkeypatch)
 
 
 def split_ids(run: fv.Run) -> dict[str, list[str]]:
@@ -99,3 +96,42 @@ def test_splits_that_were_changed_are_refused(
     with pytest.raises(FoveateError, match=r"splits\.npy"):
         fv.evaluate(run, final=True)
     assert run.folder.read_record().test_openings == ()
+
+
+def test_a_study_and_its_winner_use_the_splits_that_the_study_drew(
+    decoder: _Decoder, photographs: Callable[..., Path], tmp_path: Path
+) -> None:
+    """What was searched with must not be tested on, though another image can be read by the time of the test."""
+    settings = {key: SETTINGS[key] for key in ("size", "max_bad")} | {"threads": 1}
+    decoder.cannot_read("red/0.jpg", "green/1.jpg")
+    space = tmp_path / "space.yaml"
+    space.write_text("preset: small\nknobs: {lr: {type: float, low: 0.001, high: 0.01, log: true}}\n")
+    study = fv.tune(
+        photographs(), space=str(space), max_epochs=3, workers=0, runs=tmp_path / "runs", settings=settings
+    )
+    kept = study.known_data.splits
+    assert kept is not None
+    decoder.cannot_read()
+    run = fv.train_best(study.path, runs=tmp_path / "runs")
+    assert (run.path / "splits.npy").read_bytes() == kept.path.read_bytes()
+    assert "test" in split_ids(run)
+
+
+def test_a_comparison_opens_the_test_split_that_it_drew(
+    decoder: _Decoder, photographs: Callable[..., Path], tmp_path: Path
+) -> None:
+    settings = {**{key: SETTINGS[key] for key in ("size", "max_bad", "epochs", "batch")}, "threads": 1}
+    decoder.cannot_read("red/0.jpg", "green/1.jpg")
+    comparison = fv.compare(
+        photographs(), ["small"], seeds=1, controls=False, workers=0, runs=tmp_path / "runs", settings=settings
+    )
+    decoder.cannot_read()
+    whole = fv.resume_comparison(comparison.path, final=True, workers=0)
+    experiment = whole.experiment
+    count = {experiment.result(run, "test").images for run in experiment.runs}  # type: ignore[union-attr]
+    assert count == {len(fv_test_images(whole))}
+
+
+def fv_test_images(comparison: fv.Comparison) -> list[int]:
+    codes = np.load(comparison.path / "splits.npy")
+    return np.flatnonzero(codes == 2).tolist()

@@ -287,7 +287,7 @@ def test_a_run_whose_parts_are_links_is_refused(tmp_path: Path, name: str) -> No
 def test_splits_are_kept(tmp_path: Path) -> None:
     folder = run(tmp_path)
     splits = {"train": np.array([0, 3]), "test": np.array([1])}
-    stored = StoredSplits.write(folder.path / "splits.npy", splits, 5)
+    stored = StoredSplits.write(folder.path, splits, 5)
     folder.write_record(RECORD.model_copy(update={"splits": stored.sha256}))
     assert folder.stored_splits(RECORD) is None
     again = folder.stored_splits(folder.read_record())

@@ -14,11 +14,12 @@ from foveate.comparison.arms import Arm, Cost, cost_of
 from foveate.comparison.statistics import Difference, Verdict, compare, conclude, seeds_needed
 from foveate.comparison.training import ArmJob, ArmResult, JudgedSplit, result_path, unpack
 from foveate.config import Section
+from foveate.data.splits import SPLITS_FILE
 from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError, OutputError, TrainingError
 from foveate.execution.pool import Event, Pool
 from foveate.execution.supervision import Supervisor
 from foveate.files import refuse_links, write_json
-from foveate.records import Name, Reason, Record, distinct, read_record
+from foveate.records import Digest, Name, Reason, Record, distinct, read_record
 
 __all__ = ["ArmRun", "ArmSummary", "ComparisonConfig", "Experiment", "Finding", "Pair", "Update"]
 
@@ -46,6 +47,8 @@ class ComparisonConfig(Section):
     """A known name or an absolute path."""
     data_dir: str | None
     fingerprint: str
+    splits: Digest | None = None
+    """sha256 of the file that says which images are in which split; None: an earlier version kept none."""
     num_classes: int = Field(ge=1, le=100_000)
     arms: tuple[Arm, ...] = Field(min_length=2, max_length=1_000)
     """Settled. The first is the reference, controls come last."""
@@ -318,6 +321,8 @@ class Experiment:
             dataset=config.data,
             data_dir=config.data_dir,
             fingerprint=config.fingerprint,
+            splits=str(self.folder.resolve() / SPLITS_FILE) if self.config.splits else None,
+            splits_sha256=self.config.splits,
             subset=config.subsets[run.subset],
             folder=str(self._own_place(run)),
             split=split,

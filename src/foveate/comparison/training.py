@@ -13,8 +13,8 @@ from pydantic import Field, model_validator
 
 from foveate.checkpoint import load_model, load_tensors, model_card, save_tensors, section
 from foveate.config import Config, DataConfig, Section
-from foveate.data.dataset import Dataset, load_known
-from foveate.data.splits import draw
+from foveate.data.dataset import Dataset, KnownData, load_known
+from foveate.data.splits import StoredSplits, draw
 from foveate.evaluation import collect_logits, point_metrics
 from foveate.execution.pool import Message
 from foveate.files import write_json
@@ -75,6 +75,9 @@ class ArmJob(Section):
     dataset: str
     data_dir: str | None
     fingerprint: str
+    splits: str | None = None
+    """The file of the comparison's splits; None: it keeps none."""
+    splits_sha256: str | None = None
     subset: int | None
     """Training images; None: all."""
     folder: str
@@ -167,20 +170,20 @@ def unpack(text: str, images: int) -> NDArray[np.bool_]:
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=images).astype(bool)
 
 
-_loaded: dict[tuple[str, str | None, str, DataConfig], Dataset] = {}
+_loaded: dict[tuple[str, str | None, str, str | None, DataConfig], Dataset] = {}
 """What this process trained on last: a worker's next job most often trains on the same."""
 
 
 def _dataset(job: ArmJob, track: Track) -> Dataset:
     config = job.config.data
-    known = (job.dataset, job.data_dir, job.fingerprint, config)
-    if known not in _loaded:
-        dataset = load_known(
-            job.dataset, config, job.fingerprint, owner="the comparison", data_dir=job.data_dir, track=track
-        )
+    same = (job.dataset, job.data_dir, job.fingerprint, job.splits, config)
+    if same not in _loaded:
+        stored = StoredSplits(Path(job.splits), job.splits_sha256) if job.splits and job.splits_sha256 else None
+        known = KnownData(job.fingerprint, stored, "the comparison")
+        dataset = load_known(job.dataset, config, known, data_dir=job.data_dir, track=track)
         _loaded.clear()
-        _loaded[known] = dataset
-    return _loaded[known]
+        _loaded[same] = dataset
+    return _loaded[same]
 
 
 def _train(

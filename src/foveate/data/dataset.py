@@ -21,6 +21,7 @@ from foveate.progress import Track, untracked
 __all__ = [
     "BadImage",
     "Dataset",
+    "KnownData",
     "align_classes",
     "dataset_of",
     "load_dataset",
@@ -164,31 +165,37 @@ def refusal(source: Source, dataset: Dataset, config: DataConfig) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class KnownData:
+    """By what work that has begun knows its data set, and which images it trains and tests on."""
+
+    fingerprint: str
+    splits: StoredSplits | None
+    """None: an earlier version of Foveate kept none; they are drawn again."""
+    owner: object
+    """Names the work in a message."""
+
+
 def load_known(
     data: str,
     config: DataConfig,
-    fingerprint: str,
+    known: KnownData,
     *,
-    owner: object,
-    stored: StoredSplits | None = None,
     data_dir: Path | str | None = None,
     track: Track = untracked,
 ) -> Dataset:
-    """As `load_dataset`, the very data set that `owner` was made with, in the splits that it was made with.
-
-    Args:
-        stored: these splits; None: they were not kept, by an earlier version of Foveate, and are drawn again.
+    """As `load_dataset`, the very data set that work was begun with, in the splits that it was begun with.
 
     Raises:
         CheckpointError: when it is another data set now, or its splits cannot be had: images that were trained on
             would make new figures too good.
     """
     source = open_source(data, Path(data_dir) if data_dir else None, track)
-    if _fingerprint(source) != fingerprint:
+    if _fingerprint(source) != known.fingerprint:
         raise CheckpointError(
-            f"{data} is not the data set of {owner}, or has changed since: restore the images that it had"
+            f"{data} is not the data set of {known.owner}, or has changed since: restore the images that it had"
         )
-    return dataset_of(source, config, stored=stored, track=track)
+    return dataset_of(source, config, stored=known.splits, track=track)
 
 
 def align_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:

@@ -16,6 +16,7 @@ from foveate.files import read_regular, write_atomically
 
 __all__ = [
     "SPLITS",
+    "SPLITS_FILE",
     "UNDECLARED",
     "StoredSplits",
     "draw",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 SPLITS = ("train", "validation", "test")
+SPLITS_FILE = "splits.npy"
 UNDECLARED = -1
 """Code of an image for which the data names no split; the codes of others index `SPLITS`."""
 
@@ -121,8 +123,8 @@ class StoredSplits:
     """Of the file."""
 
     @classmethod
-    def write(cls, path: Path, splits: Mapping[str, NDArray[np.int64]], count: int) -> "StoredSplits":
-        """Keep which of `count` images are in which of the `splits`.
+    def write(cls, folder: Path, splits: Mapping[str, NDArray[np.int64]], count: int) -> "StoredSplits":
+        """Keep in `folder` which of `count` images are in which of the `splits`.
 
         Raises:
             OutputError: when the file cannot be written.
@@ -132,8 +134,13 @@ class StoredSplits:
             codes[indices] = SPLITS.index(name)
         content = io.BytesIO()
         np.save(content, codes, allow_pickle=False)
-        write_atomically(path, content.getvalue())
-        return cls(path, hashlib.sha256(content.getvalue()).hexdigest())
+        write_atomically(folder / SPLITS_FILE, content.getvalue())
+        return cls(folder / SPLITS_FILE, hashlib.sha256(content.getvalue()).hexdigest())
+
+    @classmethod
+    def kept(cls, folder: Path, sha256: str | None) -> "StoredSplits | None":
+        """Those that a run, study or comparison keeps in its `folder`; None for one that keeps none."""
+        return cls(folder / SPLITS_FILE, sha256) if sha256 else None
 
     def read(self, count: int) -> dict[str, NDArray[np.int64]]:
         """The indices of each split that has images, of a data set of `count` images.

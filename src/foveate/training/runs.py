@@ -208,11 +208,11 @@ class RunFolder:
 
     def write_splits(self, dataset: Dataset) -> str:
         """Keep which images are in which split; returns the digest for the record."""
-        return StoredSplits.write(self.path / "splits.npy", dataset.splits, len(dataset.labels)).sha256
+        return StoredSplits.write(self.path, dataset.splits, len(dataset.labels)).sha256
 
     def stored_splits(self, record: RunRecord) -> StoredSplits | None:
         """The splits that the run keeps; None for one of an earlier version, which kept none."""
-        return StoredSplits(self.path / "splits.npy", record.splits) if record.splits else None
+        return StoredSplits.kept(self.path, record.splits)
 
     def write_record(self, record: RunRecord) -> None:
         """Write `run.json`."""

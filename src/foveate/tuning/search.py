@@ -10,10 +10,11 @@ from typing import Any, Literal, cast
 from pydantic import Field, ValidationError, model_validator
 
 from foveate.config import Config, Section
+from foveate.data.splits import SPLITS_FILE
 from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError, OutputError, StudyError
 from foveate.execution.pool import Event, Pool
 from foveate.execution.supervision import Supervisor
-from foveate.records import Line, first_problem
+from foveate.records import Digest, Line, first_problem
 from foveate.tuning.hyperband import (
     FORMULAS,
     MAX_EPOCHS,
@@ -60,6 +61,8 @@ class StudyConfig(Section):
     """A known name or an absolute path."""
     data_dir: str | None
     fingerprint: str
+    splits: Digest | None = None
+    """sha256 of the file that says which images are in which split; None: an earlier version kept none."""
     subset: int | None = Field(None, ge=10, le=10**12)
     """Images of training and validation together; None: all."""
     space_name: Line
@@ -419,6 +422,8 @@ class Search:
             dataset=config.data,
             data_dir=config.data_dir,
             fingerprint=config.fingerprint,
+            splits=str(self.folder.resolve() / SPLITS_FILE) if self.config.splits else None,
+            splits_sha256=self.config.splits,
             subset=config.subset,
             folder=self.place(job.trial),
             from_epoch=job.from_epoch,

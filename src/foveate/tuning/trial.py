@@ -10,8 +10,8 @@ from pydantic import FailFast, Field
 
 from foveate.checkpoint import load_tensors, model_card, section
 from foveate.config import Config, DataConfig, Section
-from foveate.data.dataset import Dataset, load_known
-from foveate.data.splits import draw, hold_out
+from foveate.data.dataset import Dataset, KnownData, load_known
+from foveate.data.splits import StoredSplits, draw, hold_out
 from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.evaluation import collect_logits, point_metrics
 from foveate.execution.pool import Message
@@ -61,6 +61,9 @@ class TrialJob(Section):
     dataset: str
     data_dir: str | None
     fingerprint: str
+    splits: str | None = None
+    """The file of the study's splits; None: it keeps none."""
+    splits_sha256: str | None = None
     subset: int | None
     folder: str
     """The trial's own, for its checkpoints: a path or a URL, as `storage` takes it."""
@@ -126,20 +129,20 @@ def usable_in(space: Space, base: Config, dataset: Dataset) -> Usable:
     return usable
 
 
-_loaded: dict[tuple[str, str | None, str, DataConfig, int | None], Dataset] = {}
+_loaded: dict[tuple[str, str | None, str, str | None, DataConfig, int | None], Dataset] = {}
 """What this process trained on last: a worker's next job most often trains on the same."""
 
 
 def _dataset(job: TrialJob, track: Track) -> Dataset:
     config = job.config.data
-    known = (job.dataset, job.data_dir, job.fingerprint, config, job.subset)
-    if known not in _loaded:
-        whole = load_known(
-            job.dataset, config, job.fingerprint, owner="the study", data_dir=job.data_dir, track=track
-        )
+    same = (job.dataset, job.data_dir, job.fingerprint, job.splits, config, job.subset)
+    if same not in _loaded:
+        stored = StoredSplits(Path(job.splits), job.splits_sha256) if job.splits and job.splits_sha256 else None
+        known = KnownData(job.fingerprint, stored, "the study")
+        whole = load_known(job.dataset, config, known, data_dir=job.data_dir, track=track)
         _loaded.clear()
-        _loaded[known] = study_dataset(whole, job.subset, config.split_seed)
-    return _loaded[known]
+        _loaded[same] = study_dataset(whole, job.subset, config.split_seed)
+    return _loaded[same]
 
 
 def train_trial(job: TrialJob, dataset: Dataset, report: Callable[[Message], None]) -> Message:

@@ -19,7 +19,8 @@ from foveate.comparison.experiment import ComparisonConfig, Experiment, Finding,
 from foveate.comparison.statistics import spread_known
 from foveate.comparison.training import JudgedSplit, run_arm, training_subset
 from foveate.config import Config, read_yaml, validated
-from foveate.data.dataset import Dataset, load_dataset, load_known
+from foveate.data.dataset import Dataset, KnownData, load_dataset, load_known
+from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataError
 from foveate.execution.here import HerePool
 from foveate.execution.pool import Pool
@@ -228,7 +229,9 @@ def compare(
     )
 
     def fill(folder: RunFolder) -> None:
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        stored = StoredSplits.write(folder.path, dataset.splits, len(dataset.labels))
+        values = config.model_copy(update={"splits": stored.sha256}).model_dump(mode="json")
+        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         write_atomically(folder.path / "comparison.yaml", text)
         write_json(folder.path / "env.json", environment(device))
         write_json(folder.path / "digest.json", _digest(folder.path).model_dump())
@@ -280,14 +283,8 @@ def resume_comparison(
     check_attention([arm.config for arm in config.arms], workers)
     base = config.arms[0].config
     prepare_process(base)
-    dataset = load_known(
-        config.data,
-        base.data,
-        config.fingerprint,
-        owner=comparison.path,
-        data_dir=config.data_dir,
-        track=display.track,
-    )
+    known = KnownData(config.fingerprint, StoredSplits.kept(comparison.path, config.splits), comparison.path)
+    dataset = load_known(config.data, base.data, known, data_dir=config.data_dir, track=display.track)
     if final and "test" not in dataset.splits:
         raise DataError(f"{dataset.name} has no test images: go on without --final")
     device = pick_device(base.train.device)

@@ -15,7 +15,7 @@ from torch import nn
 from foveate.checkpoint import Checkpoint, load_model, model_card, save_temperature, save_tensors, weights_digest
 from foveate.config import Config, resolve_config
 from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
-from foveate.data.dataset import Dataset, align_classes, load_dataset, load_known
+from foveate.data.dataset import Dataset, KnownData, align_classes, load_dataset, load_known
 from foveate.data.loader import Loader, on_device
 from foveate.data.splits import SPLITS, draw
 from foveate.errors import CheckpointError, ConfigError, DataError
@@ -99,6 +99,7 @@ def train(
     runs: Path | str = "runs",
     name: str | None = None,
     final: bool = False,
+    known: KnownData | None = None,
     display: Display | None = None,
     **settings: Any,
 ) -> Run:
@@ -110,6 +111,7 @@ def train(
         data_dir: where `cifar10` lies; else `$FOVEATE_DATA` and the cache are searched.
         runs: the run folder is `runs/train/<name>`.
         final: train on train + validation for the whole length, and open the test split once, at the end.
+        known: what `data` must be, and the splits that are used instead of drawing them.
         settings: any setting by its name, such as `epochs=3, attention="luong"`.
 
     Raises:
@@ -123,7 +125,10 @@ def train(
     device = find_device(display, resolved.train.device)
     prepare_process(resolved)
     place = Path(data_dir) if data_dir else None
-    dataset = load_dataset(str(data), resolved.data, data_dir=place, track=display.track)
+    if known is None:
+        dataset = load_dataset(str(data), resolved.data, data_dir=place, track=display.track)
+    else:
+        dataset = load_known(str(data), resolved.data, known, data_dir=place, track=display.track)
     tell(dataset, display)
     resolved = settle(resolved, dataset, final=final)
     if final:
@@ -468,16 +473,10 @@ def _own_dataset(
     display: Display,
 ) -> Dataset:
     """The data set the run was trained on, where its record says or at `data`, and proof that it is the same."""
-    dataset = load_known(
-        str(data or record.dataset),
-        config.data,
-        record.fingerprint,
-        owner=folder.path,
-        stored=(stored := folder.stored_splits(record)),
-        data_dir=data_dir or record.data_dir,
-        track=display.track,
-    )
-    if stored is None:
+    known = KnownData(record.fingerprint, folder.stored_splits(record), folder.path)
+    place = data_dir or record.data_dir
+    dataset = load_known(str(data or record.dataset), config.data, known, data_dir=place, track=display.track)
+    if known.splits is None:
         _check_redrawn(folder, dataset)
     tell(dataset, display)
     return dataset

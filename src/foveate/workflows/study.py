@@ -14,7 +14,8 @@ import yaml
 from pydantic_core import to_json
 
 from foveate.config import Config, read_yaml, validated
-from foveate.data.dataset import Dataset, load_dataset, load_known
+from foveate.data.dataset import Dataset, KnownData, load_dataset, load_known
+from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
 from foveate.execution.here import HerePool
 from foveate.execution.pool import Pool
@@ -102,6 +103,12 @@ class Study:
     def former_digest(self) -> str:
         """By which older versions knew its settings: all that they had, as pydantic writes it."""
         return hashlib.sha256(to_json(read_yaml(self.path / "study.yaml"))).hexdigest()
+
+    @property
+    def known_data(self) -> KnownData:
+        """By what it knows its data set."""
+        config = self.config
+        return KnownData(config.fingerprint, StoredSplits.kept(self.path, config.splits), self.path)
 
     @property
     def results(self) -> Path:
@@ -199,6 +206,9 @@ def tune(
     config = validated(StudyConfig, values)
 
     def fill(folder: RunFolder) -> None:
+        nonlocal config
+        stored = StoredSplits.write(folder.path, whole.splits, len(whole.labels))
+        config = config.model_copy(update={"splits": stored.sha256})
         text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_atomically(folder.path / "study.yaml", text)
         write_json(folder.path / "env.json", environment(device))
@@ -236,12 +246,7 @@ def resume_study(
     check_attention([config.base], workers)
     prepare_process(config.base)
     whole = load_known(
-        config.data,
-        config.base.data,
-        config.fingerprint,
-        owner=study.path,
-        data_dir=config.data_dir,
-        track=display.track,
+        config.data, config.base.data, study.known_data, data_dir=config.data_dir, track=display.track
     )
     device = pick_device(config.base.train.device)
     with contextlib.closing(open_pool(run_trial, config.base, device, workers, ray, gpus)) as pool:
@@ -275,7 +280,9 @@ def train_best(path: Path | str, **options: Any) -> Run:
     with contextlib.suppress(OutputError), locked(study.path, f"{study.path} is being run"):
         pass  # a study under way may find another winner; one that cannot be written is not under way
     config = study.config
-    return train(config.data, config=study.best, data_dir=config.data_dir, final=True, **options)
+    return train(
+        config.data, config=study.best, data_dir=config.data_dir, final=True, known=study.known_data, **options
+    )
 
 
 def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, display: StudyDisplay) -> Study:
