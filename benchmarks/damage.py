@@ -7,69 +7,20 @@ import json
 import os
 import random
 import resource
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from lives import Tally, live, must, verbs, workplace
+from lives import TRAINING, Tally, live, must, verbs, workplace
+from mutations import mutated
 
-__all__ = ["files", "hostile", "images", "mutated"]
-
-ODD_VALUES = [
-    *(
-        "null",
-        "true",
-        "-1",
-        "0",
-        "1e999",
-        "NaN",
-        "9" * 400,
-        "1.5",
-        "1e30",
-        "4096",
-        "[]",
-        "{}",
-        "[[[[[[[[[[]]]]]]]]]]",
-    ),
-    *('""', '"x"', '"\\u0000"', '"\\u001b[2J"', '"a\\nb"', '"../../../etc"', '"custom:os"'),
-    *("2001-13-45", "!!float x", "&a [*a]"),
-]
-"""What stands in place of a value in a text that is damaged on purpose."""
-
-
-def mutated(content: bytes, draws: random.Random, *, text: bool) -> bytes:
-    """`content` damaged: bytes changed, cut off, repeated, moved, or a value of a text replaced by an odd one."""
-    if text and draws.random() < 0.5:
-        import re
-
-        values = list(re.finditer(rb'"(?:[^"\\]|\\.)*"|-?\d+\.?\d*(?:e-?\d+)?|true|false|null', content))
-        if values:
-            chosen = draws.choice(values)
-            return content[: chosen.start()] + draws.choice(ODD_VALUES).encode() + content[chosen.end() :]
-    damaged = bytearray(content)
-    kind = draws.random()
-    if not damaged or kind < 0.1:
-        return bytes(damaged[: draws.randint(0, len(damaged))])
-    start = draws.randrange(len(damaged))
-    end = min(len(damaged), start + draws.choice((1, 4, 16, 256, 4096)))
-    if kind < 0.2:
-        damaged[start:end] = bytes(end - start)
-    elif kind < 0.3:
-        damaged[start:start] = damaged[start:end]
-    elif kind < 0.4:
-        del damaged[start:end]
-    else:
-        # Headers stand at the beginning or at the end of a file: they are hit more often than their share.
-        near = min(64, len(damaged))
-        places = (draws.randrange(len(damaged)), draws.randrange(near), len(damaged) - 1 - draws.randrange(near))
-        for _ in range(draws.randint(1, 6)):
-            damaged[draws.choice(places)] = draws.randrange(256)
-    return bytes(damaged)
+__all__ = ["files", "hostile", "images"]
 
 
 def read_run(root: Path) -> None:
@@ -124,7 +75,6 @@ PLACES: Mapping[str, tuple[str, Callable[[Path], None]]] = {
     "tune": ("runs/tune/x", read_study),
     "compare": ("runs/compare/x", read_comparison),
 }
-_TEXTS = {".json", ".yaml", ".csv", ".jsonl"}
 _NOT_READ_BACK = {".html", ".png", ".lock"}
 
 
@@ -146,7 +96,7 @@ def files(tally: Tally, count: int, draws: random.Random) -> None:
         canary = _tree(root, {path.parent for _, path in targets})
         for number in range(count):
             verb, path = targets[number % len(targets)]
-            path.write_bytes(mutated(contents[path], draws, text=path.suffix in _TEXTS))
+            path.write_bytes(mutated(path.name, contents[path], draws)[1])
             began = time.process_time()
             try:
                 PLACES[verb][1](root)
@@ -247,7 +197,7 @@ def _decode_mutated(count: int, seed: int) -> dict[str, Any]:
     wrong, slowest = [], 0.0
     for number in range(count):
         name = draws.choice(list(encoded))
-        content = mutated(draws.choice(encoded[name]), draws, text=False)
+        _, content = mutated(name, draws.choice(encoded[name]), draws)
         began = time.process_time()
         try:
             decoded = decode_image(content, 16)
@@ -278,11 +228,11 @@ def _memory(name: str) -> int:
 
 def hostile(tally: Tally, count: int, draws: random.Random) -> None:
     """Files made to claim more than they hold: read in a process of their own, its memory and time measured."""
-    from benchmarks.hostile import crafted
-
+    sys.path.insert(0, str(Path(__file__).parents[1]))  # the tests keep the hostile models
     with workplace() as root:
-        cases = list(crafted(root))
-        for name, path, read in cases if len(cases) <= count else draws.sample(cases, count):
+        for name, path, read in crafted(root):
+            if draws.random() * 200 > count:
+                continue
             size = sum(
                 each.stat().st_size for each in ([path] if path.is_file() else path.rglob("*")) if each.is_file()
             )
@@ -297,6 +247,94 @@ def hostile(tally: Tally, count: int, draws: random.Random) -> None:
                 tally.wrong.append(f"{name}: {seconds:.2f} s ({message})")
             tally.figures["most_mb"] = max(tally.figures.get("most_mb", 0), round(extra / 2**20, 1))
             tally.figures["slowest_s"] = max(tally.figures.get("slowest_s", 0), round(seconds, 3))
+
+
+def crafted(root: Path) -> Iterator[tuple[str, Path, Callable[[Path], object]]]:
+    """Hostile files, each with its name and what reads it: models, tables of data, and the files of a run."""
+    from tests.hostile_models import HOSTILE
+
+    from foveate.checkpoint import load_model
+    from foveate.config import DataConfig
+    from foveate.data.dataset import load_dataset
+
+    for name, write in HOSTILE.items():
+        path = root / "model.safetensors"
+        path.unlink(missing_ok=True)
+        write(path)
+        yield f"model: {name}", path, load_model
+    config = DataConfig(size=16)
+    for name, write_data in DATA.items():
+        path = write_data(root)
+        yield f"data: {name}", path, lambda path: load_dataset(str(path), config)
+    words = ["train", "digits", "--name", "x", *TRAINING]
+    must(live(root, words))
+    run = root / "runs/train/x"
+    for path in sorted(
+        each for each in run.iterdir() if each.suffix in (".json", ".yaml", ".csv", ".parquet", ".npy")
+    ):
+        content = path.read_bytes()
+        for number, bomb in enumerate(BOMBS):
+            path.write_bytes(bomb)
+            yield f"{path.name}: bomb {number}", path, lambda path: read_run(path.parents[3])
+        path.write_bytes(content)
+
+
+def _claiming_npz(root: Path) -> Path:
+    """An archive whose header claims 300 million images; the zeros of some of them are there."""
+    import zipfile
+
+    path = root / "claims.npz"
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (300000000, 16, 16), }"
+    magic = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", magic + bytes(10**7))
+        archive.writestr("labels.npy", magic.replace(b", 16, 16", b"") + bytes(10))
+    return path
+
+
+def _claiming_parquet(root: Path) -> Path:
+    """A table of a few hundred bytes that holds one image twenty million times."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = root / "claims.parquet"
+    rows = 20_000_000
+    image = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array([b"x" * 100]))
+    label = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int8)), pa.array(["a"]))
+    pq.write_table(pa.table({"image": image, "label": label}), path, compression="zstd")
+    return path
+
+
+def _deep_folders(root: Path) -> Path:
+    """Folders in folders, and a link back."""
+    path = root / "deep"
+    (path / "a" / "/".join("b" * 200)).mkdir(parents=True, exist_ok=True)
+    link = path / "a" / "back"
+    if not link.is_symlink():
+        link.symlink_to(path)
+    return path
+
+
+DATA: Mapping[str, Callable[[Path], Path]] = {
+    "an archive that claims 300 million images": _claiming_npz,
+    "a table that repeats an image 20 million times": _claiming_parquet,
+    "deep folders and a link back": _deep_folders,
+}
+_ALIASES = [
+    b"%c: &%c [%s]\n" % (letter, letter, b",".join([b"*%c" % (letter - 1)] * 9)) for letter in b"bcdefghijk"
+]
+BOMBS = (
+    b"",
+    b"null",
+    b"[" * 10**6,
+    b'{"a":' * 10**5 + b"1" + b"}" * 10**5,
+    b"[" + b"[]," * 10**6 + b"[]]",
+    b"9" * 10**6,
+    b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(_ALIASES),
+    b"\x93NUMPY\x01\x00v\x00{'descr': '|i1', 'fortran_order': False, 'shape': (10**12,), }",
+    b"PAR1" + b"\xff" * 1000 + b"PAR1",
+)
+"""Texts and tables that stand for far more than they hold."""
 
 
 def _measured(read: Callable[[], None]) -> tuple[str, str, int, float]:

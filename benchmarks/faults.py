@@ -181,7 +181,7 @@ PARTS: Mapping[str, tuple[Callable[[Tally, int, random.Random], None], int]] = {
     "kills": (kills, 1000),
     "writes": (writes, 10**6),
     "files": (damage.files, 10_000),
-    "hostile": (damage.hostile, 10**6),
+    "hostile": (damage.hostile, 200),
     "images": (damage.images, 1_000_000),
     "studies": (studies, 50),
 }

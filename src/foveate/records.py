@@ -54,8 +54,11 @@ MAX_BYTES = 256 << 20
 """Of a file that is read as a whole: the largest of ours, the predictions of a page, stay far below."""
 MAX_DEPTH = 32
 """Levels of nesting: settings, the deepest of our files, have seven."""
-MAX_VALUES = 5_000_000
-"""In a file, each alias of YAML counted as what it stands for: a few lines of aliases can stand for billions."""
+MAX_VALUES = 2_000_000
+"""In a JSON file: the largest confusion matrix that can be shown has a million."""
+MAX_YAML_VALUES = 20_000
+"""In a YAML file, each alias counted as what it stands for, as a few lines can stand for billions. Settings have
+some hundreds, those of a comparison of many arms some thousands; PyYAML takes a second for so many."""
 SPARE_BYTES = 48 << 20
 """Memory that the values of a JSON text may take beside as much as the text itself."""
 MAX_NAME = 2000
@@ -213,6 +216,9 @@ def parse_yaml(text: str) -> Any:
     Raises:
         MalformedError: as `parse_json`.
     """
+    # Each value but the first stands behind one of these. PyYAML takes 50 µs and 1 kB for a value.
+    if sum(map(text.count, ",\n[{")) > MAX_YAML_VALUES:
+        raise MalformedError(f"it holds more than {MAX_YAML_VALUES:,} values")
     try:
         value = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
     except RecursionError:
@@ -220,17 +226,19 @@ def parse_yaml(text: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
         # Beside its own errors, the loader lets through those of the constructors that a tag can name.
         raise MalformedError(_short(error)) from error
-    check_structure(value, finite=False)  # `.inf` may be given for a setting, whose range then says what is right
+    check_structure(
+        value, finite=False, most=MAX_YAML_VALUES
+    )  # `.inf` may be given for a setting, whose range then says what is right
     return value
 
 
-def check_structure(value: Any, *, finite: bool = True) -> None:
-    """Refuse nesting beyond `MAX_DEPTH`, more than `MAX_VALUES`, and numbers that are not `finite`.
+def check_structure(value: Any, *, finite: bool = True, most: int = MAX_VALUES) -> None:
+    """Refuse nesting beyond `MAX_DEPTH`, more values than `most`, and numbers that are not `finite`.
 
     Raises:
         MalformedError: for these.
     """
-    left = MAX_VALUES
+    left = most
     waiting: list[tuple[int, Iterable[Any]]] = [(0, (value,))]
     while waiting:
         depth, values = waiting.pop()
@@ -244,7 +252,7 @@ def check_structure(value: Any, *, finite: bool = True) -> None:
             ):  # what is empty goes no deeper, and a text can hold much of it
                 waiting.append((depth + 1, each.values() if isinstance(each, dict) else each))
         if left < 0:
-            raise MalformedError(f"it holds more than {MAX_VALUES:,} values")
+            raise MalformedError(f"it holds more than {most:,} values")
 
 
 def _check_type(value: Any, *, finite: bool) -> None:
