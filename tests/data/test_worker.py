@@ -116,3 +116,15 @@ def test_it_starts_without_torch() -> None:
     code = f"import foveate.data.worker, sys; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_a_damaged_tiff_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8))
+    file = tmp_path / "a.tif"
+    image.save(file, compression="tiff_lzw")
+    file.write_bytes(file.read_bytes()[:300] + b"\xff" * 200 + file.read_bytes()[500:])
+    block = file_blocks([str(file)])[0]
+    told: list[Message] = []
+    worker.decode_job(worker.decoding_job(block, 16, empty(tmp_path, 1), memory_bytes=1 << 30), told.append)
+    assert [reason for each in told for _, reason in each.get("bad", [])]
+    assert capfd.readouterr().err == ""

@@ -127,7 +127,7 @@ def decode_job(message: Message, report: Callable[[Message], None]) -> Message:
     """
     report({})
     kind, fields = message["block"]
-    with _memory_limit(message["memory_bytes"]) as limit:
+    with _libraries_silent(), _memory_limit(message["memory_bytes"]) as limit:
         progress = decode_block(
             _block(kind, fields),
             message["size"],
@@ -144,6 +144,19 @@ def decode_job(message: Message, report: Callable[[Message], None]) -> Message:
         except OSError as error:
             return {"errno": error.errno}
     return {}
+
+
+@contextlib.contextmanager
+def _libraries_silent() -> Iterator[None]:
+    """Send what C libraries print to nowhere: libtiff writes a line for each fault of a damaged file."""
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
 
 
 def _block(kind: str, fields: dict[str, Any]) -> Block:
