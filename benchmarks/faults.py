@@ -17,6 +17,7 @@ import argparse
 import csv
 import errno
 import functools
+import itertools
 import json
 import os
 import random
@@ -37,10 +38,11 @@ def kills(tally: Tally, count: int, draws: random.Random) -> None:
     """SIGKILL, seven of ten at a random moment, the others as a write begins; then resume and compare."""
     with workplace() as root:
         courses = [Course(verb, root) for verb in verbs(root)]
-        for course in courses:
-            course.measure()
-        while tally.done < count:
-            course = courses[tally.done % len(courses)]
+        for course in itertools.cycle(courses):
+            if tally.done >= count:
+                break
+            if not course.writes:
+                course.measure()
             course.prepare()
             what = f"{course.verb.name}, kill {tally.done}"
             for _ in range(draws.randint(1, 3)):

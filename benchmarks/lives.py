@@ -283,13 +283,6 @@ class Course:
             shutil.rmtree(self.root / "runs", ignore_errors=True)
             must(live(self.root, ["train", "digits", "--name", "x", *TRAINING]))
             shutil.move(self.root / "runs/train/x", self.root / "trained")
-        self.prepare()
-        must(live(self.root, self.verb.begin))  # which fills the cache
-        self.prepare()
-        began = time.monotonic()
-        must(live(self.root, self.verb.begin))
-        self.seconds, self.expected = time.monotonic() - began, self.verb.result(self.root)
-        self.prepare()
         counter = self.root / "writes.txt"
 
         def note() -> None:
@@ -297,9 +290,16 @@ class Course:
             os.write(descriptor, b".")
             os.close(descriptor)
 
-        must(live(self.root, self.verb.begin, fault=at_write(1, self.root / "runs", note)))
+        self.prepare()
+        must(
+            live(self.root, self.verb.begin, fault=at_write(1, self.root / "runs", note))
+        )  # which fills the cache
         self.writes = counter.stat().st_size
         counter.unlink()
+        self.prepare()
+        began = time.monotonic()
+        must(live(self.root, self.verb.begin))
+        self.seconds, self.expected = time.monotonic() - began, self.verb.result(self.root)
 
     def words(self) -> Sequence[str]:
         """The command that goes on from what is there."""

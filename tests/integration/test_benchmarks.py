@@ -369,11 +369,15 @@ def test_a_study_beside_kerastuner_trains_both_and_measures_both_winners(tmp_pat
         assert 0 <= row["worth"] <= 1
 
 
-def test_a_study_that_is_killed_once_ends_with_the_table_of_the_other(tmp_path: Path) -> None:
-    sizes = ("--kills", 1, "--each", 1, "--max-epochs", 1, "--longest", 3)
-    printed, record = run("study_kills.py", *sizes, folder=tmp_path)
-    assert len(record["kills"]) == 1
-    assert "0 " in printed
+@pytest.mark.parametrize(
+    ("part", "count"),
+    [("kills", 10), ("writes", 7), ("files", 100), ("hostile", 20), ("images", 10_000), ("studies", 1)],
+)
+def test_a_hundredth_of_the_fault_campaign(part: str, count: int, tmp_path: Path) -> None:
+    """Nothing is wrong: `faults.py` ends with exit code 1 where a result differs or more than a line is shown."""
+    _, record = run("faults.py", part, "--count", count, folder=tmp_path)
+    assert record["wrong"] == []
+    assert record["done"] >= min(count, 7)
 
 
 def test_gpu_rows_runs_every_script_and_keeps_what_the_original_prints(
