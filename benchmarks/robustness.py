@@ -28,9 +28,9 @@ import foveate
 from foveate.allocator import keep_freed_memory
 from foveate.checkpoint import load_model
 from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
-from foveate.data.dataset import load_known
+from foveate.data.dataset import KnownData, load_known
 from foveate.data.loader import Loader, on_device
-from foveate.data.splits import draw
+from foveate.data.splits import StoredSplits, draw
 from foveate.evaluation import collect_logits
 from foveate.files import write_json
 
@@ -52,7 +52,9 @@ def main() -> None:
     comparison = foveate.open_comparison(arguments.comparison)
     experiment, config = comparison.experiment, comparison.config
     data = config.arms[0].config.data
-    dataset = load_known(config.data, data, config.fingerprint, owner=comparison.path, data_dir=config.data_dir)
+    stored = StoredSplits.kept(comparison.path, config.splits)
+    known = KnownData(config.fingerprint, stored, comparison.path)
+    dataset = load_known(config.data, data, known, data_dir=config.data_dir)
     split = dataset.splits[comparison.split]
     chosen = draw(dataset.labels[split], arguments.images, data.split_seed)
     loader = Loader(*on_device(dataset, CPU), split[chosen], AT_ONCE)

@@ -245,7 +245,7 @@ class TestBadInput:
             command("compare", "--resume", str(place)), capture_output=True, text=True, check=False
         )
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert "was changed since: bring the old one back" in done.stderr
+        assert "was changed: restore the original" in done.stderr
 
     def test_a_resumed_comparison_with_other_settings(self, whole: Path) -> None:
         done = subprocess.run(

@@ -192,7 +192,7 @@ def test_neither_weights_nor_statistics_nor_gradients_that_are_not_finite_are_ev
         return
     with monkeypatched_checks():
         save_state(path, state, card(config))
-    with pytest.raises(CheckpointError, match=rf"{name} is not finite, so its training had failed: train again$"):
+    with pytest.raises(CheckpointError, match="holds values that are not finite"):
         restore_state(path, fresh(config))
 
 

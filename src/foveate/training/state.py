@@ -141,8 +141,13 @@ def _restore_generators(state: TrainingState, tensors: Mapping[str, Tensor]) -> 
     """Restore the generators; else, of another kind of device, seed them anew, and return False.
 
     The states of generators differ in size by the kind of device: 5056 bytes on a CPU, 16 on CUDA.
+
+    Raises:
+        ValueError: for what is the state of no generator.
     """
     device, augment = state.generator.device, tensors["generator.augment"]
+    if augment.dtype != torch.uint8 or not 16 <= augment.numel() <= 5056:
+        raise ValueError("generator.augment is not the state of a generator")
     if augment.numel() != state.generator.get_state().numel():
         torch.manual_seed(_seed_here(torch.initial_seed(), state))  # of all devices
         for generator in (state.generator, state.extras):
