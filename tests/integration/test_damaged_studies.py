@@ -26,7 +26,7 @@ from tests.studies import SPACE, SimulatedPool
 from foveate.comparison.arms import Cost, parse_arm
 from foveate.comparison.experiment import ComparisonConfig
 from foveate.config import DataConfig, read_yaml, resolve_config
-from foveate.data.dataset import Dataset, load_dataset
+from foveate.data.dataset import Dataset, KnownData, load_dataset
 from foveate.errors import CheckpointError, ConfigError, FoveateError
 from foveate.files import locked
 from foveate.training.environment import environment
@@ -53,8 +53,8 @@ def digits() -> Dataset:
 def simulated(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """What would train, plot, or wait for the disk is left out; everything that reads is real."""
 
-    def known(data: str, config: DataConfig, fingerprint: str, **_: Any) -> Dataset:
-        if fingerprint != digits.fingerprint or config.size != 16:
+    def known(data: str, config: DataConfig, known: KnownData, **_: Any) -> Dataset:
+        if known.fingerprint != digits.fingerprint or config.size != 16:
             raise CheckpointError(f"{data} is not the data set")
         return digits
 
