@@ -54,7 +54,8 @@ def read_study(root: Path) -> None:
     study = open_study(root / "runs/tune/x")
     config = study.config
     sampler = RandomSampler(config.space, config.seed, lambda _: True)
-    Search(config, study.path, Journal.open(study.path / "journal.jsonl"), sampler)
+    journal = Journal.open(study.path / "journal.jsonl", study.digest, study.former_digest)
+    Search(config, study.path, journal, sampler)
 
 
 def read_comparison(root: Path) -> None:
