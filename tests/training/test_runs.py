@@ -3,6 +3,7 @@ import csv
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -314,3 +315,11 @@ def test_two_writers_lose_no_opening_of_the_test_split(tmp_path: Path) -> None:
         writer.join()
     openings = [opening.command for opening in folder.read_record().test_openings]
     assert len(openings) == len(set(openings)) == 20
+
+
+def test_what_is_used_of_pyarrow_is_imported_here() -> None:
+    """Where pandas is installed it imports more of pyarrow, and hides that a plain installation lacks it."""
+    code = (
+        "import sys; sys.modules['pandas'] = None; import foveate.training.runs as r; r.pc.equal; r.pq.ParquetFile"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

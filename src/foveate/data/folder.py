@@ -105,6 +105,7 @@ def _class_folders(root: Path) -> tuple[list[tuple[Path, int]], list[str]]:
         if folder in classes_of:
             _refuse_broken_links(folder)
             _refuse_loose_images(folder)
+            _refuse_splits_inside(root, folder, classes_of[folder])
         elif (image := _find_image(folder)) is not None:
             raise DataError(_beside_splits(folder, image, sorted(classes_of)))
         else:
@@ -116,17 +117,27 @@ def _class_folders(root: Path) -> tuple[list[tuple[Path, int]], list[str]]:
     return [(folder, code) for folder, code in classes if code is not None], notes
 
 
+def _refuse_splits_inside(root: Path, split: Path, classes: Sequence[Path]) -> None:
+    """Refuse a split in a split, such as `train/test/cat/`: all its classes would be one class to train on."""
+    for folder in classes:
+        if (is_held_out(folder.name) or split_code(folder.name) is not None) and subfolders(folder):
+            raise DataError(
+                f"{folder} looks like a split inside the split {split.name}: move it to {root / folder.name}, or "
+                "rename it if it is a class"
+            )
+
+
 def _beside_splits(folder: Path, image: Path, splits: Sequence[Path]) -> str:
     named = split_code(folder.name) is not None
     return (
-        f"{folder} holds images ({image.relative_to(folder)}) beside the splits "
-        f"{listed([split.name for split in splits])}, "
+        f"{folder} holds images ({image.relative_to(folder)}) beside the folders of splits "
+        f"({listed([split.name for split in splits])}), "
         + (
             f"but no class folders: put the images of each class into {folder}/<class>/, or move it elsewhere"
             if named
-            else "and its name is no split's: rename it to train, val or test, or move it elsewhere"
+            else "and its name is not that of a split: rename it to train, val or test, or move it elsewhere"
         )
-        + f"; if {splits[0]} is no split but a class, rename it"
+        + f"; if {splits[0]} is a class and not a split, rename it"
     )
 
 
@@ -177,7 +188,7 @@ def _refuse_splits_within(root: Path, folder: Path, code: int, tree: Tree) -> No
                 )
             raise DataError(
                 f"{below} looks like a split below the class {printable(folder.name)}: put splits above classes, "
-                f"as {root}/test/{printable(folder.name)}/; if it is none, rename it"
+                f"as {root}/test/{printable(folder.name)}/; if it is a class, rename it"
             )
 
 
@@ -202,7 +213,11 @@ def _doubts(classes: Sequence[tuple[Path, int]], trees: Sequence[Tree]) -> list[
     """Notes on splits without images, and on classes that may be something else."""
     empty = {folder.parent for folder, _ in classes}
     empty -= {folder.parent for (folder, _), tree in zip(classes, trees, strict=True) if tree.files}
-    notes = [f"{split} holds no images" for split in sorted(empty) if classes[0][1] != UNDECLARED]
+    notes = [
+        f"{split} holds no images, so that nothing is taken from it"
+        for split in sorted(empty)
+        if classes[0][1] != UNDECLARED
+    ]
     below = [
         {each.name for each in tree.folders if each.parent == folder} if tree.files else set()
         for (folder, _), tree in zip(classes, trees, strict=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 from filelock import FileLock
@@ -327,7 +328,7 @@ class RunFolder:
         path = self.path / "predictions.parquet"
         if path.exists():
             known = self._read_predictions(table.schema)
-            table = pa.concat_tables([known.filter(pa.compute.not_equal(known["split"], split)), table])
+            table = pa.concat_tables([known.filter(pc.not_equal(known["split"], split)), table])
         with replacing(path) as temporary:
             pq.write_table(table, temporary, compression="zstd")
 
@@ -339,7 +340,7 @@ class RunFolder:
         """
         schema = pa.schema([("split", pa.string()), *((f"p_{name}", pa.float32()) for name in class_names)])
         table = self._read_predictions(schema)
-        table = table.filter(pa.compute.equal(table["split"], split))
+        table = table.filter(pc.equal(table["split"], split))
         return np.stack([table[f"p_{name}"].to_numpy() for name in class_names], axis=1)
 
     def read_predicted_ids(self) -> dict[str, list[str]]:
