@@ -140,14 +140,27 @@ def test_two_spellings_of_a_split_are_joined_and_noted(write_folder: WriteFolder
 @pytest.mark.parametrize(
     ("folders", "culprit", "message"),
     [
-        (("train/cat", "holdout/cat"), "holdout", "its name is no split's: rename it to train, val or test"),
-        (("train/cat", "unseen/cat"), "unseen", "its name is no split's"),
-        (("train/cat", "trainval/cat"), "trainval", "its name is no split's"),
+        (
+            ("train/cat", "holdout/cat"),
+            "holdout",
+            "its name is not that of a split: rename it to train, val or test",
+        ),
+        (
+            ("train/cat", "train/test/cat", "train/test/dog"),
+            "train/test",
+            "a split inside the split train: move it to",
+        ),
+        (("train/cat", "unseen/cat"), "unseen", "its name is not that of a split"),
+        (("train/cat", "trainval/cat"), "trainval", "its name is not that of a split"),
         (("train/cat", "test", "val/cat"), "test", "but no class folders: put the images of each class into"),
         (("Training/cat", "Testing"), "Testing", "but no class folders"),
-        (("train/cat", "train/dog", "cow"), "cow", "if .*train is no split but a class, rename it"),
-        (("test/cat", "test/dog", "cat", "dog"), "cat", "if .*test is no split but a class, rename it"),
-        (("bus/red", "bus/blue", "train/steam", "train/ice"), "bus", "train is no split but a class, rename it"),
+        (("train/cat", "train/dog", "cow"), "cow", "if .*train is a class and not a split, rename it"),
+        (("test/cat", "test/dog", "cat", "dog"), "cat", "if .*test is a class and not a split, rename it"),
+        (
+            ("bus/red", "bus/blue", "train/steam", "train/ice"),
+            "bus",
+            "train is a class and not a split, rename it",
+        ),
         (
             ("cat", "dog", "test"),
             "test",
@@ -189,7 +202,9 @@ def test_what_looks_like_a_split_and_cannot_be_taken_is_an_error(
 
 def test_a_split_without_images_is_noted(write_folder: WriteFolder) -> None:
     root = write_folder({"train/cat": 1, "train/dog": 1, "test/cat": 0, "test/dog": 0})
-    assert open_folder(root, untracked).notes == (f"{root / 'test'} holds no images",)
+    assert open_folder(root, untracked).notes == (
+        f"{root / 'test'} holds no images, so that nothing is taken from it",
+    )
 
 
 def test_class_folders_that_all_have_the_same_folders_are_noted(write_folder: WriteFolder) -> None:
@@ -214,7 +229,7 @@ def test_an_image_beside_the_class_folders_of_a_split_is_an_error(write_folder: 
 def test_an_image_without_a_suffix_is_an_image(write_folder: WriteFolder) -> None:
     root = write_folder({"train/cat": 1, "train/dog": 1, "test": 1})
     (root / "test/0000.png").rename(root / "test/0000")
-    with pytest.raises(DataError, match=r"test holds images \(0000\) beside the splits train"):
+    with pytest.raises(DataError, match=r"test holds images \(0000\) beside the folders of splits \(train\)"):
         open_folder(root, untracked)
     (root / "test/0000").write_text("no image")
     assert open_folder(root, untracked).notes == (f"{root / 'test'} holds no images and was passed over",)

@@ -14,6 +14,7 @@ __all__ = ["Tree", "is_clutter", "read_trees", "subfolders"]
 _CLUTTER = {
     "thumbs.db",
     "desktop.ini",
+    "icon\r",
     "__macosx",
     "@eadir",
     "#recycle",
