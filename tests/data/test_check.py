@@ -94,6 +94,23 @@ class TestSmallClasses:
         assert "too_few" not in findings(folder)
 
 
+class TestNames:
+    @pytest.mark.parametrize(("one", "other"), [("Newt", "newt"), ("caf\u00e9", "cafe\u0301")])
+    def test_classes_whose_names_look_the_same_are_told(self, folder: Path, one: str, other: str) -> None:
+        for number, name in enumerate((one, other)):
+            (folder / "train" / name).mkdir()
+            scene(200 + number).save(folder / "train" / name / "0.png")
+        if len({path.name for path in (folder / "train").iterdir()}) < 4:
+            pytest.skip("this file system takes the two names for one")
+        found = findings(folder / "train")["alike_names"]
+        assert found.severity == "look"
+        assert repr(one) in found.text
+        assert repr(other) in found.text
+
+    def test_other_names_are_not(self, folder: Path) -> None:
+        assert "alike_names" not in findings(folder)
+
+
 class TestCopies:
     def test_in_two_splits_they_are_to_be_mended(self, folder: Path) -> None:
         scene(0).save(folder / "test" / "cat" / "again.bmp")

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import mimetypes
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -104,6 +105,7 @@ def audit(source: Source, dataset: Dataset, config: DataConfig, *, track: Track 
         *_refused(source, dataset, config),
         *_unreadable(dataset),
         *_faint(source, dataset, config),
+        *_alike_names(dataset.class_names),
         *_classes(dataset),
         *_copies(dataset),
         *_headers(source, dataset.images.shape[1], track),
@@ -273,6 +275,17 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
         most, least = (f"{dataset.class_names[place]} ({train[place]:,})" for place in (largest, smallest))
         times = f"{train[largest] / train[smallest]:.0f} times the training images of {least}"
         yield Finding("imbalance", "look", f"{most} has {times}: look at macro F1, not at accuracy")
+
+
+def _alike_names(names: Sequence[str]) -> Iterator[Finding]:
+    """Names of classes that differ only in case, or only in how Unicode writes the same letters."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        alike[unicodedata.normalize("NFKC", name).casefold()].append(name)
+    if groups := [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]:
+        told = ", ".join(groups[:5])
+        text = f"classes whose names look the same: {told}: if they are one class, give it one name"
+        yield Finding("alike_names", "look", text)
 
 
 def _too_few(dataset: Dataset, train: NDArray[np.int64]) -> Iterator[Finding]:
