@@ -120,7 +120,7 @@ def print_check(checked: "Check") -> None:
         if (more := len(finding["groups"]) - 3) > 0:
             print(f"        and {more:,} more")
     if not checked.findings:
-        print("nothing is wrong that can be found")
+        print("no problems found")
     print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
     print(f"findings: {checked.path / 'check.json'}")
     print(f"report: {checked.report}")

@@ -282,7 +282,7 @@ def test_a_run_stopped_early_may_be_measured_and_still_goes_on(
     folder.report.unlink()
     measured = foveate("evaluate", "runs/train/a")
     assert measured.status == 0
-    assert "is not trained to its end: foveate train --resume" in measured.out
+    assert "is not finished; to continue: foveate train --resume" in measured.out
     again = foveate("train", "--resume", "runs/train/a")
     assert "is finished" not in again.out
     assert set(tree(folder.path)) >= RUN_FILES

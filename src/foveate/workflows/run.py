@@ -256,7 +256,7 @@ def evaluate(
     _require(dataset, split, f"measure on other data with `foveate evaluate {folder.path} DATA`")
     checkpoint = _load_kept(folder, config, record, picked, images=len(dataset.splits[split]))
     if not record.finished:
-        display.say(f"{folder.path} is not trained to its end: foveate train --resume {folder.path} goes on")
+        display.say(f"training of {folder.path} is not finished; to continue: foveate train --resume {folder.path}")
     command = command_line(
         "evaluate",
         folder.path,
