@@ -256,7 +256,8 @@ def evaluate(
     _require(dataset, split, f"measure on other data with `foveate evaluate {folder.path} DATA`")
     checkpoint = _load_kept(folder, config, record, picked, images=len(dataset.splits[split]))
     if not record.finished:
-        display.say(f"training of {folder.path} is not finished; to continue: foveate train --resume {folder.path}")
+        resuming = f"foveate train --resume {shlex.quote(str(folder.path))}"
+        display.say(f"training of {folder.path} is not finished; to continue: {resuming}")
     command = command_line(
         "evaluate",
         folder.path,
