@@ -69,10 +69,12 @@ def test_a_folder_with_faults_is_told_and_left_alone(
 
 @pytest.mark.slow
 def test_swapped_labels_are_doubted(photographs: Photographs, tmp_path: Path) -> None:
+    """Confident learning names a swapped label where the network is surer than on average, so not every one."""
     folder = photographs(each=40)
     names = sorted(path.name for path in folder.iterdir())
-    files = sorted((folder / names[0]).iterdir())
-    files[0].rename(folder / names[1] / "wrong.jpg")
+    swapped = {f"{names[1]}/wrong{number}.jpg" for number in range(4)}
+    for number, path in enumerate(sorted((folder / names[0]).iterdir())[:4]):
+        path.rename(folder / names[1] / f"wrong{number}.jpg")
     narrow = {
         "stages": [{"filters": 8, "kernels": [3, 3]}],
         "attention_stage": 1,
@@ -81,9 +83,9 @@ def test_swapped_labels_are_doubted(photographs: Photographs, tmp_path: Path) ->
     }
     checked = fv.check(folder, labels=True, runs=tmp_path / "runs", settings={**narrow, "size": 16})
     (doubted,) = [finding for finding in checked.findings if finding["kind"] == "label_suspect"]
-    assert doubted["groups"][0] == [f"{names[1]}/wrong.jpg"]
+    assert {path for group in doubted["groups"] for path in group} <= swapped
     assert doubted["severity"] == "look"
-    assert doubted["remarks"][f"{names[1]}/wrong.jpg"] == f"{names[1]}, or {names[0]}?"
+    assert set(doubted["remarks"].values()) == {f"{names[1]}, or {names[0]}?"}
 
 
 def test_what_folds_cannot_be_made_of_is_one_line(
