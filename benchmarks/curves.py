@@ -26,7 +26,8 @@ from foveate.checkpoint import load_model
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.data.loader import Loader
 from foveate.errors import FoveateError
-from foveate.evaluation import collect_logits, point_metrics
+from foveate.evaluation import point_metrics
+from foveate.inference.network import collect_logits
 from foveate.training.setup import MEASURED_AT_ONCE, prepare_process, settle
 from foveate.tuning.space import random_draws, read_space
 from foveate.tuning.trial import TrialJob, study_dataset, train_trial, usable_in

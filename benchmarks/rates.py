@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from foveate.config import Config
 from foveate.data.augment import Augment
 from foveate.data.loader import Loader
-from foveate.evaluation import collect_logits
+from foveate.inference.network import collect_logits
 from foveate.model.build import build_model
 from foveate.training.loop import TrainingState, train_epochs
 from foveate.training.optim import build_optimizer

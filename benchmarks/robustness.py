@@ -31,8 +31,8 @@ from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from foveate.data.dataset import KnownData, load_known
 from foveate.data.loader import Loader, on_device
 from foveate.data.splits import StoredSplits, draw
-from foveate.evaluation import collect_logits
 from foveate.files import write_json
+from foveate.inference.network import collect_logits
 
 CPU = torch.device("cpu")
 AT_ONCE = 250

@@ -20,7 +20,7 @@ import torch
 from foveate.allocator import keep_freed_memory
 from foveate.config import preset_names, resolve_config
 from foveate.data.augment import build_augment
-from foveate.evaluation import autocast
+from foveate.inference.network import autocast
 from rates import CLASSES, inference_rates, matmul_gflop_per_s, noise, training_rates
 
 IMAGES = 4096

@@ -12,18 +12,11 @@ from scipy.special import log_softmax, softmax
 from sklearn import metrics
 from torch import nn
 
+from foveate.confidence import fit_temperature
 from foveate.data.loader import Loader
 from foveate.errors import DataError, TrainingError
-from foveate.evaluation import (
-    BINS,
-    ViewsAveraged,
-    collect_logits,
-    fit_temperature,
-    point_metrics,
-    score,
-    score_variant,
-    wilson_interval,
-)
+from foveate.evaluation import BINS, point_metrics, score, score_variant, wilson_interval
+from foveate.inference.network import ViewsAveraged, collect_logits
 
 CPU = torch.device("cpu")
 NAMES = tuple("abcde")

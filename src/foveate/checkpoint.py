@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from foveate.confidence import Confidence
 from foveate.config import CUSTOM, ModelConfig, Side, check_model
 from foveate.errors import CheckpointError, ConfigError
 from foveate.files import open_regular, write_atomically
@@ -30,6 +31,8 @@ from foveate.model.network import AttentionCNN
 from foveate.records import ClassNames, Record, parse_record, validate_record
 
 __all__ = [
+    "BEST",
+    "LAST",
     "TRAINING_PREFIX",
     "Checkpoint",
     "check_finite",
@@ -37,13 +40,15 @@ __all__ = [
     "load_tensors",
     "model_card",
     "put_weights",
-    "save_temperature",
+    "save_confidence",
     "save_tensors",
     "section",
     "weights_digest",
 ]
 
 FORMAT = 1
+BEST, LAST = Path("weights", "best.safetensors"), Path("weights", "last", "state.safetensors")
+"""Where a run keeps its weights: of the best epoch, and with the state of its training after the last one."""
 TRAINING_PREFIX = "training/"
 """Tensors whose names begin so belong to the training state, all others to the network."""
 MAX_HEADER = 16 << 20
@@ -81,8 +86,9 @@ class Checkpoint:
     config: ModelConfig
     class_names: tuple[str, ...]
     size: int
-    temperature: float | None = None
-    """By which its logits are divided so that its confidence is deserved; None where none was fitted."""
+    white: int | None = None
+    """The value that is white in images with more than 8 bits; None: the largest of their format."""
+    confidence: Confidence = field(default_factory=Confidence)
 
 
 class _Strict(Record):
@@ -146,28 +152,34 @@ class _Preprocessing(_Strict):
     size: Side
     resize: Literal["centre crop, bilinear, antialiased"]
     channels: Literal["RGB"]
+    white: Annotated[int, Field(ge=1, lt=2**32)] | None = None
 
 
 class _Description(Record):
-    """What a checkpoint says of its network: what `model_card` gave, and the temperature."""
+    """What a checkpoint says of its network: what `model_card` gave, and what was fitted after training."""
 
     format: int
     model: ModelConfig
     class_names: ClassNames
     preprocessing: _Preprocessing
+    confidence: Confidence | None = None
     temperature: Annotated[float, Field(ge=1e-6, le=1e6, strict=True)] | None = None
+    """All that earlier versions fitted."""
     # What others keep beside it, each of whom reads its own by `section`.
     training: dict[str, Any] | None = None
     trial: dict[str, Any] | None = None
     run: dict[str, Any] | None = None
 
 
-def model_card(config: ModelConfig, class_names: tuple[str, ...], size: int) -> dict[str, Any]:
+def model_card(
+    config: ModelConfig, class_names: tuple[str, ...], size: int, white: int | None = None
+) -> dict[str, Any]:
     """What must lie beside the weights so that they can be used: architecture, classes, preprocessing."""
+    preprocessing = {"size": size, "resize": "centre crop, bilinear, antialiased", "channels": "RGB"}
     return {
         "model": config.model_dump(mode="json"),
         "class_names": list(class_names),
-        "preprocessing": {"size": size, "resize": "centre crop, bilinear, antialiased", "channels": "RGB"},
+        "preprocessing": preprocessing if white is None else {**preprocessing, "white": white},
     }
 
 
@@ -252,7 +264,14 @@ def load_model(
         tensors = _read_tensors(file, header, path)
     put_weights(path, network, {name: tensors.pop(name) for name in own}, owner=_ITSELF, assign=True)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Checkpoint(network.to(device).eval(), said.model, said.class_names, size, said.temperature)
+    return Checkpoint(
+        network.to(device).eval(),
+        said.model,
+        said.class_names,
+        size,
+        said.preprocessing.white,
+        said.confidence or Confidence(temperature=said.temperature),
+    )
 
 
 def put_weights(
@@ -297,15 +316,16 @@ def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
             raise CheckpointError(f"{path} is damaged ({name} holds values that are not finite): {_FIX}")
 
 
-def save_temperature(path: Path, temperature: float) -> None:
-    """Put a temperature into a checkpoint that is there; all else in it stays.
+def save_confidence(path: Path, confidence: Confidence) -> None:
+    """Put what was fitted after training into a checkpoint that is there; all else in it stays.
 
     Raises:
         CheckpointError: when it is missing or damaged.
         OutputError: when it cannot be written; what was there stays.
     """
     tensors, meta = load_tensors(path)
-    save_tensors(path, tensors, {**meta, "temperature": temperature})
+    meta = {name: value for name, value in meta.items() if name != "temperature"}
+    save_tensors(path, tensors, {**meta, "confidence": confidence.model_dump(mode="json")})
 
 
 def weights_digest(model: nn.Module) -> str:

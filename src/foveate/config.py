@@ -134,9 +134,9 @@ class DataConfig(Section):
     """Seed of the splits alone, so that runs of different seeds are judged on the same images."""
     max_bad: Probability = 0.05
     """Share of unreadable images above which training refuses to start."""
-    depth: Literal["format", "auto"] = "format"
+    depth: Literal["format", "auto"] | Annotated[int, Field(ge=1, lt=2**32)] = "format"
     """Which value of images with more than 8 bits is white. `format`: the largest that their format can hold;
-    `auto`: the largest that the images of the data set do hold."""
+    `auto`: the largest that the images of the data set do hold, which a run then keeps; a number: that value."""
     decode_timeout_s: float = Field(20.0, gt=0, le=86_400)
     """Seconds in which an image must be decoded; one that takes longer is unreadable."""
 

@@ -5,21 +5,14 @@ Every metric here is a function of sums over images. So each image becomes one r
 and a group is some of the rows.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from scipy import optimize, sparse, special
-from torch import nn
+from scipy import sparse, special
 
-from foveate.config import Precision
-from foveate.data.loader import Loader, to_device
 from foveate.errors import DataError, TrainingError
-from foveate.progress import Track, untracked
 
 __all__ = [
     "BINS",
@@ -28,11 +21,6 @@ __all__ = [
     "Report",
     "Scores",
     "Variant",
-    "ViewsAveraged",
-    "autocast",
-    "collect_logits",
-    "fit_temperature",
-    "out_of_memory_explained",
     "point_metrics",
     "score",
     "score_variant",
@@ -42,15 +30,10 @@ __all__ = [
 BINS = 15
 """Equal-width bins of confidence, as in Guo et al., "On Calibration of Modern Neural Networks", 2017."""
 
-_TEMPERATURES = (0.05, 20.0)
-"""Between which one is looked for: of images that are all right it would be 0."""
 _FEW_WRONG = ((50, 2), (np.inf, 3))
 """Of at most so many trials, so many failures, or successes, are few to Brown, Cai and DasGupta (2001)."""
 _RESAMPLED_AT_ONCE = 2**22
 """Weights of images held at once while resampling: 32 MiB in float64."""
-
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_alloc_failed")
-"""What torch's errors of no type of their own say when memory runs out: of MPS and CUDA, of a CPU, of cuBLAS."""
 
 Interval = list[float]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -131,108 +114,6 @@ class Report(Scores):
         return plain
 
 
-class ViewsAveraged(nn.Module):
-    """A network's logits averaged over views of each image, as in Jordan's airbench (arXiv 2404.00498, 3.5).
-
-    The views are the image, which counts half, and it shifted by one pixel along both axes, to and fro, with what
-    comes from outside reflected, which count a quarter each; and where `mirror`, the mirror image of each as well.
-
-    Shape: as the network's: [B, C, H, W] → [B, K].
-    """
-
-    def __init__(self, network: nn.Module, *, mirror: bool) -> None:
-        super().__init__()
-        self.network = network
-        self.mirror = mirror
-        self.training = network.training
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """The mean of the views' logits."""
-        height, width = images.shape[-2:]
-        padded = F.pad(images.float(), (1, 1, 1, 1), mode="reflect")
-        total = torch.zeros(())
-        for weight, offset in ((0.5, 1), (0.25, 0), (0.25, 2)):
-            view = padded[..., offset : offset + height, offset : offset + width]
-            views = (view, view.flip(-1)) if self.mirror else (view,)
-            for each in views:
-                logits = self.network(each.contiguous(memory_format=torch.channels_last)).float()
-                total = total.to(logits.device) + weight / len(views) * logits
-        return total
-
-
-@contextlib.contextmanager
-def out_of_memory_explained(fix: str, doing: str) -> Iterator[None]:
-    """Turn an error that says that memory ran out, on a GPU or a CPU, into one line.
-
-    Args:
-        fix: what helps.
-        doing: what it was that memory did not suffice for.
-
-    Raises:
-        TrainingError: for such an error; any other passes.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
-            each in str(error).lower() for each in _OUT_OF_MEMORY
-        ):
-            raise
-        raise TrainingError(f"out of memory in {doing}: {fix}") from error
-
-
-def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """bf16 autocast where it is asked for, or by `auto` on a GPU that has it.
-
-    A CPU with bf16 instructions trains faster by it, but many times slower when another process is busy: the
-    threads of oneDNN's bf16 convolutions wait for each other by spinning. So it is never chosen there.
-    """
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    enabled = precision == "bf16" or (precision == "auto" and native)
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def collect_logits(
-    model: nn.Module,
-    loader: Loader,
-    *,
-    device: torch.device,
-    label: str,
-    precision: Precision = "fp32",
-    track: Track = untracked,
-) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Ints]:
-    """Run `model` in evaluation mode over the images of `loader`, followed under `label`; its mode is restored.
-
-    Returns:
-        Logits float32 [N, K] and labels int64 [N], on the host.
-
-    Raises:
-        DataError: when there is no image.
-        TrainingError: when memory runs out.
-    """
-    logits, labels = [], []
-    was_training = model.training
-    model.eval()
-    try:
-        doing = f"a batch of {loader.batch} images that is measured"
-        with (
-            torch.inference_mode(),
-            autocast(device, precision),
-            out_of_memory_explained("measure on a device with more memory, such as --device cpu", doing),
-        ):
-            batches = track(loader.epoch(), total=len(loader), label=label, images_each=loader.batch)
-            for images, targets, _ in batches:
-                # Left on the device until the end, so that a GPU never waits for a copy to the host; and copied
-                # there, as a CUDA graph writes its next output over this one.
-                logits.append(model(to_device(images, device)).to(torch.float32, copy=True))
-                labels.append(targets)
-    finally:
-        model.train(was_training)
-    if not logits:
-        raise DataError("there are no images to evaluate: choose a split or a data set that has some")
-    return torch.cat(logits).cpu().numpy(), torch.cat(labels).cpu().numpy()
-
-
 def score(
     logits: np.ndarray[Any, Any],
     labels: np.ndarray[Any, Any],
@@ -297,25 +178,6 @@ def point_metrics(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) ->
     """
     sums = _Sums.of(np.asarray(_statistics(logits, labels.astype(np.int64)).sum(axis=0)), logits.shape[1])
     return {name: float(value) for name, value in _metrics(sums).items()}
-
-
-def fit_temperature(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> float:
-    """The T above 0 for which logits [N, K] / T have the least cross-entropy with labels [N].
-
-    Temperature scaling (Guo et al. 2017, section 4.2): one number that changes no prediction, only how sure it is.
-    Labels count as if there were one image more, of a label that nobody knows: 1 / (N + 1) of each is spread over
-    all classes. Where no image is wrong the least would be at T = 0 else (as Platt 1999, section 2.2, does of two
-    classes).
-    """
-    images, unknown = np.arange(len(labels)), 1 / (len(labels) + 1)
-
-    def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        target = (1 - unknown) * scaled[images, labels] + unknown * scaled.mean(axis=1)
-        return float(np.mean(special.logsumexp(scaled, axis=1) - target))
-
-    found = optimize.minimize_scalar(loss, bounds=np.log(_TEMPERATURES), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
 
 
 def wilson_interval(successes: Any, trials: Any) -> tuple[Floats, Floats]:

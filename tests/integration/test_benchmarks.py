@@ -20,7 +20,7 @@ from PIL import Image
 
 import foveate
 from foveate.data.families import FAMILIES, MIXES
-from foveate.evaluation import ViewsAveraged
+from foveate.inference.network import ViewsAveraged
 from foveate.model.blocks import Normalize, WhiteningConv2d
 from foveate.training.optim import Muon
 

@@ -12,7 +12,8 @@ from foveate.config import Config
 from foveate.data.augment import build_augment
 from foveate.data.loader import Loader
 from foveate.errors import TrainingError
-from foveate.evaluation import autocast, collect_logits, score
+from foveate.evaluation import score
+from foveate.inference.network import autocast, collect_logits
 from foveate.training.loop import EpochResult, TrainingState, best_epoch, train_epochs
 
 CPU = torch.device("cpu")

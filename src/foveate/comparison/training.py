@@ -15,9 +15,10 @@ from foveate.checkpoint import load_model, load_tensors, model_card, save_tensor
 from foveate.config import Config, DataConfig, Section
 from foveate.data.dataset import Dataset, KnownData, load_known
 from foveate.data.splits import StoredSplits, draw
-from foveate.evaluation import collect_logits, point_metrics
+from foveate.evaluation import point_metrics
 from foveate.execution.pool import Message
 from foveate.files import write_json
+from foveate.inference.network import collect_logits
 from foveate.progress import COMPILING_S, Track, heartbeat
 from foveate.records import Accuracy, Count, Record, Seconds
 from foveate.training.loop import train_epochs

@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from foveate.data.cache_entry import IMAGES, RECORD, VERIFIED, Digest, EntryRecord, read_entry, remove_entry
 from foveate.data.decode import DECODERS
 from foveate.data.decoding import TOO_SLOW, decode_in_workers
-from foveate.data.depth import Depth, white_of
 from foveate.data.source import Source
 from foveate.data.worker import Progress, decode_blocks
 from foveate.errors import DataError, FoveateError, OutputError
@@ -75,13 +74,16 @@ class _Wanted:
 def decoded_images(
     source: Source,
     size: int,
-    depth: Depth = "format",
+    white: int | None = None,
     *,
     timeout_s: float,
     track: Track,
     workers: int = os.cpu_count() or 1,
 ) -> Decoded:
     """The images of `source`, decoded at `size` by all cores, or found in the cache by their content.
+
+    Args:
+        white: as `decode_image` has it.
 
     Returns:
         [N, size, size, 3] uint8, memory-mapped copy-on-write, and the reason of each bad image by its index; a bad
@@ -92,7 +94,8 @@ def decoded_images(
         OutputError: when the cache cannot be written.
     """
     count = sum(block.count for block in source.blocks)
-    key = hashlib.sha256(json.dumps([_FORMAT, DECODERS, size, depth, source.content.digest]).encode()).hexdigest()
+    pixels = [_FORMAT, DECODERS, size, white or "format", source.content.digest]
+    key = hashlib.sha256(json.dumps(pixels).encode()).hexdigest()
     folder = cache_folder() / "decoded" / key[:32]
     wanted = _Wanted(key, (count, size, size, 3), timeout_s)
     if found := _open(folder, wanted, track):
@@ -108,7 +111,7 @@ def decoded_images(
             with writing_to(folder):
                 _make_way(folder)
             with new_folder(folder) as temporary:
-                _fill(temporary, source, wanted, depth, track, workers)
+                _fill(temporary, source, wanted, white, track, workers)
         finally:
             lock.release()
     except OutputError as error:
@@ -202,7 +205,7 @@ def _make_way(folder: Path) -> None:
         folder.rename(folder.with_name(f"{folder.name}-{secrets.token_hex(6)}"))
 
 
-def _fill(folder: Path, source: Source, wanted: _Wanted, depth: Depth, track: Track, workers: int) -> None:
+def _fill(folder: Path, source: Source, wanted: _Wanted, white: int | None, track: Track, workers: int) -> None:
     """Make an entry.
 
     Raises:
@@ -216,7 +219,7 @@ def _fill(folder: Path, source: Source, wanted: _Wanted, depth: Depth, track: Tr
             source.blocks,
             size,
             folder / IMAGES,
-            white=white_of(source.blocks, depth, track),
+            white=white,
             workers=workers,
             timeout_s=wanted.timeout_s,
         )
@@ -247,7 +250,7 @@ def _fill(folder: Path, source: Source, wanted: _Wanted, depth: Depth, track: Tr
 
 
 def _one_by_one(progress: Iterator[Progress], bad: dict[str, list[int]]) -> Iterator[None]:
-    for read, unreadable in progress:
+    for _, read, unreadable in progress:
         for index, reason in unreadable:
             bad.setdefault(reason, []).append(index)
         yield from itertools.repeat(None, read)

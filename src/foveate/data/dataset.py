@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from foveate.config import DataConfig
 from foveate.data.cache import decoded_images
-from foveate.data.depth import faint_images, faint_text
+from foveate.data.depth import faint_images, faint_text, white_of
 from foveate.data.source import Source, reading, typical_side
 from foveate.data.splits import SPLITS, UNDECLARED, StoredSplits, hold_out
 from foveate.errors import CheckpointError, DataError
@@ -71,6 +71,8 @@ class Dataset:
     """sha256 of contents, labels, declared splits and class names; not of size or place."""
     mirror_safe: bool
     """Whether a mirror image is of the same class."""
+    white: int | None = None
+    """The value that became 255 in images of more than 8 bits; None: the largest of their format."""
 
 
 def load_dataset(
@@ -122,7 +124,8 @@ def dataset_of(
     """
     data = source.location
     size = config.size or int(np.clip(source.side or typical_side(source.blocks) or 0, *_SIDES))
-    images, reasons = decoded_images(source, size, config.depth, timeout_s=config.decode_timeout_s, track=track)
+    white = white_of(source.blocks, config.depth, track)
+    images, reasons = decoded_images(source, size, white, timeout_s=config.decode_timeout_s, track=track)
     good = np.ones(len(source.labels), bool)
     good[list(reasons)] = False
     bad = tuple(BadImage(source.ids[index], reason) for index, reason in reasons.items())
@@ -151,6 +154,7 @@ def dataset_of(
         notes=tuple(notes),
         fingerprint=_fingerprint(source),
         mirror_safe=source.mirror_safe,
+        white=white,
     )
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "open_image",
     "read_header",
     "resize_array",
+    "resize_image",
     "shorter_side",
 ]
 
@@ -120,6 +121,19 @@ def resize_array(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     return _fit(Image.fromarray(pixels).convert("RGB"), size)
+
+
+def resize_image(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """`decode_image` of what Pillow has opened already: turned, made RGB, cropped and resized in the same way.
+
+    Raises:
+        BadImageError: when it cannot be loaded, and above `MAX_PIXELS`.
+    """
+    with _errors_as_reasons():
+        _check_pixels(*image.size)
+        if image.mode.startswith(("I", "F")):
+            raise BadImageError(f"Pillow's mode {image.mode} has more than 8 bits: give the file, or its bytes")
+        return _fit(_image_to_rgb(ImageOps.exif_transpose(image)), size)
 
 
 def largest_value(image: Path | bytes | NDArray[np.uint8]) -> int | None:

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from foveate.data.source import Block
 from foveate.data.worker import Progress, decode_job, decoding_job
 from foveate.errors import DataError
 from foveate.execution.local import LocalPool
-from foveate.execution.pool import Work
+from foveate.execution.pool import Message, Work
 from foveate.execution.supervision import Supervisor
 
 __all__ = ["TOO_SLOW", "decode_in_workers"]
@@ -39,6 +39,19 @@ class _Part:
     suspect: int | None = None
     """The image before which the last process was lost."""
 
+    def job(self, size: int, path: Path, *, white: int | None, memory_bytes: int) -> Message:
+        """What a process is given to do what is left of it."""
+        return decoding_job(
+            self.block,
+            size,
+            path,
+            white=white,
+            memory_bytes=memory_bytes,
+            begin=self.done,
+            one_by_one=self.one_by_one,
+            skip=self.skip,
+        )
+
     def lose(self, message: str, *, too_slow: str | None) -> None:
         """Its process was lost: it begins again after the last image that was written. From then on each image is
         written by itself, so that it is known which one it was when that happens again.
@@ -61,8 +74,13 @@ class _Part:
         self.one_by_one, self.suspect = True, index
 
 
+def _drained(parts: deque[_Part]) -> Iterator[_Part]:
+    while parts:
+        yield parts.popleft()
+
+
 def decode_in_workers(
-    blocks: Sequence[Block],
+    blocks: Iterable[Block],
     size: int,
     path: Path,
     *,
@@ -76,6 +94,7 @@ def decode_in_workers(
     is free. The images come in no order.
 
     Args:
+        blocks: the next one is asked for when a process is free.
         white: as `decode_image` has it.
         timeout_s: in which an image must be decoded; time for which its process waits for a processor aside.
         memory_bytes: that decoding one image may take, where the system can bound it.
@@ -85,29 +104,20 @@ def decode_in_workers(
         DataError: when the file that holds a block's images is damaged, or no process can decode.
         OSError: when `path` cannot be written.
     """
-    parts = deque(map(_Part, blocks))
+    waiting, again = map(_Part, blocks), deque[_Part]()
     running: dict[int, _Part] = {}
     numbers = itertools.count()
     supervisor = Supervisor(timeout_s)
-    with contextlib.closing(LocalPool(work, min(workers, len(parts)))) as pool:
-        while parts or running:
-            while parts and len(running) < pool.workers:
-                number, part = next(numbers), parts.popleft()
+    with contextlib.closing(LocalPool(work, workers)) as pool:
+        while True:
+            free = pool.workers - len(running)
+            for part in itertools.islice(itertools.chain(_drained(again), waiting), free):
+                number = next(numbers)
                 running[number] = part
                 supervisor.begun(number)
-                pool.submit(
-                    number,
-                    decoding_job(
-                        part.block,
-                        size,
-                        path,
-                        white=white,
-                        memory_bytes=memory_bytes,
-                        begin=part.done,
-                        one_by_one=part.one_by_one,
-                        skip=part.skip,
-                    ),
-                )
+                pool.submit(number, part.job(size, path, white=white, memory_bytes=memory_bytes))
+            if not running:
+                return
             event = pool.event(_LOOK_S)
             supervisor.stop_hanging(pool)
             if event is None:
@@ -117,7 +127,8 @@ def decode_in_workers(
             if event.kind == "progress":
                 if event.value:
                     part.done += event.value["read"]
-                    yield event.value["read"], [(index, reason) for index, reason in event.value["bad"]]
+                    bad = [(index, reason) for index, reason in event.value["bad"]]
+                    yield event.value["first"], event.value["read"], bad
                 continue
             del running[event.job]
             message = event.value.get("message", "")
@@ -126,7 +137,7 @@ def decode_in_workers(
             if event.kind == "lost":
                 hung = supervisor.lost(event.job, message) is not None
                 part.lose(message, too_slow=f"{TOO_SLOW} {timeout_s:g} s (decode_timeout_s)" if hung else None)
-                parts.appendleft(part)
+                again.append(part)
             elif (code := event.value.get("errno")) is not None:
                 raise OSError(code, os.strerror(code))
             supervisor.ended(event.job)

@@ -12,16 +12,16 @@ from foveate.progress import Track, untracked
 
 __all__ = ["Depth", "faint_images", "faint_text", "white_of"]
 
-Depth = Literal["format", "auto"]
+Depth = Literal["format", "auto"] | int
 
 _FAINT = 63
 """The largest of 255 that 14 of 16 bits come to, as cameras for science and heat have them."""
 
 
 def white_of(blocks: Sequence[Block], depth: Depth, track: Track = untracked) -> int | None:
-    """The value that becomes 255: the largest of all images of more than 8 bits; None: that of their format."""
-    if depth == "format":
-        return None
+    """The value that becomes 255 in images of more than 8 bits; None: the largest of their format."""
+    if depth != "auto":
+        return None if depth == "format" else depth
     images = (image for block in blocks if block.encoded for image in block.images())
     total = sum(block.count for block in blocks if block.encoded)
     found = map(largest_value, track(images, total=total, label="finding the largest value"))

@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,16 @@ from foveate.execution.pool import Message
 
 __all__ = ["Progress", "decode_block", "decode_blocks", "decode_job", "decoding_job"]
 
-Progress = tuple[int, list[tuple[int, str]]]
-"""How many images were read since the last one, and the indices and reasons of the bad ones among them."""
+Progress = tuple[int, int, list[tuple[int, str]]]
+"""The index of the first image that was read since the last one, how many were, and the indices and reasons of the
+bad ones among them."""
 
 _BATCH_BYTES = 4 << 20
 _BATCH_S = 1.0
 """Seconds after which a batch is written as it is: whoever waits then waits for one image, not for many."""
 
 
-def decode_blocks(blocks: Sequence[Block], size: int, path: Path) -> Generator[Progress]:
+def decode_blocks(blocks: Iterable[Block], size: int, path: Path, white: int | None = None) -> Generator[Progress]:
     """Decode into rows of `path`, the bytes of a [N, size, size, 3] uint8 array; a bad image's row is zeros.
 
     Raises:
@@ -35,7 +36,7 @@ def decode_blocks(blocks: Sequence[Block], size: int, path: Path) -> Generator[P
         OSError: when `path` cannot be written.
     """
     for block in blocks:
-        yield from decode_block(block, size, path)
+        yield from decode_block(block, size, path, white=white)
 
 
 def decode_block(
@@ -88,8 +89,8 @@ def decode_block(
                 held = ", ".join(block.files) or "the data"
                 raise DataError(f"{held}: {end - index} images fewer than it says: copy or download it again")
             _write_all(file.fileno(), pixels[:count])
+            yield index, count, bad
             index += count
-            yield count, bad
 
 
 def decoding_job(
@@ -139,8 +140,8 @@ def decode_job(message: Message, report: Callable[[Message], None]) -> Message:
             limit=limit,
         )
         try:
-            for read, bad in progress:
-                report({"read": read, "bad": bad})
+            for first, read, bad in progress:
+                report({"first": first, "read": read, "bad": bad})
         except OSError as error:
             return {"errno": error.errno}
     return {}

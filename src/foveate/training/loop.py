@@ -15,7 +15,8 @@ from foveate.config import Monitor, TrainConfig
 from foveate.data.augment import Augment, resize_batch
 from foveate.data.loader import Batch, Loader, to_device
 from foveate.errors import TrainingError
-from foveate.evaluation import autocast, collect_logits, out_of_memory_explained, point_metrics
+from foveate.evaluation import point_metrics
+from foveate.inference.network import autocast, collect_logits, out_of_memory_explained
 from foveate.progress import Track, untracked
 from foveate.training.optim import run_length, schedule_factor
 

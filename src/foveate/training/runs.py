@@ -21,6 +21,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
+from foveate.checkpoint import BEST, LAST
 from foveate.config import Config, read_yaml, resolve_config
 from foveate.data.dataset import Dataset
 from foveate.data.splits import StoredSplits
@@ -174,12 +175,12 @@ class RunFolder:
     @property
     def best(self) -> Path:
         """The best epoch's weights."""
-        return self.path / "weights" / "best.safetensors"
+        return self.path / BEST
 
     @property
     def last(self) -> Path:
         """The last saved training state, which is a checkpoint of the network as well."""
-        return self.path / "weights" / "last" / "state.safetensors"
+        return self.path / LAST
 
     @property
     def report(self) -> Path:

@@ -15,7 +15,7 @@ from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.dataset import Dataset
 from foveate.data.loader import Loader, channel_statistics, fold_in_seed, on_device
 from foveate.errors import ConfigError
-from foveate.evaluation import out_of_memory_explained
+from foveate.inference.network import out_of_memory_explained
 from foveate.memory import device_memory
 from foveate.model.build import CHANNELS, attention_side, build_model, side_left, try_attention
 from foveate.training.loop import TrainingState
@@ -123,7 +123,7 @@ def settle(config: Config, dataset: Dataset, *, final: bool) -> Config:
         ConfigError: for what batch normalisation cannot be trained with, images too small for the network, or a
             custom attention that does not work in it.
     """
-    settled: dict[str, Any] = {"size": dataset.images.shape[1]}
+    settled: dict[str, Any] = {"size": dataset.images.shape[1], "depth": dataset.white or "format"}
     if config.train.passes is None:
         seen = config.train.images_seen or 0
         per_pass = len(training_images(dataset, final=final))

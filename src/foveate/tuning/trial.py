@@ -13,8 +13,9 @@ from foveate.config import Config, DataConfig, Section
 from foveate.data.dataset import Dataset, KnownData, load_known
 from foveate.data.splits import StoredSplits, draw, hold_out
 from foveate.errors import CheckpointError, ConfigError, DataError
-from foveate.evaluation import collect_logits, point_metrics
+from foveate.evaluation import point_metrics
 from foveate.execution.pool import Message
+from foveate.inference.network import collect_logits
 from foveate.progress import COMPILING_S, Track, heartbeat
 from foveate.records import Record
 from foveate.training.loop import EpochResult, TrainingState, best_epoch, train_epochs

@@ -16,8 +16,8 @@ from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.check import Finding, audit, gravest_first, pooled, suspects_finding
 from foveate.data.dataset import Dataset, dataset_of, open_source
 from foveate.errors import DataError
-from foveate.evaluation import collect_logits
 from foveate.files import write_json
+from foveate.inference.network import collect_logits
 from foveate.report.check_page import CheckPage, write_check_report
 from foveate.training.loop import train_epochs
 from foveate.training.runs import RunFolder

@@ -12,22 +12,17 @@ import torch
 from scipy.special import softmax
 from torch import nn
 
-from foveate.checkpoint import Checkpoint, load_model, model_card, save_temperature, save_tensors, weights_digest
+from foveate.checkpoint import Checkpoint, load_model, model_card, save_confidence, save_tensors, weights_digest
+from foveate.confidence import fit_confidence
 from foveate.config import Config, resolve_config
 from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from foveate.data.dataset import Dataset, KnownData, align_classes, load_dataset, load_known
 from foveate.data.loader import Loader, on_device
 from foveate.data.splits import SPLITS, draw
 from foveate.errors import CheckpointError, ConfigError, DataError
-from foveate.evaluation import (
-    ViewsAveraged,
-    collect_logits,
-    fit_temperature,
-    point_metrics,
-    score,
-    score_variant,
-)
+from foveate.evaluation import point_metrics, score, score_variant
 from foveate.files import write_json
+from foveate.inference.network import ViewsAveraged, collect_logits
 from foveate.model.build import LayerTable, build_model, layer_table
 from foveate.progress import Track
 from foveate.report.page import write_report
@@ -188,7 +183,7 @@ def resume(
         if threads is not None:
             config = config.replacing(threads=threads)
         prepare_process(config)
-        dataset = _own_dataset(folder, config, record, data, Path(data_dir) if data_dir else None, display)
+        dataset = dataset_of_run(folder, config, record, data, Path(data_dir) if data_dir else None, display)
         state = new_state(config, dataset, picked, final=record.final)
         continued = restore_state(folder.last, state)
         before, now = folder.read_environment(), environment(picked)
@@ -243,7 +238,7 @@ def evaluate(
         if other.fingerprint == record.fingerprint:
             other = None  # the run's own data by another path: its splits hold, and the lock on its test split
     if other is None:
-        dataset = _own_dataset(folder, config, record, data, place, display)
+        dataset = dataset_of_run(folder, config, record, data, place, display)
         if record.final and not final:
             raise ConfigError(
                 f"{folder.path} was trained on its validation images as well: measure it with --final"
@@ -402,16 +397,16 @@ def _measure(
             name = "attention taken out"
             variants[name] = asdict(score_variant(*logits_of(model, label=f"{split}, {name}")))
     groups = [dataset.groups[index] for index in indices] if dataset.groups else None
-    temperature, calibration = checkpoint.temperature, None
+    confidence, calibration = checkpoint.confidence, None
     report = score(logits, labels, dataset.class_names, groups)  # which refuses what is not finite
     if fit is not None and split == "validation":
-        temperature = fit_temperature(logits, labels)
-        if temperature != checkpoint.temperature:
-            save_temperature(fit, temperature)
-    if temperature is not None:
-        scaled = point_metrics(logits / temperature, labels)
+        confidence = fit_confidence(logits, labels, seed=config.data.split_seed, grouped=groups is not None)
+        if confidence != checkpoint.confidence:
+            save_confidence(fit, confidence)
+    if confidence.temperature is not None:
+        scaled = point_metrics(logits / confidence.temperature, labels)
         calibration = {name: scaled[name] for name in ("loss", "expected_calibration_error")}
-        calibration["temperature"] = temperature
+        calibration["temperature"] = confidence.temperature
     folder.write_predictions(
         split,
         ids=[dataset.ids[index] for index in indices],
@@ -465,7 +460,7 @@ def _under_corruptions(
     }
 
 
-def _own_dataset(
+def dataset_of_run(
     folder: RunFolder,
     config: Config,
     record: RunRecord,
@@ -537,7 +532,7 @@ def _require(dataset: Dataset, split: str, fix: str) -> None:
 
 
 def _card(config: Config, dataset: Dataset) -> dict[str, Any]:
-    return model_card(config.model, dataset.class_names, dataset.images.shape[1])
+    return model_card(config.model, dataset.class_names, dataset.images.shape[1], dataset.white)
 
 
 def _kept_weights(folder: RunFolder, config: Config) -> Path:

@@ -1,0 +1,187 @@
+"""From a network in PyTorch and images to logits, batch after batch: the one way in which a network is asked."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import nn
+
+from foveate.checkpoint import BEST, LAST, Checkpoint, load_model, weights_digest
+from foveate.config import Precision, resolve_config
+from foveate.data.loader import Loader, to_device
+from foveate.errors import CheckpointError, ConfigError, DataError, TrainingError
+from foveate.inference.engine import BATCH, About
+from foveate.progress import Track, untracked
+
+__all__ = ["NetworkEngine", "ViewsAveraged", "autocast", "collect_logits", "out_of_memory_explained"]
+
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_alloc_failed")
+"""What torch's errors of no type of their own say when memory runs out: of MPS and CUDA, of a CPU, of cuBLAS."""
+
+
+class NetworkEngine:
+    """A network in PyTorch, as an `Engine`.
+
+    Args:
+        checkpoint: the network, in evaluation mode, and what is said of it.
+        precision: it is run in, as `autocast` has it.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, precision: Precision = "auto") -> None:
+        self.checkpoint = checkpoint
+        self.network = checkpoint.model
+        self.device = next(self.network.parameters()).device
+        self.precision = precision
+        self.about = About(
+            class_names=checkpoint.class_names,
+            size=checkpoint.size,
+            white=checkpoint.white,
+            confidence=checkpoint.confidence,
+            digest=weights_digest(self.network),
+        )
+
+    @classmethod
+    def load(cls, model: Path, *, device: str | None = None) -> "NetworkEngine":
+        """The network of a run folder, or of a weights file.
+
+        Raises:
+            CheckpointError: when it is missing or damaged.
+            ConfigError: when the device is not there.
+        """
+        weights, precision = _weights_of(model)
+        try:
+            place = torch.device(device or "cpu")
+            torch.empty(0, device=place)
+        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+            raise ConfigError(f"device={device!r} is not there on this machine: give cpu") from error
+        return cls(load_model(weights, device=place, images_at_once=BATCH), precision)
+
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits [B, K] of images [B, H, W, 3]."""
+        with torch.inference_mode(), autocast(self.device, self.precision):
+            batch = to_device(torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2), self.device)
+            found: NDArray[np.float32] = self.network(batch).float().cpu().numpy()
+        return found
+
+
+def _weights_of(model: Path) -> tuple[Path, Precision]:
+    """Where the weights of a run folder lie, and in which precision it was measured; or a weights file itself."""
+    if not model.is_dir():
+        return model, "auto"
+    settings = model / "args.yaml"
+    if not settings.exists():
+        raise CheckpointError(
+            f"{model} is no run: give a folder made by `foveate train`, a .safetensors or an .onnx file"
+        )
+    try:
+        train = resolve_config(file=settings).train
+    except ConfigError as error:
+        raise CheckpointError(f"{settings} is damaged ({error}): restore it from a copy") from error
+    return model / (BEST if train.keep == "best" else LAST), train.precision
+
+
+class ViewsAveraged(nn.Module):
+    """A network's logits averaged over views of each image, as in Jordan's airbench (arXiv 2404.00498, 3.5).
+
+    The views are the image, which counts half, and it shifted by one pixel along both axes, to and fro, with what
+    comes from outside reflected, which count a quarter each; and where `mirror`, the mirror image of each as well.
+
+    Shape: as the network's: [B, C, H, W] → [B, K].
+    """
+
+    def __init__(self, network: nn.Module, *, mirror: bool) -> None:
+        super().__init__()
+        self.network = network
+        self.mirror = mirror
+        self.training = network.training
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """The mean of the views' logits."""
+        height, width = images.shape[-2:]
+        padded = F.pad(images.float(), (1, 1, 1, 1), mode="reflect")
+        total = torch.zeros(())
+        for weight, offset in ((0.5, 1), (0.25, 0), (0.25, 2)):
+            view = padded[..., offset : offset + height, offset : offset + width]
+            views = (view, view.flip(-1)) if self.mirror else (view,)
+            for each in views:
+                logits = self.network(each.contiguous(memory_format=torch.channels_last)).float()
+                total = total.to(logits.device) + weight / len(views) * logits
+        return total
+
+
+@contextlib.contextmanager
+def out_of_memory_explained(fix: str, doing: str) -> Iterator[None]:
+    """Turn an error that says that memory ran out, on a GPU or a CPU, into one line.
+
+    Args:
+        fix: what helps.
+        doing: what it was that memory did not suffice for.
+
+    Raises:
+        TrainingError: for such an error; any other passes.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not any(
+            each in str(error).lower() for each in _OUT_OF_MEMORY
+        ):
+            raise
+        raise TrainingError(f"out of memory in {doing}: {fix}") from error
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """bf16 autocast where it is asked for, or by `auto` on a GPU that has it.
+
+    A CPU with bf16 instructions trains faster by it, but many times slower when another process is busy: the
+    threads of oneDNN's bf16 convolutions wait for each other by spinning. So it is never chosen there.
+    """
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    enabled = precision == "bf16" or (precision == "auto" and native)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def collect_logits(
+    model: nn.Module,
+    loader: Loader,
+    *,
+    device: torch.device,
+    label: str,
+    precision: Precision = "fp32",
+    track: Track = untracked,
+) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.int64]]]:
+    """Run `model` in evaluation mode over the images of `loader`, followed under `label`; its mode is restored.
+
+    Returns:
+        Logits float32 [N, K] and labels int64 [N], on the host.
+
+    Raises:
+        DataError: when there is no image.
+        TrainingError: when memory runs out.
+    """
+    logits, labels = [], []
+    was_training = model.training
+    model.eval()
+    try:
+        doing = f"a batch of {loader.batch} images that is measured"
+        with (
+            torch.inference_mode(),
+            autocast(device, precision),
+            out_of_memory_explained("measure on a device with more memory, such as --device cpu", doing),
+        ):
+            batches = track(loader.epoch(), total=len(loader), label=label, images_each=loader.batch)
+            for images, targets, _ in batches:
+                # Left on the device until the end, so that a GPU never waits for a copy to the host; and copied
+                # there, as a CUDA graph writes its next output over this one.
+                logits.append(model(to_device(images, device)).to(torch.float32, copy=True))
+                labels.append(targets)
+    finally:
+        model.train(was_training)
+    if not logits:
+        raise DataError("there are no images to evaluate: choose a split or a data set that has some")
+    return torch.cat(logits).cpu().numpy(), torch.cat(labels).cpu().numpy()
