@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foveate.inference.predictor import Prediction, Predictor
     from foveate.model.attention import register_attention
     from foveate.workflows.cache import Cached, Cleared, clear_cache, list_cache
     from foveate.workflows.check import Check, check
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
         plan_comparison,
         resume_comparison,
     )
+    from foveate.workflows.predict import predict
     from foveate.workflows.run import Run, evaluate, open_run, resume, summarize, train
     from foveate.workflows.study import Study, open_study, resume_study, train_best, tune
 
@@ -22,6 +24,8 @@ __all__ = [
     "Check",
     "Cleared",
     "Comparison",
+    "Prediction",
+    "Predictor",
     "Run",
     "Study",
     "check",
@@ -33,6 +37,7 @@ __all__ = [
     "open_run",
     "open_study",
     "plan_comparison",
+    "predict",
     "register_attention",
     "resume",
     "resume_comparison",
@@ -44,6 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "foveate.inference.predictor": ("Prediction", "Predictor"),
     "foveate.model.attention": ("register_attention",),
     "foveate.workflows.cache": ("Cached", "Cleared", "clear_cache", "list_cache"),
     "foveate.workflows.check": ("Check", "check"),
@@ -54,6 +60,7 @@ _HOMES = {
         "plan_comparison",
         "resume_comparison",
     ),
+    "foveate.workflows.predict": ("predict",),
     "foveate.workflows.run": ("Run", "evaluate", "open_run", "resume", "summarize", "train"),
     "foveate.workflows.study": ("Study", "open_study", "resume_study", "train_best", "tune"),
 }

@@ -8,7 +8,15 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from foveate.errors import ConfigError
 from foveate.files import read_regular
@@ -119,6 +127,16 @@ class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys and values that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic would take true for 1."""
+        if isinstance(value, bool):
+            wanted = cls.model_fields[info.field_name or ""].annotation
+            if bool not in (wanted, *get_args(wanted)):
+                raise ValueError(f"input should not be {str(value).lower()}")
+        return value
 
 
 class DataConfig(Section):
@@ -371,6 +389,9 @@ def setting_path(name: str) -> str:
     return f"{owner[name]}.{name}"
 
 
+_FLAGS_ALONE = ("preset", "config", "name", "runs", "data_dir", "final")
+
+
 def check_setting(name: str) -> None:
     """Refuse what is no setting, by its leaf name or dotted.
 
@@ -378,6 +399,10 @@ def check_setting(name: str) -> None:
         ConfigError: for that, and for a whole section.
     """
     section, dot, leaf = name.rpartition(".")
+    if name in _FLAGS_ALONE:
+        raise ConfigError(f"{name} is no setting: give it as --{name.replace('_', '-')}")
+    if name in _sections():
+        raise ConfigError(f"{name} is a section of settings: give each by itself, as in --set {name}.NAME=VALUE")
     if setting_path(leaf) != f"{section}{dot}{leaf}" and dot:
         raise ConfigError(f"unknown setting {name!r}; did you mean {setting_path(leaf)!r}?")
 
@@ -404,6 +429,7 @@ def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in settings.items():
         section, _, leaf = key.rpartition(".")
         section = section or owner.get(leaf, "")
+        _refuse_twice(nested, key if key in sections else section, value if key in sections else {leaf: value})
         if key in sections:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{key} is a section: it must hold settings as `key: value`")
@@ -419,6 +445,12 @@ def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
             if leaf not in sections[section]:
                 raise ConfigError(f"unknown setting '{section}.{leaf}'{nearest(leaf, owner)}")
     return nested
+
+
+def _refuse_twice(nested: Mapping[str, Any], section: str, values: Any) -> None:
+    """Refuse a setting that is there in two spellings, `lr` and `train.lr`."""
+    if twice := nested.get(section, {}).keys() & (values.keys() if isinstance(values, Mapping) else ()):
+        raise ConfigError(f"the setting {section}.{min(twice)} is given twice: remove one of them")
 
 
 def validated(model: type[Model], values: Mapping[str, Any], *, within: str = "") -> Model:

@@ -6,6 +6,7 @@ one line that names the file and the field. Nothing that is read here can run co
 
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cache
@@ -297,11 +298,23 @@ def _refuse_constant(name: str) -> None:
     raise MalformedError(f"it holds the number {name}")
 
 
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    ),
+}
+"""How numbers are written, by their tags: of whole ones with a zero before them nobody can say what they are."""
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's loader of plain data, which leaves dates as text and refuses duplicate keys."""
+    """PyYAML's loader of plain data, which leaves dates as text and refuses duplicate keys.
+
+    Numbers are those of YAML 1.2: PyYAML's own are those of 1.1, where 1:30 is 90 and 0100 is 64.
+    """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own attribute)
-        letter: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        letter: [(tag, _NUMBERS.get(tag, pattern)) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
         for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
