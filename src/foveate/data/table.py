@@ -34,10 +34,6 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 SPLIT_COLUMNS = ("splits", "subset", "set", "partition", "fold", "phase", "usage", "dataset", "stage")
 """Names that others give to the column `split`."""
-_ONLY_SPLITS = ("fold", "usage")
-"""Names of columns that hold nothing but folds and splits, by whatever values."""
-_FEW = 12
-"""Values that a column of splits or folds has at most."""
 _FLAGS = {"0", "1", "0.0", "1.0", "true", "false", "yes", "no", "t", "f", "y", "n"}
 """Values of a column such as `is_test`, in lower case."""
 
@@ -72,7 +68,6 @@ def open_csv(file: Path, track: Track) -> Source:
     if not lines:
         raise DataError(f"{file} lists no images: add lines below its header, as image,label")
     refuse_other_columns(file, seen, has_split="split" in at)
-    _refuse_repeats(file, found, lines, columns)
     class_names, labels = index_classes(columns["label"], None, str)
     return Source(
         name=file.stem,
@@ -84,20 +79,23 @@ def open_csv(file: Path, track: Track) -> Source:
         blocks=file_blocks(found),
         content=hash_files("files", found, track),
         groups=tuple(columns["group"]) if "group" in at else None,
+        fault=_repeat(file, found, lines, columns),
+        notes=(f"columns of {file.name} that are not read: {listed(list(map(printable, seen)))}",) if seen else (),
     )
 
 
-def _refuse_repeats(file: Path, paths: Sequence[str], lines: Sequence[int], columns: dict[str, list[str]]) -> None:
-    """Refuse one image in two splits, on which the network would be tested after it was trained on it."""
+def _repeat(file: Path, paths: Sequence[str], lines: Sequence[int], columns: dict[str, list[str]]) -> str | None:
+    """What is wrong with one image in two splits, on which a network would be tested after it was trained on it."""
     splits = columns.get("split", [])
     first: dict[str, int] = {}
     for place, (path, split) in enumerate(zip(map(os.path.normpath, paths), splits, strict=False)):
         other = first.setdefault(path, place)
         if split_code(split) != split_code(splits[other]):
-            raise DataError(
+            return (
                 f"{file}, line {lines[place]}: {printable(columns['image'][place])[:100]} is in the split "
                 f"{split or 'none'}, and in line {lines[other]} in {splits[other] or 'none'}: remove one of them"
             )
+    return None
 
 
 def image_path(folder: Path, name: str, where: str) -> Path:
@@ -138,7 +136,7 @@ def refuse_other_columns(file: Path, values: dict[str, set[str]], *, has_split: 
         given = distinct - {""}
         by_values = bool(given) and all(split_code(value) is not None for value in given)
         by_both = name.lower() in SPLIT_COLUMNS and any(map(hints_at_split, given))
-        by_name = name.lower() in _ONLY_SPLITS and bool(given) and len(given) <= _FEW
+        by_name = name.lower() == "usage" and given <= {"public", "private", "ignored"} and bool(given)
         is_flag = hints_at_split(name) and bool(given) and given <= _FLAGS
         if split_code(name) is not None or by_values or by_both or by_name or is_flag:
             raise DataError(
