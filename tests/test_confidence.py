@@ -39,23 +39,23 @@ def test_probabilities_and_energy_are_those_of_scipy(seed: int, k: int, temperat
     np.testing.assert_allclose(energy(logits), -logsumexp(logits, axis=1))
 
 
-def test_a_score_is_the_sum_of_what_is_at_least_as_likely() -> None:
-    probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7]])
-    np.testing.assert_allclose(conformal_scores(probabilities, np.array([1, 2])), [0.8, 0.7])
+def test_a_score_is_the_sum_of_what_is_likelier() -> None:
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.1, 0.2, 0.7]])
+    np.testing.assert_allclose(conformal_scores(probabilities, np.array([1, 2, 0])), [0.5, 0, 0.9])
 
 
 @pytest.mark.parametrize(
-    ("coverage", "members"), [(0.1, "a"), (0.25, "a"), (0.5, "ab"), (0.75, "ab"), (0.76, "abc"), (0.99, "abc")]
+    ("coverage", "members"), [(0.1, "a"), (0.25, "a"), (0.5, "ab"), (0.75, "abc"), (0.76, "abc"), (0.99, "abc")]
 )
 def test_sets_grow_with_the_coverage_until_they_hold_all_classes(coverage: float, members: str) -> None:
     # ⌈(3 + 1) · coverage⌉ is the place of the quantile among three scores; the fourth is not there.
-    confidence = Confidence(scores=(0.4, 0.85, 0.9))
+    confidence = Confidence(scores=(0.4, 0.6, 0.9))
     (found,) = confidence.sets(np.array([[0.5, 0.35, 0.15]]), coverage)
     assert "".join(np.array(list("abc"))[found]) == members
 
 
-def test_the_likeliest_class_is_in_the_set_though_its_score_is_too_high() -> None:
-    assert Confidence(scores=(0.1,) * 99).sets(np.array([[0.2, 0.8]]), 0.5).tolist() == [[False, True]]
+def test_the_likeliest_class_is_always_in_the_set() -> None:
+    assert Confidence(scores=(0.0,) * 99).sets(np.array([[0.2, 0.8]]), 0.5).tolist() == [[False, True]]
 
 
 @pytest.mark.parametrize("coverage", [0.0, 1.0, -1.0, float("nan")])
@@ -77,7 +77,7 @@ def test_the_coverage_is_kept_on_average_over_calibration_draws(coverage: float)
         held.append(chosen[np.arange(1000), labels[200:]].mean())
     standard_error = np.std(held) / np.sqrt(len(held))
     assert np.mean(held) >= coverage - 2 * standard_error
-    assert np.mean(held) <= coverage + 0.1  # and does not hold by giving all classes
+    assert np.mean(held) <= coverage + 0.02  # and not by giving more classes than that takes
 
 
 def test_the_halves_that_temperature_and_sets_are_fitted_on_are_apart() -> None:

@@ -57,7 +57,7 @@ def test_a_setting_in_two_spellings_is_refused(settings: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("settings", [{"epochs": True}, {"lr": False}, {"patience": True}])
 def test_true_is_no_number(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=r"input should not be (true|false)"):
+    with pytest.raises(ConfigError, match=r"is a number, and not (true|false)"):
         resolve_config(settings=settings)
 
 

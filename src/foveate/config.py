@@ -14,8 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
-    field_validator,
+    model_validator,
 )
 
 from foveate.errors import ConfigError
@@ -123,20 +122,23 @@ def _attention(value: str) -> str:
     return value
 
 
+_NUMBERS = (int, float, int | None, float | None)
+
+
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys and values that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    @field_validator("*", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _no_truth_for_a_number(cls, values: Any) -> Any:
         """Pydantic would take true for 1."""
-        if isinstance(value, bool):
-            wanted = cls.model_fields[info.field_name or ""].annotation
-            if bool not in (wanted, *get_args(wanted)):
-                raise ValueError(f"input should not be {str(value).lower()}")
-        return value
+        for name, value in values.items() if isinstance(values, dict) else ():
+            wanted = cls.model_fields[name].annotation if name in cls.model_fields else bool
+            if isinstance(value, bool) and wanted in _NUMBERS:
+                raise ValueError(f"{name} is a number, and not {str(value).lower()}")
+        return values
 
 
 class DataConfig(Section):

@@ -85,7 +85,7 @@ def open_csv(file: Path, track: Track) -> Source:
 
 
 def _repeat(file: Path, paths: Sequence[str], lines: Sequence[int], columns: dict[str, list[str]]) -> str | None:
-    """What is wrong with one image in two splits, on which a network would be tested after it was trained on it."""
+    """What is wrong with one image in two splits: a network would be tested on what it was trained on."""
     splits = columns.get("split", [])
     first: dict[str, int] = {}
     for place, (path, split) in enumerate(zip(map(os.path.normpath, paths), splits, strict=False)):

@@ -422,7 +422,8 @@ def _measure(
     elif before.get("weights") == weights_digest(model):
         measured["corruptions"] = before  # of the same network
     folder.write_metrics(split, measured)
-    write_report(page_of_run(folder, checkpoint, config, dataset), folder.path)
+    page = page_of_run(folder, replace(checkpoint, confidence=confidence), config, dataset)
+    write_report(page, folder.path)
 
 
 def _some_of(loader: Loader, count: int | None, seed: int) -> Loader:
