@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         plan_comparison,
         resume_comparison,
     )
+    from foveate.workflows.export import Export, export
     from foveate.workflows.run import Run, evaluate, open_run, resume, summarize, train
     from foveate.workflows.study import Study, open_study, resume_study, train_best, tune
 
@@ -22,12 +23,14 @@ __all__ = [
     "Check",
     "Cleared",
     "Comparison",
+    "Export",
     "Run",
     "Study",
     "check",
     "clear_cache",
     "compare",
     "evaluate",
+    "export",
     "list_cache",
     "open_comparison",
     "open_run",
@@ -54,6 +57,7 @@ _HOMES = {
         "plan_comparison",
         "resume_comparison",
     ),
+    "foveate.workflows.export": ("Export", "export"),
     "foveate.workflows.run": ("Run", "evaluate", "open_run", "resume", "summarize", "train"),
     "foveate.workflows.study": ("Study", "open_study", "resume_study", "train_best", "tune"),
 }
