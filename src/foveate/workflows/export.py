@@ -154,6 +154,8 @@ def _check_request(model: Path, to: Path, data: str | Path | None, *, int8: bool
         )
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise ConfigError(f"{to} exists already: name a new folder by --to")
+    if data is not None:
+        keep_out(to, data, "--to")
     if unproved and data is not None:
         raise ConfigError("--unproved measures nothing, so that it takes no --data: give one of the two")
     if unproved and int8:
