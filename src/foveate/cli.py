@@ -411,10 +411,20 @@ def compare(
 def export(
     model: Annotated[Path, typer.Argument(help="Run folder made by `foveate train`, or a .safetensors file.")],
     to: Annotated[Path, typer.Option("--to", help="Folder to make, which holds the files.")],
-    int8: Annotated[bool, typer.Option("--int8", help="Write a file in 8-bit numbers as well.")] = False,
+    int8: Annotated[
+        bool | None,
+        typer.Option("--int8/--no-int8", help="Write a file in 8-bit numbers as well (default: with --web)."),
+    ] = None,
     bundle: Annotated[
         bool, typer.Option("--bundle", help="Add what runs the file without Foveate and torch.")
     ] = False,
+    web: Annotated[bool, typer.Option("--web", help="Add a page that works offline in a browser.")] = False,
+    web_assets: Annotated[
+        Path | None, typer.Option(help="Folder that holds onnxruntime-web (default: where `make web` puts it).")
+    ] = None,
+    examples: Annotated[
+        int, typer.Option(help="Put so many of the images of the proof into the page, to try.")
+    ] = 0,
     data: Annotated[
         str | None, typer.Option(help="Images to prove the file on (default: the run's own validation images).")
     ] = None,
@@ -430,6 +440,9 @@ def export(
         to,
         int8=int8,
         bundle=bundle,
+        web=web,
+        web_assets=web_assets,
+        examples=examples,
         data=data,
         data_dir=data_dir,
         unproved=unproved,

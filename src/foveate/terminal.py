@@ -145,6 +145,8 @@ def print_export(done: "Export") -> None:
             )
     print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
     print(f"model: {done.model}")
+    if done.web.exists():
+        print(f"page: {done.web}")
     print(f"certificate: {done.page}")
 
 

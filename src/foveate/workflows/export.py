@@ -1,6 +1,7 @@
 """Export: a trained network as a file that other programs run, with the proof that it gives the same answers."""
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from foveate.confidence import energy
 from foveate.config import DataConfig
@@ -21,6 +23,7 @@ from foveate.errors import CheckpointError, ConfigError, DataError, ExportError
 from foveate.exporting.bundle import bundle_files
 from foveate.exporting.graph import described, to_int8, to_onnx
 from foveate.exporting.proof import BOUNDS, Certificate, FileProof, Measured, ProofData, prove, score_of
+from foveate.exporting.web import read_assets, web_page
 from foveate.files import new_folder
 from foveate.inference.engine import BATCH, About
 from foveate.inference.network import NetworkEngine
@@ -37,6 +40,7 @@ __all__ = ["Export", "export"]
 
 CALIBRATION_IMAGES = 512
 """Training images whose ranges 8-bit numbers are fitted to."""
+MOST_EXAMPLES = 50
 _NAMES = {"fp32": "model.onnx", "int8": "model-int8.onnx"}
 _PACKAGES = ("foveate", "torch", "onnx", "onnxruntime", "onnxscript", "numpy", "pillow", "simplejpeg")
 
@@ -52,6 +56,11 @@ class Export:
     def model(self) -> Path:
         """The file in 32-bit numbers."""
         return self.path / _NAMES["fp32"]
+
+    @property
+    def web(self) -> Path:
+        """The page that works offline, where it was asked for."""
+        return self.path / "index.html"
 
     @property
     def page(self) -> Path:
@@ -73,8 +82,11 @@ def export(
     model: Path | str,
     to: Path | str,
     *,
-    int8: bool = False,
+    int8: bool | None = None,
     bundle: bool = False,
+    web: bool = False,
+    web_assets: Path | str | None = None,
+    examples: int = 0,
     data: str | Path | None = None,
     data_dir: Path | str | None = None,
     unproved: bool = False,
@@ -89,8 +101,12 @@ def export(
     Args:
         model: a run folder, or a weights file (`.safetensors`).
         to: the folder to make.
-        int8: write a file in 8-bit numbers as well.
+        int8: write a file in 8-bit numbers as well; None: where there is to be a page, which is faster with
+            it, and images to measure it on.
         bundle: add what runs the file without Foveate and torch.
+        web: add a page, index.html, that classifies images offline in a browser.
+        web_assets: folder that holds onnxruntime-web; None: where `make web` puts it.
+        examples: so many of the images of the proof are put into the page, for a visitor to try; none else are.
         data: images to prove it on; None: the run's own.
         data_dir: where `cifar10` lies.
         unproved: leave the proof out; the certificate and the file's metadata say so.
@@ -103,7 +119,9 @@ def export(
     """
     display = display or Silent()
     model, to = Path(model), Path(to)
-    _check_request(model, to, data, int8=int8, unproved=unproved)
+    _check_request(model, to, data, int8=bool(int8), unproved=unproved, examples=examples, web=web)
+    int8 = web and not unproved if int8 is None else int8
+    assets = read_assets(Path(web_assets) if web_assets else None) if web else None
     checkpoint = NetworkEngine.load(model).checkpoint
     engine = NetworkEngine(checkpoint, "fp32")
     images = None if unproved else _images(model, to, data, data_dir, engine.about, display, int8=int8)
@@ -139,6 +157,10 @@ def export(
         files |= {_NAMES[precision]: content for precision, content in contents.items()}
         if bundle:
             files |= bundle_files(cards["fp32"], certificate, _description(engine))
+        if assets:
+            run = "int8" if int8 else "fp32"
+            pictures = _pictures(images, examples)
+            files["index.html"] = web_page(certificate.model, contents[run], cards[run], assets, pictures)
     _write(to, files)
     if not certificate.passed:
         told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
@@ -146,7 +168,9 @@ def export(
     return Export(to, certificate)
 
 
-def _check_request(model: Path, to: Path, data: str | Path | None, *, int8: bool, unproved: bool) -> None:
+def _check_request(
+    model: Path, to: Path, data: str | Path | None, *, int8: bool, unproved: bool, examples: int, web: bool
+) -> None:
     """Raises ConfigError for what cannot be met, before anything is read."""
     if model.suffix.lower() == ".onnx" and not model.is_dir():
         raise ConfigError(
@@ -158,6 +182,10 @@ def _check_request(model: Path, to: Path, data: str | Path | None, *, int8: bool
         keep_out(to, data, "--to")
     if unproved and data is not None:
         raise ConfigError("--unproved measures nothing, so that it takes no --data: give one of the two")
+    if examples and (unproved or not web or not 0 < examples <= MOST_EXAMPLES):
+        raise ConfigError(
+            f"--examples {examples}: give 1 to {MOST_EXAMPLES}, with --web, and images by which it is proved"
+        )
     if unproved and int8:
         raise ConfigError("--int8 is fitted to images, and can lose accuracy: it is not to be had with --unproved")
     if not unproved and data is None and model.exists() and not model.is_dir():
@@ -300,9 +328,23 @@ def _reasons(measured: Mapping[str, Measured]) -> dict[str, str]:
         else:
             told[_NAMES[precision]] = (
                 f"{each.lost_points:.2f} points of accuracy are lost (standard error "
-                f"{each.standard_error_points:.2f}): export without --int8"
+                f"{each.standard_error_points:.2f}): export with --no-int8"
             )
     return told
+
+
+def _pictures(images: _Images | None, count: int) -> list[bytes]:
+    """Some images of the proof as PNG, of as many classes as there are."""
+    if images is None or not count:
+        return []
+    chosen = draw(images.dataset.labels[images.proof], min(count, len(images.proof)), 0)
+    return [_png(images.dataset.images[images.proof[place]]) for place in chosen]
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png")
+    return buffer.getvalue()
 
 
 def _file(precision: str, content: bytes, measured: Measured | None) -> FileProof:
