@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all check clean
+.PHONY: help install demo test test-all web check clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,16 @@ test: $(VENV)/.test ## run the tests, with branch coverage
 
 test-all: $(VENV)/.browser ## run the tests that need more: pages in a browser (Debian's chromium)
 	$(BIN)/python -m pytest -m browser
+
+web: web/ort.wasm.bundle.min.mjs ## fetch onnxruntime-web from npm, which `foveate export --web` puts into its page
+
+web/ort.wasm.bundle.min.mjs:
+	@mkdir -p web
+	cd web && npm pack --silent onnxruntime-web@1.30.0
+	cd web && echo "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71  onnxruntime-web-1.30.0.tgz" | sha256sum --check --quiet
+	tar xzf web/onnxruntime-web-1.30.0.tgz -C web --strip-components=2 package/dist/ort-wasm-simd-threaded.wasm package/dist/ort.wasm.bundle.min.mjs
+	@rm web/onnxruntime-web-1.30.0.tgz
+	@touch $@
 
 check: $(VENV)/.check ## ruff, mypy (strict) and the import contracts
 	$(BIN)/ruff check .

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         plan_comparison,
         resume_comparison,
     )
+    from foveate.workflows.export import Export, export
     from foveate.workflows.predict import predict
     from foveate.workflows.run import Run, evaluate, open_run, resume, summarize, train
     from foveate.workflows.study import Study, open_study, resume_study, train_best, tune
@@ -24,6 +25,7 @@ __all__ = [
     "Check",
     "Cleared",
     "Comparison",
+    "Export",
     "Prediction",
     "Predictor",
     "Run",
@@ -32,6 +34,7 @@ __all__ = [
     "clear_cache",
     "compare",
     "evaluate",
+    "export",
     "list_cache",
     "open_comparison",
     "open_run",
@@ -61,6 +64,7 @@ _HOMES = {
         "resume_comparison",
     ),
     "foveate.workflows.predict": ("predict",),
+    "foveate.workflows.export": ("Export", "export"),
     "foveate.workflows.run": ("Run", "evaluate", "open_run", "resume", "summarize", "train"),
     "foveate.workflows.study": ("Study", "open_study", "resume_study", "train_best", "tune"),
 }

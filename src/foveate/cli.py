@@ -476,6 +476,51 @@ def compare(
 
 
 @app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Run folder made by `foveate train`, or a .safetensors file.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to make, which holds the files.")],
+    int8: Annotated[
+        bool | None,
+        typer.Option("--int8/--no-int8", help="Write a file in 8-bit numbers as well (default: with --web)."),
+    ] = None,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Add what runs the file without Foveate and torch.")
+    ] = False,
+    web: Annotated[bool, typer.Option("--web", help="Add a page that works offline in a browser.")] = False,
+    web_assets: Annotated[
+        Path | None, typer.Option(help="Folder that holds onnxruntime-web (default: where `make web` puts it).")
+    ] = None,
+    examples: Annotated[
+        int, typer.Option(help="Put so many of the images of the proof into the page, to try.")
+    ] = 0,
+    data: Annotated[
+        str | None, typer.Option(help="Images to prove the file on (default: the run's own validation images).")
+    ] = None,
+    unproved: Annotated[
+        bool, typer.Option("--unproved", help="Leave the proof out; the file and its certificate say so.")
+    ] = False,
+    licence: Annotated[str | None, typer.Option(help="Licence of the model, such as apache-2.0.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a trained MODEL as ONNX, once it has proved that it gives the same answers."""
+    done = foveate.export(
+        model,
+        to,
+        int8=int8,
+        bundle=bundle,
+        web=web,
+        web_assets=web_assets,
+        examples=examples,
+        data=data,
+        data_dir=data_dir,
+        unproved=unproved,
+        licence=licence,
+        display=terminal.display(),
+    )
+    terminal.print_export(done)
+
+
+@app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove what lies there.")] = False,
     older_than: Annotated[

@@ -5,6 +5,7 @@ __all__ = [
     "ComparisonError",
     "ConfigError",
     "DataError",
+    "ExportError",
     "FoveateError",
     "Interrupted",
     "OutputError",
@@ -49,6 +50,12 @@ class StudyError(FoveateError):
 
 class ComparisonError(FoveateError):
     """A comparison of which no run came to an end."""
+
+    exit_code = 1
+
+
+class ExportError(FoveateError):
+    """A network that cannot be written as a file that gives the same answers."""
 
     exit_code = 1
 

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from foveate.errors import CheckpointError, ConfigError, OutputError
 
 __all__ = [
@@ -83,6 +81,8 @@ def locked(folder: Path, doing: str) -> Iterator[None]:
         ConfigError: when another has it, which then is `doing` something: "X is being trained".
         OutputError: when nothing can be written there.
     """
+    from filelock import FileLock, Timeout  # an exported bundle reads files without it
+
     with writing_to(folder):
         try:
             lock = FileLock(folder / ".lock", timeout=0).acquire()

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from foveate.comparison.experiment import Experiment
     from foveate.comparison.experiment import Update as RunUpdate
     from foveate.comparison.training import JudgedSplit
+    from foveate.exporting.proof import Score
     from foveate.inference.tables import Columns, Row
     from foveate.training.loop import EpochResult
     from foveate.tuning.search import Search, Update
     from foveate.workflows.cache import Cached, Cleared
     from foveate.workflows.check import Check
     from foveate.workflows.comparison import Comparison
+    from foveate.workflows.export import Export
     from foveate.workflows.predict import Predicted
     from foveate.workflows.run import Run
     from foveate.workflows.study import Study
@@ -44,6 +46,7 @@ __all__ = [
     "print_check",
     "print_cleared",
     "print_comparison",
+    "print_export",
     "print_plan",
     "print_predictions",
     "print_results",
@@ -187,6 +190,32 @@ def print_check(checked: "Check") -> None:
     print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
     print(f"findings: {checked.path / 'check.json'}")
     print(f"report: {checked.report}")
+
+
+def print_export(done: "Export") -> None:
+    """Each file beside the trained network, and where they lie."""
+    certificate = done.certificate
+    if certificate.torch is None:
+        print("unproved: nobody measured whether the file gives what the trained network gives")
+    elif certificate.data is not None:
+        print(f"on {certificate.data.images:,} {certificate.data.split} images of {certificate.data.name}:")
+        print(f"torch: {_accuracy(certificate.torch)}")
+    for file in certificate.files:
+        if (found := file.measured) is not None:
+            print(
+                f"{file.name}: {_accuracy(found.score)}, same class for {found.equal_classes:.2%}, "
+                f"largest difference of a logit {found.largest_difference.logits:.2g}"
+            )
+    print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
+    print(f"model: {done.model}")
+    if done.web.exists():
+        print(f"page: {done.web}")
+    print(f"certificate: {done.page}")
+
+
+def _accuracy(score: "Score") -> str:
+    low, high = score.interval
+    return f"accuracy {score.accuracy:.4f} ({low:.4f} to {high:.4f})"
 
 
 _KINDS = {

@@ -92,11 +92,16 @@ def find_device(display: Display, asked: str | None, recorded: str = "auto") -> 
     return device
 
 
-def keep_out(runs: Path, data: str | Path) -> None:
-    """Refuse to write runs into the folder the images are in: it is the user's, and they would become a class."""
+def keep_out(runs: Path, data: str | Path, flag: str = "--runs") -> None:
+    """Refuse to write into the folder the images are in: it is the user's, and what is written would be a class.
+
+    Args:
+        runs: the folder that is written.
+        flag: what names it.
+    """
     place = Path(data).expanduser()
     if str(data).strip() and place.is_dir() and runs.resolve().is_relative_to(place.resolve()):
-        raise ConfigError(f"{runs} lies within the data, {data}: write elsewhere with --runs FOLDER")
+        raise ConfigError(f"{runs} lies within the data, {data}: write elsewhere with {flag} FOLDER")
 
 
 def tell(dataset: Dataset, display: Display) -> None:

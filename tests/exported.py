@@ -1,0 +1,72 @@
+"""A tiny network and the `.onnx` file that was exported of it, made once in a process."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tests.hostile_models import CARD, SIZE, weights
+
+from foveate.checkpoint import load_model, save_tensors
+from foveate.confidence import Confidence, Unlike
+from foveate.exporting.graph import described, to_onnx
+from foveate.inference.network import NetworkEngine
+from foveate.inference.onnx_file import Card, Preprocessing
+
+NAMES = ("cat", "Hündin", "<b>")
+CONFIDENCE = Confidence(
+    temperature=0.7, scores=tuple(np.linspace(0.3, 1, 200).tolist()), unlike=Unlike(threshold=-1.2, images=200)
+)
+
+
+@cache
+def plain() -> bytes:
+    """The graph alone, without a description."""
+    return to_onnx(network().network, SIZE, CONFIDENCE.temperature)
+
+
+@cache
+def network() -> NetworkEngine:
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as folder:
+        checkpoint = load_model(save(Path(folder) / "model.safetensors"))
+    return NetworkEngine(checkpoint, "fp32")
+
+
+def save(path: Path) -> Path:
+    """A weights file of the tiny network, with weights that make it sure of something."""
+    tensors = {name: 3 * each if name == "head.classifier.weight" else each for name, each in weights().items()}
+    save_tensors(path, tensors, {**CARD, "confidence": CONFIDENCE.model_dump(mode="json")})
+    return path
+
+
+def card(**changes: Any) -> Card:
+    values: dict[str, Any] = {
+        "names": NAMES,
+        "imgsz": (SIZE, SIZE),
+        "preprocessing": Preprocessing(
+            version=1,
+            resize="centre crop, bilinear, antialiased",
+            channels="RGB",
+            layout="NCHW",
+            type="uint8",
+            white=None,
+        ),
+        "confidence": CONFIDENCE,
+        "weights": network().about.digest,
+        "precision": "fp32",
+        "proof": None,
+        "version": "0.1.0",
+        "date": "2026-11-26",
+    }
+    return Card(**{**values, **changes})
+
+
+def write(path: Path, **changes: Any) -> Path:
+    path.write_bytes(described(plain(), card(**changes)))
+    return path
+
+
+def images(count: int = 8, seed: int = 0, size: int = SIZE) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)
