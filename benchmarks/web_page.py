@@ -23,7 +23,8 @@ ASK = """async ([base64]) => {
   const blob = new Blob([Uint8Array.from(text, (letter) => letter.charCodeAt(0))]);
   const began = performance.now();
   const told = await window.foveate.ask(blob);
-  return { label: told.order[0], ms: performance.now() - began, pixels: btoa(String.fromCharCode(...told.pixels)) };
+  const pixels = btoa(String.fromCharCode(...told.pixels));
+  return { label: told.order[0], ms: performance.now() - began, pixels };
 }"""
 
 

@@ -124,7 +124,7 @@ def test_resolved_settings_are_read_back_as_they_were(epochs: int, lr: float, ki
         ({"pretrained": 1}, "unknown setting 'pretrained'; known are "),
         ({"learning_rate": 1}, "unknown setting 'learning_rate'; did you mean 'lr'"),
         ({"image_size": 32}, "did you mean 'size'"),
-        ({"lr": "x" * 5000}, "x{79}…: input should be a valid number"),
+        ({"lr": "x" * 5000}, "x{79}…: it must be a number"),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_the_fix(settings: dict[str, Any], message: str) -> None:
@@ -222,7 +222,7 @@ def test_an_unknown_preset_names_the_nearest() -> None:
         (b"epocs: 3\n", "did you mean 'epochs'"),
         (b"preset: [paper]\n", "unknown preset"),
         (b"lr: 1\nlr: 2\n", "the key 'lr' is there twice"),
-        (b"lr: 2001-13-45\n", r"train\.lr='2001-13-45': input should be a valid number"),
+        (b"lr: 2001-13-45\n", r"train\.lr='2001-13-45': it must be a number"),
         (b"lr: !!float x\n", "is not YAML: could not convert"),
         (b"epochs: " + b"9" * 5000, "is not YAML"),
         (b"[" * 5000, "is not YAML: it is nested"),

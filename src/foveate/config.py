@@ -19,7 +19,7 @@ from pydantic import (
 
 from foveate.errors import ConfigError
 from foveate.files import read_regular
-from foveate.records import MalformedError, parse_yaml, printable
+from foveate.records import MalformedError, parse_yaml, printable, problem_in_words
 
 __all__ = [
     "CUSTOM",
@@ -468,7 +468,8 @@ def validated(model: type[Model], values: Mapping[str, Any], *, within: str = ""
         where = ".".join(map(str, first["loc"]))
         if where and first["type"] != "missing":
             where += f"={_short(repr(first['input']))}"
-        said = first["msg"].lower().removeprefix("value error, ")
+        said = problem_in_words(first)
+        said = said if said != first["msg"] else said.lower()
         if first["type"] == "literal_error":
             said += _close_to(first["input"], re.findall(r"'([^']+)'", said))
         told = printable(": ".join(part for part in (within, where, said) if part))

@@ -24,6 +24,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
+from pydantic_core import ErrorDetails
 
 from foveate.errors import CheckpointError, FoveateError
 from foveate.files import read_regular
@@ -47,6 +48,7 @@ __all__ = [
     "parse_record",
     "parse_yaml",
     "printable",
+    "problem_in_words",
     "read_record",
     "validate_record",
 ]
@@ -184,11 +186,39 @@ def validate_record(
     return valid
 
 
+_IN_PLAIN_WORDS = {
+    "bool_parsing": "it must be true or false",
+    "bool_type": "it must be true or false",
+    "dict_type": "it must be a mapping, `name: value`",
+    "extra_forbidden": "there is no such field",
+    "float_parsing": "it must be a number",
+    "float_type": "it must be a number",
+    "int_from_float": "it must be a whole number",
+    "int_parsing": "it must be a whole number",
+    "int_parsing_size": "it must be a whole number of fewer digits",
+    "int_type": "it must be a whole number",
+    "list_type": "it must be a list",
+    "missing": "it is missing",
+    "model_type": "it must be a mapping, `name: value`",
+    "string_type": "it must be a text",
+    "too_long": "it must have at most {max_length} of them",
+    "too_short": "it must have at least {min_length} of them",
+    "tuple_type": "it must be a list",
+}
+"""What pydantic says in the terms of Python, by the type of its error."""
+
+
+def problem_in_words(first: ErrorDetails) -> str:
+    """What is wrong with a value, in words that know nothing of Python."""
+    plain = _IN_PLAIN_WORDS.get(first["type"])
+    return plain.format(**first.get("ctx", {})) if plain else first["msg"].removeprefix("Value error, ")
+
+
 def first_problem(error: ValidationError) -> str:
     """The first thing that a schema refuses, as `field: what is wrong with it`, on one line and short."""
-    first = error.errors(include_url=False, include_context=False)[0]
+    first = error.errors(include_url=False)[0]
     where = ".".join(str(part)[:80] for part in first["loc"])
-    what = first["msg"].removeprefix("Value error, ")
+    what = problem_in_words(first)
     return printable(" ".join(f"{where}: {what}".removeprefix(": ").split())[:300])
 
 

@@ -40,7 +40,7 @@ def refused(outcome: Any, *, saying: str) -> None:
         (["train", "digits", "--set", "epoch=3"], "did you mean 'epochs'"),
         (["train", "digits", "--set", "epochs"], "--set KEY=VALUE"),
         (["train", "digits", "--set", "epochs=["], "not YAML"),
-        (["train", "digits", "--set", "lr=2001-13-45"], "train.lr='2001-13-45': input should be a valid number"),
+        (["train", "digits", "--set", "lr=2001-13-45"], "train.lr='2001-13-45': it must be a number"),
         (["train", "digits", "--set", "lr=!!float x"], "not YAML"),
         (["train", "digits", "--set", "lr=" + "9" * 5000], "not YAML"),
         (["train", "digits", "--set", "lr=" + "[" * 5000], "nested"),
