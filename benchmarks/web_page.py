@@ -1,7 +1,7 @@
 """The exported page in Chromium against the file that it holds, under ONNX Runtime, fed by Pillow.
 
-Of each image file: whether the class is the same, and how far the pixels are that each made of it. The page is opened
-from file://, with no network to be had.
+Of each image file: whether the class is the same, and how far the pixels are that each made of it. The page is
+opened from file://, with no network to be had.
 
     python benchmarks/web_page.py EXPORTED IMAGES…
 """
@@ -23,7 +23,8 @@ ASK = """async ([base64]) => {
   const blob = new Blob([Uint8Array.from(text, (letter) => letter.charCodeAt(0))]);
   const began = performance.now();
   const told = await window.foveate.ask(blob);
-  return { label: told.order[0], ms: performance.now() - began, pixels: btoa(String.fromCharCode(...told.pixels)) };
+  const ms = performance.now() - began;
+  return { label: told.order[0], ms, pixels: btoa(String.fromCharCode(...told.pixels)) };
 }"""
 
 
