@@ -23,8 +23,8 @@ ASK = """async ([base64]) => {
   const blob = new Blob([Uint8Array.from(text, (letter) => letter.charCodeAt(0))]);
   const began = performance.now();
   const told = await window.foveate.ask(blob);
-  const pixels = btoa(String.fromCharCode(...told.pixels));
-  return { label: told.order[0], ms: performance.now() - began, pixels };
+  const ms = performance.now() - began;
+  return { label: told.order[0], ms, pixels: btoa(String.fromCharCode(...told.pixels)) };
 }"""
 
 

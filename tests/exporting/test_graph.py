@@ -50,6 +50,11 @@ def check(engine: NetworkEngine, path: Path) -> None:
         np.testing.assert_allclose(logits, wanted, atol=2e-5 * scale)
         np.testing.assert_allclose(probabilities, exported.CONFIDENCE.probabilities(wanted), atol=5e-5 * scale)
         np.testing.assert_allclose(unlike, energy(wanted), atol=2e-5 * scale)
+    small = exported.card(imgsz=(size, size), weights=engine.about.digest, precision="int8")
+    images = exported.images(32, size=size)
+    path.write_bytes(described(to_int8(model, images), small))
+    off = np.abs(OnnxEngine(path).logits(images) - engine.logits(images)).mean()
+    assert off < 0.2 * engine.logits(images).std()
 
 
 def tiny(**changes: Any) -> ModelConfig:

@@ -77,7 +77,7 @@ def _session(path: Path, content: bytes) -> Any:
     _prepare_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
-    for name, value in _LIMITS.items():
+    for name, value in _SETTINGS.items():
         options.add_session_config_entry(name, value)
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
@@ -87,7 +87,11 @@ def _session(path: Path, content: bytes) -> Any:
 
 _FATAL = 4
 """What ONNX Runtime says of lesser errors it raises as well."""
-_LIMITS = {
+_SETTINGS = {
+    # Threads that wait sleep, and work is dealt out in small parts: on a machine that others use as well, a batch
+    # takes half to two thirds of the time, and on a quiet one it takes as long.
+    "session.intra_op.allow_spinning": "0",
+    "session.dynamic_block_base": "4",
     # A small file can ask for any amount of memory, by a graph that doubles a tensor thirty times.
     "session.use_env_allocators": "1",
     "optimization.constant_folding_max_output_size_in_bytes": str(64 << 20),
