@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         resume_comparison,
     )
     from foveate.workflows.export import Export, export
+    from foveate.workflows.measure import MeasuredModel, evaluate_model
     from foveate.workflows.predict import predict
     from foveate.workflows.run import Run, evaluate, open_run, resume, summarize, train
     from foveate.workflows.study import Study, open_study, resume_study, train_best, tune
@@ -26,6 +27,7 @@ __all__ = [
     "Cleared",
     "Comparison",
     "Export",
+    "MeasuredModel",
     "Prediction",
     "Predictor",
     "Run",
@@ -34,6 +36,7 @@ __all__ = [
     "clear_cache",
     "compare",
     "evaluate",
+    "evaluate_model",
     "export",
     "list_cache",
     "open_comparison",
@@ -63,6 +66,7 @@ _HOMES = {
         "plan_comparison",
         "resume_comparison",
     ),
+    "foveate.workflows.measure": ("MeasuredModel", "evaluate_model"),
     "foveate.workflows.predict": ("predict",),
     "foveate.workflows.export": ("Export", "export"),
     "foveate.workflows.run": ("Run", "evaluate", "open_run", "resume", "summarize", "train"),

@@ -186,8 +186,12 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder made by `foveate train`.")],
-    data: Annotated[str | None, typer.Argument(help="Other data to measure on (default: the run's own).")] = None,
+    run: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A run folder, or a .safetensors or exported .onnx file.")
+    ],
+    data: Annotated[
+        str | None, typer.Argument(help="Other data to measure on (default: the run's own; a file has none).")
+    ] = None,
     final: Annotated[bool, typer.Option("--final", help="Open the test split; the run records it.")] = False,
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="With --final: open it though training has not come to its end.")
@@ -203,7 +207,24 @@ def evaluate(
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
 ) -> None:
-    """Measure a trained RUN on its validation split, or on DATA."""
+    """Measure a trained MODEL on its validation split, or on DATA."""
+    if run.suffix.lower() in (".onnx", ".safetensors") and not run.is_dir():
+        if data is None:
+            raise ConfigError(f"{run} does not know its data: give some, as in `foveate evaluate {run} DATA`")
+        if unfinished or corruptions or images is not None:
+            raise ConfigError("--unfinished, --corruptions and --images are for runs: give a run folder")
+        file = foveate.evaluate_model(
+            run,
+            data,
+            final=final,
+            device=device,
+            data_dir=data_dir,
+            runs=runs,
+            name=name,
+            display=terminal.display(),
+        )
+        terminal.print_results(file)
+        return
     measured = foveate.evaluate(
         run,
         data,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from foveate.workflows.check import Check
     from foveate.workflows.comparison import Comparison
     from foveate.workflows.export import Export
+    from foveate.workflows.measure import MeasuredModel
     from foveate.workflows.predict import Predicted
     from foveate.workflows.run import Run
     from foveate.workflows.study import Study
@@ -284,7 +285,7 @@ def _ago(seconds: float) -> str:
     return "just now"
 
 
-def print_results(run: "Run") -> None:
+def print_results(run: "Run | MeasuredModel") -> None:
     """The table of results, with 95 % intervals, and where the report lies."""
     from rich.console import Console
     from rich.table import Table

@@ -12,11 +12,11 @@ from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.model.build import layer_table
 from foveate.report.abstaining import abstaining
-from foveate.report.page import DatasetSummary, Mistake, RunPage, most_confident_mistakes
+from foveate.report.page import DatasetSummary, Mistake, RunPage
 from foveate.training.loop import best_epoch
 from foveate.training.runs import RunFolder
 
-__all__ = ["page_of_run"]
+__all__ = ["mistakes", "page_of_run"]
 
 
 def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, dataset: Dataset) -> RunPage:
@@ -54,7 +54,7 @@ def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, datas
     probabilities = folder.read_probabilities(page.lead, names)
     return replace(
         page,
-        mistakes=_mistakes(probabilities, dataset, page.lead),
+        mistakes=mistakes(probabilities, dataset, page.lead),
         abstaining=abstaining(
             probabilities,
             dataset.labels[dataset.splits[page.lead]],
@@ -65,7 +65,7 @@ def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, datas
     )
 
 
-def _mistakes(probabilities: NDArray[np.float32], dataset: Dataset, split: str, count: int = 24) -> list[Mistake]:
+def mistakes(probabilities: NDArray[np.float32], dataset: Dataset, split: str, count: int = 24) -> list[Mistake]:
     """The most confident mistakes of a measured split, with their pictures."""
     indices = dataset.splits[split]
     labels = dataset.labels[indices]
