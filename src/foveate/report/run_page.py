@@ -12,7 +12,7 @@ from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.model.build import layer_table
 from foveate.report.abstaining import abstaining
-from foveate.report.page import DatasetSummary, Mistake, RunPage
+from foveate.report.page import DatasetSummary, Mistake, RunPage, most_confident_mistakes
 from foveate.training.loop import best_epoch
 from foveate.training.runs import RunFolder
 
