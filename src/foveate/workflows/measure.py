@@ -96,7 +96,7 @@ def _write(
     indices, names, confidence = dataset.splits[split], dataset.class_names, engine.about.confidence
     labels = dataset.labels[indices]
     groups = [dataset.groups[index] for index in indices] if dataset.groups else None
-    measured = score(logits, labels, names, groups).to_dict()
+    measured: dict[str, Any] = {**score(logits, labels, names, groups).to_dict(), "variants": {}, "gate": None}
     if confidence.temperature is not None:
         scaled = point_metrics(logits / confidence.temperature, labels)
         measured["calibration"] = {
