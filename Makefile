@@ -34,7 +34,7 @@ demo: $(VENV)/.installed ## train on handwritten digits and show the results and
 	$(BIN)/foveate train digits
 
 test: $(VENV)/.test ## run the tests, with branch coverage
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered --cov-fail-under=90 -m "not browser"
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --cov-fail-under=90 -m "not browser"
 
 test-all: $(VENV)/.browser ## run the tests that need more: pages in a browser (Debian's chromium)
 	$(BIN)/python -m pytest -m browser

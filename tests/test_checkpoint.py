@@ -19,10 +19,11 @@ from foveate.checkpoint import (
     load_model,
     load_tensors,
     model_card,
-    save_temperature,
+    save_confidence,
     save_tensors,
     section,
 )
+from foveate.confidence import Confidence, Unlike
 from foveate.config import AttentionKind, ModelConfig, resolve_config
 from foveate.errors import CheckpointError, OutputError
 from foveate.model.attention import register_attention
@@ -51,15 +52,25 @@ def test_a_network_comes_back_with_its_classes_and_preprocessing(tmp_path: Path)
         assert torch.equal(loaded.model(images), network()(images))
 
 
-def test_a_temperature_is_kept_and_changes_nothing_else(tmp_path: Path) -> None:
+def test_what_was_fitted_is_kept_and_changes_nothing_else(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.safetensors")
     before, card = load_tensors(path)
-    assert load_model(path).temperature is None
-    save_temperature(path, 0.625)
-    assert load_model(path).temperature == 0.625
+    assert load_model(path).confidence == Confidence()
+    fitted = Confidence(temperature=0.625, scores=(0.5, 0.75), unlike=Unlike(threshold=-1.5, images=120))
+    save_confidence(path, fitted)
+    assert load_model(path).confidence == fitted
     after, told = load_tensors(path)
-    assert told == {**card, "temperature": 0.625}
+    assert told == {**card, "confidence": fitted.model_dump(mode="json")}
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_temperature_of_an_earlier_version_is_read_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    save_tensors(path, network().state_dict(), {**model_card(CONFIG, CLASSES, 16, white=4095), "temperature": 0.5})
+    loaded = load_model(path)
+    assert (loaded.confidence, loaded.white) == (Confidence(temperature=0.5), 4095)
+    save_confidence(path, Confidence(temperature=2.0))
+    assert load_model(path).confidence == Confidence(temperature=2.0)
 
 
 def test_any_program_that_reads_safetensors_can_load_the_weights(tmp_path: Path) -> None:
@@ -163,12 +174,12 @@ def test_a_strangers_file_is_refused_in_one_line_that_names_it(tmp_path: Path, n
 @pytest.mark.parametrize(
     ("name", "field"),
     [
-        ("size is a word", "preprocessing.size: Input should be a valid integer"),
+        ("size is a word", "preprocessing.size: it must be a whole number"),
         ("temperature 0", "temperature: Input should be greater"),
-        ("temperature of 400 digits", "temperature: Input should be a valid number"),
+        ("temperature of 400 digits", "temperature: it must be a number"),
         ("a class with NUL", "class_names.1: must be printable"),
         ("classes twice", "class_names: must be distinct: 'a'"),
-        ("100,000 kernels", "model.stages.0.kernels: Tuple should have at most 16"),
+        ("100,000 kernels", "model.stages.0.kernels: it must have at most 16"),
         ("size 256", r"head.dense.weight has the shape \[6, 20\] in place of \[6, 5120\]"),
         ("big stages", "stages.0.convs.2.bias is missing"),
         ("a tensor more", "x is no part of it"),
@@ -267,8 +278,8 @@ def test_mutated_files_load_with_equal_meaning_or_are_refused(tmp_path: Path) ->
         except CheckpointError:
             refused += 1
             continue
-        assert (again.config, again.class_names, again.size, again.temperature) == (
-            (loaded.config, loaded.class_names, loaded.size, loaded.temperature)
+        assert (again.config, again.class_names, again.size, again.confidence) == (
+            (loaded.config, loaded.class_names, loaded.size, loaded.confidence)
         )
         assert all(map(torch.equal, again.model.state_dict().values(), loaded.model.state_dict().values()))
     assert 400 < refused <= 500
@@ -323,7 +334,7 @@ def test_files_of_the_first_version_load(
     assert checksum in (tmp_path / "a").read_text(errors="replace")
     loaded = load_model(tmp_path / "a")
     assert (loaded.config, loaded.class_names) == (TINY, TINY_CLASSES)
-    assert (loaded.size, loaded.temperature) == (16, temperature)
+    assert (loaded.size, loaded.confidence) == (16, Confidence(temperature=temperature))
     image = torch.arange(768).remainder(256).to(torch.uint8).reshape(1, 3, 16, 16)
     with torch.inference_mode():
         logits = loaded.model(image)

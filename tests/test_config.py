@@ -1,4 +1,5 @@
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,31 @@ def test_a_file_comes_over_the_preset_and_settings_over_the_file(tmp_path: Path)
     assert config.augment.zoom == 0.3
     assert resolve_config("small", file=file).preset == "small"
     assert resolve_config().preset == DEFAULT_PRESET
+
+
+@pytest.mark.parametrize("settings", [{"lr": 1, "train.lr": 2}, {"train": {"lr": 1}, "train.lr": 2}])
+def test_a_setting_in_two_spellings_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"the setting train\.lr is given twice: remove one of them"):
+        resolve_config(settings=settings)
+
+
+@pytest.mark.parametrize("settings", [{"epochs": True}, {"lr": False}, {"patience": True}])
+def test_true_is_no_number(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"is a number, and not (true|false)"):
+        resolve_config(settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("preset", "preset is no setting: give it as --preset"),
+        ("data_dir", "data_dir is no setting: give it as --data-dir"),
+        ("train", "train is a section of settings: give each by itself, as in --set train.NAME=VALUE"),
+    ],
+)
+def test_what_is_given_by_a_flag_or_by_its_parts_is_said(name: str, line: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(line)}$"):
+        setting_value(name, "1")
 
 
 @given(epochs=st.integers(1, 500), lr=st.floats(1e-6, 1), kind=st.sampled_from(["none", "luong"]))
@@ -98,7 +124,7 @@ def test_resolved_settings_are_read_back_as_they_were(epochs: int, lr: float, ki
         ({"pretrained": 1}, "unknown setting 'pretrained'; known are "),
         ({"learning_rate": 1}, "unknown setting 'learning_rate'; did you mean 'lr'"),
         ({"image_size": 32}, "did you mean 'size'"),
-        ({"lr": "x" * 5000}, "x{79}…: input should be a valid number"),
+        ({"lr": "x" * 5000}, "x{79}…: it must be a number"),
     ],
 )
 def test_a_wrong_setting_is_one_line_with_the_fix(settings: dict[str, Any], message: str) -> None:
@@ -196,7 +222,7 @@ def test_an_unknown_preset_names_the_nearest() -> None:
         (b"epocs: 3\n", "did you mean 'epochs'"),
         (b"preset: [paper]\n", "unknown preset"),
         (b"lr: 1\nlr: 2\n", "the key 'lr' is there twice"),
-        (b"lr: 2001-13-45\n", r"train\.lr='2001-13-45': input should be a valid number"),
+        (b"lr: 2001-13-45\n", r"train\.lr='2001-13-45': it must be a number"),
         (b"lr: !!float x\n", "is not YAML: could not convert"),
         (b"epochs: " + b"9" * 5000, "is not YAML"),
         (b"[" * 5000, "is not YAML: it is nested"),

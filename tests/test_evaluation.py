@@ -1,5 +1,4 @@
 import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,15 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 from sklearn import metrics
-from torch import nn
 
-from foveate.confidence import fit_temperature
-from foveate.data.loader import Loader
 from foveate.errors import DataError, TrainingError
 from foveate.evaluation import BINS, point_metrics, score, score_variant, wilson_interval
-from foveate.inference.network import ViewsAveraged, collect_logits
 
 CPU = torch.device("cpu")
 NAMES = tuple("abcde")
@@ -296,28 +291,6 @@ def test_what_cannot_be_scored_is_said() -> None:
         score(logits, labels, NAMES, ["x"])
 
 
-class Mean(nn.Module):
-    """Logits that tell which image it was, and the mode the module was in."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        assert not self.training
-        assert torch.is_inference_mode_enabled()
-        return images.float().mean((1, 2, 3)).unsqueeze(1) * torch.tensor([1.0, -1.0])
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_logits_come_in_the_order_of_the_batches_and_the_mode_is_restored(training: bool) -> None:
-    images = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1).expand(7, 2, 2, 3)
-    loader = Loader(images, torch.arange(7), np.arange(7), batch=4)
-    model = Mean().train(training)
-    logits, labels = collect_logits(model, loader, device=CPU, label="")
-    assert model.training is training
-    assert logits.dtype == np.float32
-    assert logits[:, 0].tolist() == labels.tolist() == list(range(7))
-    with pytest.raises(DataError, match="no images"):
-        collect_logits(model, replace(loader, indices=np.arange(0)), device=CPU, label="")
-
-
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 300), k=st.integers(2, 7))
 def test_a_variant_is_measured_as_the_report_is(seed: int, n: int, k: int) -> None:
@@ -326,43 +299,6 @@ def test_a_variant_is_measured_as_the_report_is(seed: int, n: int, k: int) -> No
     report = score(logits, labels, [str(i) for i in range(k)], resamples=2)
     assert (variant.n, variant.loss, variant.accuracy) == (n, report.loss, report.accuracy)
     assert variant.intervals == {"accuracy": report.intervals["accuracy"]}
-
-
-class Corner(nn.Module):
-    """Logits that tell every pixel apart from its neighbours: a fixed weight for each, and a nonlinearity."""
-
-    def __init__(self, side: int) -> None:
-        super().__init__()
-        self.weight = torch.randn(3, side, side + 1, 4, generator=torch.Generator().manual_seed(0)) / side**2
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(torch.einsum("bchw,chwk->bk", images.float(), self.weight))
-
-
-@pytest.mark.parametrize("mirror", [True, False])
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
-def test_views_are_averaged_as_a_plain_loop_averages_them(mirror: bool, dtype: torch.dtype) -> None:
-    network = Corner(5)
-    images = torch.randint(0, 256, (3, 3, 5, 6), generator=torch.Generator().manual_seed(1)).to(dtype)
-    expected = np.zeros((3, 4))
-    for offset, weight in (((0, 0), 0.5), ((-1, -1), 0.25), ((1, 1), 0.25)):
-        rows = [abs(row + offset[0]) if row + offset[0] < 5 else 3 for row in range(5)]
-        columns = [abs(column + offset[1]) if column + offset[1] < 6 else 4 for column in range(6)]
-        view = images[:, :, rows][..., columns]
-        views = [view, view.flip(3)] if mirror else [view]
-        for each in views:
-            expected += weight / len(views) * network(each).numpy()
-    got = ViewsAveraged(network, mirror=mirror)(images)
-    np.testing.assert_allclose(got.numpy(), expected, atol=1e-5)
-    assert np.abs(expected - network(images).numpy()).max() > 0.01
-
-
-def test_averaging_passes_the_mode_on_to_the_network() -> None:
-    model = Mean()
-    loader = Loader(torch.zeros(2, 4, 4, 3, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), np.arange(2), 2)
-    logits, _ = collect_logits(ViewsAveraged(model.train(), mirror=True), loader, device=CPU, label="")
-    assert logits.tolist() == [[0, 0], [0, 0]]  # `Mean` asserts that it is in evaluation mode
-    assert model.training
 
 
 def test_logits_that_are_not_finite_are_told_where_they_are_measured() -> None:
@@ -379,32 +315,3 @@ def test_many_classes_and_images_fit() -> None:
     report = score(logits, labels, [str(index) for index in range(200)], resamples=100)
     assert report.n == 50_000
     assert report.intervals["macro_f1"][0] < report.macro_f1 < report.intervals["macro_f1"][1]
-
-
-class TestFitTemperature:
-    @given(temperature=st.floats(0.2, 5), seed=st.integers(0, 99))
-    @settings(max_examples=20, deadline=None)
-    def test_it_finds_the_temperature_that_labels_were_drawn_at(self, temperature: float, seed: int) -> None:
-        rng = np.random.default_rng(seed)
-        logits = rng.normal(0, 2, (20_000, 4))
-        labels = (np.cumsum(softmax(logits, axis=1), axis=1) < rng.random((20_000, 1))).sum(axis=1)
-        assert fit_temperature(temperature * logits, labels) == pytest.approx(temperature, rel=0.08)
-
-    def test_nothing_near_it_has_less_loss_and_no_prediction_changes(self) -> None:
-        logits, labels = measured(3)
-        found = fit_temperature(logits, labels)
-        n, k = logits.shape
-        targets = np.eye(k)[labels] * n / (n + 1) + 1 / k / (n + 1)
-
-        def loss(temperature: float) -> float:
-            return float(-(targets * log_softmax(logits / temperature, axis=1)).sum(axis=1).mean())
-
-        for other in (0.99 * found, 1.01 * found, 1.0):
-            assert loss(other) >= loss(found)
-        assert point_metrics(logits / found, labels)["accuracy"] == point_metrics(logits, labels)["accuracy"]
-
-    @pytest.mark.parametrize("sureness", [0.5, 10, 100])
-    def test_of_images_that_are_all_right_it_is_as_sure_as_their_number_allows(self, sureness: float) -> None:
-        logits = sureness * np.tile(np.eye(3), (96, 1))
-        scaled = softmax(logits / fit_temperature(logits, np.arange(288) % 3), axis=1)
-        assert scaled.max(axis=1) == pytest.approx(1 - 2 / 3 / 289, abs=1e-4)

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from foveate.inference.predictor import Prediction, Predictor
     from foveate.model.attention import register_attention
     from foveate.workflows.cache import Cached, Cleared, clear_cache, list_cache
     from foveate.workflows.check import Check, check
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
         resume_comparison,
     )
     from foveate.workflows.export import Export, export
+    from foveate.workflows.measure import MeasuredModel, evaluate_model
+    from foveate.workflows.predict import predict
     from foveate.workflows.run import Run, evaluate, open_run, resume, summarize, train
     from foveate.workflows.study import Study, open_study, resume_study, train_best, tune
 
@@ -24,18 +27,23 @@ __all__ = [
     "Cleared",
     "Comparison",
     "Export",
+    "MeasuredModel",
+    "Prediction",
+    "Predictor",
     "Run",
     "Study",
     "check",
     "clear_cache",
     "compare",
     "evaluate",
+    "evaluate_model",
     "export",
     "list_cache",
     "open_comparison",
     "open_run",
     "open_study",
     "plan_comparison",
+    "predict",
     "register_attention",
     "resume",
     "resume_comparison",
@@ -47,6 +55,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "foveate.inference.predictor": ("Prediction", "Predictor"),
     "foveate.model.attention": ("register_attention",),
     "foveate.workflows.cache": ("Cached", "Cleared", "clear_cache", "list_cache"),
     "foveate.workflows.check": ("Check", "check"),
@@ -57,6 +66,8 @@ _HOMES = {
         "plan_comparison",
         "resume_comparison",
     ),
+    "foveate.workflows.measure": ("MeasuredModel", "evaluate_model"),
+    "foveate.workflows.predict": ("predict",),
     "foveate.workflows.export": ("Export", "export"),
     "foveate.workflows.run": ("Run", "evaluate", "open_run", "resume", "summarize", "train"),
     "foveate.workflows.study": ("Study", "open_study", "resume_study", "train_best", "tune"),

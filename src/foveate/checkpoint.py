@@ -28,7 +28,7 @@ from foveate.files import open_regular, write_atomically
 from foveate.memory import device_memory
 from foveate.model.build import build_model, forward_bytes, outline_model
 from foveate.model.network import AttentionCNN
-from foveate.records import ClassNames, Record, parse_record, validate_record
+from foveate.records import ClassNames, Digest, Record, parse_record, validate_record
 
 __all__ = [
     "BEST",
@@ -36,6 +36,7 @@ __all__ = [
     "TRAINING_PREFIX",
     "Checkpoint",
     "check_finite",
+    "check_settings",
     "load_model",
     "load_tensors",
     "model_card",
@@ -162,6 +163,8 @@ class _Description(Record):
     model: ModelConfig
     class_names: ClassNames
     preprocessing: _Preprocessing
+    settings: Digest | None = None
+    """Of the run that it is of, as `RunFolder.identity` gives it; None: of an earlier version, or of a trial."""
     confidence: Confidence | None = None
     temperature: Annotated[float, Field(ge=1e-6, le=1e6, strict=True)] | None = None
     """All that earlier versions fitted."""
@@ -410,8 +413,22 @@ def _read_tensors(file: BufferedReader, header: _Header, path: Path) -> dict[str
     return tensors
 
 
+def check_settings(path: Path, meta: Mapping[str, Any], expect: str | None) -> None:
+    """Refuse what was saved by a run of other settings or data than `expect` stands for.
+
+    Raises:
+        CheckpointError: for that.
+    """
+    if expect is not None and meta.get("settings") not in (None, expect):
+        raise CheckpointError(
+            f"{path} does not belong to its run: it was saved with other settings or data than args.yaml and "
+            f"run.json say now; restore these, or {_FIX}"
+        )
+
+
 def _check_expected(path: Path, said: _Description, expect: Mapping[str, Any]) -> None:
     """Refuse the network of another run."""
+    check_settings(path, {"settings": said.settings}, expect.get("settings"))
     here, there = said.class_names, tuple(expect["class_names"])
     size, model = expect["preprocessing"]["size"], ModelConfig.model_validate(expect["model"])
     differs = None

@@ -186,8 +186,12 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder made by `foveate train`.")],
-    data: Annotated[str | None, typer.Argument(help="Other data to measure on (default: the run's own).")] = None,
+    run: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A run folder, or a .safetensors or exported .onnx file.")
+    ],
+    data: Annotated[
+        str | None, typer.Argument(help="Other data to measure on (default: the run's own; a file has none).")
+    ] = None,
     final: Annotated[bool, typer.Option("--final", help="Open the test split; the run records it.")] = False,
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="With --final: open it though training has not come to its end.")
@@ -203,7 +207,24 @@ def evaluate(
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
 ) -> None:
-    """Measure a trained RUN on its validation split, or on DATA."""
+    """Measure a trained MODEL on its validation split, or on DATA."""
+    if run.suffix.lower() in (".onnx", ".safetensors") and not run.is_dir():
+        if data is None:
+            raise ConfigError(f"{run} does not know its data: give some, as in `foveate evaluate {run} DATA`")
+        if unfinished or corruptions or images is not None:
+            raise ConfigError("--unfinished, --corruptions and --images are for runs: give a run folder")
+        file = foveate.evaluate_model(
+            run,
+            data,
+            final=final,
+            device=device,
+            data_dir=data_dir,
+            runs=runs,
+            name=name,
+            display=terminal.display(),
+        )
+        terminal.print_results(file)
+        return
     measured = foveate.evaluate(
         run,
         data,
@@ -218,6 +239,74 @@ def evaluate(
         display=terminal.display(),
     )
     terminal.print_results(measured)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run folder, a .safetensors or an exported .onnx file.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Image files, folders, patterns, or - for a list on standard input."),
+    ],
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a CSV table; - is the screen.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JSON; - is the screen.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Parquet table.")] = None,
+    top: Annotated[int, typer.Option(help="Show so many classes of each image.")] = 1,
+    every: Annotated[bool, typer.Option("--all", help="Write the probabilities of all classes.")] = False,
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Give sets of classes that hold the true class of such a share of images, as 0.95."),
+    ] = None,
+    min_probability: Annotated[
+        float, typer.Option(metavar="P", help="Below this probability the label is `unsure`.")
+    ] = 0.0,
+    sort_into: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Copy the images into a folder for each label.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="With a FILE: processes that each predict a part of the images.")
+    ] = None,
+    ray: Ray = None,
+    device: Device = None,
+) -> None:
+    """Predict the classes of IMAGES: exit code 1 when an image cannot be read."""
+    from foveate.data.listing import list_images
+    from foveate.inference.tables import WRITERS
+    from foveate.workflows.predict import Predicted, Sorter, predict_rows
+
+    given = {"csv": csv, "json": json, "parquet": parquet}
+    table, kind = _one_table({name: path for name, path in given.items() if path is not None})
+    display = terminal.message_display()
+    paths, notes = list_images(images, sys.stdin)
+    columns, rows = predict_rows(
+        model,
+        paths,
+        top=top,
+        every=every,
+        min_probability=min_probability,
+        coverage=coverage,
+        device=device,
+        table=table,
+        workers=workers,
+        ray=ray,
+        track=display.track,
+    )
+    sorter = Sorter(sort_into, images) if sort_into else None
+    for note in notes:
+        display.say(note)
+    counted = Predicted()
+    counting = counted.through(rows, paths, sorter)
+    if table is not None:
+        for _ in counting:
+            pass
+        display.say(f"predictions: {table}")
+    elif kind:
+        WRITERS[kind](sys.stdout, columns, counting)
+    else:
+        terminal.print_predictions(columns, counting)
+    display.say(terminal.told_of_predictions(counted))
+    if counted.unreadable:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -523,6 +612,19 @@ def _stoppable() -> Iterator[None]:
         yield
     except Interrupted as stopped:
         raise typer.Exit(_complain(f"stopped; continue with: {stopped}", INTERRUPTED)) from stopped
+
+
+def _one_table(given: dict[str, Path]) -> tuple[Path | None, str]:
+    """The file that a table is written to, None: the screen; and its format, empty where none was asked for."""
+    if len(given) > 1:
+        raise ConfigError(f"give one of --{' and --'.join(given)}")
+    for kind, path in given.items():
+        if str(path) == "-" and kind != "parquet":
+            return None, kind
+        if path.suffix.lower() != f".{kind}":
+            raise ConfigError(f"--{kind} {path}: give a file whose name ends in .{kind}")
+        return path, kind
+    return None, ""
 
 
 def _settings(given: list[str] | None, **flags: Any) -> dict[str, Any]:

@@ -76,8 +76,9 @@ class Confidence(Record):
 
         On average over draws of the calibration images, the set holds the true class of at least a share
         `coverage` of images that are like the validation images (Angelopoulos and Bates 2021, "A Gentle
-        Introduction to Conformal Prediction", sections 1 and 2.1, without randomisation). The likeliest class is
-        always in it, which can only raise the coverage.
+        Introduction to Conformal Prediction", section 1). The sets are adaptive, as in section 2.1 there, and not
+        random: classes join from the likeliest on, while those before them sum up to no more than a quantile. So
+        the likeliest class, before which there is none, is always in it.
 
         Args:
             probabilities: [N, K], calibrated.
@@ -90,14 +91,12 @@ class Confidence(Record):
             raise ValueError("no images were held out to fit prediction sets on")
         if not 0 < coverage < 1:
             raise ValueError(f"coverage={coverage:g} must be above 0 and below 1")
-        cumulative, order = _cumulative(probabilities)
+        before, order = _sums_before(probabilities)
         needed = int(np.ceil((len(self.scores) + 1) * coverage - 1e-9))
         # With too few scores no quantile is high enough: then only all classes are sure to hold the true one.
         limit = self.scores[needed - 1] if needed <= len(self.scores) else np.inf
-        inside = cumulative <= limit
-        inside[:, 0] = True
         chosen = np.zeros(probabilities.shape, np.bool_)
-        np.put_along_axis(chosen, order, inside, axis=1)
+        np.put_along_axis(chosen, order, before <= limit, axis=1)
         return chosen
 
     def is_unlike(self, logits: NDArray[Any]) -> NDArray[np.bool_] | None:
@@ -114,10 +113,14 @@ def energy(logits: NDArray[Any]) -> Floats:
 
 
 def conformal_scores(probabilities: Floats, labels: NDArray[np.integer[Any]]) -> Floats:
-    """For each image the sum of all probabilities that are at least that of its true class, [N]."""
-    cumulative, order = _cumulative(probabilities)
+    """For each image the sum of the probabilities of all classes that are likelier than its true one, [N].
+
+    The probability of the true class itself is left out: with it, an image that is right and sure would have a
+    score near 1, and raise the quantile by which other images get large sets.
+    """
+    before, order = _sums_before(probabilities)
     place = (order == labels[:, None]).argmax(axis=1)
-    scores: Floats = cumulative[np.arange(len(labels)), place]
+    scores: Floats = before[np.arange(len(labels)), place]
     return scores
 
 
@@ -171,7 +174,9 @@ def _log_sum_exp(values: Floats) -> Floats:
     return total
 
 
-def _cumulative(probabilities: Floats) -> tuple[Floats, NDArray[np.intp]]:
-    """Sums of the probabilities in descending order, at most 1, and the classes in that order, both [N, K]."""
+def _sums_before(probabilities: Floats) -> tuple[Floats, NDArray[np.intp]]:
+    """The classes from the likeliest on, and the sum of the probabilities before each, both [N, K]."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
-    return np.minimum(np.cumsum(np.take_along_axis(probabilities, order, axis=1), axis=1), 1.0), order
+    sums = np.zeros_like(probabilities)
+    np.cumsum(np.take_along_axis(probabilities, order, axis=1)[:, :-1], axis=1, out=sums[:, 1:])
+    return np.minimum(sums, 1.0), order

@@ -8,11 +8,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from foveate.errors import ConfigError
 from foveate.files import read_regular
-from foveate.records import MalformedError, parse_yaml, printable
+from foveate.records import MalformedError, parse_yaml, printable, problem_in_words
 
 __all__ = [
     "CUSTOM",
@@ -115,10 +122,23 @@ def _attention(value: str) -> str:
     return value
 
 
+_NUMBERS = (int, float, int | None, float | None)
+
+
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys and values that are not finite."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, values: Any) -> Any:
+        """Pydantic would take true for 1."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            wanted = cls.model_fields[name].annotation if name in cls.model_fields else bool
+            if isinstance(value, bool) and wanted in _NUMBERS:
+                raise ValueError(f"{name} is a number, and not {str(value).lower()}")
+        return values
 
 
 class DataConfig(Section):
@@ -371,6 +391,9 @@ def setting_path(name: str) -> str:
     return f"{owner[name]}.{name}"
 
 
+_FLAGS_ALONE = ("preset", "config", "name", "runs", "data_dir", "final")
+
+
 def check_setting(name: str) -> None:
     """Refuse what is no setting, by its leaf name or dotted.
 
@@ -378,6 +401,10 @@ def check_setting(name: str) -> None:
         ConfigError: for that, and for a whole section.
     """
     section, dot, leaf = name.rpartition(".")
+    if name in _FLAGS_ALONE:
+        raise ConfigError(f"{name} is no setting: give it as --{name.replace('_', '-')}")
+    if name in _sections():
+        raise ConfigError(f"{name} is a section of settings: give each by itself, as in --set {name}.NAME=VALUE")
     if setting_path(leaf) != f"{section}{dot}{leaf}" and dot:
         raise ConfigError(f"unknown setting {name!r}; did you mean {setting_path(leaf)!r}?")
 
@@ -404,6 +431,7 @@ def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in settings.items():
         section, _, leaf = key.rpartition(".")
         section = section or owner.get(leaf, "")
+        _refuse_twice(nested, key if key in sections else section, value if key in sections else {leaf: value})
         if key in sections:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{key} is a section: it must hold settings as `key: value`")
@@ -421,6 +449,12 @@ def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
+def _refuse_twice(nested: Mapping[str, Any], section: str, values: Any) -> None:
+    """Refuse a setting that is there in two spellings, `lr` and `train.lr`."""
+    if twice := nested.get(section, {}).keys() & (values.keys() if isinstance(values, Mapping) else ()):
+        raise ConfigError(f"the setting {section}.{min(twice)} is given twice: remove one of them")
+
+
 def validated(model: type[Model], values: Mapping[str, Any], *, within: str = "") -> Model:
     """`values` as a `model`.
 
@@ -434,7 +468,8 @@ def validated(model: type[Model], values: Mapping[str, Any], *, within: str = ""
         where = ".".join(map(str, first["loc"]))
         if where and first["type"] != "missing":
             where += f"={_short(repr(first['input']))}"
-        said = first["msg"].lower().removeprefix("value error, ")
+        said = problem_in_words(first)
+        said = said if said != first["msg"] else said.lower()
         if first["type"] == "literal_error":
             said += _close_to(first["input"], re.findall(r"'([^']+)'", said))
         told = printable(": ".join(part for part in (within, where, said) if part))

@@ -6,6 +6,7 @@ one line that names the file and the field. Nothing that is read here can run co
 
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cache
@@ -23,6 +24,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
 )
+from pydantic_core import ErrorDetails
 
 from foveate.errors import CheckpointError, FoveateError
 from foveate.files import read_regular
@@ -46,6 +48,7 @@ __all__ = [
     "parse_record",
     "parse_yaml",
     "printable",
+    "problem_in_words",
     "read_record",
     "validate_record",
 ]
@@ -183,11 +186,39 @@ def validate_record(
     return valid
 
 
+_IN_PLAIN_WORDS = {
+    "bool_parsing": "it must be true or false",
+    "bool_type": "it must be true or false",
+    "dict_type": "it must be a mapping, `name: value`",
+    "extra_forbidden": "there is no such field",
+    "float_parsing": "it must be a number",
+    "float_type": "it must be a number",
+    "int_from_float": "it must be a whole number",
+    "int_parsing": "it must be a whole number",
+    "int_parsing_size": "it must be a whole number of fewer digits",
+    "int_type": "it must be a whole number",
+    "list_type": "it must be a list",
+    "missing": "it is missing",
+    "model_type": "it must be a mapping, `name: value`",
+    "string_type": "it must be a text",
+    "too_long": "it must have at most {max_length} of them",
+    "too_short": "it must have at least {min_length} of them",
+    "tuple_type": "it must be a list",
+}
+"""What pydantic says in the terms of Python, by the type of its error."""
+
+
+def problem_in_words(first: ErrorDetails) -> str:
+    """What is wrong with a value, in words that know nothing of Python."""
+    plain = _IN_PLAIN_WORDS.get(first["type"])
+    return plain.format(**first.get("ctx", {})) if plain else first["msg"].removeprefix("Value error, ")
+
+
 def first_problem(error: ValidationError) -> str:
     """The first thing that a schema refuses, as `field: what is wrong with it`, on one line and short."""
-    first = error.errors(include_url=False, include_context=False)[0]
+    first = error.errors(include_url=False)[0]
     where = ".".join(str(part)[:80] for part in first["loc"])
-    what = first["msg"].removeprefix("Value error, ")
+    what = problem_in_words(first)
     return printable(" ".join(f"{where}: {what}".removeprefix(": ").split())[:300])
 
 
@@ -297,11 +328,23 @@ def _refuse_constant(name: str) -> None:
     raise MalformedError(f"it holds the number {name}")
 
 
+_NUMBERS = {
+    "tag:yaml.org,2002:int": re.compile(r"[-+]?(?:0|[1-9][0-9]*)$"),
+    "tag:yaml.org,2002:float": re.compile(
+        r"[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    ),
+}
+"""How numbers are written, by their tags: of whole ones with a zero before them nobody can say what they are."""
+
+
 class _Loader(yaml.SafeLoader):
-    """PyYAML's loader of plain data, which leaves dates as text and refuses duplicate keys."""
+    """PyYAML's loader of plain data, which leaves dates as text and refuses duplicate keys.
+
+    Numbers are those of YAML 1.2: PyYAML's own are those of 1.1, where 1:30 is 90 and 0100 is 64.
+    """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own attribute)
-        letter: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        letter: [(tag, _NUMBERS.get(tag, pattern)) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
         for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 

@@ -20,12 +20,15 @@ if TYPE_CHECKING:
     from foveate.comparison.experiment import Update as RunUpdate
     from foveate.comparison.training import JudgedSplit
     from foveate.exporting.proof import Score
+    from foveate.inference.tables import Columns, Row
     from foveate.training.loop import EpochResult
     from foveate.tuning.search import Search, Update
     from foveate.workflows.cache import Cached, Cleared
     from foveate.workflows.check import Check
     from foveate.workflows.comparison import Comparison
     from foveate.workflows.export import Export
+    from foveate.workflows.measure import MeasuredModel
+    from foveate.workflows.predict import Predicted
     from foveate.workflows.run import Run
     from foveate.workflows.study import Study
 
@@ -34,19 +37,23 @@ __all__ = [
     "ComparisonBars",
     "ComparisonLines",
     "Lines",
+    "Messages",
     "StudyLines",
     "StudyTable",
     "comparison_display",
     "display",
+    "message_display",
     "print_cache",
     "print_check",
     "print_cleared",
     "print_comparison",
     "print_export",
     "print_plan",
+    "print_predictions",
     "print_results",
     "print_study",
     "study_display",
+    "told_of_predictions",
 ]
 
 T = TypeVar("T")
@@ -111,6 +118,63 @@ class Bars(Lines):
 def display() -> Lines:
     """A bar on a terminal, plain lines elsewhere."""
     return Bars() if sys.stdout.isatty() else Lines()
+
+
+class Messages(Bars):
+    """Bars and lines on standard error: standard output is for what was asked for."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        super().__init__()
+        self.console = Console(highlight=False, stderr=True)
+        if not sys.stderr.isatty():
+            self.track = untracked
+
+    def say(self, line: str) -> None:
+        """Print a line of its own."""
+        print(line, file=sys.stderr, flush=True)
+
+
+def message_display() -> Messages:
+    """For verbs whose answer goes to standard output."""
+    return Messages()
+
+
+def print_predictions(columns: "Columns", rows: "Iterable[Row]") -> None:
+    """A line an image: probability, label, and what else was asked for, then its name."""
+    names = [*columns.class_names, *(["unsure"] if columns.min_probability else [])]
+    width = min(30, max(map(len, names)))
+    for row in rows:
+        if row["label"] is None:
+            print(f"{'-':>7}  {'unreadable':{width}}  {row['id']}: {row['reason']}")
+            continue
+        others = "".join(
+            f"  {row[f'probability_{place}']:7.2%} {_clipped(row[f'label_{place}'], width)}"
+            for place in range(2, columns.top + 1)
+            if row[f"label_{place}"] is not None
+        )
+        if columns.sets:
+            others += f"  {{{', '.join(row['set'])}}}"
+        marked = "  (unlike the training images)" if row["unlike"] else ""
+        print(f"{row['probability']:7.2%}  {_clipped(row['label'], width):{width}}{others}  {row['id']}{marked}")
+
+
+def told_of_predictions(counted: "Predicted") -> str:
+    """All of them in one line."""
+    most = ", ".join(f"{count:,} {_clipped(label, 30)}" for label, count in counted.labels.most_common(5))
+    parts = [f"{counted.images:,} {'image' if counted.images == 1 else 'images'}"]
+    if most:
+        parts[0] += f": {most}" + (", …" if len(counted.labels) > 5 else "")
+    if counted.unlike:
+        parts.append(f"{counted.unlike:,} unlike the training images")
+    if counted.unreadable:
+        parts.append(f"{counted.unreadable:,} cannot be read")
+    return "; ".join(parts)
+
+
+def _clipped(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def print_check(checked: "Check") -> None:
@@ -221,7 +285,7 @@ def _ago(seconds: float) -> str:
     return "just now"
 
 
-def print_results(run: "Run") -> None:
+def print_results(run: "Run | MeasuredModel") -> None:
     """The table of results, with 95 % intervals, and where the report lies."""
     from rich.console import Console
     from rich.table import Table

@@ -48,7 +48,9 @@ def decode_all(
     bad: dict[int, str] = {}
     count = 0
     blocks = file_blocks(paths, each)
-    for read, unreadable in decode_in_workers(blocks, 16, output, workers=workers, timeout_s=timeout_s, work=work):
+    for _, read, unreadable in decode_in_workers(
+        blocks, 16, output, workers=workers, timeout_s=timeout_s, work=work
+    ):
         count += read
         bad.update(unreadable)
     assert count == len(paths)
@@ -100,7 +102,7 @@ def test_a_process_that_is_killed_from_outside_costs_no_image(
     output = tmp_path / "images.bin"
     output.write_bytes(bytes(len(paths) * 16 * 16 * 3))
     killed = False
-    for _, bad in decode_in_workers(file_blocks(paths), 16, output, workers=2, timeout_s=20):
+    for _, _, bad in decode_in_workers(file_blocks(paths), 16, output, workers=2, timeout_s=20):
         assert bad == []
         if not killed:
             os.kill(children()[0], signal.SIGKILL)
@@ -115,7 +117,7 @@ def test_a_stopped_process_is_found(write: Callable[..., list[str]], tmp_path: P
     output = tmp_path / "images.bin"
     output.write_bytes(bytes(len(paths) * 16 * 16 * 3))
     stopped, count = False, 0
-    for read, bad in decode_in_workers(file_blocks(paths, 2000), 16, output, workers=1, timeout_s=0.5):
+    for _, read, bad in decode_in_workers(file_blocks(paths, 2000), 16, output, workers=1, timeout_s=0.5):
         assert bad == []
         count += read
         if not stopped:
@@ -138,9 +140,11 @@ def test_a_real_image_that_takes_too_long(tmp_path: Path, encode: Encode) -> Non
     output.write_bytes(bytes(2 * 16 * 16 * 3))
     blocks = file_blocks([str(large), str(small)])
     progress = list(decode_in_workers(blocks, 16, output, workers=1, timeout_s=0.3))
-    assert [bad for _, bad in progress if bad] == [[(0, "decoding it takes longer than 0.3 s (decode_timeout_s)")]]
+    assert [bad for _, _, bad in progress if bad] == [
+        [(0, "decoding it takes longer than 0.3 s (decode_timeout_s)")]
+    ]
     progress = list(decode_in_workers(blocks, 16, output, workers=1, timeout_s=60))
-    assert [bad for _, bad in progress if bad] == []
+    assert [bad for _, _, bad in progress if bad] == []
 
 
 @pytest.mark.slow
@@ -151,4 +155,4 @@ def test_the_largest_legitimate_photograph_is_decoded(tmp_path: Path) -> None:
     Image.new("RGBA", (9459, 9459), (10, 20, 30, 255)).save(path, compress_level=1)
     output.write_bytes(bytes(16 * 16 * 3))
     progress = decode_in_workers(file_blocks([str(path)]), 16, output, workers=1, timeout_s=20)
-    assert list(progress) == [(1, [])]
+    assert list(progress) == [(0, 1, [])]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from foveate.data.folder import open_folder
-from foveate.data.splits import SPLITS, UNDECLARED
+from foveate.data.splits import SPLITS, UNDECLARED, split_code
 from foveate.errors import DataError
 from foveate.progress import untracked
 
@@ -207,10 +207,28 @@ def test_a_split_without_images_is_noted(write_folder: WriteFolder) -> None:
     )
 
 
-def test_class_folders_that_all_have_the_same_folders_are_noted(write_folder: WriteFolder) -> None:
-    root = write_folder({f"fold{number}/{name}": 1 for number in range(3) for name in ("cat", "dog")})
-    (note,) = open_folder(root, untracked).notes
-    assert note.startswith("every class folder has the folders cat, dog: if these are the classes")
+@pytest.mark.parametrize(
+    "tops", [("fold0", "fold1", "fold2"), ("entrenamiento", "prueba"), ("训练", "测试"), ("gallery", "query")]
+)
+def test_splits_by_any_name_are_known_by_the_classes_that_they_all_hold(
+    tops: tuple[str, ...], write_folder: WriteFolder
+) -> None:
+    root = write_folder({f"{top}/{name}": 1 for top in tops for name in ("cat", "dog")})
+    with pytest.raises(DataError, match=r"all hold the folders cat, dog: .* name those train, val and test"):
+        open_folder(root, untracked)
+
+
+def test_classes_that_hold_images_and_folders_are_classes(write_folder: WriteFolder) -> None:
+    folders = {f"{name}/{place}": 1 for name in ("cat", "dog") for place in ("indoor", "outdoor")}
+    source = open_folder(write_folder({**folders, "cat": 1, "dog": 1}), untracked)
+    assert source.class_names == ("cat", "dog")
+
+
+def test_unlabelled_images_are_no_class(write_folder: WriteFolder) -> None:
+    with pytest.raises(DataError, match="unlabeled"):
+        open_folder(write_folder({"labeled/cat": 1, "labeled/dog": 1, "unlabeled": 1}), untracked)
+    assert split_code("trn") == split_code("train")
+    assert split_code("tst_images") == split_code("test")
 
 
 def test_one_class_folder_beside_a_table(write_folder: WriteFolder) -> None:

@@ -23,6 +23,7 @@ from foveate.data.foreign import name_of
         (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
         (b"\0\0\1\0\1\0", "a Windows icon"),
+        (b"\0\0\2\0\0\0\0\0\0\0\0\0\20\0\20\0\30\0", "not a JPEG, PNG, WebP"),  # a TGA has no mark
         (b"v/1\1\2\0", "an OpenEXR image"),
         (bytes(128) + b"DICM", "a DICOM file"),
         (b"\x93NUMPY\1\0", r"a NumPy array, .* \.npz"),

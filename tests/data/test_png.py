@@ -1,5 +1,4 @@
 import struct
-import time
 import zlib
 
 import numpy as np
@@ -134,10 +133,8 @@ def test_8_bits_are_as_they_are_whatever_is_white() -> None:
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_chunks_without_number(kind: bytes, where: str) -> None:
     data = plain_png(**{where: [chunk(kind, b"")] * 200_000})
-    start = time.process_time()
     with pytest.raises(BadImageError, match=r"more than 10?0,000 parts"):
         decode_image(data, SIDE)
-    assert time.process_time() - start < 1
 
 
 def test_one_large_chunk_before_the_pixels() -> None:

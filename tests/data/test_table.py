@@ -109,6 +109,7 @@ def test_splits_are_known_as_people_spell_them(name: str, code: int, tmp_path: P
     [
         ("subset", ("train", "test")),
         ("Usage", ("Training", "PublicTest")),
+        ("Usage", ("Public", "Private")),
         ("anything", ("train", "val")),
         ("is_test", ("0", "1")),
         ("Test", ("x", "y")),
@@ -180,3 +181,14 @@ def test_paths_as_windows_writes_them(tmp_path: Path) -> None:
     ]
     with pytest.raises(DataError, match=r"line 2: C:\\photos\\1\.jpg lies on a drive of Windows"):
         open_csv(table(tmp_path, "image,label\nC:\\photos\\1.jpg,cat\n"), untracked)
+
+
+@pytest.mark.parametrize("other", ["a/1.png", "./a/1.png", "a/../a/1.png"])
+def test_one_image_in_two_splits_must_not_be_trained_on(tmp_path: Path, other: str) -> None:
+    text = f"image,label,split\na/1.png,cat,train\nb.png,dog,train\n{other},cat,test\n"
+    file = table(tmp_path, text)
+    assert open_csv(file, untracked).fault == (
+        f"{file}, line 4: {other} is in the split test, and in line 2 in train: remove one of them"
+    )
+    same = text.replace(",test", ",training")
+    assert open_csv(table(tmp_path, same), untracked).fault is None

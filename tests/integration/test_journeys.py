@@ -99,7 +99,7 @@ def test_a_gate_six_views_and_the_attention_taken_out_are_told(
         assert name.capitalize() in run.report.read_text()
     assert {variant["loss"] for variant in report["variants"].values()}.isdisjoint({report["loss"]})
     assert f"gate of the attention: {gate:+.4f}" in done.out
-    calibration, temperature = report["calibration"], run.checkpoint().temperature
+    calibration, temperature = report["calibration"], run.checkpoint().confidence.temperature
     assert calibration["temperature"] == temperature
     rows = pq.read_table(run.path / "predictions.parquet").to_pylist()
     scaled = log_softmax(
@@ -152,12 +152,14 @@ def test_what_validation_did_not_see_has_the_temperature_that_it_fitted(
     folder = photographs(each=20)
     foveate("train", folder, "--epochs", 2, "--name", "m", *tiny)
     run = fv.open_run(tmp_path / "runs" / "train" / "m")
-    temperature = run.checkpoint().temperature
+    temperature = run.checkpoint().confidence.temperature
     foveate("evaluate", run.path, "--final")
-    assert run.metrics["test"]["calibration"]["temperature"] == temperature == run.checkpoint().temperature
+    assert (
+        run.metrics["test"]["calibration"]["temperature"] == temperature == run.checkpoint().confidence.temperature
+    )
     foveate("train", folder, "--epochs", 2, "--name", "whole", "--final", *tiny)
     whole = fv.open_run(tmp_path / "runs" / "train" / "whole")
-    assert whole.checkpoint().temperature is None
+    assert whole.checkpoint().confidence.temperature is None
     assert whole.metrics["test"]["calibration"] is None
 
 

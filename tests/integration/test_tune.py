@@ -3,6 +3,8 @@
 import csv
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +165,22 @@ def test_the_winner_is_trained_on_all_images_and_meets_the_test_split(folder: Pa
     told = finish(folder, "train", "--from", str(study), "--runs", "winner")
     assert "test (n = " in told
     assert "validation (n" not in told
+
+
+def test_a_winner_that_was_changed_or_is_to_be_trained_otherwise_is_refused(
+    folder: Path, unkilled: str, foveate: Callable[..., Any], tmp_path: Path
+) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(folder / "unkilled" / "tune" / "study", study)
+    other = foveate("train", "--from", study, "--set", "lr=0.5")
+    assert (other.status, other.err.count("\n")) == (2, 1)
+    assert "lr: the winner is trained with the settings that won" in other.err
+    best = study / "best.yaml"
+    best.write_text(re.sub(r"(?m)^  lr: .*$", "  lr: 0.777", best.read_text()))
+    changed = foveate("train", "--from", study)
+    assert (changed.status, changed.err.count("\n")) == (2, 1)
+    assert "best.yaml was changed since the study ended" in changed.err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_of_few_images_an_epoch_is_several_passes(folder: Path) -> None:

@@ -1,9 +1,7 @@
-import io
 import subprocess
 import sys
-from typing import Any, get_args
+from typing import get_args
 
-import onnxruntime
 import pytest
 import torch
 from hypothesis import given, settings
@@ -275,27 +273,3 @@ def test_all_batch_normalisation_follows_the_setting() -> None:
     network = build_model(resolve_config("minute", settings=settings).model, num_classes=3, size=32)
     momenta = {module.momentum for module in network.modules() if isinstance(module, nn.BatchNorm2d)}
     assert momenta == {0.03}
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.*")  # of the exporter's own code
-@pytest.mark.parametrize("narrow", [True, False])
-@pytest.mark.parametrize("kind", get_args(AttentionKind))
-def test_a_network_of_every_attention_exports_to_onnx(kind: AttentionKind, narrow: bool) -> None:
-    settings: dict[str, Any] = {"attention": kind}
-    if narrow:
-        settings |= {"stages": [{"filters": 8}, {"filters": 16}], "attention_stage": 1}
-    network = build_model(resolve_config("minute", settings=settings).model, num_classes=3, size=21).eval()
-    for parameter in network.parameters():
-        if parameter.ndim == 0:
-            parameter.data.fill_(0.7)  # a closed gate would hide the attention
-    draw = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (7, 3, 21, 21), dtype=torch.uint8, generator=draw)
-    batch = {"images": {0: torch.export.Dim("batch", min=1, max=1024)}}
-    file = io.BytesIO()
-    exported = torch.onnx.export(network, (images[:3],), dynamo=True, dynamic_shapes=batch, verbose=False)
-    assert exported is not None
-    exported.save(file)
-    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
-    (logits,) = session.run(None, {"images": images.numpy()})
-    torch.testing.assert_close(torch.from_numpy(logits), network(images).detach(), atol=1e-5, rtol=1e-4)

@@ -333,6 +333,8 @@ def _to_train_on(
     source: Source, good: NDArray[np.bool_], bad: tuple[BadImage, ...], config: DataConfig, notes: list[str]
 ) -> dict[str, NDArray[np.int64]]:
     """The splits that training takes; DataError for what it refuses."""
+    if source.fault is not None:
+        raise DataError(source.fault)
     _check_share(source.location, bad, len(good), config.max_bad)
     splits = _training_splits(source, good, config, notes)
     _check_classes(source.location, source, splits, notes)

@@ -230,7 +230,9 @@ def _reason(error: Exception) -> str:
         return f"more than {MAX_PIXELS:,} pixels"
     if isinstance(error, MemoryError):
         return "too large for the memory"
-    if "truncated" in str(error).lower():
+    if isinstance(error, PIL.UnidentifiedImageError):
+        return "damaged (its beginning is not that of its format)"
+    if "truncated" in str(error).lower() or "decoder object" in str(error):  # libwebp, of a file cut short
         return "truncated"
     return " ".join(f"damaged ({type(error).__name__}: {error})".split())[:200]
 

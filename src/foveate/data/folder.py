@@ -14,12 +14,25 @@ from foveate.errors import DataError
 from foveate.progress import Track
 from foveate.records import printable
 
-__all__ = ["open_folder", "refuse_other_splits"]
+__all__ = ["IMAGE_SUFFIXES", "open_folder", "refuse_other_splits"]
 
 _TRAIN = SPLITS.index("train")
 
-_IMAGES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff"}
-_IMAGES |= {".heic", ".heif", ".avif"}
+IMAGE_SUFFIXES = {
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".mpo",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".dib",
+    ".gif",
+    ".tif",
+    ".tiff",
+}
+IMAGE_SUFFIXES |= {".heic", ".heif", ".avif"}
 _TABLES = {".csv", ".tsv", ".txt", ".lst", ".json", ".jsonl", ".xlsx", ".parquet", ".pq", ".arrow", ".feather"}
 _TABLES |= {".npz", ".npy", ".h5", ".hdf5", ".mat", ".tfrecord"}
 _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
@@ -76,10 +89,10 @@ def refuse_other_splits(root: Path, files: Iterable[Path], declared: set[int]) -
         declared: codes of the splits that are read.
     """
     for file in sorted(files):
-        if is_clutter(file.name) or file.suffix.lower() not in _TABLES | _ARCHIVES | _IMAGES:
+        if is_clutter(file.name) or file.suffix.lower() not in _TABLES | _ARCHIVES | IMAGE_SUFFIXES:
             continue
         stem = file.name.partition(".")[0]
-        is_image = file.suffix.lower() in _IMAGES
+        is_image = file.suffix.lower() in IMAGE_SUFFIXES
         parts = [*file.relative_to(root).parts[:-1], *([] if is_image else [stem])]
         codes = {code for part in parts if (code := split_code(part)) not in (None, _TRAIN)}
         if codes - declared or any(map(is_held_out, parts)):
@@ -210,7 +223,11 @@ def _refuse_one_level_too_high(root: Path, folder: Path, tree: Tree) -> None:
 
 
 def _doubts(classes: Sequence[tuple[Path, int]], trees: Sequence[Tree]) -> list[str]:
-    """Notes on splits without images, and on classes that may be something else."""
+    """Notes on splits without images.
+
+    Raises:
+        DataError: where all classes hold the same folders, as splits by any name in any language do.
+    """
     empty = {folder.parent for folder, _ in classes}
     empty -= {folder.parent for (folder, _), tree in zip(classes, trees, strict=True) if tree.files}
     notes = [
@@ -219,18 +236,22 @@ def _doubts(classes: Sequence[tuple[Path, int]], trees: Sequence[Tree]) -> list[
         if classes[0][1] != UNDECLARED
     ]
     below = [
-        {each.name for each in tree.folders if each.parent == folder} if tree.files else set()
+        {each.name for each in tree.folders if each.parent == folder}
+        if tree.files and all(Path(path).parent != folder for path in tree.files)
+        else set()
         for (folder, _), tree in zip(classes, trees, strict=True)
     ]
     if (
         classes[0][1] == UNDECLARED
         and len(below) > 1
         and len(below[0]) > 1
-        and all(it == below[0] for it in below)
+        and len(set(map(frozenset, below))) == 1
     ):
-        notes.append(
-            f"every class folder has the folders {listed(sorted(below[0]))}: if these are the classes, give one "
-            "folder at a time, or list all images in a CSV table"
+        names, inner = listed([folder.name for folder, _ in classes]), listed(sorted(below[0]))
+        raise DataError(
+            f"{names} all hold the folders {inner}: if {inner} are the classes, and {names} splits or folds, name "
+            "those train, val and test, or give one of them alone; if not, list the images in a CSV table with "
+            "the columns image,label"
         )
     return notes
 
@@ -246,7 +267,7 @@ def _loose_files(folders: Sequence[Path]) -> list[str]:
 def _refuse_broken_links(folder: Path) -> None:
     """Refuse a link that leads nowhere where class folders are: whether one of them is missing cannot be known."""
     for path in folder.iterdir():
-        if path.is_symlink() and not path.exists() and path.suffix.lower() not in _IMAGES:
+        if path.is_symlink() and not path.exists() and path.suffix.lower() not in IMAGE_SUFFIXES:
             raise DataError(f"{path} is a link that leads nowhere: repair or remove it")
 
 
@@ -272,5 +293,5 @@ def _table_in(folder: Path) -> Path | None:
 
 def _is_image(path: Path) -> bool:
     if path.suffix:
-        return path.suffix.lower() in _IMAGES
+        return path.suffix.lower() in IMAGE_SUFFIXES
     return path.is_file() and read_header(path) is not None

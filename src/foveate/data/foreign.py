@@ -39,7 +39,7 @@ _NAMES: tuple[tuple[bytes, str], ...] = (
     (rb"%!PS|\xc5\xd0\xd3\xc6", _NO_READER.format("a PostScript file")),
     (rb"8BPS", _NO_READER.format("a Photoshop document")),
     (rb"gimp xcf", _NO_READER.format("a GIMP document")),
-    (rb"\0\0[\x01\x02]\0", _NO_READER.format("a Windows icon")),
+    (rb"\0\0[\x01\x02]\0[^\0]", _NO_READER.format("a Windows icon")),
     (rb"icns", _NO_READER.format("a macOS icon")),
     (rb"\x8a[MJ]NG|\x8bJNG", _NO_READER.format("an MNG or JNG image")),
     (rb"qoif", _NO_READER.format("a QOI image")),

@@ -115,6 +115,8 @@ class Source:
     content: Content
     groups: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    fault: str | None = None
+    """Why it must not be trained on, though it can be read."""
     side: int | None = None
     """Shorter side of the images, where every one is known to have the same."""
     mirror_safe: bool = True

@@ -37,19 +37,21 @@ UNDECLARED = -1
 _SPELLINGS = {
     "train": 0,
     "training": 0,
+    "trn": 0,
     "val": 1,
     "valid": 1,
     "validation": 1,
     "dev": 1,
     "test": 2,
     "testing": 2,
+    "tst": 2,
     "eval": 2,
     "evaluation": 2,
 }
 _FILLERS = {"dataset", "data", "image", "img", "set", "split", "label", "list", "file"}
 _FILLERS |= {f"{word}s" for word in _FILLERS}
 """Words that a split's name may hold beside its own, as in `train_images`, `testset` and `val_list`."""
-_HELD_OUT = re.compile(r"\b(hold ?out|held ?out|unseen)\b")
+_HELD_OUT = re.compile(r"\b(hold ?out|held ?out|unseen|un ?labell?ed)\b")
 """Names of images that must not be trained on; whether they are for validation or the test only the user knows."""
 
 _OWN = "|".join(sorted(_SPELLINGS, key=len, reverse=True))

@@ -79,7 +79,23 @@ def open_csv(file: Path, track: Track) -> Source:
         blocks=file_blocks(found),
         content=hash_files("files", found, track),
         groups=tuple(columns["group"]) if "group" in at else None,
+        fault=_repeat(file, found, lines, columns),
+        notes=(f"columns of {file.name} that are not read: {listed(list(map(printable, seen)))}",) if seen else (),
     )
+
+
+def _repeat(file: Path, paths: Sequence[str], lines: Sequence[int], columns: dict[str, list[str]]) -> str | None:
+    """What is wrong with one image in two splits: a network would be tested on what it was trained on."""
+    splits = columns.get("split", [])
+    first: dict[str, int] = {}
+    for place, (path, split) in enumerate(zip(map(os.path.normpath, paths), splits, strict=False)):
+        other = first.setdefault(path, place)
+        if split_code(split) != split_code(splits[other]):
+            return (
+                f"{file}, line {lines[place]}: {printable(columns['image'][place])[:100]} is in the split "
+                f"{split or 'none'}, and in line {lines[other]} in {splits[other] or 'none'}: remove one of them"
+            )
+    return None
 
 
 def image_path(folder: Path, name: str, where: str) -> Path:
@@ -120,8 +136,9 @@ def refuse_other_columns(file: Path, values: dict[str, set[str]], *, has_split: 
         given = distinct - {""}
         by_values = bool(given) and all(split_code(value) is not None for value in given)
         by_both = name.lower() in SPLIT_COLUMNS and any(map(hints_at_split, given))
+        by_name = name.lower() == "usage" and given <= {"public", "private", "ignored"} and bool(given)
         is_flag = hints_at_split(name) and bool(given) and given <= _FLAGS
-        if split_code(name) is not None or by_values or by_both or is_flag:
+        if split_code(name) is not None or by_values or by_both or by_name or is_flag:
             raise DataError(
                 f"{file}: the column {printable(name)} looks like a split ({listed(sorted(given))}) and is not "
                 "read: name it split, with the values train, val and test, or remove it"

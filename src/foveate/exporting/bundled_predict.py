@@ -51,9 +51,8 @@ class Model:
     def _one(self, logits: Any, coverage: float | None) -> dict[str, Any]:
         scaled = logits / self.temperature
         probabilities = np.exp(scaled - _log_sum_exp(scaled))
-        unlike = float(
-            -_log_sum_exp(logits)
-        )  # the energy: the higher, the less the image is like those trained on
+        # The energy: the higher it is, the less the image is like those trained on.
+        unlike = float(-_log_sum_exp(logits))
         order = np.argsort(-probabilities, kind="stable")
         said: dict[str, Any] = {
             "label": self.names[order[0]],
@@ -63,11 +62,12 @@ class Model:
             "unlike_score": unlike,
         }
         if coverage is not None and self.scores:
-            # Split conformal prediction: Angelopoulos and Bates 2021, sections 1 and 2.1, without randomisation.
+            # Split conformal prediction (Angelopoulos and Bates 2021, section 1): classes join from the likeliest
+            # on, while those before them sum up to no more than a quantile of the scores.
             needed = int(np.ceil((len(self.scores) + 1) * coverage - 1e-9))
             limit = self.scores[needed - 1] if needed <= len(self.scores) else np.inf
-            inside = np.minimum(np.cumsum(probabilities[order]), 1.0) <= limit
-            inside[0] = True
+            before = np.concatenate([[0.0], np.cumsum(probabilities[order])[:-1]])
+            inside = np.minimum(before, 1.0) <= limit
             said["set"] = [self.names[each] for each, is_in in zip(order, inside, strict=True) if is_in]
         return said
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from foveate.model.build import LayerTable
 from foveate.report import plots
+from foveate.report.abstaining import Abstaining, risk_coverage
 from foveate.report.html import flat, render_template, write_page
 
 __all__ = ["DatasetSummary", "Mistake", "RunPage", "most_confident_mistakes", "render", "write_report"]
@@ -84,6 +85,7 @@ class RunPage:
     notes: Sequence[str] = ()
     test_openings: Sequence[Mapping[str, str]] = ()
     """`time` and `command` of every look at the test split."""
+    abstaining: Abstaining | None = None
     paper: bool = False
     """The paper's preset on its data set: its figures stand beside the run's."""
     command: str = ""
@@ -129,6 +131,8 @@ def _figures(page: RunPage) -> dict[str, Figure]:
         "reliability": plots.reliability_diagram(report),
         "per_class": plots.per_class_bars(report),
     }
+    if page.abstaining:
+        figures["risk_coverage"] = risk_coverage(page.abstaining)
     if page.history:
         figures["accuracy"] = plots.accuracy_curves(page.history, page.best_epoch)
         figures["loss"] = plots.loss_curves(page.history, page.best_epoch)

@@ -11,11 +11,12 @@ from foveate.checkpoint import Checkpoint
 from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.model.build import layer_table
+from foveate.report.abstaining import abstaining
 from foveate.report.page import DatasetSummary, Mistake, RunPage, most_confident_mistakes
 from foveate.training.loop import best_epoch
 from foveate.training.runs import RunFolder
 
-__all__ = ["page_of_run"]
+__all__ = ["mistakes", "page_of_run"]
 
 
 def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, dataset: Dataset) -> RunPage:
@@ -50,12 +51,23 @@ def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, datas
         paper=config.preset == "paper" and dataset.name == "cifar10",
         command=record.command,
     )
-    return replace(page, mistakes=_mistakes(folder, dataset, page.lead))
+    probabilities = folder.read_probabilities(page.lead, names)
+    return replace(
+        page,
+        mistakes=mistakes(probabilities, dataset, page.lead),
+        abstaining=abstaining(
+            probabilities,
+            dataset.labels[dataset.splits[page.lead]],
+            names,
+            checkpoint.confidence,
+            split=page.lead,
+        ),
+    )
 
 
-def _mistakes(folder: RunFolder, dataset: Dataset, split: str, count: int = 24) -> list[Mistake]:
+def mistakes(probabilities: NDArray[np.float32], dataset: Dataset, split: str, count: int = 24) -> list[Mistake]:
     """The most confident mistakes of a measured split, with their pictures."""
-    indices, probabilities = dataset.splits[split], folder.read_probabilities(split, dataset.class_names)
+    indices = dataset.splits[split]
     labels = dataset.labels[indices]
     return [
         Mistake(

@@ -37,6 +37,12 @@ class Measured(Report):
     @model_validator(mode="after")
     def _fits_together(self) -> "Measured":
         """Every class has its scores, and its row and column of the confusion matrix."""
+        for name, value in vars(self).items():
+            if isinstance(value, float) and name not in ("loss", "gate") and not 0 <= value <= 1:
+                raise ValueError(f"{name}={value:g} is not between 0 and 1")
+        for name, (low, high) in self.intervals.items():
+            if low > high or (name != "loss" and not (low >= 0 and high <= 1)):
+                raise ValueError(f"the interval of {name} cannot be {low:g} to {high:g}")
         names = self.class_names
         if sorted(self.per_class) != sorted(names):
             raise ValueError("per_class does not have each of class_names once")

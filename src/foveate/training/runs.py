@@ -3,8 +3,10 @@
 import contextlib
 import csv
 import errno
+import hashlib
 import io
 import itertools
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -47,6 +49,7 @@ _NAME_BYTES = 150
 _TABLE_BYTES = 64 << 20
 _ROWS_PER_BYTE = 4
 """Of `predictions.parquet`, at most: a row has the id of its image and a number for each class."""
+_WHERE = ("device", "threads")
 _HISTORY = TypeAdapter(list[EpochResult])
 _FIX = "restore it from a copy or train again"
 TIMING_COLUMNS = ("seconds", "images_per_s")
@@ -208,6 +211,23 @@ class RunFolder:
             raise CheckpointError(f"{path} is damaged (it has no {min(missing)}): {_FIX}")
         return config
 
+    def identity(self, record: RunRecord) -> str:
+        """sha256 of what the run's weights depend on: its settings, and which images are in which split.
+
+        Where it runs, and with how many threads, may change. It is of what the file says, and not of settings that
+        a newer version adds to it.
+
+        Raises:
+            CheckpointError: when the settings are damaged.
+        """
+        try:
+            given = read_yaml(self.path / "args.yaml")
+        except ConfigError as error:
+            raise CheckpointError(f"{self.path / 'args.yaml'} is damaged ({error}): {_FIX}") from error
+        train = {name: value for name, value in given.get("train", {}).items() if name not in _WHERE}
+        values = [{**given, "train": train}, record.fingerprint, record.splits, record.final]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
     def write_splits(self, dataset: Dataset) -> str:
         """Keep which images are in which split; returns the digest for the record."""
         return StoredSplits.write(self.path, dataset.splits, len(dataset.labels)).sha256
@@ -276,12 +296,16 @@ class RunFolder:
                 {key: float(text) if text else None for key, text in row.items()}
                 for row in csv.DictReader(io.StringIO(text, newline=""), strict=True)
             ]
-            both = [{**row, **time.model_dump()} for row, time in zip(rows, times, strict=True)]
+            both = [{**row, **time.model_dump()} for row, time in zip(rows, times, strict=False)]
             history = _HISTORY.validate_python(both)
         except ValidationError as error:
             raise CheckpointError(f"{path} is damaged ({first_problem(error)}): {_FIX}") from error
         except (OSError, csv.Error, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{path} is damaged ({' '.join(str(error).split())[:200]}): {_FIX}") from error
+        if len(rows) != len(times):
+            raise CheckpointError(
+                f"{path} is damaged (it has {len(rows)} epochs, and timing.json has {len(times)}): {_FIX}"
+            )
         if [row.epoch for row in history] != list(range(1, len(history) + 1)):
             raise CheckpointError(f"{path} is damaged (its epochs are not 1, 2, …): {_FIX}")
         return history

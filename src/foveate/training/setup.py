@@ -17,7 +17,7 @@ from foveate.data.loader import Loader, channel_statistics, fold_in_seed, on_dev
 from foveate.errors import ConfigError
 from foveate.inference.network import out_of_memory_explained
 from foveate.memory import device_memory
-from foveate.model.build import CHANNELS, attention_side, build_model, side_left, try_attention
+from foveate.model.build import CHANNELS, attention_side, build_model, outline_model, side_left, try_attention
 from foveate.training.loop import TrainingState
 from foveate.training.optim import build_optimizer
 
@@ -136,6 +136,7 @@ def settle(config: Config, dataset: Dataset, *, final: bool) -> Config:
         # Without validation nothing can stop early or be best.
         settled |= {"keep": "last", "patience": None}
     resolved = config.replacing(**settled)
+    _check_weights(resolved, len(dataset.class_names), dataset.images.shape[1])
     _check_parts(resolved, dataset, final=final)
     if resolved.model.attention.startswith(CUSTOM):
         try_attention(resolved.model, num_classes=len(dataset.class_names), size=dataset.images.shape[1])
@@ -242,6 +243,25 @@ def _check_memory(model: nn.Module, config: Config, dataset: Dataset, device: to
             f"batch={train.batch} at size={size}: the maps of {part} images take {needed / 2**30:.0f} GiB, "
             f"and there are {memory / 2**30:.0f}: give "
             + (f"--set micro_batch={fits}, or a smaller size" if fits > 1 else "a smaller size")
+        )
+
+
+def _check_weights(config: Config, classes: int, size: int) -> None:
+    """Refuse a network whose weights do not fit, with a gradient and an optimizer's two values for each.
+
+    Raises:
+        ConfigError: before anything of it was made.
+    """
+    # A custom attention may not work on the meta device; what is around it is counted.
+    custom = config.model.attention.startswith(CUSTOM)
+    model = config.model.model_copy(update={"attention": "none"}) if custom else config.model
+    outline = outline_model(model, num_classes=classes, size=size)
+    needed = 4 * sum(each.numel() * each.element_size() for each in outline.parameters())
+    memory = device_memory(torch.device("cpu"))
+    if needed > memory:
+        raise ConfigError(
+            f"training this network takes {needed / 2**30:.0f} GiB for its weights alone, and there are "
+            f"{memory / 2**30:.0f}: give fewer filters, smaller kernels or fewer stages"
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from foveate.checkpoint import (
     TRAINING_PREFIX,
     check_finite,
+    check_settings,
     load_tensors,
     put_weights,
     save_tensors,
@@ -67,8 +68,11 @@ def save_state(path: Path, state: TrainingState, card: Mapping[str, Any]) -> Non
     )
 
 
-def restore_state(path: Path, state: TrainingState) -> bool:
+def restore_state(path: Path, state: TrainingState, *, settings: str | None = None) -> bool:
     """Put what `save_state` wrote into `state`, of the same settings, and into torch's global generators.
+
+    Args:
+        settings: what `RunFolder.identity` gives of the run that it must be of; None: any is taken.
 
     Returns:
         Whether the random generators go on from where they were. Those of another kind of device cannot: then all
@@ -84,6 +88,7 @@ def restore_state(path: Path, state: TrainingState) -> bool:
         for name in list(tensors)
         if name.startswith(TRAINING_PREFIX)
     }
+    check_settings(path, meta, settings)
     position = section(path, meta, "training", _Position)
     put_weights(path, state.model, tensors)
     check_finite(path, training)

@@ -141,10 +141,10 @@ def train(
     )
 
     def fill(folder: RunFolder) -> None:
-        folder.last.parent.mkdir(parents=True)
-        save_state(folder.last, state, _card(resolved, dataset))
         record = _record(dataset, place, command, final=final, splits=folder.write_splits(dataset))
         _write_identity(folder, resolved, device, record)
+        folder.last.parent.mkdir(parents=True)
+        save_state(folder.last, state, _card(folder, resolved, dataset))
 
     fallback = f"{dataset.name}-{resolved.preset}"
     folder = RunFolder.create(Path(runs), "train", name, fallback=fallback, fill=fill)
@@ -185,7 +185,7 @@ def resume(
         prepare_process(config)
         dataset = dataset_of_run(folder, config, record, data, Path(data_dir) if data_dir else None, display)
         state = new_state(config, dataset, picked, final=record.final)
-        continued = restore_state(folder.last, state)
+        continued = restore_state(folder.last, state, settings=folder.identity(record))
         before, now = folder.read_environment(), environment(picked)
         if changes := environment_changes(before, now, continued=continued):
             write_json(folder.path / "env.json", {**before, "resumed": [*places_resumed(before), now]})
@@ -321,7 +321,7 @@ def _fit(
     final: bool,
 ) -> Run:
     """Train from wherever `state` is to the end, saving on the way; then measure and report."""
-    card = _card(config, dataset)
+    card = _card(folder, config, dataset)
     save = partial(save_state, folder.last, state, card)
     feed = Feed(config, dataset, device, final=final)
     validation = None if final else feed.measured(dataset.splits["validation"])
@@ -422,7 +422,8 @@ def _measure(
     elif before.get("weights") == weights_digest(model):
         measured["corruptions"] = before  # of the same network
     folder.write_metrics(split, measured)
-    write_report(page_of_run(folder, checkpoint, config, dataset), folder.path)
+    page = page_of_run(folder, replace(checkpoint, confidence=confidence), config, dataset)
+    write_report(page, folder.path)
 
 
 def _some_of(loader: Loader, count: int | None, seed: int) -> Loader:
@@ -471,6 +472,11 @@ def dataset_of_run(
     """The data set the run was trained on, where its record says or at `data`, and proof that it is the same."""
     known = KnownData(record.fingerprint, folder.stored_splits(record), folder.path)
     place = data_dir or record.data_dir
+    if data is None and Path(record.dataset).is_absolute() and not Path(record.dataset).exists():
+        raise DataError(
+            f"the data of {folder.path} is not at {record.dataset} any more: give its new place after the run, as "
+            f"in `foveate evaluate {folder.path} NEW/PLACE`"
+        )
     dataset = load_known(str(data or record.dataset), config.data, known, data_dir=place, track=display.track)
     if known.splits is None:
         _check_redrawn(folder, dataset)
@@ -531,8 +537,9 @@ def _require(dataset: Dataset, split: str, fix: str) -> None:
         raise DataError(f"{dataset.name} has no {split} images (it has: {there}): {fix}")
 
 
-def _card(config: Config, dataset: Dataset) -> dict[str, Any]:
-    return model_card(config.model, dataset.class_names, dataset.images.shape[1], dataset.white)
+def _card(folder: RunFolder, config: Config, dataset: Dataset) -> dict[str, Any]:
+    card = model_card(config.model, dataset.class_names, dataset.images.shape[1], dataset.white)
+    return {**card, "settings": folder.identity(folder.read_record())}
 
 
 def _kept_weights(folder: RunFolder, config: Config) -> Path:
@@ -550,6 +557,7 @@ def _load_kept(
     if config.data.size is None:
         raise CheckpointError(f"{folder.path / 'args.yaml'} is damaged (it has no size): restore it from a copy")
     expect = model_card(config.model, record.class_names, config.data.size)
+    expect["settings"] = folder.identity(record)
     at_once = min(MEASURED_AT_ONCE, images)
     return load_model(_kept_weights(folder, config), device=device, expect=expect, images_at_once=at_once)
 

@@ -19,7 +19,7 @@ from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
 from foveate.execution.here import HerePool
 from foveate.execution.pool import Pool
-from foveate.files import locked, write_atomically, write_json
+from foveate.files import locked, read_regular, write_atomically, write_json
 from foveate.records import printable
 from foveate.report.study_page import StudyPage, write_study_report
 from foveate.training.environment import environment
@@ -50,6 +50,11 @@ from foveate.workflows.workers import check_attention, check_workers, open_pool,
 __all__ = ["SilentStudy", "Study", "StudyDisplay", "open_study", "resume_study", "train_best", "tune"]
 
 _SAMPLERS: Mapping[str, type[RandomSampler] | type[TpeSampler]] = {"random": RandomSampler, "tpe": TpeSampler}
+
+
+_CHECKSUM = "# sha256 of all below: "
+"""The second line of `best.yaml`."""
+_BEST_BYTES = 1 << 20
 
 
 class StudyDisplay(Display, Protocol):
@@ -269,20 +274,41 @@ def train_best(path: Path | str, **options: Any) -> Run:
     """Train a study's winner on train + validation for its whole length, then open the test split once.
 
     Args:
-        options: of `train`: `runs`, `name`, `display`, and settings.
+        options: of `train`: `runs`, `name`, `display`, `device`, `threads`, `seed`.
 
     Raises:
-        CheckpointError: when the study has not ended, and as `train`.
+        CheckpointError: when the study has not ended, or its `best.yaml` was changed, and as `train`.
+        ConfigError: for other options.
     """
     study = open_study(path)
     if not study.best.is_file():
         raise CheckpointError(f"{study.path} has no winner yet: `foveate tune --resume {study.path}`")
     with contextlib.suppress(OutputError), locked(study.path, f"{study.path} is being run"):
         pass  # a study under way may find another winner; one that cannot be written is not under way
+    if others := options.keys() - {"runs", "name", "display", "device", "threads", "seed"}:
+        raise ConfigError(
+            f"{min(others)}: the winner is trained with the settings that won; for others give "
+            f"`foveate train --config {study.best}`"
+        )
+    _check_winner(study)
     config = study.config
     return train(
         config.data, config=study.best, data_dir=config.data_dir, final=True, known=study.known_data, **options
     )
+
+
+def _check_winner(study: Study) -> None:
+    """Refuse a winner that was changed by hand: the test split would be opened for what never won."""
+    try:
+        _, line, text = read_regular(study.best, _BEST_BYTES).decode().split("\n", 2)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {study.best}: run `foveate tune --resume {study.path}`") from error
+    # Earlier versions wrote no checksum.
+    if line.startswith(_CHECKSUM) and line != _CHECKSUM + hashlib.sha256(text.encode()).hexdigest():
+        raise CheckpointError(
+            f"{study.best} was changed since the study ended: `foveate tune --resume {study.path}` writes it "
+            f"again; to train what it says now, give `foveate train --config {study.best}`"
+        )
 
 
 def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, display: StudyDisplay) -> Study:
@@ -317,7 +343,8 @@ def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, displ
         name = printable(study.path.name)
         told = f"# trial {best.number} of {name}: {best.score:.4f} on the images that rank trials\n"
         settings = _winning(config, best, share).model_dump(mode="json")
-        write_atomically(study.best, told + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+        text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+        write_atomically(study.best, f"{told}{_CHECKSUM}{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
     return study
 
 

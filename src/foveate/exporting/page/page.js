@@ -75,8 +75,12 @@ function judged(logits) {
   if (scores && scores.length) {
     const needed = Math.ceil((scores.length + 1) * 0.95 - 1e-9);
     const limit = needed <= scores.length ? scores[needed - 1] : Infinity;
-    let sum = 0;
-    set = order.filter((index, place) => (sum += probabilities[index], place === 0 || Math.min(sum, 1) <= limit));
+    let before = 0;
+    set = order.filter((index) => {
+      const inside = Math.min(before, 1) <= limit;
+      before += probabilities[index];
+      return inside;
+    });
   }
   return { order, probabilities, set, unlike: unlike ? -logSumExp(logits) > unlike.threshold : null };
 }

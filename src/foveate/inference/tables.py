@@ -1,0 +1,121 @@
+"""Predictions as tables: columns that any program reads, in CSV, JSON and Parquet."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import numpy as np
+
+from foveate.inference.predictor import Prediction
+from foveate.records import printable
+
+__all__ = ["UNSURE", "Columns", "write_csv", "write_json_rows"]
+
+UNSURE = "unsure"
+"""In place of a label whose probability is too small."""
+_FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.,]*$)")
+"""How a cell begins that a spreadsheet would run as a formula; numbers with a sign are none."""
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is told of each image.
+
+    Args:
+        class_names: of the model.
+        top: so many classes are told with their probabilities.
+        every: all classes are told with their probabilities.
+        min_probability: below it a label becomes `unsure`.
+        sets: whether prediction sets were asked for.
+    """
+
+    class_names: tuple[str, ...]
+    top: int = 1
+    every: bool = False
+    min_probability: float = 0.0
+    sets: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The columns, in order; those of single classes aside."""
+        return [
+            "id",
+            "label",
+            "probability",
+            *(["likeliest"] if self.min_probability else []),
+            *(f"{what}_{place}" for place in range(2, self.top + 1) for what in ("label", "probability")),
+            *(["set"] if self.sets else []),
+            "unlike",
+            "reason",
+        ]
+
+    def label(self, prediction: Prediction) -> str | None:
+        """The label, or `unsure`."""
+        unsure = prediction.probability is not None and prediction.probability < self.min_probability
+        return UNSURE if unsure else prediction.label
+
+    def row(self, prediction: Prediction) -> dict[str, Any]:
+        """Of one image; `probabilities` [K] is there where every class is told, and the image could be read."""
+        row: dict[str, Any] = dict.fromkeys(self.names)
+        row |= {"id": printable(prediction.id), "label": self.label(prediction), "reason": prediction.reason}
+        if self.every:
+            row["probabilities"] = None
+        if prediction.probabilities is None:
+            return row
+        row |= {"probability": prediction.probability, "unlike": prediction.unlike}
+        if self.min_probability:
+            row["likeliest"] = prediction.label
+        order = np.argsort(-prediction.probabilities, kind="stable")[1 : self.top]
+        for place, index in enumerate(order.tolist(), start=2):
+            row[f"label_{place}"] = self.class_names[index]
+            row[f"probability_{place}"] = float(prediction.probabilities[index])
+        if self.sets:
+            row["set"] = list(prediction.set or ())
+        if self.every:
+            row["probabilities"] = prediction.probabilities.tolist()
+        return row
+
+
+def write_csv(file: TextIO, columns: Columns, rows: Iterable[Row]) -> None:
+    """One line an image; a set is a JSON list; with all classes each has a column by its name.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it, as spreadsheets themselves do.
+    """
+    writer = csv.writer(file, lineterminator="\n")
+    classes = [f"probability of {name}" for name in columns.class_names] if columns.every else []
+    writer.writerow([*columns.names, *map(_cell, classes)])
+    for row in rows:
+        of_classes = (row["probabilities"] or [None] * len(classes)) if columns.every else []
+        writer.writerow([_cell(value) for value in (*(row[name] for name in columns.names), *of_classes)])
+
+
+def write_json_rows(file: TextIO, columns: Columns, rows: Iterable[Row]) -> None:
+    """A list with one object an image on each line; probabilities of all classes by their names."""
+    before = "[\n"
+    for row in rows:
+        plain: dict[str, Any] = dict(row)
+        if plain.get("probabilities") is not None:
+            plain["probabilities"] = dict(zip(columns.class_names, plain["probabilities"], strict=True))
+        file.write(before + json.dumps(plain, ensure_ascii=False))
+        before = ",\n"
+    file.write("[]\n" if before == "[\n" else "\n]\n")
+
+
+WRITERS: Mapping[str, Callable[[TextIO, Columns, Iterable[Row]], None]] = {
+    "csv": write_csv,
+    "json": write_json_rows,
+}
+"""By the format's name; Parquet is written by `pyarrow`."""
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        value = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str) and _FORMULA.match(value):
+        return f"'{value}"
+    return {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value

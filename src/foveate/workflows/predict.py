@@ -1,0 +1,295 @@
+"""Predictions, as the command line and the Python API call them."""
+
+import contextlib
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foveate.data.decode import BadImageError, open_image
+from foveate.data.listing import list_images
+from foveate.errors import ConfigError, DataError, OutputError
+from foveate.execution.local import LocalPool
+from foveate.execution.pool import Pool
+from foveate.execution.supervision import Supervisor
+from foveate.files import writing_to
+from foveate.inference.predictor import IN_PROCESS, Prediction, Predictor
+from foveate.inference.tables import Columns, Row
+from foveate.progress import Track, untracked
+from foveate.records import printable
+
+if TYPE_CHECKING:
+    from foveate.inference.shards import Shards
+
+__all__ = ["Predicted", "Sorter", "predict", "predict_rows"]
+
+TABLES = (".csv", ".json", ".parquet")
+_HANG_LIMIT_S = 600.0
+_LOOK_S = 0.5
+_NAME_BYTES = 150
+"""Of a folder that images are sorted into: file systems take 255."""
+
+
+@dataclass
+class Predicted:
+    """What predictions came to, all together."""
+
+    labels: Counter[str] = field(default_factory=Counter)
+    unreadable: int = 0
+    unlike: int = 0
+
+    @property
+    def images(self) -> int:
+        """All of them."""
+        return self.labels.total() + self.unreadable
+
+    def through(self, rows: Iterable[Row], paths: Iterable[str], sorter: "Sorter | None" = None) -> Iterator[Row]:
+        """The rows as they come, counted, and their images copied where there is a sorter."""
+        for row, path in zip(rows, paths, strict=True):
+            if row["label"] is None:
+                self.unreadable += 1
+            else:
+                self.labels[row["label"]] += 1
+                self.unlike += bool(row["unlike"])
+                if sorter is not None:
+                    sorter.copy(path, row["label"])
+            yield row
+
+
+def predict(
+    model: Path | str,
+    images: Sequence[Path | str],
+    *,
+    listed: Iterable[str] = (),
+    coverage: float | None = None,
+    device: str | None = None,
+    track: Track = untracked,
+) -> Iterator[Prediction]:
+    """Predict image files by a run, a weights file (`.safetensors`) or an exported `.onnx` file, in their order.
+
+    Args:
+        images: files, folders, patterns such as `photos/*.jpg`, and `-` for what is `listed`.
+        listed: paths, one an item.
+        coverage: what share of prediction sets is to hold the true class; None: no sets are made.
+        device: where a network in PyTorch runs; None: on the CPU.
+
+    Raises:
+        CheckpointError, ConfigError, DataError: for a request that cannot be met, before the first prediction.
+    """
+    paths, _ = list_images(images, listed)
+    predictor = Predictor.load(model, device=device)
+    predictor.check_coverage(coverage)
+    return _predictions(predictor, paths, coverage, track)
+
+
+def predict_rows(
+    model: Path | str,
+    paths: Sequence[str],
+    *,
+    top: int = 1,
+    every: bool = False,
+    min_probability: float = 0.0,
+    coverage: float | None = None,
+    device: str | None = None,
+    table: Path | str | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    track: Track = untracked,
+) -> tuple[Columns, Iterator[Row]]:
+    """Predict files as the rows of a table: its columns, and an iterator that does the work.
+
+    Into a file nothing is lost: what was predicted is kept beside it until the table is whole, and the same call
+    goes on where it was stopped.
+
+    Args:
+        paths: of images, as `list_images` gives them.
+        top, every, min_probability: as `Columns` has them.
+        table: a `.csv`, `.json` or `.parquet` file to write, which must not exist; None: none is written.
+        workers: processes that each predict a part of the images, with a `table`; None: this process predicts,
+            and others decode.
+        ray: `local`, or HOST:PORT of a cluster's head, which runs the workers.
+
+    Raises:
+        ConfigError, CheckpointError, DataError, OutputError: for a request that cannot be met.
+    """
+    if top < 1:
+        raise ConfigError(f"top={top}: give 1 at least")
+    if not 0 <= min_probability <= 1:
+        raise ConfigError(f"min_probability={min_probability:g}: give a probability between 0 and 1")
+    if table is None and (workers is not None or ray is not None):
+        raise ConfigError("workers and Ray predict into a file: give --csv, --json or --parquet FILE")
+    place = None if table is None else _new_table(Path(table))
+    predictor = Predictor.load(model, device=device)
+    predictor.check_coverage(coverage)
+    columns = Columns(predictor.class_names, top, every, min_probability, coverage is not None)
+    if place is None:
+        return columns, map(columns.row, _predictions(predictor, paths, coverage, track))
+    from foveate.inference.shards import Shards  # pyarrow is slow to import
+
+    shards = Shards(place, paths, columns)
+    shards.begin(predictor.about.digest, coverage)
+    pool = _open_pool(workers, ray)
+    where = _Where(str(Path(model).resolve()), device, coverage)
+    return columns, _into_table(shards, predictor, where, pool, track)
+
+
+@dataclass(frozen=True)
+class _Where:
+    """What every part is predicted by."""
+
+    model: str
+    device: str | None
+    coverage: float | None
+
+
+def _new_table(place: Path) -> Path:
+    if place.suffix.lower() not in TABLES:
+        raise ConfigError(f"{place}: give a file whose name ends in {', '.join(TABLES)}")
+    if os.path.lexists(place):
+        raise ConfigError(f"{place} exists: remove it, or choose another name")
+    return place
+
+
+def _predictions(
+    predictor: Predictor, paths: Sequence[str], coverage: float | None, track: Track
+) -> Iterator[Prediction]:
+    # Few are decoded in this process, which is faster to begin.
+    workers = 0 if len(paths) <= IN_PROCESS else None
+    found = predictor.predict_files(paths, coverage=coverage, workers=workers)
+    return iter(track(found, total=len(paths), label="predicting"))
+
+
+def _into_table(
+    shards: "Shards", predictor: Predictor, where: _Where, pool: Pool | None, track: Track
+) -> Iterator[Row]:
+    with shards.locked():
+        missing = shards.missing()
+        if pool is None:
+            done = _here(predictor, shards, missing, where.coverage)
+        else:
+            done = _by_pool(pool, shards, missing, where)
+        images = sum(len(shards.paths_of(number)) for number in missing)
+        for _ in track(done, total=images, label="predicting"):
+            pass
+        yield from shards.rows()
+        shards.finish()
+
+
+def _open_pool(workers: int | None, ray: str | None) -> Pool | None:
+    from foveate.inference.shards import predict_shard
+
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers={workers}: give 1 at least, or leave it out")
+    if ray is not None:
+        from foveate.execution.ray import RayPool
+
+        return RayPool(predict_shard, workers, address=ray, cpus=1)
+    return None if workers is None else LocalPool(predict_shard, workers)
+
+
+def _here(
+    predictor: Predictor, shards: "Shards", missing: Sequence[int], coverage: float | None
+) -> Iterator[None]:
+    """Predict the missing parts as one stream, so that no process waits between two of them."""
+    stream = predictor.predict_files(
+        (path for number in missing for path in shards.paths_of(number)),
+        coverage=coverage,
+        workers=0 if len(missing) == 1 and len(shards.paths_of(missing[0])) <= IN_PROCESS else None,
+    )
+    for number in missing:
+        rows = []
+        for _ in shards.paths_of(number):
+            rows.append(shards.columns.row(next(stream)))
+            yield
+        shards.keep(number, rows)
+
+
+def _by_pool(pool: Pool, shards: "Shards", missing: Sequence[int], where: _Where) -> Iterator[None]:
+    """Have the missing parts predicted by others, some at once."""
+    from foveate.inference.shards import SHARD, shard_job
+
+    waiting, running = list(reversed(missing)), set[int]()
+    supervisor = Supervisor(_HANG_LIMIT_S)
+    with contextlib.closing(pool):
+        while waiting or running:
+            while waiting and len(running) < pool.workers:
+                number = waiting.pop()
+                supervisor.begun(number)
+                pool.submit(number, shard_job(shards, number, **vars(where)))
+                running.add(number)
+            event = pool.event(_LOOK_S)
+            supervisor.stop_hanging(pool)
+            if event is None:
+                continue
+            supervisor.heard(event.job)
+            if event.kind == "progress":
+                yield from [None] * event.value.get("images", 0)
+                continue
+            running.discard(event.job)
+            if event.kind == "lost":
+                reason = supervisor.lost(event.job, event.value["message"])
+                if reason is not None:
+                    raise DataError(f"images {event.job * SHARD:,} and following: {reason}: run again to go on")
+                waiting.append(event.job)
+                continue
+            supervisor.ended(event.job)
+            if event.kind == "failed":
+                raise DataError(f"{event.value['message']}: run again to go on")
+            shards.keep(event.job, event.value["rows"])
+
+
+class Sorter:
+    """Copies images into folders by their labels; nothing is moved, and nothing there is replaced.
+
+    Args:
+        folder: is made; it may be there only if it is empty.
+        sources: what the images were named by: it must lie in none of these folders.
+
+    Raises:
+        ConfigError: when there is something in it, or it lies among the images.
+        OutputError: when it cannot be made.
+    """
+
+    def __init__(self, folder: Path | str, sources: Iterable[Path | str]) -> None:
+        self.folder = Path(folder)
+        for source in map(Path, sources):
+            if source.is_dir() and self.folder.resolve().is_relative_to(source.resolve()):
+                raise ConfigError(f"{self.folder} lies among the images, in {source}: sort into another folder")
+        with writing_to(self.folder):
+            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+                raise ConfigError(f"{self.folder} exists and is not empty: sort into a new folder")
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._folders: dict[str, Path] = {}
+
+    def copy(self, path: str, label: str) -> None:
+        """Copy one image.
+
+        Raises:
+            OutputError: when it cannot be written.
+        """
+        with writing_to(self.folder):
+            target = self._free(self._folder_of(label) / Path(path).name)
+            try:
+                with open_image(Path(path)) as image, target.open("xb") as copy:
+                    shutil.copyfileobj(image, copy)
+            except BadImageError as error:
+                raise OutputError(f"cannot copy {path} ({error}): it changed since it was predicted") from error
+
+    def _folder_of(self, label: str) -> Path:
+        if label not in self._folders:
+            plain = printable(label).replace("/", "_").replace("\\", "_").strip(". ") or "_"
+            plain = plain.encode()[:_NAME_BYTES].decode(errors="ignore")
+            folder = self._free(self.folder / plain)
+            folder.mkdir()
+            self._folders[label] = folder
+        return self._folders[label]
+
+    @staticmethod
+    def _free(path: Path) -> Path:
+        free, number = path, 2
+        while os.path.lexists(free):
+            free, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
+        return free

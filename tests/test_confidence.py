@@ -1,0 +1,165 @@
+"""Temperature, prediction sets and the threshold of what is unlike, against their definitions."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from scipy.special import log_softmax, logsumexp, softmax
+
+from foveate.confidence import (
+    MAX_SCORES,
+    Confidence,
+    Unlike,
+    conformal_scores,
+    energy,
+    fit_confidence,
+    fit_temperature,
+)
+from foveate.evaluation import point_metrics
+
+
+def drawn(seed: int, n: int, k: int = 4, *, spread: float = 2.0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Logits [n, k], and labels drawn by their probabilities."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, spread, (n, k))
+    labels = (np.cumsum(softmax(logits, axis=1), axis=1) < rng.random((n, 1))).sum(axis=1)
+    return logits, np.minimum(labels, k - 1)
+
+
+@given(seed=st.integers(0, 999), k=st.integers(2, 6), temperature=st.floats(0.1, 9))
+@settings(max_examples=30, deadline=None)
+def test_probabilities_and_energy_are_those_of_scipy(seed: int, k: int, temperature: float) -> None:
+    logits, _ = drawn(seed, 7, k, spread=200)
+    found = Confidence(temperature=temperature).probabilities(logits.astype(np.float32))
+    np.testing.assert_allclose(found, softmax(logits.astype(np.float32).astype(float) / temperature, axis=1), 1e-9)
+    np.testing.assert_allclose(energy(logits), -logsumexp(logits, axis=1))
+
+
+def test_a_score_is_the_sum_of_what_is_likelier() -> None:
+    probabilities = np.array([[0.5, 0.3, 0.2], [0.1, 0.2, 0.7], [0.1, 0.2, 0.7]])
+    np.testing.assert_allclose(conformal_scores(probabilities, np.array([1, 2, 0])), [0.5, 0, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("coverage", "members"), [(0.1, "a"), (0.25, "a"), (0.5, "ab"), (0.75, "abc"), (0.76, "abc"), (0.99, "abc")]
+)
+def test_sets_grow_with_the_coverage_until_they_hold_all_classes(coverage: float, members: str) -> None:
+    # ⌈(3 + 1) · coverage⌉ is the place of the quantile among three scores; the fourth is not there.
+    confidence = Confidence(scores=(0.4, 0.6, 0.9))
+    (found,) = confidence.sets(np.array([[0.5, 0.35, 0.15]]), coverage)
+    assert "".join(np.array(list("abc"))[found]) == members
+
+
+def test_the_likeliest_class_is_always_in_the_set() -> None:
+    assert Confidence(scores=(0.0,) * 99).sets(np.array([[0.2, 0.8]]), 0.5).tolist() == [[False, True]]
+
+
+@pytest.mark.parametrize("coverage", [0.0, 1.0, -1.0, float("nan")])
+def test_no_share_is_no_coverage(coverage: float) -> None:
+    with pytest.raises(ValueError, match="above 0 and below 1"):
+        Confidence(scores=(0.5,)).sets(np.eye(2), coverage)
+    with pytest.raises(ValueError, match="held out"):
+        Confidence().sets(np.eye(2), 0.5)
+
+
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
+def test_the_coverage_is_kept_on_average_over_calibration_draws(coverage: float) -> None:
+    """The mean over draws is at least the coverage; randomisation left out, it lies above it."""
+    held = []
+    for seed in range(60):
+        logits, labels = drawn(seed, 2 * 100 + 1000, 6, spread=1.5)
+        confidence = fit_confidence(2 * logits[:200], labels[:200], seed=seed)  # overconfident logits
+        chosen = confidence.sets(confidence.probabilities(2 * logits[200:]), coverage)
+        held.append(chosen[np.arange(1000), labels[200:]].mean())
+    standard_error = np.std(held) / np.sqrt(len(held))
+    assert np.mean(held) >= coverage - 2 * standard_error
+    assert np.mean(held) <= coverage + 0.02  # and not by giving more classes than that takes
+
+
+def test_the_halves_that_temperature_and_sets_are_fitted_on_are_apart() -> None:
+    logits, labels = drawn(0, 400)
+    confidence = fit_confidence(logits, labels, seed=3)
+    shuffled = np.random.default_rng(3).permutation(400)
+    assert confidence.temperature == fit_temperature(logits[shuffled[:200]], labels[shuffled[:200]])
+    other = shuffled[200:]
+    scaled = softmax(logits[other] / confidence.temperature, axis=1)
+    np.testing.assert_allclose(confidence.scores, np.sort(conformal_scores(scaled, labels[other])))
+
+
+def test_one_in_a_hundred_validation_images_is_unlike() -> None:
+    logits, labels = drawn(1, 1000)
+    found = fit_confidence(logits, labels, seed=0).is_unlike(logits)
+    assert found is not None
+    assert found.sum() == 10 - 1  # what lies above the quantile, and not at it
+    assert energy(logits)[found].min() > energy(logits)[~found].max()
+
+
+def test_of_few_images_no_more_is_fitted_than_they_can_bear() -> None:
+    logits, labels = drawn(2, 99)
+    few = fit_confidence(logits, labels, seed=0)
+    assert few.unlike is None
+    assert few.is_unlike(logits) is None
+    assert few.scores
+    one = fit_confidence(logits[:1], labels[:1], seed=0)
+    assert (one.temperature, one.scores, one.unlike) == (None, None, None)
+    assert len(fit_confidence(*drawn(3, 2 * MAX_SCORES + 10), seed=0).scores or ()) == MAX_SCORES
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"temperature": 0.0},
+        {"temperature": float("nan")},
+        {"temperature": "1"},
+        {"scores": [0.5, 0.4]},
+        {"scores": [-0.1]},
+        {"scores": [1.5]},
+        {"scores": [float("nan")]},
+        {"scores": [0.5] * (MAX_SCORES + 1)},
+        {"unlike": {"threshold": float("inf"), "images": 100}},
+        {"unlike": {"threshold": -3.0}},
+        {"more": 1},
+    ],
+)
+def test_what_cannot_have_been_fitted_is_refused(damage: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Confidence.model_validate(damage)
+
+
+def test_it_comes_back_from_json_as_it_was() -> None:
+    confidence = fit_confidence(*drawn(4, 300), seed=0, grouped=True)
+    assert Confidence.model_validate(json.loads(json.dumps(confidence.model_dump(mode="json")))) == confidence
+    assert isinstance(confidence.unlike, Unlike)
+
+
+class TestFitTemperature:
+    @given(temperature=st.floats(0.2, 5), seed=st.integers(0, 99))
+    @settings(max_examples=20, deadline=None)
+    def test_it_finds_the_temperature_that_labels_were_drawn_at(self, temperature: float, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(0, 2, (20_000, 4))
+        labels = (np.cumsum(softmax(logits, axis=1), axis=1) < rng.random((20_000, 1))).sum(axis=1)
+        assert fit_temperature(temperature * logits, labels) == pytest.approx(temperature, rel=0.08)
+
+    def test_nothing_near_it_has_less_loss_and_no_prediction_changes(self) -> None:
+        logits, labels = drawn(3, 500)
+        found = fit_temperature(logits, labels)
+        n, k = logits.shape
+        targets = np.eye(k)[labels] * n / (n + 1) + 1 / k / (n + 1)
+
+        def loss(temperature: float) -> float:
+            return float(-(targets * log_softmax(logits / temperature, axis=1)).sum(axis=1).mean())
+
+        for other in (0.99 * found, 1.01 * found, 1.0):
+            assert loss(other) >= loss(found)
+        assert point_metrics(logits / found, labels)["accuracy"] == point_metrics(logits, labels)["accuracy"]
+
+    @pytest.mark.parametrize("sureness", [0.5, 10, 100])
+    def test_of_images_that_are_all_right_it_is_as_sure_as_their_number_allows(self, sureness: float) -> None:
+        logits = sureness * np.tile(np.eye(3), (96, 1))
+        scaled = softmax(logits / fit_temperature(logits, np.arange(288) % 3), axis=1)
+        assert scaled.max(axis=1) == pytest.approx(1 - 2 / 3 / 289, abs=1e-4)
