@@ -80,6 +80,21 @@ def domain(proto: Any) -> None:
     proto.opset_import.append(helper.make_opsetid("com.stranger", 1))
 
 
+def sparse(proto: Any) -> None:
+    values = numpy_helper.from_array(np.zeros(1, np.float32), "sparse")
+    proto.graph.sparse_initializer.append(
+        helper.make_sparse_tensor(values, numpy_helper.from_array(np.zeros(1, np.int64)), [10**12])
+    )
+
+
+def training(proto: Any) -> None:
+    proto.training_info.add().initialization.CopyFrom(helper.make_graph([], "training", [], []))
+
+
+def text(proto: Any) -> None:
+    proto.graph.initializer.append(helper.make_tensor("text", TensorProto.STRING, [1], [b"x"]))
+
+
 def signature(which: str, change: Change) -> Change:
     return lambda proto: change(getattr(proto.graph, which))
 
@@ -93,6 +108,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "an operator of Microsoft's": (node("Conv", "com.microsoft"), "'com.microsoft'"),
     "an unknown operator": (node("Evil\n" * 100), "operator"),
     "a function": (function, "functions of its own"),
+    "sparse tensors": (sparse, "sparse tensors"),
+    "text": (text, "text"),
+    "graphs for training": (training, "field 20 in a model"),
     "another set of operators": (domain, "'com.stranger'"),
     "random numbers": (node("RandomUniform"), "operator 'RandomUniform'"),
     "no names": (props(names=None), "lack names"),

@@ -14,7 +14,7 @@ from tests import exported
 from tests.integration.conftest import Outcome
 
 import foveate as api
-from foveate.errors import CheckpointError, ConfigError, DataError, ExportError
+from foveate.errors import CheckpointError, ConfigError, DataError, ExportError, OutputError
 from foveate.exporting import proof
 from foveate.inference.onnx_file import read_onnx
 from foveate.inference.predictor import Predictor
@@ -148,6 +148,9 @@ def test_wrong_requests_are_one_line_and_nothing_is_written(
         (ConfigError, "does not say which images", weights, tmp_path / "out", {}),
         (ConfigError, "exists already", run, tmp_path / "full", {}),
         (ConfigError, "exists already", run, model, {}),
+        (OutputError, "a part of the path is a file", run, model / "out", {}),
+        (ConfigError, "--examples", run, tmp_path / "out", {"examples": 3}),
+        (ConfigError, "make web", run, tmp_path / "out", {"web": True, "web_assets": tmp_path}),
         (ConfigError, "--unproved", run, tmp_path / "out", {"unproved": True, "int8": True}),
         (ConfigError, "--unproved", run, tmp_path / "out", {"unproved": True, "data": "digits"}),
         (ConfigError, "lies within the data", weights, pets / "out", {"data": pets}),

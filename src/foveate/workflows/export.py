@@ -171,13 +171,14 @@ def export(
 def _check_request(
     model: Path, to: Path, data: str | Path | None, *, int8: bool, unproved: bool, examples: int, web: bool
 ) -> None:
-    """Raises ConfigError for what cannot be met, before anything is read."""
+    """Raises ConfigError or OutputError for what cannot be met, before anything is read."""
     if model.suffix.lower() == ".onnx" and not model.is_dir():
         raise ConfigError(
             f"{model} is exported already: give the run or the .safetensors file that it was made from"
         )
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise ConfigError(f"{to} exists already: name a new folder by --to")
+    RunFolder.refuse_name(to.parent, "", None)  # a place that cannot be written, before work that takes a minute
     if data is not None:
         keep_out(to, data, "--to")
     if unproved and data is not None:
