@@ -131,6 +131,39 @@ def test_asked_weights_are_those_that_were_used(kind: AttentionKind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_gives_a_map_of_the_positions(kind: AttentionKind) -> None:
+    module = drawn(ATTENTION[kind](20)).eval()
+    images = features((2, 20, 5, 4))
+    found = module.attention_map(images)
+    assert found.shape == (2, 5, 4)
+    assert (found >= 0).all()
+    torch.testing.assert_close(found[1:], module.attention_map(images[1:]))  # each image has its own
+
+
+@pytest.mark.parametrize("kind", OVER_FEATURES)
+def test_a_map_is_the_mean_of_the_weights_over_those_that_look(kind: AttentionKind) -> None:
+    module, images = drawn(ATTENTION[kind](5)), features((2, 5, 40, 30))  # more positions than are taken at once
+    weights = module.attention_weights(images)
+    expected = weights.mean(-2).reshape(2, 40, 30)
+    torch.testing.assert_close(module.attention_map(images), expected)
+
+
+def test_the_map_of_channels_shows_where_the_weighted_ones_are_active() -> None:
+    module, images = drawn(SqueezeExcitation2d(6)), torch.zeros(1, 6, 2, 2)
+    images[0, 2, 0, 1] = -3.0
+    weights = module.attention_weights(images)[0, :, 0, 0]
+    expected = torch.zeros(1, 2, 2)
+    expected[0, 0, 1] = 3 * weights[2] / weights.sum()
+    torch.testing.assert_close(module.attention_map(images), expected)
+
+
+def test_the_map_of_a_mask_is_what_positions_are_scaled_by() -> None:
+    module, images = drawn(ConvBlockAttention2d(6)), features((1, 6, 4, 4))
+    scaled = module(images) / module._weighed(images)
+    torch.testing.assert_close(module.attention_map(images), scaled.mean(1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_gradients_are_those_of_the_definition(kind: AttentionKind) -> None:
     images = features((2, 3, 3, 4)).double().requires_grad_()
     module = drawn(ATTENTION[kind](3)).double()

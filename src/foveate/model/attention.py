@@ -47,6 +47,11 @@ class LuongAttention2d(nn.Module):
         tokens = _tokens(features)
         return torch.softmax(tokens @ tokens.transpose(1, 2), dim=-1)
 
+    def attention_map(self, features: Tensor) -> Tensor:
+        """How much each position is looked at, on average over those that look: [B, C, H, W] → [B, H, W]."""
+        tokens = _tokens(features)
+        return _looked_at(tokens, tokens, 1.0, features)
+
 
 class LuongRowAttention2d(nn.Module):
     """The paper's attention: as `LuongAttention2d`, but each position attends only within its own row.
@@ -67,6 +72,13 @@ class LuongRowAttention2d(nn.Module):
         """How much each position looks at each other of its row: [B, C, H, W] → [B, H, W, W]; rows sum to 1."""
         rows = features.permute(0, 2, 3, 1)  # [B, H, W, C]
         return torch.softmax(rows @ rows.transpose(2, 3), dim=-1)
+
+    def attention_map(self, features: Tensor) -> Tensor:
+        """How much each position is looked at by its row, on average: [B, C, H, W] → [B, H, W].
+
+        Every row has the same sum, so the map does not say which row matters.
+        """
+        return self.attention_weights(features).mean(2)
 
 
 class LuongScaledAttention2d(nn.Module):
@@ -102,6 +114,11 @@ class LuongScaledAttention2d(nn.Module):
         """How much each position looks at each other: [B, C, H, W] → [B, H·W, H·W]; each row sums to 1."""
         query, key = _tokens(self.query(features)), _tokens(self.key(features))
         return torch.softmax(query @ key.transpose(1, 2) / query.shape[-1] ** 0.5, dim=-1)
+
+    def attention_map(self, features: Tensor) -> Tensor:
+        """How much each position is looked at, on average over those that look: [B, C, H, W] → [B, H, W]."""
+        query, key = _tokens(self.query(features)), _tokens(self.key(features))
+        return _looked_at(query, key, query.shape[-1] ** -0.5, features)
 
 
 class MultiHeadAttention2d(nn.Module):
@@ -169,6 +186,11 @@ class MultiHeadAttention2d(nn.Module):
         scores = query @ key.transpose(2, 3) / query.shape[-1] ** 0.5
         return torch.softmax(scores + self._relative(query, *features.shape[2:]), dim=-1)
 
+    def attention_map(self, features: Tensor) -> Tensor:
+        """How much each position is looked at, on average over heads and those that look: → [B, H, W]."""
+        looked_at = self.attention_weights(features).mean((1, 2))  # [B, H·W]
+        return looked_at.view(len(features), *features.shape[2:])
+
     def _heads(self, features: Tensor) -> Tensor:
         """[B, heads·d, H, W] → [B, heads, H·W, d]."""
         tokens = _tokens(features)
@@ -218,6 +240,11 @@ class AugmentedConv2d(nn.Module):
         """The convolved channels, then the attended ones."""
         return torch.cat([self.conv(features), self.attention(features)], dim=1)
 
+    def attention_map(self, features: Tensor) -> Tensor:
+        """How much the attended channels look at each position: [B, C, H, W] → [B, H, W]."""
+        attended: Tensor = self.attention.attention_map(features)
+        return attended
+
 
 class SqueezeExcitation2d(nn.Module):
     """Weighs channels by a small network over their means.
@@ -240,8 +267,16 @@ class SqueezeExcitation2d(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Scale each channel by its weight, 0…1."""
+        return features * self.attention_weights(features)
+
+    def attention_weights(self, features: Tensor) -> Tensor:
+        """The weight of each channel, 0…1: [B, C, H, W] → [B, C, 1, 1]."""
         means = features.mean((2, 3), keepdim=True)  # [B, C, 1, 1]
-        return features * torch.sigmoid(self.excite(F.relu(self.squeeze(means))))
+        return torch.sigmoid(self.excite(F.relu(self.squeeze(means))))
+
+    def attention_map(self, features: Tensor) -> Tensor:
+        """Where the channels are active that it gives weight to: [B, C, H, W] → [B, H, W]."""
+        return _where_active(features, self.attention_weights(features))
 
 
 class EfficientChannelAttention2d(nn.Module):
@@ -263,8 +298,16 @@ class EfficientChannelAttention2d(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Scale each channel by its weight, 0…1."""
+        return features * self.attention_weights(features)
+
+    def attention_weights(self, features: Tensor) -> Tensor:
+        """The weight of each channel, 0…1: [B, C, H, W] → [B, C, 1, 1]."""
         means = features.mean((2, 3))[:, None, None]  # [B, 1, 1, C]
-        return features * torch.sigmoid(self.conv(means)).view(*features.shape[:2], 1, 1)
+        return torch.sigmoid(self.conv(means)).view(*features.shape[:2], 1, 1)
+
+    def attention_map(self, features: Tensor) -> Tensor:
+        """Where the channels are active that it gives weight to: [B, C, H, W] → [B, H, W]."""
+        return _where_active(features, self.attention_weights(features))
 
 
 class ConvBlockAttention2d(nn.Module):
@@ -289,10 +332,22 @@ class ConvBlockAttention2d(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Scale each channel, then each position, by its weight, 0…1."""
+        weighed = self._weighed(features)
+        return weighed * self._mask(weighed)
+
+    def attention_map(self, features: Tensor) -> Tensor:
+        """The weight of each position, 0…1: [B, C, H, W] → [B, H, W]."""
+        return self._mask(self._weighed(features))[:, 0]
+
+    def _weighed(self, features: Tensor) -> Tensor:
+        """The features, each channel scaled by its weight: [B, C, H, W]."""
         both = features.mean((2, 3), keepdim=True), features.amax((2, 3), keepdim=True)  # [B, C, 1, 1]
-        weighed = features * torch.sigmoid(sum(self.excite(F.relu(self.squeeze(each))) for each in both))
+        return features * torch.sigmoid(sum(self.excite(F.relu(self.squeeze(each))) for each in both))
+
+    def _mask(self, weighed: Tensor) -> Tensor:
+        """The weights of the positions: [B, C, H, W] → [B, 1, H, W]."""
         over = torch.cat([weighed.mean(1, keepdim=True), weighed.amax(1, keepdim=True)], dim=1)  # [B, 2, H, W]
-        return weighed * torch.sigmoid(self.spatial(over))
+        return torch.sigmoid(self.spatial(over))
 
 
 class ResidualMask2d(nn.Module):
@@ -318,9 +373,17 @@ class ResidualMask2d(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Strengthen what the mask is open for."""
+        return features * (1 + self.attention_weights(features))
+
+    def attention_map(self, features: Tensor) -> Tensor:
+        """The mask's mean over channels, 0…1: [B, C, H, W] → [B, H, W]."""
+        return self.attention_weights(features).mean(1)
+
+    def attention_weights(self, features: Tensor) -> Tensor:
+        """The mask, 0…1: [B, C, H, W] → [B, C, H, W]."""
         below = F.relu(self.norm(self.below(F.max_pool2d(features, 2, ceil_mode=True))))
         risen = F.interpolate(below, features.shape[2:], mode="bilinear", align_corners=False)
-        return features * (1 + torch.sigmoid(self.mask(risen)))
+        return torch.sigmoid(self.mask(risen))
 
 
 def _init_weights(layer: nn.Conv2d, generator: torch.Generator) -> None:
@@ -340,6 +403,22 @@ def _positions(tokens: Tensor, like: Tensor) -> Tensor:
     """[…, H·W, C] → `like`'s [B, C, H, W], in channels_last memory."""
     batch, channels, height, width = like.shape
     return tokens.reshape(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _looked_at(query: Tensor, key: Tensor, scale: float, like: Tensor) -> Tensor:
+    """The mean over queries of their attention, of queries and keys [B, H·W, d]: → [B, H, W] of `like`.
+
+    A thousand queries at a time: the weights of all pairs of positions of a large map take gigabytes.
+    """
+    total = sum(
+        torch.softmax(scale * some @ key.transpose(1, 2), dim=-1).sum(1) for some in query.split(1024, dim=1)
+    )
+    return (cast("Tensor", total) / query.shape[1]).view(len(like), *like.shape[2:])
+
+
+def _where_active(features: Tensor, weights: Tensor) -> Tensor:
+    """The mean of the features' magnitudes over channels, by weights [B, C, 1, 1]: → [B, H, W]."""
+    return (weights * features.abs()).sum(1) / weights.sum(1)
 
 
 class GatedResidual(nn.Module):

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +28,24 @@ class AttentionCNN(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each class for a batch of images."""
-        logits: Tensor = self.head(self.stages(self.stem(self.normalize(images))))
+        logits: Tensor = self.head(self.features(images))
         return logits
+
+    def features(self, images: Tensor) -> Tensor:
+        """The last stage's feature maps [B, C, h, w], which the head sees."""
+        maps: Tensor = self.stages(self.stem(self.normalize(images)))
+        return maps
+
+    @property
+    def attention(self) -> nn.Module | None:
+        """What it has embedded, without its gate; None where that is nothing."""
+        for stage in self.stages:
+            attention = stage.attention
+            if not isinstance(attention, nn.Identity):
+                return cast(
+                    "nn.Module", attention.attention if isinstance(attention, GatedResidual) else attention
+                )
+        return None
 
     @torch.no_grad()
     def fit_stem(self, images: Tensor) -> None:
