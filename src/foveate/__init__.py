@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         plan_comparison,
         resume_comparison,
     )
+    from foveate.workflows.explain import Explanation, explain, explain_run
     from foveate.workflows.export import Export, export
     from foveate.workflows.measure import MeasuredModel, evaluate_model
     from foveate.workflows.predict import predict
@@ -26,6 +27,7 @@ __all__ = [
     "Check",
     "Cleared",
     "Comparison",
+    "Explanation",
     "Export",
     "MeasuredModel",
     "Prediction",
@@ -37,6 +39,8 @@ __all__ = [
     "compare",
     "evaluate",
     "evaluate_model",
+    "explain",
+    "explain_run",
     "export",
     "list_cache",
     "open_comparison",
@@ -68,6 +72,7 @@ _HOMES = {
     ),
     "foveate.workflows.measure": ("MeasuredModel", "evaluate_model"),
     "foveate.workflows.predict": ("predict",),
+    "foveate.workflows.explain": ("Explanation", "explain", "explain_run"),
     "foveate.workflows.export": ("Export", "export"),
     "foveate.workflows.run": ("Run", "evaluate", "open_run", "resume", "summarize", "train"),
     "foveate.workflows.study": ("Study", "open_study", "resume_study", "train_best", "tune"),

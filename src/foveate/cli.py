@@ -310,6 +310,59 @@ def predict(
 
 
 @app.command()
+def explain(
+    model: Annotated[Path, typer.Argument(help="A run folder, a .safetensors or an exported .onnx file.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="Image files, folders, patterns, or -; none: measure what a run's maps are worth."),
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="attention, gradcam or occlusion; repeatable (default: all).")
+    ] = None,
+    of_class: Annotated[
+        str | None, typer.Option("--class", help="Show what speaks for this class (default: the predicted one).")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--images", help="Validation images to measure maps on (default: 100).")
+    ] = None,
+    device: Device = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+) -> None:
+    """Show where a network looks in IMAGES; without images, measure on a run whether its maps mean anything."""
+    display = terminal.display()
+    methods = tuple(method or ())
+    if not images:
+        if of_class is not None or name is not None:
+            raise ConfigError("--class and --name are for images: give some")
+        given = {} if count is None else {"images": count}
+        verdicts = foveate.explain_run(
+            model, methods=methods, data_dir=data_dir, device=device, display=display, **given
+        )
+        terminal.print_verdicts(verdicts, model)
+        return
+    if count is not None or data_dir is not None:
+        raise ConfigError("--images and --data-dir are for measuring a run's maps: give no images then")
+    explanation = foveate.explain(
+        model,
+        images,
+        listed=sys.stdin if "-" in images else (),
+        methods=methods,
+        of_class=of_class,
+        device=device,
+        runs=runs,
+        name=name,
+        display=display,
+    )
+    for path, reason in explanation.unreadable.items():
+        display.say(f"cannot be read: {path} ({reason})")
+    display.say(f"page: {explanation.page}")
+    if explanation.unreadable:
+        raise typer.Exit(1)
+
+
+@app.command()
 def tune(
     data: Annotated[
         str | None, typer.Argument(help="digits, cifar10, or a folder, CSV, Parquet or .npz file.")

@@ -14,12 +14,15 @@ from foveate.files import cache_folder
 from foveate.progress import Track, untracked
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import RenderableType
 
     from foveate.comparison.experiment import Experiment
     from foveate.comparison.experiment import Update as RunUpdate
     from foveate.comparison.training import JudgedSplit
     from foveate.exporting.proof import Score
+    from foveate.inference.faithfulness import Verdict
     from foveate.inference.tables import Columns, Row
     from foveate.training.loop import EpochResult
     from foveate.tuning.search import Search, Update
@@ -52,6 +55,7 @@ __all__ = [
     "print_predictions",
     "print_results",
     "print_study",
+    "print_verdicts",
     "study_display",
     "told_of_predictions",
 ]
@@ -139,6 +143,14 @@ class Messages(Bars):
 def message_display() -> Messages:
     """For verbs whose answer goes to standard output."""
     return Messages()
+
+
+def print_verdicts(verdicts: "Sequence[Verdict]", run: "Path") -> None:
+    """What a run's maps are worth, in words."""
+    for verdict in verdicts:
+        print(verdict.words)
+    print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
+    print(f"report: {run / 'report.html'}")
 
 
 def print_predictions(columns: "Columns", rows: "Iterable[Row]") -> None:

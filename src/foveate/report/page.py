@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from foveate.inference.faithfulness import CONTROLS, NAMES
 from foveate.model.build import LayerTable
 from foveate.report import plots
 from foveate.report.abstaining import Abstaining, risk_coverage
@@ -86,6 +87,8 @@ class RunPage:
     test_openings: Sequence[Mapping[str, str]] = ()
     """`time` and `command` of every look at the test split."""
     abstaining: Abstaining | None = None
+    explained: Any = None
+    """`run_page.Explained`, where the run was explained."""
     paper: bool = False
     """The paper's preset on its data set: its figures stand beside the run's."""
     command: str = ""
@@ -152,6 +155,8 @@ def _render(page: RunPage, figures: Mapping[str, Figure]) -> str:
         settings=flat(page.settings),
         environment=flat(page.environment),
         most_listed=MOST_LISTED,
+        names=NAMES,
+        controls=CONTROLS,
     )
 
 

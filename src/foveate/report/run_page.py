@@ -2,21 +2,61 @@
 
 import io
 from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 
-from foveate.checkpoint import Checkpoint
+from foveate.checkpoint import Checkpoint, weights_digest
 from foveate.config import Config
 from foveate.data.dataset import Dataset
+from foveate.inference.faithfulness import Verdict
 from foveate.model.build import layer_table
+from foveate.records import Digest, Line, Name, Record, read_record
 from foveate.report.abstaining import abstaining
 from foveate.report.page import DatasetSummary, Mistake, RunPage, most_confident_mistakes
 from foveate.training.loop import best_epoch
 from foveate.training.runs import RunFolder
 
-__all__ = ["mistakes", "page_of_run"]
+__all__ = ["Explained", "ExplainedMistake", "mistakes", "page_of_run", "read_explained"]
+
+_Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=4 << 20)]
+
+
+class ExplainedMistake(Record):
+    """An image of the report's grid, right or wrong, and PNGs in base64: of it, and of the maps over it."""
+
+    id: Name
+    true: Name
+    predicted: Name
+    shown: _Base64
+    maps: dict[Name, _Base64]
+
+
+class Explained(Record):
+    """What `foveate explain RUN` found, as `explanation.json` keeps it."""
+
+    weights: Digest
+    """Of the network that was explained."""
+    command: Line
+    verdicts: Annotated[tuple[Verdict, ...], Field(max_length=10)]
+    grid: Annotated[tuple[ExplainedMistake, ...], Field(max_length=50)]
+
+
+def read_explained(folder: Path, weights: str) -> Explained | None:
+    """What was found of a run's network; None where nothing was, or of other weights.
+
+    Raises:
+        CheckpointError: when it is damaged.
+    """
+    path = folder / "explanation.json"
+    if not path.exists():
+        return None
+    found = read_record(path, Explained, fix="remove it, and run `foveate explain` again")
+    return found if found.weights == weights else None
 
 
 def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, dataset: Dataset) -> RunPage:
@@ -55,6 +95,7 @@ def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, datas
     return replace(
         page,
         mistakes=mistakes(probabilities, dataset, page.lead),
+        explained=read_explained(folder.path, weights_digest(checkpoint.model)),
         abstaining=abstaining(
             probabilities,
             dataset.labels[dataset.splits[page.lead]],

@@ -1,0 +1,242 @@
+"""Where a network looks, and whether its maps mean anything, as the command line and the Python API call it."""
+
+import base64
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.decode import BadImageError, decode_file
+from foveate.data.listing import list_images
+from foveate.data.splits import draw
+from foveate.errors import ConfigError
+from foveate.files import write_atomically, write_json
+from foveate.inference.engine import Engine, load_engine
+from foveate.inference.explanation import METHODS, unavailable
+from foveate.inference.faithfulness import Verdict, steps, verdict
+from foveate.inference.predictor import Predictor
+from foveate.records import printable
+from foveate.report.explanation_page import ExplainedImage, png, png_of_map, render_explanation
+from foveate.report.page import write_report
+from foveate.report.run_page import Explained, ExplainedMistake, page_of_run, read_explained
+from foveate.training.runs import RunFolder
+from foveate.workflows.request import Display, Silent, command_line, keep_out
+from foveate.workflows.run import dataset_of_run
+
+__all__ = ["Explanation", "explain", "explain_run"]
+
+IMAGES = 100
+"""Validation images that a verdict is measured on, where nobody says how many."""
+FEWEST = 10
+_GRID = 6
+"""Images in the report that are right, and as many that are wrong."""
+_TOP = 3
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Maps of images in a folder, `runs/explain/<name>/`."""
+
+    path: Path
+    images: list[str]
+    unreadable: dict[str, str]
+    """Why, by the image's path."""
+
+    @property
+    def page(self) -> Path:
+        """All of them, on one page."""
+        return self.path / "explain.html"
+
+
+def explain(
+    model: Path | str,
+    images: Sequence[Path | str],
+    *,
+    listed: Iterable[str] = (),
+    methods: Sequence[str] = (),
+    of_class: str | None = None,
+    device: str | None = None,
+    runs: Path | str = "runs",
+    name: str | None = None,
+    display: Display | None = None,
+) -> Explanation:
+    """Draw where a network looks in images: a PNG of each method, and a page with all of them.
+
+    Args:
+        model: a run folder, a weights file (`.safetensors`), or an exported `.onnx` file, of which occlusion alone
+            can be drawn.
+        images: as `predict` takes them.
+        methods: of `attention`, `gradcam` and `occlusion`; none: all that the model can give.
+        of_class: whose evidence is shown; None: of the class that is predicted.
+
+    Raises:
+        CheckpointError, ConfigError, DataError, OutputError: for a request that cannot be met.
+    """
+    display = display or Silent()
+    paths, notes = list_images(images, listed)
+    for source in images:
+        keep_out(Path(runs), source)
+    RunFolder.refuse_name(Path(runs), "explain", name)
+    engine = load_engine(model, device=device)
+    chosen, passed = _methods(engine, methods)
+    for line in [*notes, *passed]:
+        display.say(line)
+    names = engine.about.class_names
+    if of_class is not None and of_class not in names:
+        raise ConfigError(f"class={of_class!r}: the model's classes are {', '.join(names[:20])}")
+    shown: list[ExplainedImage] = []
+    unreadable: dict[str, str] = {}
+    for path in display.track(paths, total=len(paths), label="explaining"):
+        try:
+            pixels = decode_file(Path(path), engine.about.size, engine.about.white)
+        except BadImageError as error:
+            unreadable[path] = str(error)
+            continue
+        shown.append(_explained(engine, path, pixels, chosen, of_class))
+    verdicts = _known(model, engine, chosen)
+    hint = "What these maps are worth can be measured on a run: foveate explain RUN, without images."
+    html = render_explanation(
+        title=f"Where {Path(model).name or 'the model'} looks",
+        subtitle=f"{len(shown)} images",
+        images=shown,
+        verdicts=verdicts,
+        hint=hint,
+    )
+    folder = RunFolder.create(
+        Path(runs),
+        "explain",
+        name,
+        fallback=Path(model).stem or "model",
+        fill=lambda made: _write(made.path, shown, html),
+    )
+    return Explanation(folder.path, [image.id for image in shown], unreadable)
+
+
+def explain_run(
+    run: Path | str,
+    *,
+    methods: Sequence[str] = (),
+    images: int = IMAGES,
+    data_dir: Path | str | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    display: Display | None = None,
+) -> list[Verdict]:
+    """Measure what maps of a run's network are worth, on validation images, and put it into the run's report.
+
+    Args:
+        methods: as in `explain`.
+        images: so many of the validation images, the same share of every class.
+        seed: of the controls, of the order of shuffled weights and of the bootstrap.
+
+    Raises:
+        CheckpointError, ConfigError, DataError, OutputError: for a request that cannot be met.
+    """
+    display = display or Silent()
+    if images < FEWEST:
+        raise ConfigError(f"images={images}: give {FEWEST} at least, so that there is an interval")
+    folder = RunFolder.open(Path(run))
+    config, record = folder.read_config(), folder.read_record()
+    engine = load_engine(run, device=device)
+    chosen, passed = _methods(engine, methods)
+    for line in passed:
+        display.say(line)
+    dataset = dataset_of_run(folder, config, record, None, Path(data_dir) if data_dir else None, display)
+    if "validation" not in dataset.splits:
+        raise ConfigError(f"{run} has no validation images to measure maps on")
+    indices = dataset.splits["validation"]
+    some = indices if images >= len(indices) else np.sort(indices[draw(dataset.labels[indices], images, seed)])
+    verdicts = []
+    for method in chosen:
+        work = verdict(engine, method, dataset.images[some], seed=seed)
+        followed = display.track(work, total=steps(engine, len(some)), label=f"measuring {method}")
+        verdicts += [found for found in followed if found is not None]
+    with folder.locked("being trained or measured"):
+        kept = Explained(
+            weights=engine.about.digest,
+            command=command_line("explain", folder.path, images=images),
+            verdicts=tuple(verdicts),
+            grid=tuple(_grid(engine, dataset, some, chosen)),
+        )
+        write_json(folder.path / "explanation.json", kept.model_dump(mode="json"))
+        checkpoint = engine.checkpoint  # type: ignore[attr-defined]
+        write_report(page_of_run(folder, checkpoint, config, dataset), folder.path)
+    return verdicts
+
+
+def _methods(engine: Engine, asked: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those that the model can give, and lines about the others."""
+    if unknown := [method for method in asked if method not in METHODS]:
+        raise ConfigError(f"method={unknown[0]!r}: give {', '.join(METHODS)}")
+    reasons = {method: unavailable(engine, method) for method in asked or METHODS}
+    for method in asked:
+        if reasons[method] is not None:
+            raise ConfigError(str(reasons[method]))
+    return [method for method, reason in reasons.items() if reason is None], [
+        reason for reason in reasons.values() if reason is not None
+    ]
+
+
+def _known(model: Path | str, engine: Engine, methods: Sequence[str]) -> list[Verdict]:
+    """What was measured of this network before."""
+    kept = read_explained(Path(model), engine.about.digest) if Path(model).is_dir() else None
+    return [each for each in kept.verdicts if each.method in methods] if kept else []
+
+
+def _explained(
+    engine: Engine, path: str, pixels: NDArray[np.uint8], methods: Sequence[str], of_class: str | None
+) -> ExplainedImage:
+    (found,) = Predictor(engine).of_pixels([path], pixels[None], {})
+    probabilities = found.probabilities if found.probabilities is not None else np.zeros(1)
+    names = engine.about.class_names
+    shown = of_class or str(found.label)
+    maps = {method: METHODS[method](engine, pixels, names.index(shown)) for method in methods}
+    empty = [method for method, values in maps.items() if not values.max() > max(float(values.min()), 0.0)]
+    order = np.argsort(-probabilities, kind="stable")[:_TOP]
+    return ExplainedImage(
+        id=printable(path),
+        shown=png(pixels),
+        maps={method: png_of_map(pixels, values) for method, values in maps.items()},
+        classes=[(names[index], float(probabilities[index])) for index in order.tolist()],
+        of_class=shown,
+        note=f"Nothing in it speaks for this class, by {', '.join(empty)}." if empty else "",
+    )
+
+
+def _write(folder: Path, images: Sequence[ExplainedImage], html: str) -> None:
+    """PNGs by the image's number and name, and the page."""
+    for number, image in enumerate(images, start=1):
+        stem = "".join(each if each.isalnum() or each in "-_" else "-" for each in Path(image.id).stem)[:60]
+        for method, content in image.maps.items():
+            write_atomically(folder / f"{number:04}-{stem}-{method}.png", content)
+    write_atomically(folder / "explain.html", html)
+
+
+def _grid(
+    engine: Engine, dataset: Any, indices: NDArray[np.int64], methods: Sequence[str]
+) -> Iterator[ExplainedMistake]:
+    """Some images that are right and some that are wrong, with their maps."""
+    names = engine.about.class_names
+    ids = [dataset.ids[index] for index in indices]
+    found = Predictor(engine).of_pixels(ids, dataset.images[indices], {})
+    left = {True: _GRID, False: _GRID}
+    for place, (index, prediction) in enumerate(zip(indices.tolist(), found, strict=True)):
+        true = names[dataset.labels[index]]
+        right = prediction.label == true
+        if not left[right]:
+            continue
+        left[right] -= 1
+        pixels, label = dataset.images[index], str(prediction.label)
+        maps = {method: METHODS[method](engine, pixels, names.index(label)) for method in methods}
+        yield ExplainedMistake(
+            id=ids[place],
+            true=true,
+            predicted=label,
+            shown=base64.b64encode(png(pixels)).decode(),
+            maps={
+                method: base64.b64encode(png_of_map(pixels, values)).decode() for method, values in maps.items()
+            },
+        )
