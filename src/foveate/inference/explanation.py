@@ -197,7 +197,7 @@ def _batch(engine: "NetworkEngine", pixels: NDArray[np.uint8]) -> "Tensor":
     from foveate.data.loader import to_device
 
     return to_device(
-        torch.from_numpy(np.ascontiguousarray(pixels[None])).permute(0, 3, 1, 2), engine.device
+        torch.from_numpy(pixels[None].copy()).permute(0, 3, 1, 2), engine.device
     ).float()
 
 

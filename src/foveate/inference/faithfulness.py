@@ -94,15 +94,10 @@ class Verdict(Record):
     @property
     def words(self) -> str:
         """What it comes to, in two or three sentences."""
-        name = NAMES.get(self.method, self.method)
-        better = [CONTROLS[each.control] for each in self.against if each.outcome == "better"]
-        others = [
-            f"{each.outcome} than {CONTROLS[each.control]}" for each in self.against if each.outcome != "better"
-        ]
-        told = [f"better than {' and '.join(better)}"] if better else []
-        said = f"{name} points at what the network uses: {'; '.join([*told, *others])}."
-        if not better:
-            said = f"{name} does not show what the network uses: {'; '.join(others)}."
+        outcomes = [f"{each.outcome} than {CONTROLS[each.control]}" for each in self.against]
+        said = f"{NAMES.get(self.method, self.method)} is {', '.join(outcomes[:-1])}, and {outcomes[-1]}."
+        if not any(each.outcome == "better" for each in self.against):
+            said += " It does not show what the network uses."
         if self.shuffled:
             last = self.shuffled[-1].correlation
             hardly = "It hardly depends on the weights" if last.mean > _ALIKE else "It depends on the weights"
