@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         resume_comparison,
     )
     from foveate.workflows.run import Run, evaluate, open_run, resume, summarize, train
+    from foveate.workflows.serve import Serving, serve
     from foveate.workflows.study import Study, open_study, resume_study, train_best, tune
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Cleared",
     "Comparison",
     "Run",
+    "Serving",
     "Study",
     "check",
     "clear_cache",
@@ -37,6 +39,7 @@ __all__ = [
     "resume",
     "resume_comparison",
     "resume_study",
+    "serve",
     "summarize",
     "train",
     "train_best",
@@ -55,6 +58,7 @@ _HOMES = {
         "resume_comparison",
     ),
     "foveate.workflows.run": ("Run", "evaluate", "open_run", "resume", "summarize", "train"),
+    "foveate.workflows.serve": ("Serving", "serve"),
     "foveate.workflows.study": ("Study", "open_study", "resume_study", "train_best", "tune"),
 }
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from foveate.workflows.check import Check
     from foveate.workflows.comparison import Comparison
     from foveate.workflows.run import Run
+    from foveate.workflows.serve import Serving
     from foveate.workflows.study import Study
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "print_comparison",
     "print_plan",
     "print_results",
+    "print_serving",
     "print_study",
     "study_display",
 ]
@@ -174,6 +176,11 @@ def print_cleared(cleared: "Cleared") -> None:
     print(f"{len(cleared.removed)} removed, {freed} freed, in {cache_folder()}")
     for each, reason in cleared.left:
         print(f"left: {printable(str(each.path))} ({reason})")
+
+
+def print_serving(serving: "Serving") -> None:
+    """Where the server is, and how to stop it."""
+    print(f"serving {serving.name} at {serving.url} (Ctrl-C stops it)", flush=True)
 
 
 def _bytes(count: float) -> str:
