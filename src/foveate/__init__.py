@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from foveate.workflows.measure import MeasuredModel, evaluate_model
     from foveate.workflows.predict import predict
     from foveate.workflows.run import Run, evaluate, open_run, resume, summarize, train
+    from foveate.workflows.serve import Serving, serve
     from foveate.workflows.study import Study, open_study, resume_study, train_best, tune
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Run",
+    "Serving",
     "Study",
     "check",
     "clear_cache",
@@ -52,6 +54,7 @@ __all__ = [
     "resume",
     "resume_comparison",
     "resume_study",
+    "serve",
     "summarize",
     "train",
     "train_best",
@@ -75,6 +78,7 @@ _HOMES = {
     "foveate.workflows.explain": ("Explanation", "explain", "explain_run"),
     "foveate.workflows.export": ("Export", "export"),
     "foveate.workflows.run": ("Run", "evaluate", "open_run", "resume", "summarize", "train"),
+    "foveate.workflows.serve": ("Serving", "serve"),
     "foveate.workflows.study": ("Study", "open_study", "resume_study", "train_best", "tune"),
 }
 

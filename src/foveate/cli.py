@@ -595,6 +595,49 @@ def export(
 
 
 @app.command()
+def serve(
+    model: Annotated[Path, typer.Argument(help="Run folder, .safetensors file or exported .onnx file.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine only with --token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any that is free.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="Name of the model in addresses (default: its file's).")] = None,
+    token: Annotated[
+        str | None, typer.Option(help="Requests must have it (better given as $FOVEATE_TOKEN).")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Name that the server goes by; repeatable.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Site whose pages may use the server; repeatable."),
+    ] = None,
+    queue: Annotated[
+        int | None, typer.Option(help="Images accepted at one time (default: two batches of the network).")
+    ] = None,
+    decoders: Annotated[
+        int | None, typer.Option(help="Processes that decode images (default: one a processor).")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Serve MODEL by HTTP: a page for people, JSON and KServe v2 for programs."""
+    serving = foveate.serve(
+        model,
+        host=host,
+        port=port,
+        name=name,
+        token=token,
+        allow_hosts=allow_host or (),
+        allow_origins=allow_origin or (),
+        queue=queue,
+        decoders=decoders,
+        device=device,
+    )
+    terminal.print_serving(serving)
+    serving.run()
+
+
+@app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove what lies there.")] = False,
     older_than: Annotated[

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from foveate.workflows.measure import MeasuredModel
     from foveate.workflows.predict import Predicted
     from foveate.workflows.run import Run
+    from foveate.workflows.serve import Serving
     from foveate.workflows.study import Study
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "print_plan",
     "print_predictions",
     "print_results",
+    "print_serving",
     "print_study",
     "print_verdicts",
     "study_display",
@@ -279,6 +281,11 @@ def print_cleared(cleared: "Cleared") -> None:
     print(f"{len(cleared.removed)} removed, {freed} freed, in {cache_folder()}")
     for each, reason in cleared.left:
         print(f"left: {printable(str(each.path))} ({reason})")
+
+
+def print_serving(serving: "Serving") -> None:
+    """Where the server is, and how to stop it."""
+    print(f"serving {serving.name} at {serving.url} (Ctrl-C stops it)", flush=True)
 
 
 def _bytes(count: float) -> str:

@@ -3,8 +3,7 @@
 import contextlib
 import itertools
 import os
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from foveate.execution.local import LocalPool
 from foveate.execution.pool import Message, Work
 from foveate.execution.supervision import Supervisor
 
-__all__ = ["TOO_SLOW", "decode_in_workers"]
+__all__ = ["TOO_SLOW", "Decoding", "decode_in_workers"]
 
 TOO_SLOW = "decoding it takes longer than"
 """How the reason begins of an image that was given too little time."""
@@ -74,9 +73,95 @@ class _Part:
         self.one_by_one, self.suspect = True, index
 
 
-def _drained(parts: deque[_Part]) -> Iterator[_Part]:
-    while parts:
-        yield parts.popleft()
+class Decoding:
+    """Blocks being decoded into rows of `path`, as `decode_blocks` does, in processes, one block each. The
+    images come in no order.
+
+    Args:
+        white: as `decode_image` has it.
+        timeout_s: in which an image must be decoded; time for which its process waits for a processor aside.
+        memory_bytes: that decoding one image may take, where the system can bound it.
+        work: what the processes do with a `decoding_job`.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        path: Path,
+        *,
+        white: int | None = None,
+        workers: int,
+        timeout_s: float,
+        memory_bytes: int = _MEMORY_BYTES,
+        work: Work = decode_job,
+    ) -> None:
+        self._size, self._path, self._white = size, path, white
+        self._timeout_s, self._memory_bytes = timeout_s, memory_bytes
+        self._pool = LocalPool(work, workers)
+        self._supervisor = Supervisor(timeout_s)
+        self._running: dict[int, _Part] = {}
+        self._numbers = itertools.count()
+
+    @property
+    def free(self) -> int:
+        """Processes without a block."""
+        return self._pool.workers - len(self._running)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any process has a block."""
+        return bool(self._running)
+
+    def begin(self, block: Block) -> None:
+        """Give a block to a free process; there must be one."""
+        self._submit(_Part(block))
+
+    def progress(self, wait_s: float = _LOOK_S) -> Progress | None:
+        """What was decoded next; None when nothing was for so long, or `wake` was called.
+
+        Raises:
+            DataError: when the file that holds a block's images is damaged, or no process can decode.
+            OSError: when `path` cannot be written.
+        """
+        event = self._pool.event(wait_s)
+        self._supervisor.stop_hanging(self._pool)
+        if event is None:
+            return None
+        part = self._running[event.job]
+        self._supervisor.heard(event.job)
+        if event.kind == "progress":
+            if not event.value:
+                return None
+            part.done += event.value["read"]
+            bad = [(index, reason) for index, reason in event.value["bad"]]
+            return event.value["first"], event.value["read"], bad
+        del self._running[event.job]
+        message = event.value.get("message", "")
+        if event.kind == "failed":
+            raise DataError(message)
+        if event.kind == "lost":
+            hung = self._supervisor.lost(event.job, message) is not None
+            part.lose(message, too_slow=f"{TOO_SLOW} {self._timeout_s:g} s (decode_timeout_s)" if hung else None)
+            self._submit(part)
+        elif (code := event.value.get("errno")) is not None:
+            raise OSError(code, os.strerror(code))
+        self._supervisor.ended(event.job)
+        return None
+
+    def wake(self) -> None:
+        """End the wait of `progress`; from any thread."""
+        self._pool.wake()
+
+    def close(self) -> None:
+        """End all processes."""
+        self._pool.close()
+
+    def _submit(self, part: _Part) -> None:
+        number = next(self._numbers)
+        self._running[number] = part
+        self._supervisor.begun(number)
+        job = part.job(self._size, self._path, white=self._white, memory_bytes=self._memory_bytes)
+        self._pool.submit(number, job)
 
 
 def decode_in_workers(
@@ -90,54 +175,22 @@ def decode_in_workers(
     memory_bytes: int = _MEMORY_BYTES,
     work: Work = decode_job,
 ) -> Generator[Progress]:
-    """Decode into rows of `path`, as `decode_blocks` does, in processes each of which takes the next block when it
-    is free. The images come in no order.
-
-    Args:
-        blocks: the next one is asked for when a process is free.
-        white: as `decode_image` has it.
-        timeout_s: in which an image must be decoded; time for which its process waits for a processor aside.
-        memory_bytes: that decoding one image may take, where the system can bound it.
-        work: what the processes do with a `decoding_job`.
+    """Decode blocks as `Decoding` does; the next one is asked for when a process is free.
 
     Raises:
-        DataError: when the file that holds a block's images is damaged, or no process can decode.
-        OSError: when `path` cannot be written.
+        DataError, OSError: as `Decoding.progress`.
     """
-    waiting, again = map(_Part, blocks), deque[_Part]()
-    running: dict[int, _Part] = {}
-    numbers = itertools.count()
-    supervisor = Supervisor(timeout_s)
-    with contextlib.closing(LocalPool(work, workers)) as pool:
+    waiting = iter(blocks)
+    with contextlib.closing(
+        Decoding(
+            size, path, white=white, workers=workers, timeout_s=timeout_s, memory_bytes=memory_bytes, work=work
+        )
+    ) as decoding:
         while True:
-            free = pool.workers - len(running)
-            for part in itertools.islice(itertools.chain(_drained(again), waiting), free):
-                number = next(numbers)
-                running[number] = part
-                supervisor.begun(number)
-                pool.submit(number, part.job(size, path, white=white, memory_bytes=memory_bytes))
-            if not running:
+            for block in itertools.islice(waiting, decoding.free):
+                decoding.begin(block)
+            if not decoding.busy:
                 return
-            event = pool.event(_LOOK_S)
-            supervisor.stop_hanging(pool)
-            if event is None:
-                continue
-            part = running[event.job]
-            supervisor.heard(event.job)
-            if event.kind == "progress":
-                if event.value:
-                    part.done += event.value["read"]
-                    bad = [(index, reason) for index, reason in event.value["bad"]]
-                    yield event.value["first"], event.value["read"], bad
-                continue
-            del running[event.job]
-            message = event.value.get("message", "")
-            if event.kind == "failed":
-                raise DataError(message)
-            if event.kind == "lost":
-                hung = supervisor.lost(event.job, message) is not None
-                part.lose(message, too_slow=f"{TOO_SLOW} {timeout_s:g} s (decode_timeout_s)" if hung else None)
-                again.append(part)
-            elif (code := event.value.get("errno")) is not None:
-                raise OSError(code, os.strerror(code))
-            supervisor.ended(event.job)
+            progress = decoding.progress()
+            if progress is not None:
+                yield progress

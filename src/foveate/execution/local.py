@@ -61,8 +61,8 @@ class _Worker:
         lines.put((self, None))
 
 
-_Lines = SimpleQueue[tuple[_Worker, str | None]]
-"""What workers say; None where one ended."""
+_Lines = SimpleQueue[tuple[_Worker | None, str | None]]
+"""What workers say; None where one ended. Without a worker: whoever waits is to look at something else."""
 
 
 class LocalPool:
@@ -99,12 +99,14 @@ class LocalPool:
         raise RuntimeError(f"all {self.workers} workers are busy")
 
     def event(self, timeout_s: float) -> Event | None:
-        """What happened next to any job; None when nothing did for so long."""
+        """What happened next to any job; None when nothing did for so long, or `wake` was called."""
         until = time.monotonic() + timeout_s
         while True:
             try:
                 worker, line = self._lines.get(timeout=max(0.0, until - time.monotonic()))
             except Empty:
+                return None
+            if worker is None:
                 return None
             if line is not None:
                 event = Event(**json.loads(line))
@@ -115,6 +117,10 @@ class LocalPool:
                 return event
             if self._retire(worker) and worker.job is not None:
                 return Event(worker.job, "lost", {"message": _ended(worker.process.returncode)})
+
+    def wake(self) -> None:
+        """End the wait of `event`; from any thread."""
+        self._lines.put((None, None))
 
     def _retire(self, worker: _Worker) -> bool:
         """End a worker, whose place is free then; whether it was there."""

@@ -196,9 +196,7 @@ def _batch(engine: "NetworkEngine", pixels: NDArray[np.uint8]) -> "Tensor":
 
     from foveate.data.loader import to_device
 
-    return to_device(
-        torch.from_numpy(pixels[None].copy()).permute(0, 3, 1, 2), engine.device
-    ).float()
+    return to_device(torch.from_numpy(pixels[None].copy()).permute(0, 3, 1, 2), engine.device).float()
 
 
 def _in_torch(engine: Engine, method: str) -> "NetworkEngine":

@@ -1,0 +1,198 @@
+"""Encoded images that come one by one, decoded by processes that can be ended, and given back one by one."""
+
+import collections
+import contextlib
+import os
+import tempfile
+import threading
+import time
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.data.decode import BadImageError
+from foveate.data.decoding import Decoding
+from foveate.data.source import FileBlock
+from foveate.data.worker import decode_job
+from foveate.errors import DataError
+from foveate.execution.pool import Work
+
+__all__ = ["ArrivingImages", "Decoder"]
+
+_AT_ONCE = 16
+"""Images that a process is given at once: one by one, telling it of each costs more than decoding a small one."""
+_KEPT_S = 1.0
+"""Seconds without an image after which the files are emptied. Not after each: taking room on a disk and giving it
+back takes longer than decoding a small image, writing over what is there a twentieth of it."""
+_IDLE_S = 3600.0
+"""Seconds for which nothing is looked at where no process has work; whoever brings some ends that wait."""
+_SMALLEST = b"GIF89a\x01\x00\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
+"""A GIF of one pixel, with which each process is started before the first image comes."""
+
+Decoder = Future[NDArray[np.uint8]]
+"""Pixels [size, size, 3] that will be there; `BadImageError` for an image that cannot be decoded, and `DataError`
+where decoding itself failed."""
+
+
+@dataclass
+class _Taken:
+    """Images that a process has."""
+
+    futures: list[Decoder]
+    left: int
+
+
+class ArrivingImages:
+    """Decodes images while they arrive, from any thread.
+
+    An image lies in a temporary file, in a folder that its owner alone can read, while it is decoded and for a
+    second after the last one was.
+
+    Args:
+        size: side of the square, in pixels.
+        white: as `decode_image` has it.
+        workers: processes that decode.
+        timeout_s: in which an image must be decoded.
+        work: what the processes do.
+    """
+
+    def __init__(
+        self, size: int, *, white: int | None = None, workers: int, timeout_s: float, work: Work = decode_job
+    ) -> None:
+        self._size, self._white, self._workers, self._timeout_s = size, white, workers, timeout_s
+        self._work = work
+        self._waiting: collections.deque[tuple[bytes, Decoder]] = collections.deque()
+        self._taken: dict[int, _Taken] = {}
+        """By the place of a process."""
+        self._files: list[int] = []
+        """Descriptors, one for each image that processes can have."""
+        self._decoding: Decoding | None = None
+        self._called = False
+        """Whether the thread has been told to look at what waits, and has not yet."""
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
+
+    def start(self) -> None:
+        """Start the processes, and wait until they are ready.
+
+        Raises:
+            DataError: when they cannot decode.
+        """
+        first = [self.decode(_SMALLEST) for _ in range(self._workers)]
+        self._thread.start()
+        for each in first:
+            each.result()
+
+    def decode(self, image: bytes) -> Decoder:
+        """Decode an encoded image."""
+        future: Decoder = Future()
+        self._waiting.append((image, future))
+        self._call()
+        return future
+
+    def close(self) -> None:
+        """End the processes; what is not decoded yet never will be."""
+        self._closing = True
+        self._call()
+        self._thread.join()
+
+    def _call(self) -> None:
+        if self._decoding is not None and not self._called:
+            self._called = True
+            self._decoding.wake()
+
+    def _run(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="foveate-") as name, contextlib.ExitStack() as opened:
+            folder, rows = Path(name), self._workers * _AT_ONCE
+            for row in range(rows):
+                self._files.append(opened.enter_context((folder / str(row)).open("xb", buffering=0)).fileno())
+            with (folder / "pixels").open("xb") as file:
+                file.truncate(rows * self._size * self._size * 3)
+            shape = (rows, self._size, self._size, 3)
+            pixels = np.memmap(folder / "pixels", np.uint8, mode="r", shape=shape)
+            while not self._closing:
+                # Where decoding itself fails, as when the disk is full, those images are lost and no others.
+                try:
+                    self._decode_until_closed(folder, pixels)
+                except (DataError, OSError) as error:
+                    self._fail(str(error))
+            self._fail("the server is stopping")
+
+    def _decode_until_closed(self, folder: Path, pixels: NDArray[np.uint8]) -> None:
+        with contextlib.closing(
+            Decoding(
+                self._size,
+                folder / "pixels",
+                white=self._white,
+                workers=self._workers,
+                timeout_s=self._timeout_s,
+                work=self._work,
+            )
+        ) as decoding:
+            self._decoding = decoding
+            while not self._closing:
+                self._called = False  # before it looks: whoever comes after that calls again
+                self._hand_out(decoding, folder)
+                if not decoding.busy:
+                    self._wait_for_images(decoding)
+                elif (progress := decoding.progress()) is not None:
+                    first, read, bad = progress
+                    self._give_back(pixels, range(first, first + read), dict(bad))
+
+    def _wait_for_images(self, decoding: Decoding) -> None:
+        """Until one comes; when none does, the files are emptied first."""
+        began = time.monotonic()
+        decoding.progress(_KEPT_S)
+        if time.monotonic() - began >= _KEPT_S:
+            for each in self._files:
+                os.ftruncate(each, 0)
+            decoding.progress(_IDLE_S)
+
+    def _hand_out(self, decoding: Decoding, folder: Path) -> None:
+        """Give the images that wait to the processes that are free, evenly."""
+        free = [place for place in range(self._workers) if place not in self._taken][: decoding.free]
+        for number, place in enumerate(free):
+            count = min(_AT_ONCE, -(-len(self._waiting) // (len(free) - number)))
+            if not count:
+                return
+            some = [self._waiting.popleft() for _ in range(count)]
+            self._taken[place] = _Taken([future for _, future in some], count)
+            row = place * _AT_ONCE
+            for file, (image, _) in zip(self._files[row : row + count], some, strict=True):
+                _overwrite(file, image)
+            paths = [os.fspath(folder / str(row + offset)) for offset in range(count)]
+            decoding.begin(FileBlock(row, count, paths))
+
+    def _give_back(self, pixels: NDArray[np.uint8], rows: range, bad: dict[int, str]) -> None:
+        place = rows.start // _AT_ONCE
+        taken = self._taken[place]
+        for row in rows:
+            future = taken.futures[row % _AT_ONCE]
+            if row in bad:
+                future.set_exception(BadImageError(bad[row]))
+            else:
+                future.set_result(pixels[row].copy())
+        taken.left -= len(rows)
+        if not taken.left:
+            del self._taken[place]
+
+    def _fail(self, reason: str) -> None:
+        """Tell those whose images are lost."""
+        lost = [future for taken in self._taken.values() for future in taken.futures]
+        self._taken.clear()
+        if self._closing:
+            lost += [future for _, future in self._waiting]
+            self._waiting.clear()
+        for future in lost:
+            if not future.done():
+                future.set_exception(DataError(reason))
+
+
+def _overwrite(file: int, content: bytes) -> None:
+    done = 0
+    while done < len(content):  # a nearly full disk takes a part of it, and says so only on the next call
+        done += os.pwrite(file, content[done:] if done else content, done)
+    os.ftruncate(file, done)

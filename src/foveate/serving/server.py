@@ -1,0 +1,79 @@
+"""A server of one model: its socket, its process, its end."""
+
+import errno
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from foveate.errors import ConfigError
+from foveate.serving.limits import Limits
+from foveate.serving.protocol import bounded_protocol
+
+__all__ = ["bind", "run"]
+
+_TAKEN = (errno.EADDRINUSE,)
+_STOP_S = 30
+"""For which what was accepted is answered after the server was asked to stop."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Raises:
+        ConfigError: when the port is taken or may not be used, or there is no such address.
+    """
+    try:
+        (family, _, _, _, address), *_ = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        listening = socket.socket(family, socket.SOCK_STREAM)
+    except (socket.gaierror, UnicodeError) as error:
+        raise ConfigError(f"--host {host}: there is no such address on this machine: give 127.0.0.1") from error
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(512)
+    except OSError as error:
+        listening.close()
+        if isinstance(error, PermissionError):
+            raise ConfigError(f"--port {port} is for the system's own services: give one from 1024 on") from error
+        if error.errno in _TAKEN:
+            raise ConfigError(
+                f"port {port} is in use: give another by --port, or --port 0 for any free one"
+            ) from error
+        raise ConfigError(
+            f"cannot listen on {host}, port {port} ({error.strerror}): give --host 127.0.0.1"
+        ) from error
+    return listening
+
+
+def run(app: ASGIApp, listening: socket.socket, limits: Limits) -> None:
+    """Serve until Ctrl-C or SIGTERM; what was accepted by then is answered."""
+    config = uvicorn.Config(
+        app,
+        http=bounded_protocol(limits),
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=_STOP_S,
+    )
+    server = uvicorn.Server(config)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # uvicorn raises the signal again when it has ended, for whoever handled it before.
+        server.handle_exit(number, frame)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.run(sockets=[listening])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
