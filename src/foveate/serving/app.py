@@ -121,8 +121,8 @@ def make_app(
         "/predict": ("POST", lambda request: _predict(service, request)),
         "/metrics": ("GET", lambda _: _metrics(service)),
         "/v2": ("GET", lambda _: _server_metadata()),
-        "/v2/health/live": ("GET", lambda _: _health(alive=True)),
-        "/v2/health/ready": ("GET", lambda _: _health(alive=service.ready)),
+        "/v2/health/live": ("GET", lambda _: _health("live", True)),
+        "/v2/health/ready": ("GET", lambda _: _health("ready", service.ready)),
         "/v2/models/{name}": ("GET", lambda request: _model(service, request)),
         "/v2/models/{name}/ready": ("GET", lambda request: _model_ready(service, request)),
         "/v2/models/{name}/infer": ("POST", lambda request: _infer(service, request)),
@@ -321,8 +321,8 @@ async def _server_metadata() -> Response:
     return _json({"name": "foveate", "version": _version(), "extensions": ["binary_tensor_data"]})
 
 
-async def _health(*, alive: bool) -> Response:
-    return _json({"live" if alive else "ready": alive}, 200 if alive else 503)
+async def _health(what: str, holds: bool) -> Response:
+    return _json({what: holds}, 200 if holds else 503)
 
 
 async def _model(service: _Service, request: Request) -> Response:
