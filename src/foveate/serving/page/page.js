@@ -184,7 +184,7 @@ function show(entry, { announce = false } = {}) {
   $("set").hidden = !set;
   if (set) {
     const few = set.slice(0, 12);
-    $("set-title").textContent = `The true class is among these ${100 * COVERAGE} times of 100`;
+    $("set-title").textContent = `Of images like those it was tested on, ${100 * COVERAGE} in 100 are of one of these classes`;
     const rest = set.length > few.length ? [element("li", "", `and ${set.length - few.length} more`)] : [];
     $("members").replaceChildren(...few.map((name) => {
       const item = element("li");
