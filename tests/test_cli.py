@@ -11,7 +11,7 @@ def test_settings_are_flags_that_were_given_and_yaml_values_over_them() -> None:
     assert _settings(given, epochs=3, seed=None, batch=8) == {
         "epochs": 4,
         "batch": 8,
-        "lr": "1e-2",  # YAML 1.1 reads this as text, and pydantic as the number
+        "lr": 0.01,
         "patience": None,
         "stages": [{"filters": 2}],
         "attention": "none",

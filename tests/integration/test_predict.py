@@ -266,9 +266,7 @@ def test_a_damaged_part_is_one_line(model: Path, many: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_a_killed_job_goes_on(model: Path, many: Path, tmp_path: Path) -> None:
     words = [
-        sys.executable,
-        "-m",
-        "foveate.cli",
+        *FOVEATE,
         "predict",
         str(model),
         str(many),

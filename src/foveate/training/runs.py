@@ -49,7 +49,8 @@ _NAME_BYTES = 150
 _TABLE_BYTES = 64 << 20
 _ROWS_PER_BYTE = 4
 """Of `predictions.parquet`, at most: a row has the id of its image and a number for each class."""
-_WHERE = ("device", "threads")
+_NO_MATTER = ("device", "threads", "save_every_s")
+"""Settings of the training that may be others when a run goes on."""
 _HISTORY = TypeAdapter(list[EpochResult])
 _FIX = "restore it from a copy or train again"
 TIMING_COLUMNS = ("seconds", "images_per_s")
@@ -212,10 +213,10 @@ class RunFolder:
         return config
 
     def identity(self, record: RunRecord) -> str:
-        """sha256 of what the run's weights depend on: its settings, and which images are in which split.
+        """sha256 of what the run's weights depend on: its settings and its data.
 
         Where it runs, and with how many threads, may change. It is of what the file says, and not of settings that
-        a newer version adds to it.
+        a newer version adds to it. The splits have a digest of their own.
 
         Raises:
             CheckpointError: when the settings are damaged.
@@ -224,8 +225,8 @@ class RunFolder:
             given = read_yaml(self.path / "args.yaml")
         except ConfigError as error:
             raise CheckpointError(f"{self.path / 'args.yaml'} is damaged ({error}): {_FIX}") from error
-        train = {name: value for name, value in given.get("train", {}).items() if name not in _WHERE}
-        values = [{**given, "train": train}, record.fingerprint, record.splits, record.final]
+        train = {name: value for name, value in given.get("train", {}).items() if name not in _NO_MATTER}
+        values = [{**given, "train": train}, record.fingerprint, record.final]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def write_splits(self, dataset: Dataset) -> str:
