@@ -40,6 +40,14 @@ def test_device_and_threads_stay_as_they_were_asked_for_but_where_many_processes
     assert (shared.device, shared.threads) == ("cpu", torch.get_num_threads())
 
 
+@pytest.mark.parametrize("kind", ["none", "luong"])
+def test_weights_that_no_memory_holds_are_refused_before_they_are_made(digits: Dataset, kind: str) -> None:
+    stages = [{"filters": 4096, "kernels": [15] * 8}]
+    config = resolve_config("small", settings={"stages": stages, "attention_stage": 1, "attention": kind})
+    with pytest.raises(ConfigError, match=r"takes [\d,]+ GiB for its weights alone, .*: give fewer filters"):
+        settle(config, digits, final=False)
+
+
 class TestDevice:
     def test_what_a_run_asked_for_elsewhere_falls_back_to_auto_with_a_line(self) -> None:
         device, lines = device_for(None, "cuda:0")
