@@ -201,7 +201,7 @@ def _train(
     state, path = new_state(config, dataset, device, final=False, draws=draws), folder / "state.safetensors"
     if path.exists():
         restore_state(path, state)
-    card = model_card(config.model, dataset.class_names, dataset.images.shape[1])
+    card = model_card(config.model, dataset.class_names, dataset.images.shape[1], dataset.white)
     train = config.train
     for result in train_epochs(state, feed.train, None, train, augment=feed.augment, device=device, track=track):
         save_state(path, state, card)

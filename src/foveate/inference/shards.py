@@ -15,6 +15,7 @@ from pydantic import Field
 from foveate.errors import ConfigError, OutputError
 from foveate.execution.pool import Message
 from foveate.files import locked, new_folder, replacing, write_json
+from foveate.inference.engine import About
 from foveate.inference.predictor import Predictor
 from foveate.inference.tables import WRITERS, Columns, Row
 from foveate.records import Count, Digest, Record, printable, read_record
@@ -54,17 +55,17 @@ class Shards:
         """Where the parts lie until the table is whole."""
         return self.table.with_name(f".{self.table.name}.parts")
 
-    def begin(self, model: str, coverage: float | None) -> None:
+    def begin(self, about: About, coverage: float | None) -> None:
         """Make the folder, or find the one of the same command.
 
         Args:
-            model: sha256 of its weights.
+            about: the model; its weights and its confidence decide what is predicted.
 
         Raises:
             ConfigError: when it holds predictions of another command.
             OutputError: when it cannot be made.
         """
-        asked = json.dumps([model, coverage, asdict(self.columns)])
+        asked = json.dumps([about.digest, about.confidence.model_dump(), coverage, asdict(self.columns)])
         digest = hashlib.sha256(asked.encode())
         for path in self.paths:
             digest.update(path.encode(errors="surrogateescape") + b"\0")

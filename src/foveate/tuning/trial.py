@@ -171,7 +171,7 @@ def _train(
     if theirs:
         halves = [np.sort(np.concatenate(halves))]
     stopping, *ranking = map(feed.measured, halves)
-    card = model_card(job.config.model, dataset.class_names, dataset.images.shape[1])
+    card = model_card(job.config.model, dataset.class_names, dataset.images.shape[1], dataset.white)
     if not state.history or state.history[-1].epoch < job.to_epoch:
         track = heartbeat(report, COMPILING_S if train.compile else 0.0)
         epochs = train_epochs(state, feed.train, stopping, train, augment=feed.augment, device=device, track=track)

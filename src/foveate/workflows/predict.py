@@ -130,7 +130,7 @@ def predict_rows(
     from foveate.inference.shards import Shards  # pyarrow is slow to import
 
     shards = Shards(place, paths, columns)
-    shards.begin(predictor.about.digest, coverage)
+    shards.begin(predictor.about, coverage)
     pool = _open_pool(workers, ray)
     where = _Where(str(Path(model).resolve()), device, coverage)
     return columns, _into_table(shards, predictor, where, pool, track)
