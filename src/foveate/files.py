@@ -36,6 +36,8 @@ _FIXES = {
     errno.EPERM: "no permission: choose a folder you may write to",
     errno.EROFS: "the file system is read-only: choose a folder you may write to",
     errno.ENOTDIR: "a part of the path is a file: choose another folder",
+    errno.EISDIR: "it is a folder: remove it, or choose another place",
+    errno.ELOOP: "a link is in its place: remove the link",
 }
 
 

@@ -107,6 +107,15 @@ class TestNames:
         assert repr(one) in found.text
         assert repr(other) in found.text
 
+    @pytest.mark.parametrize(
+        ("one", "other", "kind"), [("0", "0.0", "alike_names"), ("nan", "ibis", "missing_names")]
+    )
+    def test_numbers_and_missing_labels_are_told(self, folder: Path, one: str, other: str, kind: str) -> None:
+        for number, name in enumerate((one, other)):
+            (folder / "train" / name).mkdir()
+            scene(200 + number).save(folder / "train" / name / "0.png")
+        assert one in findings(folder / "train")[kind].text
+
     def test_other_names_are_not(self, folder: Path) -> None:
         assert "alike_names" not in findings(folder)
 

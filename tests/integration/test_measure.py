@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import foveate as fv
+from foveate.data.dataset import load_dataset
 
 Foveate = Callable[..., Any]
 Photographs = Callable[..., Path]
@@ -37,6 +38,42 @@ def test_weights_and_an_exported_file_measure_what_the_run_measures(
         page = (folder / "report.html").read_text()
         assert "If it may abstain" in page
         assert "Prediction sets" in page
+
+
+def test_copies_of_what_the_run_was_trained_on_are_counted(
+    foveate: Foveate, photographs: Photographs, run: Path, tmp_path: Path
+) -> None:
+    split_of = dict(zip(*_ids_and_splits(run), strict=True))
+    trained = sorted(each for each, split in split_of.items() if split in ("train", "validation"))
+    tested = sorted(each for each, split in split_of.items() if split == "test")
+    for number, image in enumerate([*trained[:5], *tested[:3]]):
+        copy = tmp_path / "copies" / Path(image).parent.name / f"renamed-{number}.jpg"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((tmp_path / "photographs" / image).read_bytes())
+    done = foveate("evaluate", run, tmp_path / "copies")
+    assert done.status == 0, done.err
+    assert "5 of 8 images are copies of images that" in done.out
+    assert "copies of images" not in foveate("evaluate", run, photographs("other", each=4)).out
+    (tmp_path / "photographs").rename(tmp_path / "moved")
+    assert "is not known: its own data is not at" in foveate("evaluate", run, tmp_path / "copies").out
+
+
+def _ids_and_splits(run: Path) -> tuple[list[str], list[str]]:
+    """The images of a run's data, and the split of each."""
+    config, data = fv.open_run(run).folder.read_config(), run.parents[2] / "photographs"
+    dataset = load_dataset(str(data), config.data)
+    splits = {index: name for name, indices in dataset.splits.items() for index in indices.tolist()}
+    return list(dataset.ids), [splits[index] for index in range(len(dataset.ids))]
+
+
+def test_figures_of_the_test_split_that_are_gone_are_missed(foveate: Foveate, run: Path) -> None:
+    foveate("evaluate", run, "--final")
+    (run / "metrics.json").unlink()
+    done = foveate("evaluate", run)
+    assert done.status == 0
+    assert "was opened before, and its figures are no longer there: --final measures them again" in done.out
+    foveate("evaluate", run, "--final")
+    assert "no longer there" not in foveate("evaluate", run).out
 
 
 @pytest.mark.parametrize(

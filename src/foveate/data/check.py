@@ -1,9 +1,9 @@
 """What is wrong with a data set, found before anything is trained on it."""
 
 import hashlib
+import itertools
 import math
 import mimetypes
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,13 +19,14 @@ from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, refusal
 from foveate.data.decode import Header, read_header
 from foveate.data.depth import faint_images, faint_text
-from foveate.data.source import Image, Source
+from foveate.data.source import Image, Source, name_warnings
 from foveate.progress import Track, untracked
 
 __all__ = [
     "Finding",
     "Severity",
     "audit",
+    "copies_among",
     "exact_groups",
     "gravest_first",
     "label_suspects",
@@ -105,7 +106,7 @@ def audit(source: Source, dataset: Dataset, config: DataConfig, *, track: Track 
         *_refused(source, dataset, config),
         *_unreadable(dataset),
         *_faint(source, dataset, config),
-        *_alike_names(dataset.class_names),
+        *(Finding(name, "look", text) for name, text in name_warnings(dataset.class_names)),
         *_classes(dataset),
         *_copies(dataset),
         *_headers(source, dataset.images.shape[1], track),
@@ -177,6 +178,18 @@ def exact_groups(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> list[
     for index in indices.tolist():
         by_pixels[_digest(images[index])].append(index)
     return [np.array(group) for group in by_pixels.values() if len(group) > 1]
+
+
+def copies_among(dataset: Dataset, split: str, other: Dataset, splits: Iterable[str]) -> NDArray[np.int64]:
+    """Indices of a split's images whose pixels are those of an image in one of the `splits` of another data set.
+
+    Both are decoded to one size.
+    """
+    indices = [other.splits[name] for name in splits if name in other.splits]
+    known = {_digest(other.images[index]) for index in itertools.chain.from_iterable(indices)}
+    return np.array(
+        [index for index in dataset.splits[split] if _digest(dataset.images[index]) in known], np.int64
+    )
 
 
 def perceptual_hashes(
@@ -277,17 +290,6 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
         yield Finding("imbalance", "look", f"{most} has {times}: look at macro F1, not at accuracy")
 
 
-def _alike_names(names: Sequence[str]) -> Iterator[Finding]:
-    """Names of classes that differ only in case, or only in how Unicode writes the same letters."""
-    alike: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        alike[unicodedata.normalize("NFKC", name).casefold()].append(name)
-    if groups := [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]:
-        told = ", ".join(groups[:5])
-        text = f"classes whose names look the same: {told}: if they are one class, give it one name"
-        yield Finding("alike_names", "look", text)
-
-
 def _too_few(dataset: Dataset, train: NDArray[np.int64]) -> Iterator[Finding]:
     """Classes with too few training images to hold one out for every split that training will draw."""
     if "validation" in dataset.splits:
@@ -336,20 +338,20 @@ def _told(
     dataset: Dataset, kinds: Mapping[str, Sequence[NDArray[np.int64]]], splits: NDArray[np.str_], *, near: bool
 ) -> Iterator[Finding]:
     """A finding for each kind of copies: with two labels, in two splits, or neither."""
-    what = "nearly the same image" if near else "the same image"
+    copies = "near copies" if near else "copies"
     texts = {
-        "conflict": f"{what} with two labels: one of them {'may be' if near else 'is'} wrong",
-        "across": f"{what} in two splits, or in what will be split: what is tested was trained on",
-        "within": f"{what} twice in one split: it counts twice, and may be held out of itself",
+        "conflict": f"{copies} with another label: one of the labels {'may be' if near else 'is'} wrong",
+        "across": f"{copies} in another split, or in what will be split: what is tested was trained on",
+        "within": f"{copies} in the same split: such an image counts more than once",
     }
     for kind, text in texts.items():
         if groups := kinds.get(kind):
             mend = not near and kind != "within"
-            times = "once" if len(groups) == 1 else f"{len(groups):,} times"
+            have = "1 image has" if len(groups) == 1 else f"{len(groups):,} images have"
             yield Finding(
                 f"{'near_' if near else ''}duplicate_{kind}",
                 "mend" if mend else "look",
-                f"{times} {text}{': remove all but one' if mend else ''}",
+                f"{have} {text}{': remove all but one of each' if mend else ''}",
                 tuple(tuple(dataset.ids[index] for index in group) for group in groups),
                 {
                     dataset.ids[index]: f"{dataset.class_names[dataset.labels[index]]}, {splits[index]}"

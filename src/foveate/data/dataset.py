@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from foveate.config import DataConfig
 from foveate.data.cache import decoded_images
 from foveate.data.depth import faint_images, faint_text, white_of
-from foveate.data.source import Source, reading, typical_side
+from foveate.data.source import Source, name_warnings, reading, typical_side
 from foveate.data.splits import SPLITS, UNDECLARED, StoredSplits, hold_out
 from foveate.errors import CheckpointError, DataError
 from foveate.progress import Track, untracked
@@ -336,6 +336,7 @@ def _to_train_on(
     if source.fault is not None:
         raise DataError(source.fault)
     _check_share(source.location, bad, len(good), config.max_bad)
+    notes += (text for _, text in name_warnings(source.class_names))
     splits = _training_splits(source, good, config, notes)
     _check_classes(source.location, source, splits, notes)
     return splits
@@ -381,7 +382,10 @@ def _hold_out(
 
 def _check_classes(data: str, source: Source, splits: Mapping[str, NDArray[np.int64]], notes: list[str]) -> None:
     if len(source.class_names) < 2:
-        raise DataError(f"{data} has one class, {source.class_names[0]}: training needs images of two or more")
+        only = source.class_names[0]
+        inner = sorted({Path(each).parent.name for each in source.ids} - {only, ""})
+        hint = f"; if {_listed(inner)} are the classes, move them out of {only}" if len(inner) > 1 else ""
+        raise DataError(f"{data} has one class, {only}: training needs images of two or more{hint}")
     counts = {
         name: np.bincount(source.labels[indices], minlength=len(source.class_names))
         for name, indices in splits.items()
@@ -392,7 +396,7 @@ def _check_classes(data: str, source: Source, splits: Mapping[str, NDArray[np.in
         if elsewhere := [split for split in counts if counts[split][label]]:
             raise DataError(
                 f"{data}: class {name} has images in {_listed(elsewhere)} but none to train on: add some to "
-                "train, or remove the class"
+                "train, or remove the class; images without labels are for `foveate predict`"
             )
         why = "no image that can be read" if (source.labels == label).any() else "no images"
         raise DataError(f"{data}: class {name} is empty, it has {why}: add some, or remove the class")

@@ -3,8 +3,10 @@
 import contextlib
 import hashlib
 import itertools
+import math
 import os
 import threading
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -31,6 +33,7 @@ __all__ = [
     "hash_files",
     "index_classes",
     "listed",
+    "name_warnings",
     "reading",
     "refuse_claim",
     "typical_side",
@@ -41,6 +44,7 @@ _PIECE_BYTES = 8 << 20
 """Of a file that is read, between two signs that it goes on."""
 _AT_ONCE = 1024
 """Files that are handed out to be hashed, so that a million of them take no memory."""
+_MISSING = ("nan", "none", "null", "n/a", "na", "<na>", "nat")
 _LARGEST_IMAGE = 4 << 30
 """Bytes of an image file that are hashed at most: /proc/kcore and sparse files can claim terabytes."""
 
@@ -202,6 +206,28 @@ def _told_names(names: Sequence[str]) -> tuple[str, ...]:
         twice = next(name for name, times in Counter(told).items() if times > 1)
         raise DataError(f"a class is named twice in {listed(told)}: rename one {_short(twice)}")
     return told
+
+
+def name_warnings(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What may be wrong with names of classes: the kind, and a line.
+
+    `alike_names`: some differ only in case, in how Unicode writes the same letters, or in how a number is written;
+    `missing_names`: some are what programs write where a label is missing.
+    """
+    alike: dict[str | float, list[str]] = {}
+    for name in names:
+        key: str | float = unicodedata.normalize("NFKC", name).casefold()
+        with contextlib.suppress(ValueError):
+            key = float(name) if math.isfinite(float(name)) else key
+        alike.setdefault(key, []).append(name)
+    if groups := [" and ".join(map(repr, group)) for group in alike.values() if len(group) > 1]:
+        told = ", ".join(groups[:5])
+        yield "alike_names", f"classes whose names look the same: {told}: if they are one class, give it one name"
+    if missing := [name for name in names if name.strip().casefold() in _MISSING]:
+        yield (
+            "missing_names",
+            f"a class is named {listed(missing)}: if that means that the label is missing, remove these images",
+        )
 
 
 def listed(names: Sequence[str], limit: int = 10) -> str:

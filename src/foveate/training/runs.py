@@ -53,6 +53,8 @@ _NO_MATTER = ("device", "threads", "save_every_s")
 """Settings of the training that may be others when a run goes on."""
 _HISTORY = TypeAdapter(list[EpochResult])
 _FIX = "restore it from a copy or train again"
+_FIX_MEASURED = "remove it, and measure again by `foveate evaluate RUN`"
+"""For what `evaluate` writes; training again would be too dear."""
 TIMING_COLUMNS = ("seconds", "images_per_s")
 """Kept out of results.csv: a run that was killed and resumed has the same results.csv as one that was not."""
 
@@ -140,6 +142,8 @@ class RunFolder:
             return
         if Path(name).name != name or name in ("", ".."):
             raise ConfigError(f"name={_clipped(name)!r}: give a plain name; choose the place with --runs")
+        if name[0] in "-~":  # a shell or a command line would take it for something else
+            raise ConfigError(f"name={_clipped(name)!r}: give a name that begins with a letter or a digit")
         if printable(name) != name or len(name.encode()) > _NAME_BYTES:
             raise ConfigError(
                 f"name={_clipped(name)!r}: give a name of at most {_NAME_BYTES} bytes that are all printable"
@@ -326,8 +330,8 @@ class RunFolder:
         path = self.path / "metrics.json"
         if not path.exists():
             return {}
-        values: dict[str, dict[str, Any]] = read_record(path, dict[str, Any], fix=_FIX)
-        validate_record(values, MeasuredSplits, source=str(path), fix=_FIX)
+        values: dict[str, dict[str, Any]] = read_record(path, dict[str, Any], fix=_FIX_MEASURED)
+        validate_record(values, MeasuredSplits, source=str(path), fix=_FIX_MEASURED)
         return values
 
     def write_predictions(
@@ -397,7 +401,7 @@ class RunFolder:
         except (pa.ArrowException, OSError, ValueError) as error:
             problems = [" ".join(str(error).split())[:200]]
         if problems:
-            raise CheckpointError(f"{path} is damaged ({problems[0]}): {_FIX}")
+            raise CheckpointError(f"{path} is damaged ({problems[0]}): {_FIX_MEASURED}")
         return table.select(schema.names)
 
     def read_environment(self) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from torch import nn
 from foveate.checkpoint import Checkpoint, load_model, model_card, save_confidence, save_tensors, weights_digest
 from foveate.confidence import fit_confidence
 from foveate.config import Config, resolve_config
+from foveate.data.check import copies_among
 from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from foveate.data.dataset import Dataset, KnownData, align_classes, load_dataset, load_known
 from foveate.data.loader import Loader, on_device
 from foveate.data.splits import SPLITS, draw
-from foveate.errors import CheckpointError, ConfigError, DataError
+from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError
 from foveate.evaluation import point_metrics, score, score_variant
 from foveate.files import write_json
 from foveate.inference.network import ViewsAveraged, collect_logits
@@ -249,10 +250,9 @@ def evaluate(
         tell(dataset, display)
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
     _require(dataset, split, f"measure on other data with `foveate evaluate {folder.path} DATA`")
+    if other is not None:
+        _tell_copies(folder, config, record, dataset, split, display)
     checkpoint = _load_kept(folder, config, record, picked, images=len(dataset.splits[split]))
-    if not record.finished:
-        resuming = f"foveate train --resume {shlex.quote(str(folder.path))}"
-        display.say(f"training of {folder.path} is not finished; to continue: {resuming}")
     command = command_line(
         "evaluate",
         folder.path,
@@ -279,6 +279,7 @@ def evaluate(
         )
         writing = target.locked(_IN_USE)
     with writing:
+        _tell_state(folder, record, display, final=final)
         if other is None and final:
             folder.record_test_opening(command)
         fit = _kept_weights(folder, config) if other is None and record.finished else None
@@ -484,6 +485,38 @@ def dataset_of_run(
     return dataset
 
 
+def _tell_state(folder: RunFolder, record: RunRecord, display: Display, *, final: bool) -> None:
+    """Say what whoever measures a run should know of it."""
+    if not record.finished:
+        resuming = f"foveate train --resume {shlex.quote(str(folder.path))}"
+        display.say(f"training of {folder.path} is not finished; to continue: {resuming}")
+    if record.test_openings and not final and "test" not in folder.read_metrics():
+        display.say(
+            f"the test split of {folder.path} was opened before, and its figures are no longer there: --final "
+            "measures them again"
+        )
+
+
+def _tell_copies(
+    folder: RunFolder, config: Config, record: RunRecord, dataset: Dataset, split: str, display: Display
+) -> None:
+    """Say how many images of other data the run was trained on, or chose its epoch by."""
+    known = KnownData(record.fingerprint, folder.stored_splits(record), folder.path)
+    try:
+        own = load_known(record.dataset, config.data, known, data_dir=record.data_dir, track=display.track)
+    except FoveateError:  # it is not there any more, or has changed
+        display.say(
+            f"whether {folder.path} was trained on images of {dataset.name} is not known: its own data is not at "
+            f"{record.dataset} any more"
+        )
+        return
+    if count := len(copies_among(dataset, split, own, ("train", "validation"))):
+        display.say(
+            f"{count:,} of {len(dataset.splits[split]):,} images are copies of images that {folder.path} was "
+            "trained or validated on: on others it will do worse"
+        )
+
+
 def _check_evaluation(data: str | Path | None, name: str | None, images: int | None, *, corruptions: bool) -> None:
     """Raises ConfigError for arguments of `evaluate` that do not go together."""
     if data is None and name is not None:
@@ -495,6 +528,8 @@ def _check_evaluation(data: str | Path | None, name: str | None, images: int | N
 def _require_finished(folder: RunFolder, record: RunRecord) -> None:
     """Raises ConfigError for a run that is not trained to its end: its test split would be opened twice."""
     if not record.finished:
+        with folder.locked(_IN_USE):  # one that is still being trained is to be waited for, not resumed
+            pass
         raise ConfigError(
             f"{folder.path} is not trained to its end: continue it with `foveate train --resume {folder.path}`, "
             "or open the test split for it as it is with --unfinished"
