@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import uvicorn
 from starlette.types import ASGIApp
+from tests import exported
 from tests.serving.test_server import HUGE, picture
 
 from foveate.inference.predictor import Predictor
@@ -130,3 +131,20 @@ def test_a_token_is_compared(model: Path) -> None:
         assert client.get("/about").status_code == 401
         right = {"Authorization": "Bearer a-token-of-some-length"}
         assert client.get("/about", headers=right).status_code == 200
+
+
+def test_an_exported_file_is_served_and_explained_by_occlusion_alone(tmp_path: Path) -> None:
+    limits = Limits()
+    predictor = Predictor.load(exported.write(tmp_path / "model.onnx"))
+    app = make_app(predictor, name="m", access=Access(), limits=limits, decoders=1)
+    with running(app, limits) as client:
+        assert client.get("/about").json()["explain"] == ["occlusion"]
+        told = client.post("/predict", params={"explain": "occlusion"}, content=picture(3)).json()
+        refused = client.post("/predict", params={"explain": "gradcam"}, content=picture(3))
+    (expected,) = predictor.predict(picture(3))
+    assert told["predictions"][0]["label"] == expected.label == told["explanation"]["label"]
+    assert told["explanation"]["map"].startswith("data:image/png;base64,")
+    assert (refused.status_code, refused.json()["error"]) == (
+        400,
+        "explain must be occlusion, which this model can give",
+    )

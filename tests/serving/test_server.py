@@ -57,9 +57,11 @@ def test_an_image_gets_the_answer_of_the_predictor(server: Server, predictor: Pr
     assert told["model"] == "weights"
 
 
-def test_an_explanation_is_a_picture(server: Server) -> None:
+@pytest.mark.parametrize("method", ["gradcam", "occlusion", "attention"])
+def test_an_explanation_is_a_picture(server: Server, method: str) -> None:
     with server.client() as client:
-        told = client.post("/predict", params={"explain": "gradcam"}, content=picture()).json()["explanation"]
+        told = client.post("/predict", params={"explain": method}, content=picture()).json()["explanation"]
+    assert told["method"] == method
     for name in ("image", "map"):
         content = base64.b64decode(told[name].removeprefix("data:image/png;base64,"))
         assert Image.open(io.BytesIO(content)).size == (16, 16)
@@ -129,7 +131,11 @@ def test_health_metrics_and_the_page(server: Server) -> None:
         (lambda c: c.post("/predict?top_k=-1", content=picture()), 400, "top_k must be a whole number"),
         (lambda c: c.post("/predict?coverage=2", content=picture()), 400, "coverage=2: give a share"),
         (lambda c: c.post("/predict?coverage=x", content=picture()), 400, "coverage must be a share"),
-        (lambda c: c.post("/predict?explain=lime", content=picture()), 400, "explain must be gradcam"),
+        (
+            lambda c: c.post("/predict?explain=lime", content=picture()),
+            400,
+            "explain must be gradcam or occlusion or attention, which",
+        ),
         (lambda c: c.post("/predict?url=http://example.org", content=picture()), 400, "no parameter of that name"),
         (lambda c: c.get("/predict"), 405, "takes POST"),
         (lambda c: c.get("/nothing"), 404, "nothing at this address"),

@@ -28,7 +28,7 @@ from foveate.errors import ConfigError, FoveateError
 from foveate.inference.engine import BATCH
 from foveate.inference.predictor import Predictor
 from foveate.serving.batching import Batcher
-from foveate.serving.explaining import EXPLANATIONS, can_explain, explain
+from foveate.serving.explaining import explain, methods
 from foveate.serving.guard import Access, Refused
 from foveate.serving.kserve import HEADER, WrongRequest, describe, infer_answer, read_infer
 from foveate.serving.limits import Busy, Limits, Load
@@ -63,6 +63,7 @@ class _Service:
     metrics: Metrics
     images: ArrivingImages
     batcher: Batcher
+    explanations: tuple[str, ...]
     ready: bool = False
 
     async def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -99,6 +100,7 @@ def make_app(
         metrics,
         ArrivingImages(about.size, white=about.white, workers=decoders, timeout_s=limits.decode_s),
         Batcher(predictor.engine, expected=lambda: load.images, asked=metrics.asked),
+        methods(predictor.engine),
     )
 
     @contextlib.asynccontextmanager
@@ -232,7 +234,7 @@ async def _about(service: _Service) -> Response:
             "calibrated": about.confidence.temperature is not None,
             "sets": bool(about.confidence.scores),
             "unlike": about.confidence.unlike is not None,
-            "explain": list(EXPLANATIONS) if can_explain(service.predictor.engine) else [],
+            "explain": list(service.explanations),
             "body_bytes": service.limits.body_bytes,
         }
     )
@@ -256,7 +258,7 @@ async def _predict(service: _Service, request: Request) -> Response:
             answer = _told(service, logits, top, coverage)
             if how is not None:
                 best = int(logits[0].argmax())
-                asked = service.batcher.call(lambda engine: explain(engine, pixels, best))
+                asked = service.batcher.call(lambda engine: explain(engine, how, pixels, best))
                 pictures: dict[str, str] = await asyncio.wrap_future(asked)
                 answer["explanation"] = {"method": how, "label": predictor.class_names[best], **pictures}
     return _json(answer)
@@ -297,10 +299,8 @@ def _asked(request: Request, service: _Service) -> tuple[int, float | None, str 
             raise WrongRequest("coverage must be a share above 0 and below 1, such as 0.95") from None
         service.predictor.check_coverage(coverage)
     how = given.get("explain")
-    if how is not None and how not in EXPLANATIONS:
-        raise WrongRequest(f"explain must be {' or '.join(EXPLANATIONS)}")
-    if how is not None and not can_explain(service.predictor.engine):
-        raise WrongRequest("an .onnx file has no gradients to explain by: serve the run or its weights file")
+    if how is not None and how not in service.explanations:
+        raise WrongRequest(f"explain must be {' or '.join(service.explanations)}, which this model can give")
     return int(top), coverage, how
 
 

@@ -8,37 +8,37 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveate.inference.engine import Engine
+from foveate.inference.explanation import METHODS, overlay, unavailable
 
-__all__ = ["EXPLANATIONS", "can_explain", "explain"]
+__all__ = ["explain", "methods"]
 
-EXPLANATIONS = ("gradcam",)
+_BEST_FIRST = ("gradcam", "occlusion", "attention")
+"""The page shows the first that the network can give; an attention says nothing of a class."""
 _ORANGE = (240, 110, 20)
 _DENSEST = 0.75
 """How opaque the map alone is where it is highest."""
 
 
-def can_explain(engine: Engine) -> bool:
-    """Whether this engine has gradients: ONNX Runtime has none."""
-    return hasattr(engine, "network")
+def methods(engine: Engine) -> tuple[str, ...]:
+    """How the network can be explained: one under ONNX Runtime by occlusion alone."""
+    return tuple(method for method in _BEST_FIRST if unavailable(engine, method) is None)
 
 
-def explain(engine: Engine, pixels: NDArray[np.uint8], class_index: int) -> dict[str, str]:
-    """Grad-CAM for a class on `pixels` [size, size, 3], as data URLs of PNG.
+def explain(engine: Engine, method: str, pixels: NDArray[np.uint8], class_index: int) -> dict[str, str]:
+    """A map for a class on `pixels` [size, size, 3], as data URLs of PNG.
 
     Returns:
         `image`: the map over the pixels; `map`: it alone, the more opaque the higher.
     """
-    from foveate.inference.explanation import gradcam, overlay
-
-    found = gradcam(engine, pixels, class_index)
+    found = METHODS[method](engine, pixels, class_index)
     return {"image": _data_url(overlay(pixels, found)), "map": _data_url(_transparent(found))}
 
 
 def _transparent(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """A map [H, W] from 0 to its highest value as RGBA [H, W, 4]."""
+    """A map [H, W] from 0 to its highest value as RGBA [H, W, 4]; what is below 0 is not shown."""
     layer = np.empty((*values.shape, 4), np.uint8)
     layer[..., :3] = _ORANGE
-    layer[..., 3] = np.round(255 * _DENSEST * values / max(float(values.max()), 1e-12))
+    layer[..., 3] = np.round(255 * _DENSEST * values.clip(0) / max(float(values.max()), 1e-12))
     return layer
 
 

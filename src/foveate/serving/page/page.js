@@ -6,6 +6,7 @@ const AT_ONCE = 4;       // requests under way
 const KEPT = 60;         // images of this visit that are kept
 const TOP = 5;
 const COVERAGE = 0.95;
+const HOW = { gradcam: "by Grad-CAM", occlusion: "by covering parts of it", attention: "by its attention" };
 const SIDE = 640;        // pixels of the picture that is shown
 
 const $ = (id) => document.getElementById(id);
@@ -216,7 +217,7 @@ $("look").addEventListener("click", async () => {
     $("look").disabled = true;
     try {
       const { explanation } = await ask(address(`&explain=${about.explain[0]}`), { method: "POST", body: entry.file });
-      entry.explained = explanation.label;
+      entry.explained = explanation;
       entry.map = await toBitmap(explanation.map);
     } catch (error) {
       complain(error.message);
@@ -226,7 +227,10 @@ $("look").addEventListener("click", async () => {
     }
   }
   if (entry !== current) return;
-  $("look-note").textContent = `Orange: what spoke for “${short(entry.explained ?? "")}”, by Grad-CAM. It is a hint, not a proof.`;
+  if (looking) {
+    const how = HOW[entry.explained.method];
+    $("look-note").textContent = `Orange: what spoke for “${short(entry.explained.label)}”, ${how}. It is a hint, not a proof.`;
+  }
   setLooking(looking);
 });
 
