@@ -3,6 +3,19 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from foveate.errors import (
+    CheckpointError,
+    ComparisonError,
+    ConfigError,
+    DataError,
+    ExportError,
+    FoveateError,
+    Interrupted,
+    OutputError,
+    StudyError,
+    TrainingError,
+)
+
 if TYPE_CHECKING:
     from foveate.inference.predictor import Prediction, Predictor
     from foveate.model.attention import register_attention
@@ -26,16 +39,26 @@ if TYPE_CHECKING:
 __all__ = [
     "Cached",
     "Check",
+    "CheckpointError",
     "Cleared",
     "Comparison",
+    "ComparisonError",
+    "ConfigError",
+    "DataError",
     "Explanation",
     "Export",
+    "ExportError",
+    "FoveateError",
+    "Interrupted",
     "MeasuredModel",
+    "OutputError",
     "Prediction",
     "Predictor",
     "Run",
     "Serving",
     "Study",
+    "StudyError",
+    "TrainingError",
     "check",
     "clear_cache",
     "compare",
@@ -85,7 +108,15 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     # torch takes a second to import, and each job what it alone needs: nothing is loaded that is not asked for.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("foveate")
     for home, names in _HOMES.items():
         if name in names:
             return getattr(import_module(home), name)
     raise AttributeError(f"module 'foveate' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__, "__version__"])

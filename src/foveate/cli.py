@@ -67,9 +67,7 @@ HangLimit = Annotated[
 @app.callback(invoke_without_command=True)
 def _foveate(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        from importlib.metadata import version as installed
-
-        print(f"foveate {installed('foveate')}")
+        print(f"foveate {foveate.__version__}")
         raise typer.Exit
 
 
