@@ -59,6 +59,7 @@ Gpus = Annotated[
 JobThreads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads of a job (default: shared among the workers).")
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print every metric, not the main ones alone.")]
 HangLimit = Annotated[
     float | None, typer.Option(help="Seconds without a step after which a job counts as hanging.")
 ]
@@ -139,6 +140,7 @@ def train(
     study: Annotated[
         Path | None, typer.Option("--from", help="Study whose winner to train, on its data, as with --final.")
     ] = None,
+    verbose: Verbose = False,
 ) -> None:
     """Train on DATA, measure on its validation split, and write a report."""
     settings = _settings(
@@ -179,7 +181,7 @@ def train(
                 display=terminal.display(),
                 **settings,
             )
-    terminal.print_results(run)
+    terminal.print_results(run, verbose=verbose)
 
 
 @app.command()
@@ -204,6 +206,7 @@ def evaluate(
     name: Name = None,
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
+    verbose: Verbose = False,
 ) -> None:
     """Measure a trained MODEL on its validation split, or on DATA."""
     if run.suffix.lower() in (".onnx", ".safetensors") and not run.is_dir():
@@ -221,7 +224,7 @@ def evaluate(
             name=name,
             display=terminal.display(),
         )
-        terminal.print_results(file)
+        terminal.print_results(file, verbose=verbose)
         return
     measured = foveate.evaluate(
         run,
@@ -236,7 +239,7 @@ def evaluate(
         name=name,
         display=terminal.display(),
     )
-    terminal.print_results(measured)
+    terminal.print_results(measured, verbose=verbose)
 
 
 @app.command()

@@ -304,12 +304,27 @@ def _ago(seconds: float) -> str:
     return "just now"
 
 
-def print_results(run: "Run | MeasuredModel") -> None:
-    """The table of results, with 95 % intervals, and where the report lies."""
+def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
+    """Accuracy with its 95 % interval, the worst class, and where the report lies; `verbose`: every metric."""
+    for split, report in run.metrics.items():
+        low, high = report["intervals"]["accuracy"]
+        print(f"{split} accuracy: {report['accuracy']:.1%} ({low:.1%} to {high:.1%}) of {report['n']:,} images")
+        recalls = {name: found for name, found in report["per_class"].items() if found["support"]}
+        name, found = min(recalls.items(), key=lambda each: each[1]["recall"])
+        print(f"worst class: {_clipped(name, 40)}, {found['recall']:.1%} of its {found['support']:,} images")
+        if (corruptions := report.get("corruptions")) is not None:
+            _print_corruptions(split, corruptions)
+    if verbose:
+        _print_metrics(run.metrics)
+    print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
+    print(f"report: {run.report}")
+
+
+def _print_metrics(metrics: "Mapping[str, Any]") -> None:
+    """The table of every metric, and what was measured of the same weights in other ways."""
     from rich.console import Console
     from rich.table import Table
 
-    metrics = run.metrics
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Metric")
     for split, report in metrics.items():
@@ -332,10 +347,6 @@ def print_results(run: "Run | MeasuredModel") -> None:
             before, after = report["expected_calibration_error"], calibration["expected_calibration_error"]
             how = f"logits divided by {calibration['temperature']:.3f}"
             print(f"{split} calibration error, {how}: {after:.4f} (was {before:.4f})")
-        if (corruptions := report.get("corruptions")) is not None:
-            _print_corruptions(split, corruptions)
-    print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
-    print(f"report: {run.report}")
 
 
 def _print_corruptions(split: str, corruptions: "Mapping[str, Any]") -> None:

@@ -45,7 +45,8 @@ def test_digits_by_default_learn_and_leave_a_whole_run_folder(foveate: Foveate, 
     metrics = json.loads((run / "metrics.json").read_text())
     assert set(metrics) == {"validation"}
     assert metrics["validation"]["accuracy"] > 0.9
-    assert f"{metrics['validation']['accuracy']:.4f}" in done.out
+    assert f"validation accuracy: {metrics['validation']['accuracy']:.1%} (" in done.out
+    assert re.search(r"^worst class: \d, ", done.out, re.MULTILINE)
     assert len((run / "results.csv").read_text().splitlines()) == 9
     table = pq.read_table(run / "predictions.parquet").to_pydict()
     assert len(table["image"]) == metrics["validation"]["n"] == len(set(table["image"]))
@@ -81,9 +82,10 @@ def test_a_gate_six_views_and_the_attention_taken_out_are_told(
     narrow = "stages=[{filters: 6, kernels: [3, 3]}, {filters: 8, kernels: [3, 3]}]"
     done = foveate(
         "train", folder, "--preset", "minute", "--set", narrow, "--set", "images_seen=300", "--set", "batch=10",
-        "--set", "views=6", "--name", "m",
+        "--set", "views=6", "--name", "m", "--verbose",
     )  # fmt: skip
     assert done.status == 0, done.err
+    assert "of training is on images of 15 px, which is faster" in done.out
     run = fv.open_run(tmp_path / "runs" / "train" / "m")
     report = run.metrics["validation"]
     gate = run.checkpoint().model.gate

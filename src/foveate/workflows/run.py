@@ -327,6 +327,12 @@ def _fit(
     feed = Feed(config, dataset, device, final=final)
     validation = None if final else feed.measured(dataset.splits["validation"])
     length, _ = run_length(config.train, len(feed.train), feed.train.images_before(len(feed.train)))
+    small = round(feed.train.side * config.train.resize_scale) if config.train.resize_until else feed.train.side
+    if small < feed.train.side and (state.epoch, state.step) == (1, 0):
+        display.say(
+            f"the first {config.train.resize_until:.0%} of training is on images of {small} px, which is faster: "
+            "until then accuracy on validation is low"
+        )
     resuming = f"foveate train --resume {shlex.quote(str(folder.path))}"
     with interruptible(resuming) as interrupted:
         if state.step == 0 and best_epoch(state.history, config.train.monitor) == state.epoch - 1:
@@ -346,7 +352,7 @@ def _fit(
                     save_tensors(folder.best, state.model.state_dict(), card)
                 folder.write_history(state.history)
                 log(result)
-                display.epoch(result, epochs=length, best=best)
+                display.epoch(result, epochs=length, best=best and config.train.keep == "best")
         folder.write_history(state.history)
         record, images = folder.read_record(), len(dataset.splits["test" if final else "validation"])
         checkpoint = _load_kept(folder, config, record, device, images=images)
