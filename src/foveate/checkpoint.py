@@ -49,7 +49,7 @@ __all__ = [
 
 FORMAT = 1
 BEST, LAST = Path("weights", "best.safetensors"), Path("weights", "last", "state.safetensors")
-"""Where a run keeps its weights: of the best epoch, and with the state of its training after the last one."""
+"""Where a run keeps its network's weights, and those of the last epoch with the state of its training."""
 TRAINING_PREFIX = "training/"
 """Tensors whose names begin so belong to the training state, all others to the network."""
 MAX_HEADER = 16 << 20

@@ -157,11 +157,13 @@ def print_verdicts(verdicts: "Sequence[Verdict]", run: "Path") -> None:
 
 def print_predictions(columns: "Columns", rows: "Iterable[Row]") -> None:
     """A line an image: probability, label, and what else was asked for, then its name."""
-    names = [*columns.class_names, *(["unsure"] if columns.min_probability else [])]
-    width = min(30, max(map(len, names)))
+    from foveate.records import printable
+
+    unsure = len("unsure: ") if columns.min_probability else 0
+    width = min(30, unsure + max(map(len, columns.class_names)))
     for row in rows:
         if row["label"] is None:
-            print(f"{'-':>7}  {'unreadable':{width}}  {row['id']}: {row['reason']}")
+            print(f"{'-':>7}  {'unreadable':{width}}  {printable(row['id'])}: {row['reason']}")
             continue
         others = "".join(
             f"  {row[f'probability_{place}']:7.2%} {_clipped(row[f'label_{place}'], width)}"
@@ -171,15 +173,20 @@ def print_predictions(columns: "Columns", rows: "Iterable[Row]") -> None:
         if columns.sets:
             others += f"  {{{', '.join(row['set'])}}}"
         marked = "  (unlike the training images)" if row["unlike"] else ""
-        print(f"{row['probability']:7.2%}  {_clipped(row['label'], width):{width}}{others}  {row['id']}{marked}")
+        label = (
+            row["label"] if row["label"] == row.get("likeliest", row["label"]) else f"unsure: {row['likeliest']}"
+        )
+        print(
+            f"{row['probability']:7.2%}  {_clipped(label, width):{width}}{others}  {printable(row['id'])}{marked}"
+        )
 
 
 def told_of_predictions(counted: "Predicted") -> str:
     """All of them in one line."""
-    most = ", ".join(f"{count:,} {_clipped(label, 30)}" for label, count in counted.labels.most_common(5))
+    most = ", ".join(f"{_clipped(label, 30)} ({count:,})" for label, count in counted.labels.most_common(5))
     parts = [f"{counted.images:,} {'image' if counted.images == 1 else 'images'}"]
     if most:
-        parts[0] += f": {most}" + (", …" if len(counted.labels) > 5 else "")
+        parts[0] += f" by class: {most}" + (", …" if len(counted.labels) > 5 else "")
     if counted.unlike:
         parts.append(f"{counted.unlike:,} unlike the training images")
     if counted.unreadable:
@@ -209,6 +216,8 @@ def print_check(checked: "Check") -> None:
 
 def print_export(done: "Export") -> None:
     """Each file beside the trained network, and where they lie."""
+    from foveate.exporting.proof import LOST_POINTS
+
     certificate = done.certificate
     if certificate.torch is None:
         print("unproved: nobody measured whether the file gives what the trained network gives")
@@ -221,6 +230,8 @@ def print_export(done: "Export") -> None:
                 f"{file.name}: {_accuracy(found.score)}, same class for {found.equal_classes:.2%}, "
                 f"largest difference of a logit {found.largest_difference.logits:.2g}"
             )
+            if file.precision == "int8" and found.most_lost_points > LOST_POINTS:
+                print(f"  so few images cannot exclude that {found.most_lost_points:.1f} points are lost")
     print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
     print(f"model: {done.model}")
     if done.web.exists():

@@ -70,3 +70,11 @@ def test_one_image_has_no_standard_error() -> None:
     found = prove("int8", outputs(logits), outputs(logits[:, ::-1]), np.array([0]))
     assert not found.passed
     assert found.standard_error_points == 0
+
+
+@pytest.mark.parametrize(("images", "most"), [(27, 100 / 9), (300, 1.0), (10_000, 0.03)])
+def test_few_images_do_not_exclude_a_loss(images: int, most: float) -> None:
+    logits = np.tile([1.0, 0.0], (images, 1))
+    found = prove("int8", outputs(logits), outputs(logits), np.zeros(images, int))
+    assert found.passed
+    assert found.most_lost_points == pytest.approx(most)

@@ -83,6 +83,15 @@ def test_a_map_of_nothing_is_no_better_than_chance(images: NDArray[np.uint8]) ->
     assert {each.control: each.outcome for each in found.against}["random"] == "no better"
 
 
+def test_maps_of_one_value_are_said_to_show_nothing(images: NDArray[np.uint8]) -> None:
+    blank = np.zeros((SIDE, SIDE), np.float32)
+    found = judged(lambda _: blank, images)
+    assert found.blank == len(images)
+    assert found.words == "Occlusion shows nothing here: each map has one value everywhere (it has 8 × 8 values)."
+    some = judged(lambda pixels: true_map() if (pixels == images[0]).all() else blank, images)
+    assert f"{len(images) - 1} of {len(images)} maps have one value everywhere." in some.words
+
+
 def test_the_areas_are_those_of_the_definition(images: NDArray[np.uint8]) -> None:
     deletion, insertion = curve_areas(Corner(), images[0], 1, true_map(), centre_map(SIDE))
     assert 0 <= deletion < insertion <= 1

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,7 +63,7 @@ def test_a_folder_is_read_at_any_depth_and_what_cannot_be_read_has_a_reason(
     assert done.status == 1
     assert len(done.out.splitlines()) == 6
     assert [line for line in done.out.splitlines() if "unreadable" in line and "5.png" in line]
-    assert "6 images: " in done.err
+    assert "6 images by class: " in done.err
     assert "1 cannot be read" in done.err
     assert "1 file is no image by name" in done.err
 
@@ -283,3 +285,42 @@ def test_a_killed_job_goes_on(model: Path, many: Path, tmp_path: Path) -> None:
     subprocess.run(words, check=True, capture_output=True)
     assert len((tmp_path / "o.csv").read_text().splitlines()) == 151
     assert not parts.exists()
+
+
+def test_two_files_are_never_one_row(foveate: Foveate, model: Path, images: Path, tmp_path: Path) -> None:
+    content = (images / "a/1.png").read_bytes()
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    names = ("a\nb.png", "a\\nb.png", "\x1b[31m.png", os.fsdecode(b"\xff.png"))
+    for name in names:
+        (folder / name).write_bytes(content)
+    for kind in ("json", "parquet"):
+        assert foveate("predict", model, folder, f"--{kind}", tmp_path / f"out.{kind}").status == 0
+    told = [row["id"] for row in json.loads((tmp_path / "out.json").read_text())]
+    assert told == [row["id"] for row in pq.read_table(tmp_path / "out.parquet").to_pylist()]
+    assert sorted(told) == sorted(f"{folder}/{name}".replace("\udcff", "\\udcff") for name in names)
+    shown = foveate("predict", model, folder)
+    assert "\x1b" not in shown.out
+    assert len(shown.out.splitlines()) == len(names)
+    assert "\x1b" not in foveate("predict", model, folder, "--csv", "-").out
+
+
+def test_below_the_probability_the_likeliest_class_is_named(foveate: Foveate, model: Path, images: Path) -> None:
+    done = foveate("predict", model, images / "a/1.png", "--min-probability", 1)
+    assert re.match(r" *\d+\.\d\d%  unsure: ", done.out)
+
+
+def test_a_class_that_is_called_unsure_is_not_mixed_with_what_is(
+    foveate: Foveate, images: Path, tmp_path: Path
+) -> None:
+    config = ModelConfig(stages=[{"filters": 4, "kernels": [3]}], attention="none", hidden=8)
+    card = model_card(config, ("sure", "unsure"), 16)
+    save_tensors(tmp_path / "m.safetensors", build_model(config, num_classes=2, size=16).state_dict(), card)
+    done = foveate("predict", tmp_path / "m.safetensors", images / "a/1.png", "--min-probability", 0.5)
+    assert (done.status, "a class of this model is called 'unsure'" in done.err) == (2, True)
+
+
+def test_what_is_no_model_is_said_to_be_none(foveate: Foveate, images: Path) -> None:
+    done = foveate("predict", images / "a/1.png", images / "a/2.jpg")
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    assert "is no model: give a run folder, a .safetensors or an exported .onnx file" in done.err

@@ -91,7 +91,10 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if not given.model.is_file():
         parser.error(f"there is no model at {given.model}")
-    model = Model(given.model)
+    try:
+        model = Model(given.model)
+    except Exception as error:  # ONNX Runtime has many, and a file of another tool lacks the description
+        parser.error(f"{given.model} is not a model that Foveate exported ({type(error).__name__})")
     if given.coverage is not None and not 0 < given.coverage < 1:
         parser.error("--coverage must be above 0 and below 1")
     if given.coverage is not None and not model.scores:

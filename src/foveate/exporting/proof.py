@@ -64,6 +64,9 @@ class Measured(Record):
     """Accuracy lost, in points; below 0 where it gained."""
     standard_error_points: float
     """Of that, over images, paired."""
+    most_lost_points: float
+    """That so many images cannot exclude: two standard errors more, or three images where all agree (the rule of
+    three)."""
     passed: bool
 
 
@@ -143,5 +146,6 @@ def prove(precision: str, reference: Outputs, found: Outputs, labels: NDArray[np
         score=score_of(found[0], labels),
         lost_points=float(lost.mean()),
         standard_error_points=error,
+        most_lost_points=max(float(lost.mean()) + STANDARD_ERRORS * error, 100 * 3 / len(labels)),
         passed=passed,
     )

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.confidence import Confidence
+from foveate.errors import CheckpointError
 
 __all__ = ["BATCH", "About", "Engine", "load_engine"]
 
@@ -55,6 +56,8 @@ def load_engine(model: Path | str, *, device: str | None = None) -> Engine:
         from foveate.inference.onnx import OnnxEngine
 
         return OnnxEngine(path)
+    if path.is_file() and path.suffix.lower() != ".safetensors":
+        raise CheckpointError(f"{path} is no model: give a run folder, a .safetensors or an exported .onnx file")
     from foveate.inference.network import NetworkEngine
 
     return NetworkEngine.load(path, device=device)

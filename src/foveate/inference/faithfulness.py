@@ -84,6 +84,8 @@ class Verdict(Record):
     images: Count
     side: Count
     """Values along a side of its maps, before they are brought to the image's size."""
+    blank: Count = 0
+    """Images whose map has the same value everywhere."""
     deletion: Interval
     """Mean probability of the class while the pixels are covered that the map points at; lower is better."""
     insertion: Interval
@@ -94,8 +96,12 @@ class Verdict(Record):
     @property
     def words(self) -> str:
         """What it comes to, in two or three sentences."""
+        name = NAMES.get(self.method, self.method)
+        if self.blank == self.images:
+            size = f"{self.side} × {self.side}"
+            return f"{name} shows nothing here: each map has one value everywhere (it has {size} values)."
         outcomes = [f"{each.outcome} than {CONTROLS[each.control]}" for each in self.against]
-        said = f"{NAMES.get(self.method, self.method)} is {', '.join(outcomes[:-1])}, and {outcomes[-1]}."
+        said = f"{name} is {', '.join(outcomes[:-1])}, and {outcomes[-1]}."
         if not any(each.outcome == "better" for each in self.against):
             said += " It does not show what the network uses."
         if self.shuffled:
@@ -104,6 +110,8 @@ class Verdict(Record):
             said += f" {hardly}: with all of them shuffled, the rank correlation is {last.mean:.2f}."
         if self.side <= _COARSE:
             said += f" Its maps are coarse: {self.side} × {self.side} values for the whole image."
+        if self.blank:
+            said += f" {self.blank:,} of {self.images:,} maps have one value everywhere."
         return said
 
 
@@ -154,6 +162,7 @@ def verdict(
         method=method,
         images=len(images),
         side=map_side(engine, method),
+        blank=sum(float(np.ptp(values)) == 0 for values in maps),
         deletion=_interval(found["own"][:, 0], random),
         insertion=_interval(found["own"][:, 1], random),
         against=tuple(

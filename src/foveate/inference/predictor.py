@@ -193,7 +193,8 @@ class Predictor:
         if not self.about.confidence.scores:
             raise ConfigError(
                 "this model has no prediction sets: it was trained on its validation images as well, or by an "
-                "earlier version of Foveate (then `foveate evaluate` makes them); predict without a coverage"
+                "earlier version of Foveate (then give the run, after `foveate evaluate RUN`); predict without a "
+                "coverage"
             )
 
     def _decode(self, image: Image) -> NDArray[np.uint8]:

@@ -17,8 +17,8 @@ from foveate.execution.pool import Message
 from foveate.files import locked, new_folder, replacing, write_json
 from foveate.inference.engine import About
 from foveate.inference.predictor import Predictor
-from foveate.inference.tables import WRITERS, Columns, Row
-from foveate.records import Count, Digest, Record, printable, read_record
+from foveate.inference.tables import WRITERS, Columns, Row, id_of
+from foveate.records import Count, Digest, Record, read_record
 
 __all__ = ["SHARD", "Shards", "predict_shard", "shard_job"]
 
@@ -134,7 +134,7 @@ class Shards:
             table = pq.read_table(self._part(number), schema=self._schema())
         except (OSError, pa.ArrowException) as error:
             raise OutputError(f"{self._part(number)} is damaged: {_FIX}") from error
-        if table["id"].to_pylist() != list(map(printable, self.paths_of(number))):
+        if table["id"].to_pylist() != list(map(id_of, self.paths_of(number))):
             raise OutputError(f"{self._part(number)} is damaged (it is of other images): {_FIX}")
         return table
 

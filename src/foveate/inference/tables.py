@@ -12,7 +12,7 @@ import numpy as np
 from foveate.inference.predictor import Prediction
 from foveate.records import printable
 
-__all__ = ["UNSURE", "Columns", "write_csv", "write_json_rows"]
+__all__ = ["UNSURE", "Columns", "id_of", "write_csv", "write_json_rows"]
 
 UNSURE = "unsure"
 """In place of a label whose probability is too small."""
@@ -20,6 +20,11 @@ _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.,]*$)")
 """How a cell begins that a spreadsheet would run as a formula; numbers with a sign are none."""
 
 Row = Mapping[str, Any]
+
+
+def id_of(path: str) -> str:
+    """A path as tables hold it: as it is, so that no two files are one, but for bytes that are not UTF-8."""
+    return path.encode(errors="backslashreplace").decode()
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Columns:
     def row(self, prediction: Prediction) -> dict[str, Any]:
         """Of one image; `probabilities` [K] is there where every class is told, and the image could be read."""
         row: dict[str, Any] = dict.fromkeys(self.names)
-        row |= {"id": printable(prediction.id), "label": self.label(prediction), "reason": prediction.reason}
+        row |= {"id": id_of(prediction.id), "label": self.label(prediction), "reason": prediction.reason}
         if self.every:
             row["probabilities"] = None
         if prediction.probabilities is None:
@@ -116,6 +121,8 @@ WRITERS: Mapping[str, Callable[[TextIO, Columns, Iterable[Row]], None]] = {
 def _cell(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         value = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        value = printable(value)  # a terminal or a spreadsheet may act on what is not
     if isinstance(value, str) and _FORMULA.match(value):
         return f"'{value}"
     return {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value

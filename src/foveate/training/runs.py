@@ -150,7 +150,8 @@ class RunFolder:
             )
         path = root / verb / name
         if path.exists():
-            going_on = f", or continue it with --resume {path}" if verb != "check" else ""
+            resumed = verb in ("train", "tune", "compare")
+            going_on = f", or continue it with --resume {path}" if resumed else ""
             raise ConfigError(f"{path} exists: choose another --name{going_on}")
 
     @classmethod
@@ -182,7 +183,10 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The best epoch's weights."""
+        """The weights that the run is measured by: of the best epoch or, where `keep` says so, of the last.
+
+        Runs of earlier versions have those of the best epoch there, whatever `keep` says.
+        """
         return self.path / BEST
 
     @property

@@ -175,8 +175,12 @@ def _methods(engine: Engine, asked: Sequence[str]) -> tuple[list[str], list[str]
     for method in asked:
         if reasons[method] is not None:
             raise ConfigError(str(reasons[method]))
+    lines: dict[str, list[str]] = {}
+    for method, reason in reasons.items():
+        if reason is not None:
+            lines.setdefault(reason.removeprefix(f"{method}: "), []).append(method)
     return [method for method, reason in reasons.items() if reason is None], [
-        reason for reason in reasons.values() if reason is not None
+        f"{', '.join(left)}: {line}" for line, left in lines.items()
     ]
 
 

@@ -17,7 +17,7 @@ from foveate.execution.pool import Pool
 from foveate.execution.supervision import Supervisor
 from foveate.files import writing_to
 from foveate.inference.predictor import IN_PROCESS, Prediction, Predictor
-from foveate.inference.tables import Columns, Row
+from foveate.inference.tables import UNSURE, Columns, Row
 from foveate.progress import Track, untracked
 from foveate.records import printable
 
@@ -124,6 +124,11 @@ def predict_rows(
     place = None if table is None else _new_table(Path(table))
     predictor = Predictor.load(model, device=device)
     predictor.check_coverage(coverage)
+    if min_probability and UNSURE in predictor.class_names:
+        raise ConfigError(
+            f"a class of this model is called {UNSURE!r}, as images below --min-probability are: leave it "
+            "out, and compare the column probability instead"
+        )
     columns = Columns(predictor.class_names, top, every, min_probability, coverage is not None)
     if place is None:
         return columns, map(columns.row, _predictions(predictor, paths, coverage, track))

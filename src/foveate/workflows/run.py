@@ -335,7 +335,8 @@ def _fit(
         )
     resuming = f"foveate train --resume {shlex.quote(str(folder.path))}"
     with interruptible(resuming) as interrupted:
-        if state.step == 0 and best_epoch(state.history, config.train.monitor) == state.epoch - 1:
+        keeps_best = config.train.keep == "best"
+        if keeps_best and state.step == 0 and best_epoch(state.history, config.train.monitor) == state.epoch - 1:
             # It may have been killed after this state was saved, and before its weights were as the best.
             save_tensors(folder.best, state.model.state_dict(), card)
         track = saving(display.track, save, config.train.save_every_s, interrupted)
@@ -344,7 +345,7 @@ def _fit(
         )
         with event_writer(folder.path, state.history) as log:
             for result in epochs:
-                best = best_epoch(state.history, config.train.monitor) == result.epoch
+                best = keeps_best and best_epoch(state.history, config.train.monitor) == result.epoch
                 # The state first: a GPU would not come to the same weights again, and what is kept as the best
                 # must be of an epoch that is in the history.
                 save()
@@ -352,7 +353,7 @@ def _fit(
                     save_tensors(folder.best, state.model.state_dict(), card)
                 folder.write_history(state.history)
                 log(result)
-                display.epoch(result, epochs=length, best=best and config.train.keep == "best")
+                display.epoch(result, epochs=length, best=best)
         folder.write_history(state.history)
         record, images = folder.read_record(), len(dataset.splits["test" if final else "validation"])
         checkpoint = _load_kept(folder, config, record, device, images=images)
@@ -364,6 +365,10 @@ def _fit(
         _measure(
             folder, checkpoint, config, dataset, split, measured, device, track, fit=_kept_weights(folder, config)
         )
+        if not keeps_best:  # the file that people take for the run's network is that network
+            kept = _load_kept(folder, config, record, device)
+            description = {**card, "confidence": kept.confidence.model_dump(mode="json")}
+            save_tensors(folder.best, kept.model.state_dict(), description)
         folder.record_finished()
     return Run(folder)
 
