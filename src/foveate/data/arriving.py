@@ -5,7 +5,6 @@ import contextlib
 import os
 import tempfile
 import threading
-import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,7 +95,8 @@ class ArrivingImages:
     def close(self) -> None:
         """End the processes; what is not decoded yet never will be."""
         self._closing = True
-        self._call()
+        if self._decoding is not None:
+            self._decoding.wake()
         self._thread.join()
 
     def _call(self) -> None:
@@ -144,12 +144,13 @@ class ArrivingImages:
 
     def _wait_for_images(self, decoding: Decoding) -> None:
         """Until one comes; when none does, the files are emptied first."""
-        began = time.monotonic()
         decoding.progress(_KEPT_S)
-        if time.monotonic() - began >= _KEPT_S:
-            for each in self._files:
-                os.ftruncate(each, 0)
-            decoding.progress(_IDLE_S)
+        # Not by the time that it took: one may have come at the very end, and nobody calls for it again.
+        if self._called or self._waiting:
+            return
+        for each in self._files:
+            os.ftruncate(each, 0)
+        decoding.progress(_IDLE_S)
 
     def _hand_out(self, decoding: Decoding, folder: Path) -> None:
         """Give the images that wait to the processes that are free, evenly."""
