@@ -35,6 +35,10 @@ def test_it_has_a_worker_for_each_processor(told: dict[str, Any]) -> None:
     assert told["workers"] == os.cpu_count()
 
 
+def test_no_statistics_of_its_use_are_sent(told: dict[str, Any]) -> None:
+    assert told["statistics"] is False
+
+
 def test_a_job_that_no_node_has_room_for_is_refused(told: dict[str, Any]) -> None:
     assert told["refused"].startswith("no node of the Ray cluster has 10000 processors for a trial")
 
