@@ -20,9 +20,7 @@ def main() -> None:
     except ConfigError as error:
         refused = str(error)
     pool = RayPool(work, None, address="local", cpus=1)
-    from ray._common.usage.usage_lib import usage_stats_enabled  # not before the pool has told Ray how to begin
-
-    told = {"workers": pool.workers, "nothing": False, "refused": refused, "statistics": usage_stats_enabled()}
+    told = {"workers": pool.workers, "nothing": False, "refused": refused}
 
     def end_of(job: int, *, also: str | None = None) -> dict[str, object]:
         """The end of a job, and with `also` what came with another event of it before or after."""

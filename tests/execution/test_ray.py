@@ -35,10 +35,6 @@ def test_it_has_a_worker_for_each_processor(told: dict[str, Any]) -> None:
     assert told["workers"] == os.cpu_count()
 
 
-def test_no_statistics_of_its_use_are_sent(told: dict[str, Any]) -> None:
-    assert told["statistics"] is False
-
-
 def test_a_job_that_no_node_has_room_for_is_refused(told: dict[str, Any]) -> None:
     assert told["refused"].startswith("no node of the Ray cluster has 10000 processors for a trial")
 
@@ -74,6 +70,15 @@ def test_a_cluster_that_does_not_answer_is_one_line_in_seconds(address: str) -> 
     with pytest.raises(ConfigError, match=f"no Ray cluster answers at {address}"):
         RayPool(work, 1, address=address, cpus=1)
     assert time.monotonic() - began < 20
+
+
+def test_no_statistics_of_its_use_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    with pytest.raises(ConfigError):
+        RayPool(work, 1, address="127.0.0.1:1", cpus=1)
+    from ray._common.usage.usage_lib import usage_stats_enabled
+
+    assert not usage_stats_enabled()
 
 
 @pytest.mark.parametrize("says", [None, b"HTTP/1.1 400 Bad Request\r\n\r\n"])

@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import io
 import logging
-import secrets
+import signal
 import tempfile
+import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +32,7 @@ __all__ = ["RayBackend"]
 
 _CPUS = 1
 """Processors of a replica; Ray keeps the threads of PyTorch to as many."""
-_TRIES = 4
+_TRIES = 3
 """Times that an image is given to a replica, where those before were lost. To ask twice does no harm."""
 _PAUSE_S = 0.1
 _ANSWER_S = 20.0
@@ -48,7 +49,7 @@ class RayBackend:
 
     Args:
         model: run folder, weights file or exported file, here: Ray carries its bytes to the replicas.
-        name: of the model.
+        name: of the deployment; one of that name that is still there is replaced.
         address: `local` starts Ray on this machine; else HOST:PORT of a cluster's head.
         replicas: the least and the most of them; between the two Ray Serve follows the load.
         queue: requests that a replica has at one time; as many again wait here.
@@ -77,12 +78,14 @@ class RayBackend:
             raise ConfigError('serving by Ray needs Ray Serve: pip install "foveate[serve-ray]"')
         packed = _packed(model)
         self._ray = connect(address)
+        if threading.current_thread() is threading.main_thread():
+            # As Ctrl-C does. Ray, which has just set its own, would print a trace and abort.
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
         from ray import serve
 
         logging.getLogger("ray.serve").setLevel(logging.CRITICAL)
         self._serve: Any = serve
-        self._application = f"foveate-{name}-{secrets.token_hex(4)}"  # others may serve the same model there
-        self._began_serve = False
+        self._name = name
         least, most = replicas
         try:
             self._check_room(least, gpus)
@@ -130,9 +133,10 @@ class RayBackend:
         """End the replicas, and leave the cluster; a local one ends."""
         with contextlib.redirect_stdout(io.StringIO()):  # where Ray says that what was ended has failed
             with contextlib.suppress(Exception):  # the cluster may be gone; there is nothing else to be done then
-                self._serve.delete(self._application)
-                # A Serve without HTTP would be in the way of the cluster's next user.
-                if self._began_serve and not self._serve.status().applications:
+                self._serve.delete(self._name)
+                status = self._serve.status()
+                # Nobody uses it, and without HTTP it would be in the way of the next who wants to.
+                if not status.applications and not status.proxies:
                     self._serve.shutdown()
             self._ray.shutdown()
 
@@ -148,12 +152,11 @@ class RayBackend:
     def _deploy(self, application: Any) -> Any:
         """A handle to the replicas, once they are there."""
         serve = self._serve
-        self._began_serve = not serve.status().proxies and not serve.status().applications
         serve.start(proxy_location="Disabled")
-        target = serve.RunTarget(application, name=self._application, route_prefix=None)
+        target = serve.RunTarget(application, name=self._name, route_prefix=None)
         (handle,) = serve.run_many([target], wait_for_applications_running=False)
         until = time.monotonic() + _START_S
-        while (status := serve.status().applications[self._application]).status != "RUNNING":
+        while (status := serve.status().applications[self._name]).status != "RUNNING":
             told = " ".join(each.message for each in status.deployments.values() if each.message) or status.message
             if status.status == "DEPLOY_FAILED":
                 last = [line.strip() for line in told.splitlines() if line.strip()][-1:]

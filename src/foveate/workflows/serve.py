@@ -153,7 +153,9 @@ def serve(
 
             cluster = RayBackend(
                 Path(model),
-                name=name,
+                # Of this server alone, and the same when it is started anew after it was killed. A machine of the
+                # same name that serves another model is another name.
+                name=f"foveate-{socket.gethostname()}-{listening.getsockname()[1]}-{predictor.about.digest[:12]}",
                 address=ray,
                 replicas=(least, most),
                 queue=queue,
