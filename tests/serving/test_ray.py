@@ -68,7 +68,7 @@ def replicas() -> set[int]:
 
 def test_killing_a_replica_under_load_costs_no_answer(model: Path) -> None:
     predictor = Predictor.load(model)
-    images = [picture(seed, side=300) for seed in range(8)]
+    images = [picture(seed, side=700) for seed in range(8)]
     expected = predictor.predict(images)
     stop, answered = threading.Event(), threading.Event()
 
@@ -87,11 +87,11 @@ def test_killing_a_replica_under_load_costs_no_answer(model: Path) -> None:
         with (
             served(model, "--ray", address, "--replicas", "2", **environment) as running,
             running.client() as client,
-            concurrent.futures.ThreadPoolExecutor(8) as pool,
+            concurrent.futures.ThreadPoolExecutor(16) as pool,
         ):
             before = replicas()
             assert len(before) == 2
-            asked = [pool.submit(ask, client, number) for number in range(8)]
+            asked = [pool.submit(ask, client, number) for number in range(16)]
             assert answered.wait(60)
             time.sleep(0.5)
             os.kill(min(before), signal.SIGKILL)
