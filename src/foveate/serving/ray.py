@@ -35,7 +35,7 @@ _CPUS = 1
 _TRIES = 3
 """Times that an image is given to a replica, where those before were lost. To ask twice does no harm."""
 _PAUSE_S = 0.1
-_ANSWER_S = 20.0
+_ANSWER_S = 30.0
 """In which a replica must answer, the wait for one included."""
 _START_S = 300.0
 """In which the first replicas must be ready."""
