@@ -614,10 +614,22 @@ def serve(
         typer.Option(metavar="ORIGIN", help="Site whose pages may use the server; repeatable."),
     ] = None,
     queue: Annotated[
-        int | None, typer.Option(help="Images accepted at one time (default: two batches of the network).")
+        int | None, typer.Option(help="Images accepted at one time, under Ray a replica (default: two batches).")
     ] = None,
     decoders: Annotated[
-        int | None, typer.Option(help="Processes that decode images (default: one a processor).")
+        int | None,
+        typer.Option(help="Processes that decode images (default: one a processor; under Ray one a replica)."),
+    ] = None,
+    ray: Ray = None,
+    replicas: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|MIN-MAX",
+            help="Processes of Ray's that do the work; from MIN to MAX, as the load asks (default: 1).",
+        ),
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(help="GPUs that a replica takes of Ray's; a fraction shares one.")
     ] = None,
     device: Device = None,
 ) -> None:
@@ -633,6 +645,9 @@ def serve(
         queue=queue,
         decoders=decoders,
         device=device,
+        ray=ray,
+        replicas=replicas,
+        gpus=gpus,
     )
     terminal.print_serving(serving)
     serving.run()

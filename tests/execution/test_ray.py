@@ -72,6 +72,15 @@ def test_a_cluster_that_does_not_answer_is_one_line_in_seconds(address: str) -> 
     assert time.monotonic() - began < 20
 
 
+def test_no_statistics_of_its_use_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "1")
+    with pytest.raises(ConfigError):
+        RayPool(work, 1, address="127.0.0.1:1", cpus=1)
+    from ray._common.usage.usage_lib import usage_stats_enabled
+
+    assert not usage_stats_enabled()
+
+
 @pytest.mark.parametrize("says", [None, b"HTTP/1.1 400 Bad Request\r\n\r\n"])
 def test_what_answers_but_is_no_cluster_is_one_line_in_seconds(says: bytes | None) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:

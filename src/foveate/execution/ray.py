@@ -12,7 +12,7 @@ from foveate.errors import ConfigError
 from foveate.execution.pool import Event, Message, Work
 from foveate.execution.worker import told_of
 
-__all__ = ["RayPool"]
+__all__ = ["RayPool", "connect", "room_for"]
 
 _RETRIES = 2
 """Times that Ray begins a job again whose worker or node was lost."""
@@ -40,12 +40,11 @@ class RayPool:
     queues = True
 
     def __init__(self, work: Work, workers: int | None, *, address: str, cpus: int, gpus: float = 0.0) -> None:
-        self._ray = ray = _connect(address)
+        self._ray = ray = connect(address)
         remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=_RETRIES)
         self._task = remote(_do)
         self._work = work
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        room = sum(_room(node, cpus, gpus) for node in nodes)
+        room = room_for(ray, cpus, gpus)
         if not room:
             ray.shutdown()
             wanted = f"{cpus} processors" + (f" and {gpus:g} GPUs" if gpus else "")
@@ -129,8 +128,12 @@ class _Mailbox:
         return taken
 
 
+def room_for(ray: Any, cpus: int, gpus: float) -> int:
+    """How many jobs of so many processors and GPUs each the nodes of the cluster are large enough for."""
+    return sum(_room(node["Resources"], cpus, gpus) for node in ray.nodes() if node["Alive"])
+
+
 def _room(node: Mapping[str, float], cpus: int, gpus: float) -> int:
-    """How many jobs a node has processors and GPUs for."""
     by_cpus = int(node.get("CPU", 0) / cpus)
     return min(by_cpus, int(node.get("GPU", 0) / gpus + 1e-6)) if gpus else by_cpus
 
@@ -144,8 +147,18 @@ def _do(work: Work, job: int, message: Message, mailbox: Any) -> tuple[str, Mess
         return "failed", told_of(error)
 
 
-def _connect(address: str) -> Any:
-    # Ray reads these when it is imported. It listens on all interfaces: without the token nobody else can use it.
+def connect(address: str) -> Any:
+    """The module `ray`, connected to a cluster.
+
+    Args:
+        address: `local` starts Ray on this machine; else HOST:PORT of a cluster's head.
+
+    Raises:
+        ConfigError: when Ray is not installed, or the cluster does not answer.
+    """
+    # Ray reads these when it is imported. It sends no statistics of its use; it listens on all interfaces, where
+    # without the token nobody else can use it.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if address == "local":
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

@@ -18,7 +18,14 @@ from foveate.errors import CheckpointError, ConfigError, DataError, TrainingErro
 from foveate.inference.engine import BATCH, About
 from foveate.progress import Track, untracked
 
-__all__ = ["NetworkEngine", "ViewsAveraged", "autocast", "collect_logits", "out_of_memory_explained"]
+__all__ = [
+    "NetworkEngine",
+    "ViewsAveraged",
+    "autocast",
+    "collect_logits",
+    "out_of_memory_explained",
+    "weights_of",
+]
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_alloc_failed")
 """What torch's errors of no type of their own say when memory runs out: of MPS and CUDA, of a CPU, of cuBLAS."""
@@ -53,7 +60,7 @@ class NetworkEngine:
             CheckpointError: when it is missing or damaged.
             ConfigError: when the device is not there.
         """
-        weights, precision = _weights_of(model)
+        weights, precision = weights_of(model)
         try:
             place = torch.device(device or "cpu")
             torch.empty(0, device=place)
@@ -69,7 +76,7 @@ class NetworkEngine:
         return found
 
 
-def _weights_of(model: Path) -> tuple[Path, Precision]:
+def weights_of(model: Path) -> tuple[Path, Precision]:
     """Where the weights of a run folder lie, and in which precision it was measured; or a weights file itself."""
     if not model.is_dir():
         return model, "auto"

@@ -22,13 +22,11 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from foveate.data.arriving import ArrivingImages
 from foveate.data.decode import BadImageError
 from foveate.errors import ConfigError, FoveateError
-from foveate.inference.engine import BATCH
 from foveate.inference.predictor import Predictor
-from foveate.serving.batching import Batcher
-from foveate.serving.explaining import explain, methods
+from foveate.serving.backend import Backend, LocalBackend
+from foveate.serving.explaining import methods
 from foveate.serving.guard import Access, Refused
 from foveate.serving.kserve import HEADER, WrongRequest, describe, infer_answer, read_infer
 from foveate.serving.limits import Busy, Limits, Load
@@ -61,16 +59,9 @@ class _Service:
     limits: Limits
     load: Load
     metrics: Metrics
-    images: ArrivingImages
-    batcher: Batcher
+    backend: Backend
     explanations: tuple[str, ...]
     ready: bool = False
-
-    async def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Logits [n, K] of images [n, size, size, 3], n at least 1."""
-        asked = [self.batcher.logits(pixels[at : at + BATCH]) for at in range(0, len(pixels), BATCH)]
-        parts = [await asyncio.wrap_future(each) for each in asked]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def make_app(
@@ -79,7 +70,8 @@ def make_app(
     name: str,
     access: Access,
     limits: Limits | None = None,
-    decoders: int,
+    decoders: int = 1,
+    backend: Backend | None = None,
 ) -> ASGIApp:
     """The application that serves one model.
 
@@ -87,34 +79,25 @@ def make_app(
         name: of the model, in addresses and answers.
         access: what a request must have.
         limits: what is taken on; None: the defaults.
-        decoders: processes that decode.
+        decoders: processes that decode, where `backend` is None.
+        backend: decodes images and asks the network; None: this process does, by the predictor's engine.
     """
     limits = limits or Limits()
-    load, metrics = Load(limits), Metrics()
-    about = predictor.about
-    service = _Service(
-        name,
-        predictor,
-        limits,
-        load,
-        metrics,
-        ArrivingImages(about.size, white=about.white, workers=decoders, timeout_s=limits.decode_s),
-        Batcher(predictor.engine, expected=lambda: load.images, asked=metrics.asked),
-        methods(predictor.engine),
-    )
+    metrics = Metrics()
+    if backend is None:
+        backend = LocalBackend(predictor.engine, decoders=decoders, decode_s=limits.decode_s, metrics=metrics)
+    explanations = methods(predictor.engine)
+    service = _Service(name, predictor, limits, Load(limits), metrics, backend, explanations)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        await asyncio.to_thread(service.images.start)
-        # The first batch takes longer than all that follow.
-        await service.logits(np.zeros((1, about.size, about.size, 3), np.uint8))
+        await asyncio.to_thread(service.backend.start)
         service.ready = True
         try:
             yield
         finally:
             service.ready = False
-            await asyncio.to_thread(service.batcher.close)
-            await asyncio.to_thread(service.images.close)
+            await asyncio.to_thread(service.backend.close)
 
     page = read_page()
     routes = {
@@ -253,19 +236,17 @@ async def _predict(service: _Service, request: Request) -> Response:
         if not body:
             raise WrongRequest("the request is empty: send the bytes of an image")
         with service.load.take(1):
-            pixels = await asyncio.wrap_future(service.images.decode(body))
-            logits = await service.logits(pixels[None])
+            pixels, logits = await service.backend.image(body)
             answer = _told(service, logits, top, coverage)
             if how is not None:
-                best = int(logits[0].argmax())
-                asked = service.batcher.call(lambda engine: explain(engine, how, pixels, best))
-                pictures: dict[str, str] = await asyncio.wrap_future(asked)
+                best = int(logits.argmax())
+                pictures = await service.backend.explanation(how, pixels, best)
                 answer["explanation"] = {"method": how, "label": predictor.class_names[best], **pictures}
     return _json(answer)
 
 
 def _told(service: _Service, logits: NDArray[np.float32], top: int, coverage: float | None) -> dict[str, Any]:
-    (found,) = service.predictor.of_logits([""], logits, coverage)
+    (found,) = service.predictor.of_logits([""], logits[None], coverage)
     assert found.probabilities is not None
     order = np.argsort(-found.probabilities, kind="stable")[:top]
     names = service.predictor.class_names
@@ -349,7 +330,7 @@ async def _infer(service: _Service, request: Request) -> Response:
             most_json=limits.json_bytes,
         )
         with service.load.take(len(asked.images)):
-            logits = await service.logits(asked.images)
+            logits = await service.backend.logits(asked.images)
         content, headers = infer_answer(service.name, asked, logits, about.confidence)
     return Response(content, headers=dict(headers))
 

@@ -1,5 +1,6 @@
 """Serving a trained network by HTTP: the request checked, the model loaded, the server run."""
 
+import math
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ from foveate.inference.predictor import Predictor
 
 if TYPE_CHECKING:
     from foveate.serving.guard import Access
+    from foveate.serving.ray import RayBackend
 
 __all__ = ["Serving", "serve"]
 
@@ -22,6 +24,7 @@ _TOKEN_VARIABLE = "FOVEATE_TOKEN"  # noqa: S105 (a name)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.\[\]:-]{1,300}", re.ASCII)
+_REPLICAS = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", re.ASCII)
 _SHORTEST_TOKEN = 16
 _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 (told apart, not bound)
 
@@ -36,6 +39,8 @@ class Serving:
     listening: socket.socket
     queue: int
     decoders: int
+    cluster: "RayBackend | None" = None
+    """Does the work; None: this process does."""
 
     @property
     def url(self) -> str:
@@ -56,8 +61,19 @@ class Serving:
         from foveate.serving.server import run
 
         limits = Limits(images=self.queue)
-        app = make_app(self.predictor, name=self.name, access=self.access, limits=limits, decoders=self.decoders)
-        run(app, self.listening, limits)
+        app = make_app(
+            self.predictor,
+            name=self.name,
+            access=self.access,
+            limits=limits,
+            decoders=self.decoders,
+            backend=self.cluster,
+        )
+        try:
+            run(app, self.listening, limits)
+        finally:
+            if self.cluster is not None:
+                self.cluster.remove()
 
 
 def serve(
@@ -72,6 +88,9 @@ def serve(
     queue: int | None = None,
     decoders: int | None = None,
     device: str | None = None,
+    ray: str | None = None,
+    replicas: str | int | None = None,
+    gpus: float | None = None,
 ) -> Serving:
     """Take a port and load a model, to be served by `run` of what is given back.
 
@@ -83,12 +102,17 @@ def serve(
         token: that requests must have; None: the variable FOVEATE_TOKEN, else none.
         allow_hosts: names by which browsers may call the server, beside loopback's.
         allow_origins: sites whose pages may use it, such as https://example.org.
-        queue: images that are accepted at one time (default: two batches).
-        decoders: processes that decode images (default: one a processor).
-        device: where a network in PyTorch runs (default: the CPU).
+        queue: images that are accepted at one time, under Ray by each replica (default: two batches).
+        decoders: processes that decode images (default: one a processor; under Ray one for each replica).
+        device: where a network in PyTorch runs (default: the CPU); under Ray cpu or cuda.
+        ray: `local`, or HOST:PORT of a cluster's head: Ray Serve does the work there. None: this process does.
+        replicas: how many processes of Ray's do it, or MIN-MAX, between which their number follows the load
+            (default: 1).
+        gpus: that a replica takes of Ray's; a fraction shares one (default: 1 where the device is cuda).
 
     Raises:
-        ConfigError: for a request that cannot be met; when the port is in use, or the extra is not installed.
+        ConfigError: for a request that cannot be met; when the port is in use, an extra is not installed, or Ray
+            does not answer or has no room.
         CheckpointError: when there is no model, or it is damaged.
     """
     if find_spec("starlette") is None or find_spec("uvicorn") is None:
@@ -100,7 +124,9 @@ def serve(
     token = token if token is not None else os.environ.get(_TOKEN_VARIABLE)
     _check_token(token, host, loopback=is_loopback(host))
     queue = Limits.images if queue is None else queue
-    decoders = (os.cpu_count() or 1) if decoders is None else decoders
+    decoders = (1 if ray is not None else os.cpu_count() or 1) if decoders is None else decoders
+    least, most = _replicas(replicas, ray)
+    of_gpus = _gpus(gpus, device, ray)
     _check_number("port", port, 0, 65535)
     _check_number("queue", queue, 1, 100_000)
     _check_number("decoders", decoders, 1, 256)
@@ -119,7 +145,23 @@ def serve(
                 raise ConfigError(f"--{flag} {each}: give {example}")
     listening = bind(host, port)
     try:
-        predictor = Predictor.load(model, device=device)
+        predictor = Predictor.load(model, device=device if ray is None else None)
+        name = name or _name_of(Path(model))
+        cluster = None
+        if ray is not None:
+            from foveate.serving.ray import RayBackend
+
+            cluster = RayBackend(
+                Path(model),
+                # Of this server alone, and the same when it is started anew after it was killed. A machine of the
+                # same name that serves another model is another name.
+                name=f"foveate-{socket.gethostname()}-{listening.getsockname()[1]}-{predictor.about.digest[:12]}",
+                address=ray,
+                replicas=(least, most),
+                queue=queue,
+                decoders=decoders,
+                gpus=of_gpus,
+            )
     except BaseException:
         listening.close()
         raise
@@ -132,7 +174,7 @@ def serve(
         origins=frozenset(allow_origins),
         token=token,
     )
-    return Serving(predictor, name or _name_of(Path(model)), access, listening, queue, decoders)
+    return Serving(predictor, name, access, listening, queue * most, decoders, cluster)
 
 
 def _name_of(model: Path) -> str:
@@ -140,6 +182,32 @@ def _name_of(model: Path) -> str:
     path = model.resolve()
     kept = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name if path.is_dir() else path.stem).strip("-._")[:100]
     return kept or "model"
+
+
+def _replicas(given: str | int | None, ray: str | None) -> tuple[int, int]:
+    """The least and the most replicas; 1 and 1 where nobody says."""
+    if given is None:
+        return 1, 1
+    if ray is None:
+        raise ConfigError(f"--replicas {given}: it is of Ray's, with --ray local or --ray HOST:PORT")
+    found = _REPLICAS.fullmatch(str(given))
+    least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= least <= most:
+        raise ConfigError(f"--replicas {given}: give a number from 1, such as 4, or MIN-MAX, such as 1-8")
+    return least, most
+
+
+def _gpus(given: float | None, device: str | None, ray: str | None) -> float:
+    """The GPUs of a replica."""
+    if given is not None and (ray is None or not 0 < given < math.inf):
+        raise ConfigError(f"--gpus {given:g}: it is of Ray's, with --ray, and above 0")
+    if ray is None:
+        return 0.0
+    if device not in (None, "cpu", "cuda"):
+        raise ConfigError(f"--device {device}: under Ray give cpu or cuda; it chooses which one")
+    if given is not None and device == "cpu":
+        raise ConfigError(f"--gpus {given:g}: with --device cpu no GPU is used: leave one of them out")
+    return (given or 1.0) if device == "cuda" or given else 0.0
 
 
 def _check_token(token: str | None, host: str, *, loopback: bool) -> None:
