@@ -68,5 +68,14 @@ def write(path: Path, **changes: Any) -> Path:
     return path
 
 
+def unsealed(proto: Any) -> bytes:
+    """A changed file without its checksum: whoever makes a hostile one leaves it out, or makes one that fits."""
+    kept = [each for each in proto.metadata_props if each.key != "checksum"]
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(kept)
+    content: bytes = proto.SerializeToString()
+    return content
+
+
 def images(count: int = 8, seed: int = 0, size: int = SIZE) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), np.uint8)

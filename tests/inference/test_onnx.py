@@ -77,7 +77,7 @@ def _appended(path: Path, make: Any) -> Path:
     nodes, tensors = make()
     proto.graph.node.extend(nodes)
     proto.graph.initializer.extend(tensors)
-    path.write_bytes(proto.SerializeToString())
+    path.write_bytes(exported.unsealed(proto))
     return path
 
 

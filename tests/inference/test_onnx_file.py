@@ -25,7 +25,7 @@ Change = Callable[[Any], object]
 def changed(path: Path, change: Change) -> Path:
     proto = onnx.load(exported.write(path))
     change(proto)
-    path.write_bytes(proto.SerializeToString())
+    path.write_bytes(exported.unsealed(proto))
     return path
 
 
@@ -270,3 +270,26 @@ def test_the_description_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_every_operator_that_is_allowed_is_one_of_onnx() -> None:
     known = {each.name for each in onnx.defs.get_all_schemas() if each.domain == ""}
     assert known >= OPERATORS
+
+
+def test_any_changed_bit_is_noticed(tmp_path: Path) -> None:
+    path = exported.write(tmp_path / "model.onnx")
+    content = path.read_bytes()
+    read_onnx(path)
+    for place in np.random.default_rng(0).integers(0, len(content), 300).tolist():
+        path.write_bytes(content[:place] + bytes([content[place] ^ 0x40]) + content[place + 1 :])
+        with pytest.raises(CheckpointError, match=r"model\.onnx"):
+            read_onnx(path)
+
+
+def test_a_checksum_that_is_none_is_damage(tmp_path: Path) -> None:
+    path = exported.write(tmp_path / "model.onnx")
+    proto = onnx.load(path)
+    next(each for each in proto.metadata_props if each.key == "checksum").value = '"short"'
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(CheckpointError, match="its checksum is none"):
+        read_onnx(path)
+
+
+def test_a_file_without_one_was_exported_by_an_earlier_version_and_is_read(tmp_path: Path) -> None:
+    assert read_onnx(changed(tmp_path / "model.onnx", lambda _: None))[1] == exported.card()

@@ -4,6 +4,7 @@ Images are decoded and resized by the modules in `foveate/data`, which are those
 """
 
 import argparse
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -22,8 +23,13 @@ class Model:
 
     def __init__(self, path: Path) -> None:
         onnxruntime.disable_telemetry_events()
-        self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        content = path.read_bytes()
+        self.session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         about = {name: json.loads(text) for name, text in self.session.get_modelmeta().custom_metadata_map.items()}
+        # Of the whole file, with the checksum itself written as below.
+        checksum = about["checksum"].encode()
+        if hashlib.sha256(content.replace(checksum, b"checksum" * 8)).hexdigest().encode() != checksum:
+            raise ValueError("its checksum differs")
         self.names: list[str] = about["names"]
         self.size: int = about["imgsz"][0]
         self.white: int | None = about["preprocessing"]["white"]
@@ -94,7 +100,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         model = Model(given.model)
     except Exception as error:  # ONNX Runtime has many, and a file of another tool lacks the description
-        parser.error(f"{given.model} is not a model that Foveate exported ({type(error).__name__})")
+        parser.error(
+            f"{given.model} is not a model that Foveate exported ({type(error).__name__}: {error})".splitlines()[0]
+        )
     if given.coverage is not None and not 0 < given.coverage < 1:
         parser.error("--coverage must be above 0 and below 1")
     if given.coverage is not None and not model.scores:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from foveate.errors import ConfigError, ExportError
 from foveate.inference.engine import BATCH
 from foveate.inference.onnx import INPUT, OUTPUTS
-from foveate.inference.onnx_file import MAX_BYTES, Card, card_strings
+from foveate.inference.onnx_file import MAX_BYTES, Card, card_strings, sealed
 
 __all__ = ["OPSET", "described", "to_int8", "to_onnx"]
 
@@ -139,7 +139,7 @@ def described(model: bytes, card: Card) -> bytes:
 
     proto = onnx.load_model_from_string(model)
     onnx.helper.set_model_props(proto, card_strings(card))
-    content = _serialized(proto)
+    content = sealed(_serialized(proto))
     if len(content) > MAX_BYTES:
         raise ExportError(
             f"the file would have {len(content):,} bytes, more than {MAX_BYTES:,}: use fewer filters"

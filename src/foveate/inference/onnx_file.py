@@ -5,6 +5,7 @@ protobuf is walked here first, field by field: what is not in the tables below i
 twice is looked at twice, so that nothing depends on which of the two another parser takes.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,17 @@ from foveate.errors import CheckpointError
 from foveate.files import read_regular
 from foveate.records import ClassNames, Count, Digest, Line, MalformedError, Record, parse_json, validate_record
 
-__all__ = ["FORMAT", "MAX_BYTES", "OPERATORS", "Card", "Preprocessing", "Proven", "card_strings", "read_onnx"]
+__all__ = [
+    "FORMAT",
+    "MAX_BYTES",
+    "OPERATORS",
+    "Card",
+    "Preprocessing",
+    "Proven",
+    "card_strings",
+    "read_onnx",
+    "sealed",
+]
 
 FORMAT = 1
 """Of the description."""
@@ -27,6 +38,8 @@ MAX_BYTES = 512 << 20
 """Of a file: the `paper` network, the largest of the presets, takes 21 MB."""
 MAX_FIELDS = 500_000
 """Fields of the protobuf: the deepest network that settings allow takes some 100,000."""
+_UNSEALED = "checksum" * 8
+"""In place of the checksum, while the file is hashed."""
 _FIX = "export it again with `foveate export`"
 
 OPERATORS = frozenset(
@@ -118,13 +131,22 @@ class Card(Record):
 
 
 def card_strings(card: Card) -> dict[str, str]:
-    """The description as `metadata_props` holds it; what is not known is left out, but for the proof."""
+    """The description as `metadata_props` holds it; what is not known is left out, but for the proof.
+
+    With them goes the place of the checksum, which `sealed` fills in.
+    """
     values = card.model_dump(mode="json")
     return {
         name: json.dumps(value, ensure_ascii=False, allow_nan=False)
         for name, value in values.items()
         if value is not None or name == "proof"
-    }
+    } | {"checksum": json.dumps(_UNSEALED)}
+
+
+def sealed(content: bytes) -> bytes:
+    """A file that holds `card_strings`, with its checksum: sha256 of all of it, the checksum itself left out."""
+    assert content.count(_UNSEALED.encode()) == 1
+    return content.replace(_UNSEALED.encode(), hashlib.sha256(content).hexdigest().encode())
 
 
 def read_onnx(path: Path) -> tuple[bytes, Card]:
@@ -146,7 +168,19 @@ def read_onnx(path: Path) -> tuple[bytes, Card]:
         _walk(memoryview(content), "model", found)
     except MalformedError as error:
         raise CheckpointError(f"{path} is no ONNX file, or is damaged ({error}): {_FIX}") from error
+    _check_seal(path, content, found.properties.pop("checksum", None))
     return content, _card(path, found.properties)
+
+
+def _check_seal(path: Path, content: bytes, told: str | None) -> None:
+    """One changed bit among the weights can change every answer, and is nothing that ONNX Runtime would notice."""
+    if told is None:
+        return  # of a file that an earlier version exported
+    checksum = told.strip('"').encode()
+    if len(checksum) != len(_UNSEALED) or content.count(checksum) != 1:
+        raise CheckpointError(f"{path} is damaged (its checksum is none): {_FIX}")
+    if hashlib.sha256(content.replace(checksum, _UNSEALED.encode())).hexdigest().encode() != checksum:
+        raise CheckpointError(f"{path} is damaged (its checksum differs): {_FIX}")
 
 
 def _card(path: Path, properties: Mapping[str, str]) -> Card:
