@@ -68,6 +68,8 @@ MAX_NAME = 2000
 """Characters in a class name: the name of a folder has 255 bytes, of which each may be spelled out."""
 MAX_CLASSES = 100_000
 _UNPRINTABLE = ("Cc", "Cs", "Zl", "Zp")
+_TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Of Unicode's bidirectional formatting: a name that has them makes others read otherwise than they are."""
 """Unicode's categories of what no name may have. Joiners, as emoji have them, are none of them."""
 MAX_LINE = 20_000
 """Characters in a `Line`: an arm of a comparison can name every stage of a network."""
@@ -87,8 +89,8 @@ class Record(BaseModel):
 
 
 def printable(name: str) -> str:
-    """`name` as text for any screen and file: control characters, line breaks, and bytes that are not UTF-8 are
-    spelled out.
+    """`name` as text for any screen and file: control characters, line breaks, characters that turn the direction
+    of all that follows, and bytes that are not UTF-8 are spelled out.
     """
 
     def spelled(letter: str) -> str:
@@ -96,7 +98,9 @@ def printable(name: str) -> str:
             return f"\\x{ord(letter) - 0xDC00:02x}"
         return letter.encode("unicode_escape").decode()
 
-    return "".join(spelled(each) if unicodedata.category(each) in _UNPRINTABLE else each for each in name)
+    return "".join(
+        spelled(each) if unicodedata.category(each) in _UNPRINTABLE or each in _TURNING else each for each in name
+    )
 
 
 def _printable(text: str) -> str:

@@ -324,3 +324,21 @@ def test_what_is_no_model_is_said_to_be_none(foveate: Foveate, images: Path) -> 
     done = foveate("predict", images / "a/1.png", images / "a/2.jpg")
     assert (done.status, done.err.count("\n")) == (2, 1)
     assert "is no model: give a run folder, a .safetensors or an exported .onnx file" in done.err
+
+
+def test_a_list_made_on_windows_loses_no_image(model: Path, images: Path) -> None:
+    done = subprocess.run(
+        [*FOVEATE, "predict", str(model), "-"],
+        input=f"\ufeff{images}/a/1.png\r\n{images}/a/2.jpg\r\n".encode(),
+        capture_output=True,
+        check=True,
+    )
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_a_wrong_number_of_workers_leaves_nothing(
+    foveate: Foveate, model: Path, images: Path, tmp_path: Path
+) -> None:
+    done = foveate("predict", model, images, "--csv", tmp_path / "out.csv", "--workers", -1)
+    assert (done.status, "workers=-1: give 1 at least" in done.err) == (2, True)
+    assert not list(tmp_path.glob(".out*"))

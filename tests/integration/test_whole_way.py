@@ -20,6 +20,7 @@ from foveate.data.dataset import load_dataset
 from foveate.errors import ConfigError
 from foveate.exporting.web import read_assets
 from foveate.inference.predictor import Predictor
+from foveate.records import printable
 
 Foveate = Callable[..., Any]
 
@@ -36,6 +37,7 @@ NAMES = (
     "-0",
 )
 """Of classes, that try to do harm in a page, a table, a path, a template."""
+KNOWN_AS = tuple(map(printable, NAMES))
 BATCH = 64
 
 
@@ -104,7 +106,7 @@ def test_all_forms_of_a_network_give_one_answer(
 
     with served(tmp_path / "out" / "model.onnx", "--decoders", "1") as server, server.client() as client:
         inferred = [_infer(client, batch) for batch in _batches(tested)]
-        assert same([NAMES[index] for index in np.concatenate(inferred).argmax(axis=1)])
+        assert same([KNOWN_AS[index] for index in np.concatenate(inferred).argmax(axis=1)])
         for file, label, is_clear in list(zip(files, expected, clear, strict=True))[:100]:
             told = client.post("/predict", content=file.read_bytes()).json()["predictions"][0]["label"]
             assert told == label or not is_clear

@@ -28,7 +28,9 @@ def list_images(words: Sequence[str | Path], listed: Iterable[str] = ()) -> tupl
     for word in map(str, words):
         if word == "-":
             # Whether they are there is found when they are read: of a million, one that is gone stops nothing.
-            paths += [line.rstrip("\r\n") for line in listed if line.strip()]
+            # Windows begins a text with a mark of its encoding.
+            lines = (line.removeprefix("\ufeff").rstrip("\r\n") for line in listed)
+            paths += [line for line in lines if line.strip()]
         elif os.path.isdir(word):  # noqa: PTH112 (a path with a NUL character is no error for it)
             found, told = _in_folder(Path(word))
             paths += found

@@ -77,6 +77,8 @@ def describe(name: str, about: About) -> dict[str, Any]:
         "platform": "foveate",
         "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, 3, size, size]}],
         "outputs": [{"name": each, "datatype": "FP32", "shape": shapes[each]} for each in _OUTPUTS],
+        # The protocol has no place for them but this one.
+        "parameters": {"class_names": list(about.class_names)},
     }
 
 

@@ -121,6 +121,8 @@ def predict_rows(
         raise ConfigError(f"min_probability={min_probability:g}: give a probability between 0 and 1")
     if table is None and (workers is not None or ray is not None):
         raise ConfigError("workers and Ray predict into a file: give --csv, --json or --parquet FILE")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"workers={workers}: give 1 at least, or leave it out")
     place = None if table is None else _new_table(Path(table))
     predictor = Predictor.load(model, device=device)
     predictor.check_coverage(coverage)
@@ -186,8 +188,6 @@ def _into_table(
 def _open_pool(workers: int | None, ray: str | None) -> Pool | None:
     from foveate.inference.shards import predict_shard
 
-    if workers is not None and workers < 1:
-        raise ConfigError(f"workers={workers}: give 1 at least, or leave it out")
     if ray is not None:
         from foveate.execution.ray import RayPool
 

@@ -119,6 +119,14 @@ function paint(canvas, colour) {
   context.putImageData(image, 0, 0);
 }
 
+// A name may be written from right to left, and must not turn the words around it.
+const isolated = (name) => `\u2068${name}\u2069`;
+
+function setWords(set) {
+  if (set.length === card.names.length) return "For 95 images in 100 to be of one of the classes that are named, all must be named here";
+  return "In 95 of 100 images like those it was measured on, the true class is among those that are named so; here";
+}
+
 let current = 0, shown = null;
 async function show(blob) {
   const turn = ++current;
@@ -127,12 +135,15 @@ async function show(blob) {
   try {
     pixels = await decode(blob);
   } catch {
-    if (turn === current) byId("status").textContent = "This is no image that the browser can read.";
+    if (turn !== current) return;
+    byId("result").hidden = true;  // what is still there would be taken for the answer
+    byId("status").textContent = `${isolated(blob.name ?? "This")} is no image that the browser can read.`;
     return;
   }
   try {
     told = judged((await run([pixels]))[0]);
   } catch (error) {
+    byId("result").hidden = true;
     byId("status").textContent = `The network cannot be run in this browser: ${error.message}`;
     return;
   }
@@ -140,7 +151,7 @@ async function show(blob) {
   shown = { pixels, label: told.order[0] };
   const percent = (value) => `${(100 * value).toFixed(1)} %`;
   paint(byId("seen"), (at) => [...pixels.subarray(at * 3, at * 3 + 3), 255]);
-  byId("sides").textContent = `${SIZE} × ${SIZE} pixels of ${pixels.sides[0]} × ${pixels.sides[1]}`;
+  byId("sides").textContent = `${blob.name ? `${isolated(blob.name)}: ` : ""}${SIZE} × ${SIZE} pixels of ${pixels.sides[0]} × ${pixels.sides[1]}`;
   byId("label").textContent = card.names[told.order[0]];
   byId("which").textContent = card.names[told.order[0]];
   byId("unlike").hidden = !told.unlike;
@@ -157,11 +168,11 @@ async function show(blob) {
     return row;
   }));
   byId("set").hidden = !told.set;
-  if (told.set) byId("set").textContent = `In 95 of 100 images like those it was measured on, the true class is among those that are named so; here: ${told.set.slice(0, 20).map((index) => card.names[index]).join(", ")}${told.set.length > 20 ? ` and ${told.set.length - 20} more` : ""}.`;
+  if (told.set) byId("set").textContent = `${setWords(told.set)}: ${told.set.slice(0, 20).map((index) => isolated(card.names[index])).join(", ")}${told.set.length > 20 ? ` and ${told.set.length - 20} more` : ""}.`;
   byId("map").hidden = byId("told").hidden = true;
   byId("look").setAttribute("aria-pressed", "false");
   byId("result").hidden = false;
-  byId("status").textContent = `${card.names[told.order[0]]}: ${percent(told.probabilities[told.order[0]])}${told.unlike ? "; unlike anything it was trained on" : ""}`;
+  byId("status").textContent = `${isolated(card.names[told.order[0]])}: ${percent(told.probabilities[told.order[0]])}${told.unlike ? "; unlike what it was trained on" : ""}`;
 }
 
 async function look() {
@@ -211,7 +222,7 @@ function snap() {
   canvas.toBlob(show);
 }
 
-byId("about").textContent = `Tells ${card.names.length} classes apart: ${card.names.slice(0, 12).join(", ")}${card.names.length > 12 ? ", …" : ""}. ${card.proof ? `Proved on ${card.proof.images.toLocaleString("en")} images to give what the trained network gives${card.precision === "int8" ? ", but for the rounding to 8 bits" : ""}.` : "Unproved: nobody measured whether it gives what the trained network gives."}`;
+byId("about").textContent = `Tells ${card.names.length} classes apart: ${card.names.slice(0, 12).map(isolated).join(", ")}${card.names.length > 12 ? ", …" : ""}. ${card.proof ? `Proved on ${card.proof.images.toLocaleString("en")} images to give what the trained network gives${card.precision === "int8" ? ", but for the rounding to 8 bits" : ""}.` : "Unproved: nobody measured whether it gives what the trained network gives."}`;
 chosen(byId("file"));
 chosen(byId("shot"));
 if (window.isSecureContext && navigator.mediaDevices) {

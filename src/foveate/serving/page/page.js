@@ -80,7 +80,7 @@ async function learn() {
   const names = about.class_names;
   const shown = names.slice(0, 12).map(short).join(", ");
   const rest = names.length > 12 ? ` and ${names.length - 12} more` : "";
-  $("model").replaceChildren("The model ", nameOf(about.model), ` knows ${names.length} classes: `, nameOf(shown), `${rest}.`);
+  $("model").replaceChildren("The model ", nameOf(about.model), ` knows ${names.length} classes: `, nameOf(shown), `${rest}.${about.unlike ? "" : " It cannot say of an image that it is unlike those that it was trained on."}`);
 }
 
 // Images come in.
@@ -185,7 +185,9 @@ function show(entry, { announce = false } = {}) {
   $("set").hidden = !set;
   if (set) {
     const few = set.slice(0, 12);
-    $("set-title").textContent = `Of images like those it was tested on, ${100 * COVERAGE} in 100 are of one of these classes`;
+    $("set-title").textContent = set.length === about.class_names.length
+      ? `For ${100 * COVERAGE} images in 100 to be of one of the classes that are named, all must be named here`
+      : `Of images like those it was tested on, ${100 * COVERAGE} in 100 are of one of these classes`;
     const rest = set.length > few.length ? [element("li", "", `and ${set.length - few.length} more`)] : [];
     $("members").replaceChildren(...few.map((name) => {
       const item = element("li");
