@@ -1,5 +1,6 @@
 """An exported `.onnx` file under ONNX Runtime, as an `Engine`: without torch, which takes seconds to import."""
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from foveate.inference.onnx_file import Card, read_onnx
 from foveate.memory import host_memory
 
 __all__ = ["INPUT", "OUTPUTS", "OnnxEngine", "Outputs"]
+
+# ONNX Runtime reads it when it is imported, here or in `exporting`: switched off later, its telemetry has begun.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 INPUT = "images"
 """uint8 [N, 3, H, W]."""
@@ -103,7 +107,7 @@ def _prepare_runtime() -> None:
     """What holds for all sessions of this process: half of the memory there is, at most, and no telemetry."""
     import onnxruntime
 
-    onnxruntime.disable_telemetry_events()  # its builds for Windows send some
+    onnxruntime.disable_telemetry_events()
     onnxruntime.set_default_logger_severity(_FATAL)
     place = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT

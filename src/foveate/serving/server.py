@@ -6,9 +6,9 @@ import socket
 from types import FrameType
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, FoveateError
 from foveate.serving.limits import Limits
 from foveate.serving.protocol import bounded_protocol
 
@@ -51,9 +51,22 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def run(app: ASGIApp, listening: socket.socket, limits: Limits) -> None:
-    """Serve until Ctrl-C or SIGTERM; what was accepted by then is answered."""
+    """Serve until Ctrl-C or SIGTERM; what was accepted by then is answered.
+
+    Raises:
+        FoveateError: when the application cannot start.
+    """
+    failed: list[FoveateError] = []
+
+    async def remembered(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except FoveateError as error:  # of its start or its end: those of requests are answers
+            failed.append(error)
+            raise
+
     config = uvicorn.Config(
-        app,
+        remembered,
         http=bounded_protocol(limits),
         ws="none",
         lifespan="on",
@@ -74,6 +87,11 @@ def run(app: ASGIApp, listening: socket.socket, limits: Limits) -> None:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run(sockets=[listening])
+    except SystemExit:  # by which uvicorn ends where the application cannot start
+        if not failed:
+            raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if failed:
+        raise failed[0]
