@@ -443,7 +443,7 @@ def wrong(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def settled(server: Server) -> dict[str, Any]:
     """What the server holds once its connections are closed and its files emptied."""
-    time.sleep(6)
+    time.sleep(3)
     return server.held()
 
 

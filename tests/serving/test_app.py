@@ -10,22 +10,23 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
-from starlette.types import ASGIApp
 from tests import exported
 from tests.serving.test_server import HUGE, picture
 
 from foveate.inference.predictor import Predictor
-from foveate.serving.app import make_app
+from foveate.serving.app import Application, make_app
 from foveate.serving.guard import Access
 from foveate.serving.limits import Limits
 from foveate.serving.protocol import bounded_protocol
 
 
 @contextlib.contextmanager
-def running(app: ASGIApp, limits: Limits) -> Iterator[httpx.Client]:
+def running(app: Application, limits: Limits) -> Iterator[httpx.Client]:
     """The application served by a thread of this process."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(app, http=bounded_protocol(limits), log_config=None, lifespan="on")
+        config = uvicorn.Config(
+            app, http=bounded_protocol(limits, app.load, app.metrics), log_config=None, lifespan="on"
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -14,13 +15,14 @@ from tests.serving.test_app import running
 from tests.serving.test_server import picture
 
 from foveate.inference.predictor import Predictor
+from foveate.serving import protocol
 from foveate.serving.app import make_app
 from foveate.serving.guard import Access
 from foveate.serving.limits import Limits
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"
 ABOUT = b"GET /about HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-Serve = Callable[..., httpx.Client]
+Serve = Callable[..., Any]
 
 
 @pytest.fixture
@@ -33,6 +35,7 @@ def serve(model: Path) -> Iterator[Serve]:
             app = make_app(Predictor.load(model), name="m", access=Access(), limits=limits, decoders=1)
             client = started.enter_context(running(app, limits))
             assert client.get("/v2/health/ready", headers={"Connection": "close"}).status_code == 200
+            client.app = app  # type: ignore[attr-defined]
             return client
 
         yield serve
@@ -102,7 +105,8 @@ def test_who_reads_slowly_but_steadily_gets_all_of_it(serve: Serve) -> None:
     assert told.partition(b"\r\n\r\n")[2] == expected
 
 
-def test_a_connection_that_waits_makes_room_after_a_moment(serve: Serve) -> None:
+def test_a_connection_that_waits_makes_room_after_a_moment(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "_PATIENCE_S", 1.0)
     client = serve(connections=3)
     with contextlib.ExitStack() as stack:
         held = [stack.enter_context(connect(client)) for _ in range(3)]
@@ -182,3 +186,58 @@ def test_garbage_after_the_answer_ends_the_connection_and_is_not_logged(
                 pass
     assert client.get("/about").status_code == 200
     assert [record for record in caplog.records if record.name == "asyncio"] == []
+
+
+def post(body: bytes, *headers: str, path: str = "/predict") -> bytes:
+    lines = [f"POST {path} HTTP/1.1", "Host: 127.0.0.1", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+def test_what_is_refused_for_want_of_a_place_keeps_its_connection(serve: Serve) -> None:
+    client = serve(images=1)
+    with contextlib.ExitStack() as stack:
+        client.app.load.images = 1  # as if one were under way
+        connection = stack.enter_context(connect(client))
+        for size in (0, 10, 300_000, 9_000_000):
+            connection.sendall(post(bytes(size)))
+            told = b""
+            while not told.endswith(b"}"):
+                told += connection.recv(1 << 16)
+            head, _, body = told.partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503")
+            assert b"\r\nRetry-After: 1" in head
+            assert json.loads(body)["error"] == "too many images are under way: try again"
+        assert client.get("/v2/health/live").status_code == 200
+        for headers in (("Transfer-Encoding: chunked",), ("Connection: close",), ("Expect: 100-continue",)):
+            refused = client.post(
+                "/predict", content=picture(), headers=[tuple(each.split(": ")) for each in headers]
+            )
+            assert refused.status_code == 503
+        client.app.load.images = 0
+        connection.sendall(post(picture(), "Connection: close"))
+        assert answer(connection)[0] == 200
+    metrics = client.get("/metrics").text
+    assert 'foveate_requests_total{route="/predict",status="503"} 7' in metrics
+
+
+def test_who_sends_too_slowly_what_was_refused_is_ended(serve: Serve) -> None:
+    client = serve(images=1, request_s=0.5)
+    client.app.load.images = 1
+    with connect(client) as connection:
+        connection.sendall(post(bytes(1000))[:-1])
+        status, _, body = answer(connection)
+    assert (status, json.loads(body)["error"]) == (503, "too many images are under way: try again")
+    client.app.load.images = 0
+
+
+def test_a_connection_whose_requests_were_refused_is_kept_for_as_long_as_others(serve: Serve) -> None:
+    client = serve(images=1, request_s=1)
+    client.app.load.images = 1
+    with connect(client) as connection:
+        for _ in range(4):  # longer than a request may take
+            connection.sendall(post(b"a"))
+            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 503")
+            time.sleep(0.4)
+        client.app.load.images = 0
+        connection.sendall(post(picture(), "Connection: close"))
+        assert answer(connection)[0] == 200

@@ -6,9 +6,10 @@ import socket
 from types import FrameType
 
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from foveate.errors import ConfigError, FoveateError
+from foveate.serving.app import Application
 from foveate.serving.limits import Limits
 from foveate.serving.protocol import bounded_protocol
 
@@ -50,7 +51,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def run(app: ASGIApp, listening: socket.socket, limits: Limits) -> None:
+def run(app: Application, listening: socket.socket, limits: Limits) -> None:
     """Serve until Ctrl-C or SIGTERM; what was accepted by then is answered.
 
     Raises:
@@ -67,7 +68,7 @@ def run(app: ASGIApp, listening: socket.socket, limits: Limits) -> None:
 
     config = uvicorn.Config(
         remembered,
-        http=bounded_protocol(limits),
+        http=bounded_protocol(limits, app.load, app.metrics),
         ws="none",
         lifespan="on",
         log_config=None,
