@@ -195,11 +195,15 @@ class _BoundedProtocol(H11Protocol):
         self.transport.write(answer)
         self.waiting.pop(self, None)
         self.connections.discard(self)
+        try:
+            self.transport.write_eof()
+        except OSError:  # the client has ended it
+            self.transport.abort()
+            return
         if len(self.ending) >= self.limits.connections // 4:
             self.transport.close()
             return
         self.ending.add(self)
-        self.transport.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(_DROP_S, self.transport.abort)
 
