@@ -30,8 +30,8 @@ def bind(host: str, port: int) -> socket.socket:
         (family, _, protocol, _, address), *_ = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        # Only where the socket says that it is TCP's does asyncio switch Nagle's algorithm off. With it, the body of
-        # an answer waits for 40 ms until its head is acknowledged.
+        # Only where the socket says that it is TCP's does asyncio switch Nagle's algorithm off. With it, the body
+        # of an answer waits for 40 ms until its head is acknowledged.
         listening = socket.socket(family, socket.SOCK_STREAM, protocol)
     except (socket.gaierror, UnicodeError) as error:
         raise ConfigError(f"--host {host}: there is no such address on this machine: give 127.0.0.1") from error
