@@ -21,9 +21,11 @@ from foveate.serving.protocol import bounded_protocol
 
 
 @contextlib.contextmanager
-def running(app: Application, limits: Limits) -> Iterator[httpx.Client]:
-    """The application served by a thread of this process."""
+def running(app: Application, limits: Limits, *, send_bytes: int | None = None) -> Iterator[httpx.Client]:
+    """The application served by a thread of this process; the system keeps `send_bytes` of what is to be sent."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        if send_bytes is not None:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
         config = uvicorn.Config(
             app, http=bounded_protocol(limits, app.load, app.metrics), log_config=None, lifespan="on"
         )
