@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,3 +176,16 @@ def alive(process: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def test_waking_ends_a_wait_and_costs_no_event(pool: LocalPool) -> None:
+    pool.submit(0, {"what": "square", "x": 2})
+    assert end_of(pool).value["square"] == 4
+    began = time.monotonic()
+    threading.Timer(0.2, pool.wake).start()
+    assert pool.event(60) is None
+    assert 0.1 < time.monotonic() - began < 30
+    pool.wake()  # before the wait
+    assert pool.event(60) is None
+    pool.submit(1, {"what": "square", "x": 3})
+    assert end_of(pool).value["square"] == 9

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,15 @@ def test_without_onnx_runtime_the_line_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ConfigError, match=r'pip install "foveate\[onnx\]"'):
         OnnxEngine(exported.write(tmp_path / "model.onnx"))
+
+
+def test_the_runtime_writes_and_sends_nothing_of_its_own(tmp_path: Path) -> None:
+    # Builds of ONNX Runtime with telemetry keep a file of the session among the temporary files.
+    path = exported.write(tmp_path / "model.onnx")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    script = f"from foveate.inference.engine import load_engine; load_engine({str(path)!r})"
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+    assert list(temporary.iterdir()) == []

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from tests import exported
 
 import foveate
 from foveate.data.families import FAMILIES, MIXES
@@ -464,3 +465,28 @@ def test_every_run_of_a_comparison_is_measured_under_corruptions_once(tmp_path: 
     assert {len(row["accuracy"]) for row in record["runs"]} == {13}
     assert printed.count(" to ") == 1
     assert run("robustness.py", comparison.path, "--images", 40, folder=tmp_path)[1] == record
+
+
+def test_a_server_bears_a_hundredth_of_the_wrong_requests(tmp_path: Path) -> None:
+    model = exported.write(tmp_path / "model.onnx")
+    _, record = run("serving.py", "wrong", "--model", model, "--requests", 1000, "--hold", 0.5, folder=tmp_path)
+    found = record["wrong"]
+    assert found["faults"] == []
+    assert found["answers"]["right image"].keys() <= {"200", "503"}
+    assert found["at_the_end"]["processes"] == found["after_a_tenth"]["processes"] > 1
+    assert found["at_the_end"]["files"] <= found["after_a_tenth"]["files"]
+    assert len(found["answers"]) > 20
+
+
+def test_serving_measures_each_part_against_its_peer(tmp_path: Path) -> None:
+    model = exported.write(tmp_path / "model.onnx")
+    sizes = ("--seconds", 0.3, "--rounds", 1, "--decoded", 50, "--connections", 8, "--images", tmp_path)
+    Image.new("RGB", (40, 30), (200, 10, 10)).save(tmp_path / "red.jpg")
+    printed, record = run("serving.py", "infer", "predict", "overload", "--model", model, *sizes, folder=tmp_path)
+    assert record["infer"]["share"] > 0
+    assert record["predict"]["share"] > 0
+    for kind in ("infer", "predict"):
+        assert record["overload"][kind]["answers"]["200"] > 0
+        assert record["overload"][kind]["p99_s"] > 0
+    assert printed.count("goal: at least 0.85") == 2
+    assert printed.count("goal: at most 3") == 2

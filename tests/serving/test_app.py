@@ -10,22 +10,25 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
-from starlette.types import ASGIApp
 from tests import exported
 from tests.serving.test_server import HUGE, picture
 
 from foveate.inference.predictor import Predictor
-from foveate.serving.app import make_app
+from foveate.serving.app import Application, make_app
 from foveate.serving.guard import Access
 from foveate.serving.limits import Limits
 from foveate.serving.protocol import bounded_protocol
 
 
 @contextlib.contextmanager
-def running(app: ASGIApp, limits: Limits) -> Iterator[httpx.Client]:
-    """The application served by a thread of this process."""
+def running(app: Application, limits: Limits, *, send_bytes: int | None = None) -> Iterator[httpx.Client]:
+    """The application served by a thread of this process; the system keeps `send_bytes` of what is to be sent."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        config = uvicorn.Config(app, http=bounded_protocol(limits), log_config=None, lifespan="on")
+        if send_bytes is not None:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
+        config = uvicorn.Config(
+            app, http=bounded_protocol(limits, app.load, app.metrics), log_config=None, lifespan="on"
+        )
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()

@@ -24,6 +24,7 @@ from PIL import Image
 from tests.serving.conftest import CLASSES, Server
 
 from foveate.inference.predictor import Predictor
+from foveate.serving.server import bind
 
 HUGE = {"name": "images", "datatype": "UINT8", "shape": [10**9, 3, 16, 16], "data": [1]}
 
@@ -282,3 +283,29 @@ def test_what_cannot_be_served_is_one_line(model: Path, flags: tuple[str, ...], 
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
     assert line in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["starlette", "uvicorn"])
+def test_without_the_extra_it_says_how_to_install_it(model: Path, missing: str) -> None:
+    script = f"import sys; sys.modules['{missing}'] = None; from foveate.cli import main; main()"
+    command = [sys.executable, "-c", script, "serve", str(model), "--port", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert 'pip install "foveate[serve]"' in done.stderr
+
+
+def test_a_server_that_cannot_decode_says_so_and_ends(model: Path, small_disk: Callable[[str], Path]) -> None:
+    disk = small_disk("16k")
+    disk.joinpath("full").write_bytes(bytes(8192))
+    command = [sys.executable, "-c", "from foveate.cli import main; main()", "serve", str(model), "--port", "0"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "TMPDIR": str(disk)}
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert "make room, or name another folder in TMPDIR" in done.stderr
+
+
+def test_an_answer_is_sent_at_once() -> None:
+    # asyncio switches Nagle's algorithm off for sockets of this protocol alone; with it, bodies come 40 ms late.
+    with bind("127.0.0.1", 0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP

@@ -5,6 +5,7 @@ import contextlib
 import os
 import tempfile
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,31 +73,39 @@ class ArrivingImages:
         self._called = False
         """Whether the thread has been told to look at what waits, and has not yet."""
         self._closing = False
+        self._ended: str | None = None
+        """Why nothing is decoded any more."""
         self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
 
     def start(self) -> None:
         """Start the processes, and wait until they are ready.
 
         Raises:
-            DataError: when they cannot decode.
+            DataError: when they cannot decode; none is left then.
         """
         first = [self.decode(_SMALLEST) for _ in range(self._workers)]
         self._thread.start()
-        for each in first:
-            each.result()
+        try:
+            for each in first:
+                each.result()
+        except BaseException:
+            self.close()
+            raise
 
     def decode(self, image: bytes) -> Decoder:
         """Decode an encoded image."""
         future: Decoder = Future()
         self._waiting.append((image, future))
-        self._call()
+        if self._ended is None:
+            self._call()
+        else:
+            self._refuse_waiting()
         return future
 
     def close(self) -> None:
         """End the processes; what is not decoded yet never will be."""
         self._closing = True
-        if self._decoding is not None:
-            self._decoding.wake()
+        self._call()
         self._thread.join()
 
     def _call(self) -> None:
@@ -105,6 +114,19 @@ class ArrivingImages:
             self._decoding.wake()
 
     def _run(self) -> None:
+        reason = "the server is stopping"
+        try:
+            self._decode_in_folder()
+        except OSError as error:
+            reason = _cannot_write(error)
+        except Exception as error:  # whoever waits must hear of it, whatever it is
+            reason = f"images cannot be decoded any more ({error}): start it again"
+        # In this order: who does not see that it has ended yet has put its image where it is found here.
+        self._ended = reason
+        self._fail(reason)
+        self._refuse_waiting()
+
+    def _decode_in_folder(self) -> None:
         with tempfile.TemporaryDirectory(prefix="foveate-") as name, contextlib.ExitStack() as opened:
             folder, rows = Path(name), self._workers * _AT_ONCE
             for row in range(rows):
@@ -117,9 +139,10 @@ class ArrivingImages:
                 # Where decoding itself fails, as when the disk is full, those images are lost and no others.
                 try:
                     self._decode_until_closed(folder, pixels)
-                except (DataError, OSError) as error:
+                except DataError as error:
                     self._fail(str(error))
-            self._fail("the server is stopping")
+                except OSError as error:
+                    self._fail(_cannot_write(error))
 
     def _decode_until_closed(self, folder: Path, pixels: NDArray[np.uint8]) -> None:
         with contextlib.closing(
@@ -144,13 +167,15 @@ class ArrivingImages:
 
     def _wait_for_images(self, decoding: Decoding) -> None:
         """Until one comes; when none does, the files are emptied first."""
+        began = time.monotonic()
         decoding.progress(_KEPT_S)
-        # Not by the time that it took: one may have come at the very end, and nobody calls for it again.
-        if self._called or self._waiting:
+        if time.monotonic() - began < _KEPT_S:
             return
         for each in self._files:
             os.ftruncate(each, 0)
-        decoding.progress(_IDLE_S)
+        # The call of an image that came as the first wait ended is spent, and none follows until it is looked at.
+        if not self._waiting and not self._closing:
+            decoding.progress(_IDLE_S)
 
     def _hand_out(self, decoding: Decoding, folder: Path) -> None:
         """Give the images that wait to the processes that are free, evenly."""
@@ -181,15 +206,19 @@ class ArrivingImages:
             del self._taken[place]
 
     def _fail(self, reason: str) -> None:
-        """Tell those whose images are lost."""
+        """Tell those whose images processes had."""
         lost = [future for taken in self._taken.values() for future in taken.futures]
         self._taken.clear()
-        if self._closing:
-            lost += [future for _, future in self._waiting]
-            self._waiting.clear()
         for future in lost:
             if not future.done():
                 future.set_exception(DataError(reason))
+
+    def _refuse_waiting(self) -> None:
+        """Tell those whose images wait, once nothing is decoded any more; from any thread."""
+        with contextlib.suppress(IndexError):
+            while True:
+                _, future = self._waiting.popleft()
+                future.set_exception(DataError(str(self._ended)))
 
 
 def _overwrite(file: int, content: bytes) -> None:
@@ -197,3 +226,7 @@ def _overwrite(file: int, content: bytes) -> None:
     while done < len(content):  # a nearly full disk takes a part of it, and says so only on the next call
         done += os.pwrite(file, content[done:] if done else content, done)
     os.ftruncate(file, done)
+
+
+def _cannot_write(error: OSError) -> str:
+    return f"no temporary files can be written ({error.strerror}): make room, or name another folder in TMPDIR"

@@ -6,11 +6,15 @@ Images are decoded and resized by the modules in `foveate/data`, which are those
 import argparse
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is imported
+
 import onnxruntime
 
 from foveate.data.decode import BadImageError, decode_file

@@ -1,5 +1,6 @@
 """An exported `.onnx` file under ONNX Runtime, as an `Engine`: without torch, which takes seconds to import."""
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from foveate.inference.onnx_file import Card, read_onnx
 from foveate.memory import host_memory
 
 __all__ = ["INPUT", "OUTPUTS", "OnnxEngine", "Outputs"]
+
+# ONNX Runtime reads it when it is imported, here or in `exporting`: switched off later, its telemetry has begun.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 INPUT = "images"
 """uint8 [N, 3, H, W]."""
@@ -77,6 +81,9 @@ def _session(path: Path, content: bytes) -> Any:
     _prepare_runtime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL
+    # Where ONNX Runtime chooses the number, it binds its threads to processors, and they wait for whoever else is
+    # there: on a machine that others use as well, a batch took a sixth longer.
+    options.intra_op_num_threads = _cores()
     for name, value in _SETTINGS.items():
         options.add_session_config_entry(name, value)
     try:
@@ -98,12 +105,22 @@ _SETTINGS = {
 }
 
 
+def _cores() -> int:
+    """Cores that this process may use: two processors that share one are hardly faster than one."""
+    try:
+        processors = os.sched_getaffinity(0)
+        folders = [Path(f"/sys/devices/system/cpu/cpu{number}/topology") for number in processors]
+        return len({folder.joinpath("thread_siblings_list").read_text() for folder in folders})
+    except (AttributeError, OSError):  # only Linux tells it so
+        return os.cpu_count() or 1
+
+
 @cache
 def _prepare_runtime() -> None:
     """What holds for all sessions of this process: half of the memory there is, at most, and no telemetry."""
     import onnxruntime
 
-    onnxruntime.disable_telemetry_events()  # its builds for Windows send some
+    onnxruntime.disable_telemetry_events()
     onnxruntime.set_default_logger_severity(_FATAL)
     place = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT

@@ -24,20 +24,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from foveate.data.decode import BadImageError
 from foveate.errors import ConfigError, FoveateError
+from foveate.inference.engine import BATCH
 from foveate.inference.predictor import Predictor
 from foveate.serving.backend import Backend, LocalBackend
 from foveate.serving.explaining import methods
 from foveate.serving.guard import Access, Refused
 from foveate.serving.kserve import HEADER, WrongRequest, describe, infer_answer, read_infer
-from foveate.serving.limits import Busy, Limits, Load
+from foveate.serving.limits import BUSY, RETRY_S, Busy, Limits, Load
 from foveate.serving.metrics import Metrics
 from foveate.serving.page import PAGE_POLICY, read_page
 
-__all__ = ["make_app"]
+__all__ = ["Application", "make_app"]
 
 TOP = 5
 """Predictions that are given where `top_k` does not say how many."""
-_RETRY_S = 1
 _POLICY = "default-src 'none'; frame-ancestors 'none'"
 _log = logging.getLogger("foveate.serving")
 
@@ -72,7 +72,7 @@ def make_app(
     limits: Limits | None = None,
     decoders: int = 1,
     backend: Backend | None = None,
-) -> ASGIApp:
+) -> "Application":
     """The application that serves one model.
 
     Args:
@@ -132,19 +132,24 @@ def make_app(
         lifespan=lifespan,
         exception_handlers={404: _no_such_place, 405: _wrong_method},
     )
-    return _Guard(application, access)
+    return Application(application, access, service.load, service.metrics)
 
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class _Guard:
-    """Lets pass what may, and adds to every answer what keeps browsers from misusing it."""
+class Application:
+    """Lets pass what may, and adds to every answer what keeps browsers from misusing it.
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    `load` and `metrics` are for whoever takes its connections: see `bounded_protocol`.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access, load: Load, metrics: Metrics) -> None:
         self._app, self._access = app, access
+        self.load, self.metrics = load, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, as ASGI has it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -176,7 +181,7 @@ def _answered(service: _Service, route: str, handler: Handler) -> Handler:
         try:
             response = await handler(request)
         except Busy:
-            response = _error(503, "too many images are under way: try again", **{"retry-after": str(_RETRY_S)})
+            response = _error(503, BUSY, **{"retry-after": str(RETRY_S)})
         except _TooLarge:
             response = _error(
                 413, f"more than {service.limits.body_bytes:,} bytes: send a smaller image, or fewer"
@@ -238,7 +243,9 @@ async def _predict(service: _Service, request: Request) -> Response:
         with service.load.take(1):
             pixels, logits = await service.backend.image(body)
             answer = _told(service, logits, top, coverage)
-            if how is not None:
+        if how is not None:
+            # By occlusion it asks the network about hundreds of images.
+            with service.load.take(min(BATCH, service.limits.images)):
                 best = int(logits.argmax())
                 pictures = await service.backend.explanation(how, pixels, best)
                 answer["explanation"] = {"method": how, "label": predictor.class_names[best], **pictures}

@@ -6,7 +6,11 @@ from dataclasses import dataclass
 
 from foveate.inference.engine import BATCH
 
-__all__ = ["Busy", "Limits", "Load"]
+__all__ = ["BUSY", "RETRY_S", "Busy", "Limits", "Load"]
+
+BUSY = "too many images are under way: try again"
+RETRY_S = 1
+"""After which a client that was refused may try again."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,18 @@ class Load:
         self._limits = limits
         self.images = 0
         self.bytes = 0
+        self.announced = 0
+        """Requests that have just come and have not asked for places yet."""
 
     @property
     def is_full(self) -> bool:
         """Whether there is no place for another image."""
         return self.images >= self._limits.images
+
+    @property
+    def will_be_full(self) -> bool:
+        """Whether there will be none for a request that comes now."""
+        return self.images + self.announced >= self._limits.images
 
     @contextlib.contextmanager
     def take(self, images: int) -> Iterator[None]:

@@ -6,9 +6,10 @@ import socket
 from types import FrameType
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import Receive, Scope, Send
 
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, FoveateError
+from foveate.serving.app import Application
 from foveate.serving.limits import Limits
 from foveate.serving.protocol import bounded_protocol
 
@@ -26,10 +27,12 @@ def bind(host: str, port: int) -> socket.socket:
         ConfigError: when the port is taken or may not be used, or there is no such address.
     """
     try:
-        (family, _, _, _, address), *_ = socket.getaddrinfo(
+        (family, _, protocol, _, address), *_ = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        listening = socket.socket(family, socket.SOCK_STREAM)
+        # Only where the socket says that it is TCP's does asyncio switch Nagle's algorithm off. With it, the body
+        # of an answer waits for 40 ms until its head is acknowledged.
+        listening = socket.socket(family, socket.SOCK_STREAM, protocol)
     except (socket.gaierror, UnicodeError) as error:
         raise ConfigError(f"--host {host}: there is no such address on this machine: give 127.0.0.1") from error
     try:
@@ -50,11 +53,24 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
-def run(app: ASGIApp, listening: socket.socket, limits: Limits) -> None:
-    """Serve until Ctrl-C or SIGTERM; what was accepted by then is answered."""
+def run(app: Application, listening: socket.socket, limits: Limits) -> None:
+    """Serve until Ctrl-C or SIGTERM; what was accepted by then is answered.
+
+    Raises:
+        FoveateError: when the application cannot start.
+    """
+    failed: list[FoveateError] = []
+
+    async def remembered(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except FoveateError as error:  # of its start or its end: those of requests are answers
+            failed.append(error)
+            raise
+
     config = uvicorn.Config(
-        app,
-        http=bounded_protocol(limits),
+        remembered,
+        http=bounded_protocol(limits, app.load, app.metrics),
         ws="none",
         lifespan="on",
         log_config=None,
@@ -74,6 +90,11 @@ def run(app: ASGIApp, listening: socket.socket, limits: Limits) -> None:
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run(sockets=[listening])
+    except SystemExit:  # by which uvicorn ends where the application cannot start
+        if not failed:
+            raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if failed:
+        raise failed[0]
