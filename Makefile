@@ -1,10 +1,10 @@
 PYTHON ?= python3
 VENV := .venv
-BIN := $(VENV)/bin
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-all web check clean
+.PHONY: help install demo test test-fast test-all test-package web check clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,18 @@ demo: $(VENV)/.installed ## train on handwritten digits and show the results and
 
 test: $(VENV)/.test ## run the tests, with branch coverage
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --cov-fail-under=90 -m "not browser"
+
+test-fast: $(VENV)/.test ## run the tests of single modules, without those that take long
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not ray and not browser" --ignore tests/integration
+
+test-package: ## build the sdist and the wheel, and train on digits from the wheel in an environment of its own
+	rm -rf dist build/package
+	$(PYTHON) -m venv build/package
+	build/package/bin/python -m pip install --quiet --constraint constraints.txt torch
+	build/package/bin/python -m pip install --quiet build
+	build/package/bin/python -m build --quiet
+	build/package/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	cd build/package && bin/foveate train digits --set images_seen=8000
 
 test-all: $(VENV)/.browser ## run the tests that need more: pages in a browser (Debian's chromium)
 	$(BIN)/python -m pytest -m browser

@@ -25,7 +25,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import damage
@@ -82,12 +82,16 @@ def writes(tally: Tally, count: int, draws: random.Random) -> None:
                 tally.done += 1
                 tally.kinds[f"{verb.name}, {errno.errorcode[code]}"] += 1
             tally.say()
-    full_disks(tally)
+    full_disks(tally, draws.sample(DISKS, min(len(DISKS), max(1, count // 7))))
 
 
-def full_disks(tally: Tally) -> None:
-    """A real disk, full after so many bytes: where one can be made."""
-    for kilobytes in (16, 64, 128, 200, 300, 400, 600, 1000):
+DISKS = (16, 64, 128, 200, 300, 400, 600, 1000)
+"""In kB: of real disks that become full while digits are trained on."""
+
+
+def full_disks(tally: Tally, sizes: Sequence[int]) -> None:
+    """Real disks, full after so many kB: where one can be made."""
+    for kilobytes in sizes:
         with workplace() as root:
             (root / "runs").mkdir()
             mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(root / "runs")]
