@@ -4,7 +4,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-all test-package web check clean
+.PHONY: help install demo test test-fast test-all test-package docs web check clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ test-package: ## build the sdist and the wheel, and train on digits from the whe
 test-all: $(VENV)/.browser ## run the tests that need more: pages in a browser (Debian's chromium)
 	$(BIN)/python -m pytest -m browser
 
+docs: $(VENV)/.installed ## build the docs as a site, in site/
+	$(PIP) --editable ".[docs]"
+	$(BIN)/zensical build --strict
+
 web: web/ort.wasm.bundle.min.mjs ## fetch onnxruntime-web from npm, which `foveate export --web` puts into its page
 
 web/ort.wasm.bundle.min.mjs:
@@ -68,4 +72,4 @@ check: $(VENV)/.check ## ruff, mypy (strict) and the import contracts
 	$(BIN)/lint-imports
 
 clean: ## remove what the targets made, except runs/
-	rm -rf $(VENV) build dist src/*.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site .cache src/*.egg-info .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
