@@ -163,7 +163,7 @@ def test_the_winner_is_trained_on_all_images_and_meets_the_test_split(folder: Pa
     assert float(rows[number]["lr"]) == best["train"]["lr"]
     assert best["train"]["epochs"] == 4
     told = finish(folder, "train", "--from", str(study), "--runs", "winner")
-    assert "test (n = " in told
+    assert "test accuracy: " in told
     assert "validation (n" not in told
 
 
@@ -223,7 +223,7 @@ def test_in_this_process_it_prints_where_everything_lies(folder: Path, foveate: 
     assert again.status == 0
     assert again.out.splitlines()[-1] == lines[-1]
     trained = foveate("train", "--from", Path("here") / "tune" / "study")
-    assert "test (n = " in trained.out
+    assert "test accuracy: " in trained.out
 
 
 def test_asha_and_tpe(folder: Path) -> None:

@@ -20,6 +20,7 @@ def certificate(
         "score": {"accuracy": 0.8577, "interval": [0.8507, 0.8644]},
         "lost_points": 0.27,
         "standard_error_points": 0.11,
+        "most_lost_points": 1.5,
         "passed": passed,
     }
     return {
