@@ -55,7 +55,10 @@ def test_copies_of_what_the_run_was_trained_on_are_counted(
     assert "5 of 8 images are copies of images that" in done.out
     assert "copies of images" not in foveate("evaluate", run, photographs("other", each=4)).out
     (tmp_path / "photographs").rename(tmp_path / "moved")
-    assert "is not known: its own data is not at" in foveate("evaluate", run, tmp_path / "copies").out
+    assert (
+        "is not known, as its own cannot be read: there is no data set"
+        in foveate("evaluate", run, tmp_path / "copies").out
+    )
 
 
 def _ids_and_splits(run: Path) -> tuple[list[str], list[str]]:

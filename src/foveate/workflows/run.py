@@ -515,10 +515,10 @@ def _tell_copies(
     known = KnownData(record.fingerprint, folder.stored_splits(record), folder.path)
     try:
         own = load_known(record.dataset, config.data, known, data_dir=record.data_dir, track=display.track)
-    except FoveateError:  # it is not there any more, or has changed
+    except FoveateError as error:  # it is not there any more, or has changed
         display.say(
-            f"whether {folder.path} was trained on images of {dataset.name} is not known: its own data is not at "
-            f"{record.dataset} any more"
+            f"whether {folder.path} was trained on images of {dataset.name} is not known, as its own cannot be read: "
+            f"{error}"
         )
         return
     if count := len(copies_among(dataset, split, own, ("train", "validation"))):
