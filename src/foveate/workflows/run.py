@@ -517,8 +517,8 @@ def _tell_copies(
         own = load_known(record.dataset, config.data, known, data_dir=record.data_dir, track=display.track)
     except FoveateError as error:  # it is not there any more, or has changed
         display.say(
-            f"whether {folder.path} was trained on images of {dataset.name} is not known, as its own cannot be read: "
-            f"{error}"
+            f"whether {folder.path} was trained on images of {dataset.name} is not known, as its own cannot be "
+            f"read: {error}"
         )
         return
     if count := len(copies_among(dataset, split, own, ("train", "validation"))):
