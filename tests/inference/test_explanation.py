@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerGradCam, Occlusion
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor, nn
@@ -187,6 +187,7 @@ def test_occlusion_and_overlay_need_no_torch() -> None:
 
 
 @given(arrays(np.float32, (4, 5), elements=st.floats(-100, 100, width=32)))
+@example(np.array([[2.83892e-39, *[-1] * 4], *[[-1] * 5] * 3], np.float32))  # a subnormal largest value
 def test_an_overlay_colours_where_the_map_is_high(values: np.ndarray) -> None:
     pixels = np.full((4, 5, 3), 100, np.uint8)
     over = overlay(pixels, values)

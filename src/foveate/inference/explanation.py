@@ -126,7 +126,8 @@ def overlay(pixels: NDArray[np.uint8], values: NDArray[np.floating[Any]]) -> NDA
     low, high = max(float(values.min()), 0.0), float(values.max())
     if not high > low:
         return pixels.copy()
-    shares = np.clip((values - low) / (high - low), 0, 1)
+    # Clipped before it is divided: by a subnormal difference, a value far below overflows.
+    shares = (np.clip(values.astype(np.float64), low, high) - low) / (high - low)
     places = np.linspace(0, 1, len(_INFERNO))
     colours = np.stack([np.interp(shares, places, channel) for channel in _INFERNO.T], axis=-1)
     opacity = 0.75 * shares[..., None]
