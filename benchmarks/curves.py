@@ -28,7 +28,7 @@ from foveate.data.loader import Loader
 from foveate.errors import FoveateError
 from foveate.evaluation import point_metrics
 from foveate.inference.network import collect_logits
-from foveate.training.setup import MEASURED_AT_ONCE, prepare_process, settle
+from foveate.training.setup import EVAL_BATCH_SIZE, prepare_process, settle
 from foveate.tuning.space import random_draws, read_space
 from foveate.tuning.trial import TrialJob, study_dataset, train_trial, usable_in
 
@@ -103,7 +103,7 @@ def main() -> None:
 def worth_of(checkpoint: Path, whole: Dataset, indices: np.ndarray[Any, Any]) -> float:
     """The accuracy of a trained network on images that neither stopped nor ranked it."""
     model = load_model(checkpoint).model
-    loader = Loader(torch.from_numpy(whole.images), torch.from_numpy(whole.labels), indices, MEASURED_AT_ONCE)
+    loader = Loader(torch.from_numpy(whole.images), torch.from_numpy(whole.labels), indices, EVAL_BATCH_SIZE)
     logits = collect_logits(model, loader, device=torch.device("cpu"), label="worth")
     return float(point_metrics(*logits)["accuracy"])
 

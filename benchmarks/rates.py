@@ -88,7 +88,7 @@ def over_and_over(count: int) -> NDArray[np.int64]:
 def new_state(config: Config, images: Tensor) -> TrainingState:
     """The state before the first step, on the device of `images` [N, H, W, C], from which a stem is made."""
     model = build_model(config.model, num_classes=CLASSES, size=images.shape[1])
-    model.fit_stem(images.cpu().permute(0, 3, 1, 2))
+    model.init_whitening(images.cpu().permute(0, 3, 1, 2))
     model.to(images.device)
     draws = (torch.Generator(images.device).manual_seed(seed) for seed in (0, 1))
     return TrainingState(model, build_optimizer(model, config.train), *draws)

@@ -29,8 +29,8 @@ from foveate.allocator import keep_freed_memory
 from foveate.checkpoint import load_model
 from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from foveate.data.dataset import KnownData, load_known
-from foveate.data.loader import Loader, on_device
-from foveate.data.splits import StoredSplits, draw
+from foveate.data.loader import Loader, preload
+from foveate.data.splits import StoredSplits, stratified_subset
 from foveate.files import write_json
 from foveate.inference.network import collect_logits
 
@@ -56,8 +56,8 @@ def main() -> None:
     known = KnownData(config.fingerprint, stored, comparison.path)
     dataset = load_known(config.data, data, known, data_dir=config.data_dir)
     split = dataset.splits[comparison.split]
-    chosen = draw(dataset.labels[split], arguments.images, data.split_seed)
-    loader = Loader(*on_device(dataset, CPU), split[chosen], AT_ONCE)
+    chosen = stratified_subset(dataset.labels[split], arguments.images, data.split_seed)
+    loader = Loader(*preload(dataset, CPU), split[chosen], AT_ONCE)
     what = {"comparison": comparison.path.name, "split": comparison.split, "images": len(chosen)}
     record: dict[str, Any] = (
         json.loads(arguments.json.read_text()) if arguments.json.exists() else {**what, "runs": []}

@@ -25,7 +25,7 @@ from rates import CLASSES, inference_rates, matmul_gflop_per_s, noise, training_
 
 IMAGES = 4096
 """Resident: many batches of them, and more than a cache holds."""
-MEASURED_AT_ONCE = 250
+EVAL_BATCH_SIZE = 250
 """As the product measures."""
 
 
@@ -62,7 +62,7 @@ def measure(preset: str, device: torch.device, seconds: float) -> list[dict[str,
     augment = build_augment(config.augment, CLASSES)
     measured = {
         "training": (config.train.batch, training_rates(config, *resident, seconds, augment)),
-        "inference": (MEASURED_AT_ONCE, inference_rates(config, *resident, seconds, MEASURED_AT_ONCE)),
+        "inference": (EVAL_BATCH_SIZE, inference_rates(config, *resident, seconds, EVAL_BATCH_SIZE)),
     }
     after = matmul_gflop_per_s(seconds / 10, device)
     products = {name: max(rate, after[name]) for name, rate in before.items()}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.checkpoint import model_card
+from foveate.checkpoint import checkpoint_metadata
 from foveate.config import ModelConfig
 from foveate.model.build import build_model
 
@@ -22,7 +22,7 @@ CONFIG = ModelConfig.model_validate(
     }
 )
 SIZE = 16
-CARD = model_card(CONFIG, CLASSES, SIZE)
+CARD = checkpoint_metadata(CONFIG, CLASSES, SIZE)
 LAST = "head.classifier.weight"
 VARIANCE = "stages.0.norm.running_var"
 
@@ -152,7 +152,7 @@ def _wide_network(path: Path) -> None:
     """Consistent, and small as a file; but one forward pass at its size takes terabytes."""
     stages = [{"filters": 256, "kernels": [1], "pool": 1}]
     config = ModelConfig.model_validate({"stages": stages, "attention": "multi_head", "head": "pooled"})
-    write_meta(path, {"format": 1, **model_card(config, CLASSES, 256)}, weights(config, size=256))
+    write_meta(path, {"format": 1, **checkpoint_metadata(config, CLASSES, 256)}, weights(config, size=256))
 
 
 _BIG = [{"filters": 4096, "kernels": [15, 15], "pool": 1}] * 2

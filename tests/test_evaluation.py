@@ -11,7 +11,7 @@ from scipy.special import softmax
 from sklearn import metrics
 
 from foveate.errors import DataError, TrainingError
-from foveate.evaluation import BINS, point_metrics, score, score_variant, wilson_interval
+from foveate.evaluation import BINS, point_metrics, score, score_ablation, wilson_interval
 
 CPU = torch.device("cpu")
 NAMES = tuple("abcde")
@@ -198,7 +198,7 @@ def test_of_images_that_are_all_right_no_interval_has_zero_width(n: int) -> None
         assert scores.intervals["expected_calibration_error"][1] > 0.003
     for scores_of_class in report.per_class.values():
         assert all(bounds is None or bounds[0] < bounds[1] for bounds in scores_of_class.intervals.values())
-    ((start, end),) = score_variant(np.eye(5)[labels], labels).intervals.values()
+    ((start, end),) = score_ablation(np.eye(5)[labels], labels).intervals.values()
     assert start < end == 1.0
 
 
@@ -295,7 +295,7 @@ def test_what_cannot_be_scored_is_said() -> None:
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 300), k=st.integers(2, 7))
 def test_a_variant_is_measured_as_the_report_is(seed: int, n: int, k: int) -> None:
     logits, labels = measured(seed, n, k)
-    variant = score_variant(logits, labels)
+    variant = score_ablation(logits, labels)
     report = score(logits, labels, [str(i) for i in range(k)], resamples=2)
     assert (variant.n, variant.loss, variant.accuracy) == (n, report.loss, report.accuracy)
     assert variant.intervals == {"accuracy": report.intervals["accuracy"]}
@@ -304,7 +304,7 @@ def test_a_variant_is_measured_as_the_report_is(seed: int, n: int, k: int) -> No
 def test_logits_that_are_not_finite_are_told_where_they_are_measured() -> None:
     logits, labels = measured(0, 5, 3)
     logits[2, 1] = np.nan
-    for measure in (point_metrics, score_variant):
+    for measure in (point_metrics, score_ablation):
         with pytest.raises(TrainingError, match="not finite for 1 of 5 images"):
             measure(logits, labels)
 

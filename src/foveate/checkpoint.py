@@ -37,9 +37,9 @@ __all__ = [
     "Checkpoint",
     "check_finite",
     "check_settings",
+    "checkpoint_metadata",
     "load_model",
     "load_tensors",
-    "model_card",
     "put_weights",
     "save_confidence",
     "save_tensors",
@@ -157,7 +157,7 @@ class _Preprocessing(_Strict):
 
 
 class _Description(Record):
-    """What a checkpoint says of its network: what `model_card` gave, and what was fitted after training."""
+    """What a checkpoint says of its network: `checkpoint_metadata`, and what was fitted later."""
 
     format: int
     model: ModelConfig
@@ -174,7 +174,7 @@ class _Description(Record):
     run: dict[str, Any] | None = None
 
 
-def model_card(
+def checkpoint_metadata(
     config: ModelConfig, class_names: tuple[str, ...], size: int, white: int | None = None
 ) -> dict[str, Any]:
     """What must lie beside the weights so that they can be used: architecture, classes, preprocessing."""
@@ -232,7 +232,7 @@ def load_model(
     Nothing that the file claims takes memory before it was compared with the tensors that the file has.
 
     Args:
-        expect: what `model_card` gives for the run that the checkpoint belongs to; None: any network is taken.
+        expect: `checkpoint_metadata` of the run that the checkpoint belongs to; None: any network is taken.
         images_at_once: how many images the network must be able to see at once.
 
     Raises:

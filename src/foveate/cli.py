@@ -91,7 +91,7 @@ def check(
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
 ) -> None:
-    """Find what is wrong with DATA: exit code 1 when something must be mended."""
+    """Find what is wrong with DATA: exit code 1 when there is an error."""
     settings = _settings(setting, size=size, device=device, threads=threads)
     checked = foveate.check(
         data,
@@ -105,7 +105,7 @@ def check(
         display=terminal.display(),
     )
     terminal.print_check(checked)
-    if checked.must_mend:
+    if checked.has_errors:
         raise typer.Exit(1)
 
 

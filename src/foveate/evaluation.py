@@ -16,14 +16,14 @@ from foveate.errors import DataError, TrainingError
 
 __all__ = [
     "BINS",
+    "AblationResult",
     "ClassScores",
     "ReliabilityBin",
     "Report",
     "Scores",
-    "Variant",
     "point_metrics",
     "score",
-    "score_variant",
+    "score_ablation",
     "wilson_interval",
 ]
 
@@ -86,7 +86,7 @@ class Scores:
 
 
 @dataclasses.dataclass(frozen=True)
-class Variant:
+class AblationResult:
     """The same images, measured another way."""
 
     n: int
@@ -163,11 +163,13 @@ def score(
     )
 
 
-def score_variant(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> Variant:
+def score_ablation(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> AblationResult:
     """Loss and accuracy of logits [N, K] against labels [N]."""
     metrics = point_metrics(logits, labels)
     low, high = wilson_interval((logits.argmax(axis=1) == labels).sum(), len(labels))
-    return Variant(len(labels), metrics["loss"], metrics["accuracy"], {"accuracy": [float(low), float(high)]})
+    return AblationResult(
+        len(labels), metrics["loss"], metrics["accuracy"], {"accuracy": [float(low), float(high)]}
+    )
 
 
 def point_metrics(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> dict[str, float]:

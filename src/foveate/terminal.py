@@ -201,7 +201,7 @@ def _clipped(text: str, width: int) -> str:
 def print_check(checked: "Check") -> None:
     """Every finding in a line, with some of its images below, and where the report lies."""
     for finding in checked.findings:
-        print(f"{finding['severity']:5} {finding['text']}")
+        print(f"{finding['severity']:7} {finding['text']}")
         for group in finding["groups"][:3]:
             shown = (f"{each} ({told})" if (told := finding["remarks"].get(each)) else each for each in group[:4])
             print(f"        {'  '.join(shown)}{'  …' if len(group) > 4 else ''}")
@@ -646,7 +646,7 @@ def print_plan(comparison: "Comparison") -> None:
     """By the spread of a pilot's differences, how many seeds would see δ."""
     from dataclasses import asdict
 
-    from foveate.comparison.statistics import spread_known
+    from foveate.comparison.statistics import sd_interval
     from foveate.report.comparison_page import plan_in_words, spread_in_words
 
     experiment = comparison.experiment
@@ -657,7 +657,7 @@ def print_plan(comparison: "Comparison") -> None:
         names = f"{arms[finding.pair.arm].name} less {arms[finding.pair.other].name}{size}"
         print(f"  {names}: {plan_in_words(asdict(finding))}")
     seeds = experiment.config.seeds
-    print(spread_in_words(seeds, spread_known(seeds)))
+    print(spread_in_words(seeds, sd_interval(seeds)))
     print(f"report: {comparison.report}")
 
 

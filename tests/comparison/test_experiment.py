@@ -14,7 +14,7 @@ from foveate.comparison.statistics import compare
 from foveate.comparison.training import pack
 from foveate.errors import CheckpointError, OutputError
 from foveate.execution.pool import Event, Message
-from foveate.execution.supervision import LOST_AT_MOST
+from foveate.execution.supervision import MAX_WORKER_LOSSES
 
 IMAGES = 400
 
@@ -176,9 +176,9 @@ def test_a_lost_run_begins_again_but_not_for_ever(experiment: Callable[..., Expe
     made = experiment(seeds=1)
     lost = Event(0, "lost", {"message": "killed by signal 9"})
     updates = finish(made, pool := SimulatedPool(fate=lambda _: lost))
-    assert len(pool.submitted) == 2 * LOST_AT_MOST
-    assert sum(update.kind == "again" for update in updates) == 2 * (LOST_AT_MOST - 1)
-    assert set(made.failures("validation").values()) == {f"cost {LOST_AT_MOST} workers: killed by signal 9"}
+    assert len(pool.submitted) == 2 * MAX_WORKER_LOSSES
+    assert sum(update.kind == "again" for update in updates) == 2 * (MAX_WORKER_LOSSES - 1)
+    assert set(made.failures("validation").values()) == {f"cost {MAX_WORKER_LOSSES} workers: killed by signal 9"}
     (finding,) = made.findings("validation")
     assert (finding.seeds, finding.difference, finding.verdict) == ((), None, None)
     assert made.summaries("validation")[0].ms_per_image is None

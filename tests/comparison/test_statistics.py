@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from foveate.comparison.statistics import Difference, Interval, compare, conclude, seeds_needed, spread_known
+from foveate.comparison.statistics import Difference, Interval, compare, conclude, sd_interval, seeds_needed
 
 
 def of(per_seed: list[float]) -> Difference:
@@ -196,7 +196,7 @@ class TestSeedsNeeded:
 
     @pytest.mark.parametrize("seeds", [2, 4, 10])
     def test_how_well_a_pilot_knows_the_spread_by_simulation(self, seeds: int) -> None:
-        low, high = spread_known(seeds)
+        low, high = sd_interval(seeds)
         found = np.random.default_rng(0).normal(0, 3, (20_000, seeds)).std(axis=1, ddof=1)
         assert np.mean((low * found < 3) & (high * found > 3)) == pytest.approx(0.95, abs=0.005)
 

@@ -16,11 +16,11 @@ from foveate.data.check import (
     Finding,
     audit,
     exact_groups,
-    gravest_first,
     label_suspects,
     near_groups,
     perceptual_hashes,
     pooled,
+    sort_by_severity,
 )
 from foveate.data.dataset import dataset_of, open_source
 from foveate.data.decode import read_header
@@ -52,7 +52,7 @@ def findings(folder: Path) -> dict[str, Finding]:
     source, config = open_source(str(folder), None), DataConfig(size=32)
     found = audit(source, pooled(dataset_of(source, config, for_training=False)), config)
     assert len({each.kind for each in found}) == len(found)
-    return {each.kind: each for each in gravest_first(found)}
+    return {each.kind: each for each in sort_by_severity(found)}
 
 
 def test_where_nothing_is_wrong_nothing_is_found(folder: Path) -> None:
@@ -64,7 +64,7 @@ def test_unreadable_images_are_to_be_mended(folder: Path) -> None:
     whole = (folder / "train" / "cat" / "0.png").read_bytes()
     (folder / "train" / "cat" / "half.png").write_bytes(whole[: len(whole) // 2])
     found = findings(folder)["unreadable"]
-    assert found.severity == "mend"
+    assert found.severity == "error"
     assert found.count == 2
     assert "zero bytes (1)" in found.text
     assert ("train/cat/empty.png",) in found.groups
@@ -84,7 +84,7 @@ class TestSmallClasses:
             for number in range(count):
                 scene(100 + 10 * count + number).save(folder / "train" / name / f"{number}.png")
         flat = findings(folder / "train")["too_few"]
-        assert flat.severity == "look"
+        assert flat.severity == "warning"
         assert flat.text == (
             "ant (1 image), bee (2 images): too few to hold out, so none will be in the validation split: "
             "add some, or remove the class"
@@ -103,7 +103,7 @@ class TestNames:
         if len({path.name for path in (folder / "train").iterdir()}) < 4:
             pytest.skip("this file system takes the two names for one")
         found = findings(folder / "train")["alike_names"]
-        assert found.severity == "look"
+        assert found.severity == "warning"
         assert repr(one) in found.text
         assert repr(other) in found.text
 
@@ -125,14 +125,14 @@ class TestCopies:
         scene(0).save(folder / "test" / "cat" / "again.bmp")
         found = findings(folder)
         assert list(found) == ["duplicate_across"]
-        assert found["duplicate_across"].severity == "mend"
+        assert found["duplicate_across"].severity == "error"
         assert found["duplicate_across"].groups == (("test/cat/again.bmp", "train/cat/0.png"),)
 
     def test_with_two_labels_they_are_to_be_mended(self, folder: Path) -> None:
         scene(0).save(folder / "train" / "dog" / "again.png")
         found = findings(folder)
         assert list(found) == ["duplicate_conflict"]
-        assert found["duplicate_conflict"].severity == "mend"
+        assert found["duplicate_conflict"].severity == "error"
         assert found["duplicate_conflict"].remarks == {
             "train/cat/0.png": "cat, train",
             "train/dog/again.png": "dog, train",
@@ -142,7 +142,7 @@ class TestCopies:
         scene(0).save(folder / "train" / "cat" / "again.png")
         found = findings(folder)
         assert list(found) == ["duplicate_within"]
-        assert found["duplicate_within"].severity == "look"
+        assert found["duplicate_within"].severity == "warning"
 
     def test_without_declared_splits_a_copy_will_be_on_both_sides(self, tmp_path: Path) -> None:
         for number in range(8):
@@ -150,12 +150,12 @@ class TestCopies:
             place.mkdir(parents=True, exist_ok=True)
             scene(number).save(place / f"{number}.png")
         scene(0).save(tmp_path / "flat" / "cat" / "again.png")
-        assert findings(tmp_path / "flat")["duplicate_across"].severity == "mend"
+        assert findings(tmp_path / "flat")["duplicate_across"].severity == "error"
 
     def test_of_training_images_alone_a_copy_will_be_on_both_sides(self, folder: Path) -> None:
         shutil.rmtree(folder / "test")
         scene(0).save(folder / "train" / "cat" / "again.png")
-        assert findings(folder)["duplicate_across"].severity == "mend"
+        assert findings(folder)["duplicate_across"].severity == "error"
 
     def test_images_that_declare_no_split_beside_others_are_training_images(self, folder: Path) -> None:
         scene(0).save(folder / "train" / "cat" / "again.png")
@@ -214,7 +214,7 @@ class TestCopies:
         change(scene(0)).save(folder / "test" / "cat" / "again.jpg", quality=70)
         found = findings(folder)
         assert list(found) == ["near_duplicate_across"]
-        assert found["near_duplicate_across"].severity == "look"
+        assert found["near_duplicate_across"].severity == "warning"
         assert found["near_duplicate_across"].groups == (("test/cat/again.jpg", "train/cat/0.png"),)
 
     def test_three_of_a_kind_are_one_group(self, folder: Path) -> None:
@@ -282,14 +282,14 @@ class TestClasses:
         for file in (folder / "test" / "dog").iterdir():
             file.unlink()
         found = findings(folder)["missing_class"]
-        assert found.severity == "mend"
+        assert found.severity == "error"
         assert "no image of dog in test" in found.text
 
     def test_a_class_that_is_much_larger(self, folder: Path) -> None:
         for number in range(100, 180):
             scene(number).save(folder / "train" / "cat" / f"{number}.png")
         found = findings(folder)["imbalance"]
-        assert found.severity == "look"
+        assert found.severity == "warning"
         assert "cat (88) has 11 times the training images of dog (8)" in found.text
 
     def test_an_empty_class_hides_no_imbalance(self, folder: Path) -> None:
@@ -316,7 +316,7 @@ class TestUntrainable:
     def test_images_that_are_all_for_testing(self, folder: Path) -> None:
         (folder / "train").rename(folder / "val")
         found = findings(folder)["untrainable"]
-        assert found.severity == "mend"
+        assert found.severity == "error"
         assert "has no training images" in found.text
 
     def test_too_few_images(self, tmp_path: Path) -> None:
@@ -364,7 +364,7 @@ class TestHeaders:
         scene(99).save(folder / "train" / "cat" / "phone.jpg", exif=exif)
         found = findings(folder)
         assert list(found) == ["rotated"]
-        assert found["rotated"].severity == "note"
+        assert found["rotated"].severity == "info"
 
     def test_a_panorama_loses_most_of_itself(self, folder: Path) -> None:
         scene(99).resize((120, 48)).save(folder / "train" / "cat" / "wide.png")
@@ -392,7 +392,7 @@ def test_the_gravest_come_first(folder: Path) -> None:
     (folder / "train" / "cat" / "empty.png").write_bytes(b"")
     scene(98).convert("P").save(folder / "train" / "dog" / "palette.png")
     scene(1).save(folder / "train" / "dog" / "again.png")
-    assert [each.severity for each in findings(folder).values()] == ["mend", "look", "note"]
+    assert [each.severity for each in findings(folder).values()] == ["error", "warning", "info"]
 
 
 class TestLabelSuspects:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from foveate.config import DataConfig
 from foveate.data.dataset import load_dataset
-from foveate.data.loader import Batch, Loader, channel_statistics, on_device, to_device
+from foveate.data.loader import Batch, Loader, channel_statistics, preload, to_device
 
 SEEDS = st.none() | st.integers(0, 5)
 
@@ -124,7 +124,7 @@ def test_half_of_the_images_have_their_turn_in_the_first_pass_by_the_seed_alone(
 
 def test_a_data_set_stays_where_it_is_on_a_cpu() -> None:
     dataset = load_dataset("digits", DataConfig())
-    images, labels = on_device(dataset, torch.device("cpu"))
+    images, labels = preload(dataset, torch.device("cpu"))
     assert images.data_ptr() == dataset.images.ctypes.data
     assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
     assert (images.shape, labels.tolist()) == (dataset.images.shape, dataset.labels.tolist())

@@ -11,12 +11,12 @@ from foveate.data.splits import (
     SPLITS,
     UNDECLARED,
     StoredSplits,
-    draw,
     hints_at_split,
-    hold_out,
     split_code,
     split_codes,
     split_words,
+    stratified_split,
+    stratified_subset,
 )
 from foveate.errors import CheckpointError, DataError
 
@@ -27,7 +27,7 @@ fractions = st.floats(0.01, 0.99)
 @given(labels_lists, fractions, st.integers(0, 2**63 - 1))
 def test_hold_out_divides_every_class_by_the_share(labels: list[int], fraction: float, seed: int) -> None:
     array = np.array(labels, np.int64)
-    kept, held = hold_out(array, fraction, seed)
+    kept, held = stratified_split(array, fraction, seed)
     assert sorted([*kept, *held]) == list(range(len(labels)))
     assert (np.diff(kept) > 0).all()
     assert (np.diff(held) > 0).all()
@@ -40,13 +40,15 @@ def test_hold_out_divides_every_class_by_the_share(labels: list[int], fraction: 
 @given(labels_lists, fractions, st.integers(0, 2**63 - 1))
 def test_a_seed_repeats_the_split(labels: list[int], fraction: float, seed: int) -> None:
     array = np.array(labels, np.int64)
-    for first, second in zip(hold_out(array, fraction, seed), hold_out(array, fraction, seed), strict=True):
+    for first, second in zip(
+        stratified_split(array, fraction, seed), stratified_split(array, fraction, seed), strict=True
+    ):
         assert np.array_equal(first, second)
 
 
 def test_seeds_differ_and_the_draw_is_not_the_first_images() -> None:
     labels = np.zeros(100, np.int64)
-    first, second = hold_out(labels, 0.2, 0)[1], hold_out(labels, 0.2, 1)[1]
+    first, second = stratified_split(labels, 0.2, 0)[1], stratified_split(labels, 0.2, 1)[1]
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, np.arange(20))
 
@@ -54,13 +56,13 @@ def test_seeds_differ_and_the_draw_is_not_the_first_images() -> None:
 def test_every_image_is_held_out_equally_often() -> None:
     counts = np.zeros(10)
     for seed in range(1000):
-        counts[hold_out(np.zeros(10, np.int64), 0.3, seed)[1]] += 1
+        counts[stratified_split(np.zeros(10, np.int64), 0.3, seed)[1]] += 1
     # 300 expected each, with a standard deviation of 14.5: five of these.
     assert abs(counts - 300).max() < 73
 
 
 def test_the_paper_holds_out_a_fifth_of_each_class() -> None:
-    kept, held = hold_out(np.repeat(np.arange(10), 5000), 0.2, 0)
+    kept, held = stratified_split(np.repeat(np.arange(10), 5000), 0.2, 0)
     labels = np.repeat(np.arange(10), 5000)
     assert np.bincount(labels[held]).tolist() == [1000] * 10
     assert len(kept) == 40_000
@@ -99,7 +101,7 @@ def test_an_unknown_split_names_its_first_place() -> None:
 def test_a_draw_has_the_number_and_the_share_of_every_class(sizes: list[int], share: float, seed: int) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
     count = round(share * len(labels))
-    drawn = draw(labels, count, seed)
+    drawn = stratified_subset(labels, count, seed)
     assert len(np.unique(drawn)) == len(drawn) == count
     assert drawn.tolist() == sorted(drawn.tolist())
     of_class = np.bincount(labels[drawn], minlength=len(sizes))
@@ -107,13 +109,13 @@ def test_a_draw_has_the_number_and_the_share_of_every_class(sizes: list[int], sh
     exact = count * np.array(sizes) / len(labels)
     if exact.min() >= 1:
         assert np.abs(of_class - exact).max() < 1
-    assert np.array_equal(drawn, draw(labels, count, seed))
+    assert np.array_equal(drawn, stratified_subset(labels, count, seed))
 
 
 def test_fewer_are_some_of_more() -> None:
     labels = np.repeat(np.arange(10), 100)
-    assert set(draw(labels, 50, 3)) < set(draw(labels, 200, 3))
-    assert set(draw(labels, 200, 3)) != set(draw(labels, 200, 4))
+    assert set(stratified_subset(labels, 50, 3)) < set(stratified_subset(labels, 200, 3))
+    assert set(stratified_subset(labels, 200, 3)) != set(stratified_subset(labels, 200, 4))
 
 
 def test_stored_splits_come_back(tmp_path: Path) -> None:

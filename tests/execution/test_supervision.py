@@ -14,7 +14,7 @@ from tests.execution.jobs import work
 from foveate.execution import supervision
 from foveate.execution.local import LocalPool
 from foveate.execution.pool import Event, Message
-from foveate.execution.supervision import LOST_AT_MOST, START_S, Supervisor
+from foveate.execution.supervision import MAX_WORKER_LOSSES, START_S, Supervisor
 
 
 class Stopping:
@@ -56,8 +56,8 @@ def pass_time(supervisor: Supervisor, pool: Stopping, clock: list[float], second
 
 def test_a_job_that_costs_workers_is_given_up_after_a_few() -> None:
     supervisor = Supervisor(10)
-    told = [supervisor.lost(7, "killed by signal 9") for _ in range(LOST_AT_MOST)]
-    assert told == [None] * (LOST_AT_MOST - 1) + [f"cost {LOST_AT_MOST} workers: killed by signal 9"]
+    told = [supervisor.lost(7, "killed by signal 9") for _ in range(MAX_WORKER_LOSSES)]
+    assert told == [None] * (MAX_WORKER_LOSSES - 1) + [f"cost {MAX_WORKER_LOSSES} workers: killed by signal 9"]
     supervisor.ended(7)
     assert supervisor.lost(7, "again") is None
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveate.checkpoint import model_card, save_tensors
+from foveate.checkpoint import checkpoint_metadata, save_tensors
 from foveate.confidence import Confidence, Unlike, energy
 from foveate.config import ModelConfig
 from foveate.data.decode import decode_file
@@ -25,7 +25,7 @@ FITTED = Confidence(temperature=2.0, scores=(0.2, 0.4, 0.6, 0.8), unlike=Unlike(
 
 def saved(path: Path, confidence: Confidence = FITTED) -> Path:
     network = build_model(CONFIG, num_classes=3, size=16)
-    card = model_card(CONFIG, CLASSES, 16)
+    card = checkpoint_metadata(CONFIG, CLASSES, 16)
     save_tensors(path, network.state_dict(), {**card, "confidence": confidence.model_dump(mode="json")})
     return path
 

@@ -73,7 +73,7 @@ def test_a_state_of_an_earlier_version_goes_on(
     foveate: Foveate, unfinished: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        card = workflow.model_card
+        card = workflow.checkpoint_metadata
         patch.setattr(
             workflow, "_card", lambda _, config, data: card(config.model, data.class_names, data.images.shape[1])
         )

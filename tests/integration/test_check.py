@@ -25,7 +25,7 @@ def test_digits_have_nothing_to_mend(foveate: Foveate, tmp_path: Path) -> None:
     done = foveate("check", "digits", "--augment")
     assert done.status == 0, done.err
     checked = fv.Check(tmp_path / "runs" / "check" / "digits")
-    assert not checked.must_mend
+    assert not checked.has_errors
     assert done.out.endswith("report: runs/check/digits/check.html\n")
     assert {path.name for path in checked.path.iterdir()} == {
         "check.json",
@@ -64,7 +64,7 @@ def test_a_folder_with_faults_is_told_and_left_alone(
     page = (tmp_path / "runs" / "check" / "c" / "check.html").read_text()
     assert "&lt;b&gt;same.png" in page
     assert "<b>same" not in page
-    assert fv.Check(tmp_path / "runs" / "check" / "c").must_mend
+    assert fv.Check(tmp_path / "runs" / "check" / "c").has_errors
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_swapped_labels_are_doubted(photographs: Photographs, tmp_path: Path) ->
     checked = fv.check(folder, labels=True, runs=tmp_path / "runs", settings={**narrow, "size": 16})
     (doubted,) = [finding for finding in checked.findings if finding["kind"] == "label_suspect"]
     assert {path for group in doubted["groups"] for path in group} <= swapped
-    assert doubted["severity"] == "look"
+    assert doubted["severity"] == "warning"
     assert set(doubted["remarks"].values()) == {f"{names[1]}, or {names[0]}?"}
 
 

@@ -26,7 +26,7 @@ def test_every_preset_trains_two_steps(name: str, size: int, classes: int) -> No
     images = torch.randint(0, 256, (4, size, size, 3), generator=generator).to(torch.uint8)
     labels = torch.tensor([0, classes - 1, 1, 0])
     model = build_model(config.model, (0.5,) * 3, (0.25,) * 3, num_classes=classes, size=size, generator=generator)
-    model.fit_stem(images.permute(0, 3, 1, 2))
+    model.init_whitening(images.permute(0, 3, 1, 2))
     before = {key: value.detach().clone() for key, value in model.named_parameters()}
     state = TrainingState(model, build_optimizer(model, config.train), generator, generator)
     (row,) = train_epochs(

@@ -32,8 +32,8 @@ def features(shape: tuple[int, ...], seed: int = 0) -> Tensor:
 def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
     """With initial weights, drawn as a network draws them."""
     for part in module.modules():
-        if hasattr(part, "draw_weights"):
-            part.draw_weights(torch.Generator().manual_seed(seed))
+        if hasattr(part, "init_weights"):
+            part.init_weights(torch.Generator().manual_seed(seed))
     return module
 
 
@@ -88,7 +88,7 @@ def test_luong_scaled_equals_its_definition_with_projected_scores(
     shape: tuple[int, int, int, int], seed: int
 ) -> None:
     images, module = features(shape, seed), LuongScaledAttention2d(shape[1])
-    module.draw_weights(torch.Generator().manual_seed(seed))
+    module.init_weights(torch.Generator().manual_seed(seed))
     project_q, project_k = (
         conv.weight.detach().double().numpy()[:, :, 0, 0] for conv in (module.query, module.key)
     )
@@ -225,7 +225,7 @@ class TestMultiHead:
         module = drawn(MultiHeadAttention2d(channels, num_heads=2))
         theirs = nn.MultiheadAttention(channels, 2, bias=False, batch_first=True)
         with torch.no_grad():
-            for offsets in (module.of_height, module.of_width):
+            for offsets in (module.rel_height, module.of_width):
                 offsets.weight.zero_()
             joined = torch.cat([each.weight.flatten(1) for each in (module.query, module.key, module.value)])
             theirs.in_proj_weight.copy_(joined)
@@ -246,7 +246,7 @@ class TestMultiHead:
         query, key, value = (
             tokens @ array(conv.weight)[:, :, 0, 0].T for conv in (module.query, module.key, module.value)
         )
-        by_height, by_width = (array(conv.weight)[:, :, 0, 0] for conv in (module.of_height, module.of_width))
+        by_height, by_width = (array(conv.weight)[:, :, 0, 0] for conv in (module.rel_height, module.of_width))
         size = channels // heads
         gathered = np.zeros_like(value)
         for head in range(heads):

@@ -120,7 +120,7 @@ def test_any_parts_go_together(
     config = resolve_config("small", settings={"stages": stages, "whiten": whiten, "hidden": 9, **chosen}).model
     network = build_model(config, num_classes=3, size=size)
     images = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8)
-    network.fit_stem(images)
+    network.init_whitening(images)
     logits = network(images)
     assert logits.shape == (2, 3)
     logits.square().sum().backward()
@@ -221,7 +221,7 @@ def test_networks_that_differ_in_attention_alone_begin_with_the_same_weights(kin
     )
     images = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8)
     for network in (with_, without):
-        network.fit_stem(images)
+        network.init_whitening(images)
     shared = without.state_dict()
     for name, tensor in with_.state_dict().items():
         if ".attention." in name:

@@ -64,7 +64,7 @@ def test_the_gate_is_told_where_there_is_one() -> None:
 
 def test_the_stem_is_made_from_normalised_images() -> None:
     model, images = network(), pictures()
-    model.fit_stem(images)
+    model.init_whitening(images)
     alone = WhiteningConv2d(3, 2)
     alone.fit([model.normalize(images)])
     (whitening,) = (module for module in model.modules() if isinstance(module, WhiteningConv2d))
@@ -75,5 +75,5 @@ def test_the_stem_is_made_from_normalised_images() -> None:
 def test_a_network_without_a_stem_takes_nothing_from_images() -> None:
     model = network("small", hidden=8)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    model.fit_stem(pictures())
+    model.init_whitening(pictures())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
-from foveate.checkpoint import model_card, save_tensors
+from foveate.checkpoint import checkpoint_metadata, save_tensors
 from foveate.confidence import Confidence, Unlike
 from foveate.config import ModelConfig
 from foveate.model.build import build_model
@@ -41,7 +41,7 @@ class Server:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = ModelConfig(stages=[{"filters": 4, "kernels": [3]}], attention="luong", hidden=8, attention_stage=1)
     path = tmp_path_factory.mktemp("served") / "weights.safetensors"
-    card = {**model_card(config, CLASSES, 16), "confidence": FITTED.model_dump(mode="json")}
+    card = {**checkpoint_metadata(config, CLASSES, 16), "confidence": FITTED.model_dump(mode="json")}
     save_tensors(path, build_model(config, num_classes=len(CLASSES), size=16).state_dict(), card)
     return path
 

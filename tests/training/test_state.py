@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foveate.checkpoint import load_model, load_tensors, model_card, save_tensors
+from foveate.checkpoint import checkpoint_metadata, load_model, load_tensors, save_tensors
 from foveate.config import Config
 from foveate.data.augment import Augment, build_augment
 from foveate.data.loader import Loader
@@ -32,7 +32,7 @@ class Killed(Exception):  # noqa: N818
 
 
 def card(config: Config) -> dict[str, Any]:
-    return model_card(config.model, ("a", "b", "c"), 16)
+    return checkpoint_metadata(config.model, ("a", "b", "c"), 16)
 
 
 def bits(state: TrainingState) -> list[bytes]:

@@ -23,7 +23,7 @@ from foveate.records import Digest, Name, Reason, Record, distinct, read_record
 
 __all__ = ["ArmRun", "ArmSummary", "ComparisonConfig", "Experiment", "Finding", "Pair", "Update"]
 
-_LOOK_S = 0.1
+_POLL_INTERVAL_S = 0.1
 """Seconds between looks at whether something hangs, or should stop."""
 _FAILED = "failed.json"
 _MOST_RUNS = 100_000
@@ -234,7 +234,7 @@ class Experiment:
                 supervisor.begun(number)
                 pool.submit(number, self._job(beginning, split).model_dump(mode="json"))
                 yield Update("begun", beginning, {})
-            event = pool.event(timeout_s=_LOOK_S)
+            event = pool.event(timeout_s=_POLL_INTERVAL_S)
             supervisor.stop_hanging(pool)
             if event is None:
                 yield None

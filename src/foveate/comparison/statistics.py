@@ -18,8 +18,8 @@ __all__ = [
     "Verdict",
     "compare",
     "conclude",
+    "sd_interval",
     "seeds_needed",
-    "spread_known",
 ]
 
 Interval = tuple[float, float]
@@ -127,7 +127,7 @@ def seeds_needed(sd: float, delta: float, *, level: float = 0.95, power: float =
     return _first(2, lambda seeds: _power(seeds, sd, delta, level) >= power)
 
 
-def spread_known(seeds: int, *, level: float = 0.95) -> Interval:
+def sd_interval(seeds: int, *, level: float = 0.95) -> Interval:
     """How many times that of `seeds` (two at least) the true standard deviation may be."""
     low, high = stats.chi2.ppf([(1 - level) / 2, (1 + level) / 2], seeds - 1)
     return math.sqrt((seeds - 1) / high), math.sqrt((seeds - 1) / low)

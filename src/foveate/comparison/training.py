@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from foveate.checkpoint import load_model, load_tensors, model_card, save_tensors, section
+from foveate.checkpoint import checkpoint_metadata, load_model, load_tensors, save_tensors, section
 from foveate.config import Config, DataConfig, Section
 from foveate.data.dataset import Dataset, KnownData, load_known
-from foveate.data.splits import StoredSplits, draw
+from foveate.data.splits import StoredSplits, stratified_subset
 from foveate.evaluation import point_metrics
 from foveate.execution.pool import Message
 from foveate.files import write_json
@@ -24,7 +24,7 @@ from foveate.records import Accuracy, Count, Record, Seconds
 from foveate.training.loop import train_epochs
 from foveate.training.setup import (
     DRAWS,
-    MEASURED_AT_ONCE,
+    EVAL_BATCH_SIZE,
     Feed,
     new_state,
     pick_device,
@@ -117,8 +117,8 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
     weights = folder / "weights.safetensors"
     if not weights.exists():
         _train(config, dataset, feed, device, folder, report, track, job.draws)
-    card = model_card(config.model, dataset.class_names, dataset.images.shape[1])
-    at_once = min(MEASURED_AT_ONCE, len(dataset.splits[job.split]))
+    card = checkpoint_metadata(config.model, dataset.class_names, dataset.images.shape[1])
+    at_once = min(EVAL_BATCH_SIZE, len(dataset.splits[job.split]))
     model = load_model(weights, device=device, expect=card, images_at_once=at_once).model
     images = feed.measured(dataset.splits[job.split])
 
@@ -157,7 +157,7 @@ def training_subset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
     train = dataset.splits["train"]
     if subset is None or subset >= len(train):
         return dataset
-    kept = draw(dataset.labels[train], subset, seed)
+    kept = stratified_subset(dataset.labels[train], subset, seed)
     return replace(dataset, splits={**dataset.splits, "train": train[kept]})
 
 
@@ -201,7 +201,7 @@ def _train(
     state, path = new_state(config, dataset, device, final=False, draws=draws), folder / "state.safetensors"
     if path.exists():
         restore_state(path, state)
-    card = model_card(config.model, dataset.class_names, dataset.images.shape[1], dataset.white)
+    card = checkpoint_metadata(config.model, dataset.class_names, dataset.images.shape[1], dataset.white)
     train = config.train
     for result in train_epochs(state, feed.train, None, train, augment=feed.augment, device=device, track=track):
         save_state(path, state, card)

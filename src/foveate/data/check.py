@@ -28,18 +28,18 @@ __all__ = [
     "audit",
     "copies_among",
     "exact_groups",
-    "gravest_first",
     "label_suspects",
     "near_groups",
     "perceptual_hashes",
     "pooled",
+    "sort_by_severity",
     "suspects_finding",
 ]
 
 Relate = Callable[[int, NDArray[np.intp]], Mapping[str, NDArray[np.bool_]]]
 
-Severity = Literal["mend", "look", "note"]
-"""`mend`: a figure made with it would be wrong; `look`: it may be; `note`: it is dealt with."""
+Severity = Literal["error", "warning", "info"]
+"""`error`: a figure made with it would be wrong; `warning`: it may be; `info`: it is dealt with."""
 
 _SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -52,11 +52,11 @@ _SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "others": (".heic", ".heif", ".svg", ".pdf"),
 }
 _ODD: Mapping[str, tuple[Severity, str]] = {
-    "wrong_extension": ("look", "with the name of another format: read by content, not by name"),
-    "cropped": ("look", "of which the centre crop to a square takes more than half: crop by hand"),
-    "enlarged": ("look", "enlarged to more than twice the side: choose a smaller --size, or leave out"),
-    "rotated": ("note", "turned as the EXIF data say"),
-    "odd_mode": ("note", "neither RGB nor grey, brought to RGB"),
+    "wrong_extension": ("warning", "with the name of another format: read by content, not by name"),
+    "cropped": ("warning", "of which the centre crop to a square takes more than half: crop by hand"),
+    "enlarged": ("warning", "enlarged to more than twice the side: choose a smaller --size, or leave out"),
+    "rotated": ("info", "turned as the EXIF data say"),
+    "odd_mode": ("info", "neither RGB nor grey, brought to RGB"),
 }
 """What a header tells, by kind."""
 _CROPPED_AWAY = 0.5
@@ -106,7 +106,7 @@ def audit(source: Source, dataset: Dataset, config: DataConfig, *, track: Track 
         *_refused(source, dataset, config),
         *_unreadable(dataset),
         *_faint(source, dataset, config),
-        *(Finding(name, "look", text) for name, text in name_warnings(dataset.class_names)),
+        *(Finding(name, "warning", text) for name, text in name_warnings(dataset.class_names)),
         *_classes(dataset),
         *_copies(dataset),
         *_headers(source, dataset.images.shape[1], track),
@@ -124,7 +124,7 @@ def pooled(dataset: Dataset) -> Dataset:
     return replace(dataset, splits=splits)
 
 
-def gravest_first(findings: Iterable[Finding]) -> list[Finding]:
+def sort_by_severity(findings: Iterable[Finding]) -> list[Finding]:
     """In the order in which a person should see to them."""
     order = get_args(Severity)
     return sorted(findings, key=lambda finding: order.index(finding.severity))
@@ -143,7 +143,7 @@ def suspects_finding(
         for place in places
     }
     text = f"{_images(len(places))} whose label is doubted by a network that never saw them"
-    return [Finding("label_suspect", "look", text, tuple((each,) for each in remarks), remarks)]
+    return [Finding("label_suspect", "warning", text, tuple((each,) for each in remarks), remarks)]
 
 
 def label_suspects(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.intp]:
@@ -246,7 +246,7 @@ def near_groups(
 
 def _refused(source: Source, dataset: Dataset, config: DataConfig) -> Iterator[Finding]:
     if (reason := refusal(source, dataset, config)) is not None:
-        yield Finding("untrainable", "mend", f"training would refuse it: {reason}")
+        yield Finding("untrainable", "error", f"training would refuse it: {reason}")
 
 
 def _unreadable(dataset: Dataset) -> Iterator[Finding]:
@@ -254,7 +254,7 @@ def _unreadable(dataset: Dataset) -> Iterator[Finding]:
         reasons = {image.id: image.reason for image in dataset.bad}
         told = "; ".join(f"{reason} ({count})" for reason, count in Counter(reasons.values()).most_common(3))
         text = f"{_images(len(reasons))} cannot be read: {told}: mend or remove them"
-        yield Finding("unreadable", "mend", text, tuple((each,) for each in reasons), reasons)
+        yield Finding("unreadable", "error", text, tuple((each,) for each in reasons), reasons)
 
 
 def _faint(source: Source, dataset: Dataset, config: DataConfig) -> Iterator[Finding]:
@@ -262,7 +262,7 @@ def _faint(source: Source, dataset: Dataset, config: DataConfig) -> Iterator[Fin
     good = np.zeros(len(source.labels), bool)
     good[np.concatenate(list(dataset.splits.values()))] = True
     if config.depth == "format" and len(found := faint_images(source.blocks, dataset.images, good)):
-        yield Finding("faint", "mend", faint_text(len(found)), tuple((dataset.ids[index],) for index in found))
+        yield Finding("faint", "error", faint_text(len(found)), tuple((dataset.ids[index],) for index in found))
 
 
 def _classes(dataset: Dataset) -> Iterator[Finding]:
@@ -277,7 +277,7 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
             where = "" if split == "all" else f" in {split}"
             text = f"no image of {named}{where}: add some, or remove the class"
             remarks = dict.fromkeys(missing, f"none{where}")
-            yield Finding("missing_class", "mend", text, remarks=remarks)
+            yield Finding("missing_class", "error", text, remarks=remarks)
     train = counts.get("train", counts.get("all"))
     if train is None or not train.any():
         return
@@ -287,7 +287,7 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
     if train[largest] > _IMBALANCE * train[smallest]:
         most, least = (f"{dataset.class_names[place]} ({train[place]:,})" for place in (largest, smallest))
         times = f"{train[largest] / train[smallest]:.0f} times the training images of {least}"
-        yield Finding("imbalance", "look", f"{most} has {times}: look at macro F1, not at accuracy")
+        yield Finding("imbalance", "warning", f"{most} has {times}: look at macro F1, not at accuracy")
 
 
 def _too_few(dataset: Dataset, train: NDArray[np.int64]) -> Iterator[Finding]:
@@ -302,7 +302,7 @@ def _too_few(dataset: Dataset, train: NDArray[np.int64]) -> Iterator[Finding]:
             f"{told}{', …' if len(few) > 5 else ''}: too few to hold out, so none will be in the validation split"
         )
         remarks = {name: _images(count) for name, count in few.items()}
-        yield Finding("too_few", "look", f"{text}: add some, or remove the class", remarks=remarks)
+        yield Finding("too_few", "warning", f"{text}: add some, or remove the class", remarks=remarks)
 
 
 def _copies(dataset: Dataset) -> Iterator[Finding]:
@@ -346,12 +346,12 @@ def _told(
     }
     for kind, text in texts.items():
         if groups := kinds.get(kind):
-            mend = not near and kind != "within"
+            certain = not near and kind != "within"
             have = "1 image has" if len(groups) == 1 else f"{len(groups):,} images have"
             yield Finding(
                 f"{'near_' if near else ''}duplicate_{kind}",
-                "mend" if mend else "look",
-                f"{have} {text}{': remove all but one of each' if mend else ''}",
+                "error" if certain else "warning",
+                f"{have} {text}{': remove all but one of each' if certain else ''}",
                 tuple(tuple(dataset.ids[index] for index in group) for group in groups),
                 {
                     dataset.ids[index]: f"{dataset.class_names[dataset.labels[index]]}, {splits[index]}"

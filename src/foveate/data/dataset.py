@@ -14,7 +14,7 @@ from foveate.config import DataConfig
 from foveate.data.cache import decoded_images
 from foveate.data.depth import faint_images, faint_text, white_of
 from foveate.data.source import Source, name_warnings, reading, typical_side
-from foveate.data.splits import SPLITS, UNDECLARED, StoredSplits, hold_out
+from foveate.data.splits import SPLITS, UNDECLARED, StoredSplits, stratified_split
 from foveate.errors import CheckpointError, DataError
 from foveate.progress import Track, untracked
 
@@ -374,7 +374,7 @@ def _training_splits(
 def _hold_out(
     source: Source, indices: NDArray[np.int64], fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    kept, held = hold_out(source.labels[indices], fraction, seed)
+    kept, held = stratified_split(source.labels[indices], fraction, seed)
     if not len(held):
         raise DataError(f"{source.location} has too few images to hold some out: give every class three or more")
     return indices[kept], indices[held]

@@ -20,7 +20,7 @@ TOO_SLOW = "decoding it takes longer than"
 """How the reason begins of an image that was given too little time."""
 _MEMORY_BYTES = 2 << 30
 """That decoding one image may take: one of 89 million pixels with transparency takes 1.4 GB."""
-_LOOK_S = 0.1
+_POLL_INTERVAL_S = 0.1
 """Seconds between looks at whether an image takes too long."""
 
 
@@ -116,7 +116,7 @@ class Decoding:
         """Give a block to a free process; there must be one."""
         self._submit(_Part(block))
 
-    def progress(self, wait_s: float = _LOOK_S) -> Progress | None:
+    def progress(self, wait_s: float = _POLL_INTERVAL_S) -> Progress | None:
         """What was decoded next; None when nothing was for so long, or `wake` was called.
 
         Raises:

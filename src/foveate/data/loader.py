@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foveate.data.dataset import Dataset
 
-__all__ = ["Batch", "Loader", "channel_statistics", "fold_in_seed", "on_device", "to_device"]
+__all__ = ["Batch", "Loader", "channel_statistics", "fold_in_seed", "preload", "to_device"]
 
 
 class Batch(NamedTuple):
@@ -82,7 +82,7 @@ class Loader:
         return torch.from_numpy(self.indices)[shuffled], turn
 
 
-def on_device(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
+def preload(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
     """Images [N, H, W, C] and labels [N] of a data set, as a `Loader` takes them.
 
     They go to a GPU as a whole where they take no more than half of its free memory, so that no batch has to; else

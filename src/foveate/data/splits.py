@@ -19,14 +19,14 @@ __all__ = [
     "SPLITS_FILE",
     "UNDECLARED",
     "StoredSplits",
-    "draw",
     "hints_at_split",
-    "hold_out",
     "is_held_out",
     "other_words",
     "split_code",
     "split_codes",
     "split_words",
+    "stratified_split",
+    "stratified_subset",
 ]
 
 SPLITS = ("train", "validation", "test")
@@ -172,7 +172,9 @@ class StoredSplits:
         return {name: indices for name, indices in found.items() if len(indices)}
 
 
-def hold_out(labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def stratified_split(
+    labels: NDArray[np.int64], fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Draw the same share of every class: round(n · fraction) of its n images, at least one and never all.
 
     Args:
@@ -191,7 +193,7 @@ def hold_out(labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[NDA
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def draw(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+def stratified_subset(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
     """Draw so many, the same share of every class, by the largest remainders; one of each where they suffice.
 
     Fewer, by the same seed, are some of these but for rounding.

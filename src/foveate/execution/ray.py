@@ -10,7 +10,7 @@ from typing import Any
 
 from foveate.errors import ConfigError
 from foveate.execution.pool import Event, Message, Work
-from foveate.execution.worker import told_of
+from foveate.execution.worker import describe_exception
 
 __all__ = ["RayPool", "connect", "room_for"]
 
@@ -144,7 +144,7 @@ def _do(work: Work, job: int, message: Message, mailbox: Any) -> tuple[str, Mess
     try:
         return "done", work(message, lambda value: mailbox.put.remote(job, value))
     except Exception as error:  # as in a local worker
-        return "failed", told_of(error)
+        return "failed", describe_exception(error)
 
 
 def connect(address: str) -> Any:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from foveate.execution.pool import Pool
 
-__all__ = ["LOST_AT_MOST", "START_S", "Supervisor"]
+__all__ = ["MAX_WORKER_LOSSES", "START_S", "Supervisor"]
 
-LOST_AT_MOST = 3
+MAX_WORKER_LOSSES = 3
 """Workers a job may cost: what runs out of memory does so again."""
 START_S = 120.0
 """Seconds without a first word after which a job hangs, where its limit is shorter: Python and torch start slowly
@@ -68,7 +68,7 @@ class Supervisor:
         self._lost[job] = self._lost.get(job, 0) + 1
         if job in self._hanging:
             return f"no step for {self.hang_limit_s:g} s"
-        return f"cost {LOST_AT_MOST} workers: {message}" if self._lost[job] >= LOST_AT_MOST else None
+        return f"cost {MAX_WORKER_LOSSES} workers: {message}" if self._lost[job] >= MAX_WORKER_LOSSES else None
 
     def stop_hanging(self, pool: Pool) -> None:
         """End the processes of jobs that have been silent for too long; a `lost` event of each follows.

@@ -18,7 +18,7 @@ from typing import Any, TextIO
 
 from foveate.execution.pool import Work
 
-__all__ = ["main", "serve", "told_of"]
+__all__ = ["describe_exception", "main", "serve"]
 
 
 def main() -> None:
@@ -55,10 +55,10 @@ def serve(work: Work, jobs: TextIO, out: TextIO) -> None:
         try:
             say("done", work(job["message"], lambda value, say=say: say("progress", value)))  # type: ignore[misc]
         except Exception as error:  # whatever it is, it is told
-            say("failed", told_of(error))
+            say("failed", describe_exception(error))
 
 
-def told_of(error: Exception) -> dict[str, str]:
+def describe_exception(error: Exception) -> dict[str, str]:
     """What went wrong, as plain data."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     message = " ".join(str(error).split()) or "no message"

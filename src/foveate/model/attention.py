@@ -97,7 +97,7 @@ class LuongScaledAttention2d(nn.Module):
         self.query = nn.Conv2d(channels, rank, 1, bias=False)
         self.key = nn.Conv2d(channels, rank, 1, bias=False)
 
-    def draw_weights(self, generator: torch.Generator) -> None:
+    def init_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for projection in (self.query, self.key):
             _init_weights(projection, generator)
@@ -161,12 +161,12 @@ class MultiHeadAttention2d(nn.Module):
         self.value = nn.Conv2d(channels, values, 1, bias=False)
         self.out = nn.Conv2d(values, values, 1, bias=False)
         # The vectors of the offsets, as what they are: projections of a query.
-        self.of_height = nn.Conv2d(keys // self.num_heads, 2 * reach + 1, 1, bias=False)
+        self.rel_height = nn.Conv2d(keys // self.num_heads, 2 * reach + 1, 1, bias=False)
         self.of_width = nn.Conv2d(keys // self.num_heads, 2 * reach + 1, 1, bias=False)
 
-    def draw_weights(self, generator: torch.Generator) -> None:
+    def init_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
-        for projection in (self.query, self.key, self.value, self.out, self.of_height, self.of_width):
+        for projection in (self.query, self.key, self.value, self.out, self.rel_height, self.of_width):
             _init_weights(projection, generator)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -199,7 +199,7 @@ class MultiHeadAttention2d(nn.Module):
     def _relative(self, query: Tensor, height: int, width: int) -> Tensor:
         """Of the scores what is by position: [B, heads, H·W, d] → [B, heads, H·W, H·W]."""
         grid = query.reshape(*query.shape[:2], height, width, -1) / query.shape[-1] ** 0.5  # [B, heads, H, W, d]
-        by_height = torch.einsum("nhijd,iyd->nhijy", grid, self._between(self.of_height, height))
+        by_height = torch.einsum("nhijd,iyd->nhijy", grid, self._between(self.rel_height, height))
         by_width = torch.einsum("nhijd,jxd->nhijx", grid, self._between(self.of_width, width))
         return (by_height.unsqueeze(-1) + by_width.unsqueeze(-2)).flatten(4).flatten(2, 3)
 
@@ -232,7 +232,7 @@ class AugmentedConv2d(nn.Module):
             channels, key_channels=attended, value_channels=attended, num_heads=num_heads
         )
 
-    def draw_weights(self, generator: torch.Generator) -> None:
+    def init_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights of the convolution; the attention draws its own."""
         _init_weights(self.conv, generator)
 
@@ -260,7 +260,7 @@ class SqueezeExcitation2d(nn.Module):
         self.squeeze = nn.Conv2d(channels, max(1, channels // reduction), 1)
         self.excite = nn.Conv2d(max(1, channels // reduction), channels, 1)
 
-    def draw_weights(self, generator: torch.Generator) -> None:
+    def init_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for layer in (self.squeeze, self.excite):
             _init_weights(layer, generator)
@@ -292,7 +292,7 @@ class EfficientChannelAttention2d(nn.Module):
         length = int((math.log2(channels) + 1) / 2) | 1  # the next odd number
         self.conv = nn.Conv2d(1, 1, (1, length), padding=(0, length // 2), bias=False)
 
-    def draw_weights(self, generator: torch.Generator) -> None:
+    def init_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         _init_weights(self.conv, generator)
 
@@ -325,7 +325,7 @@ class ConvBlockAttention2d(nn.Module):
         self.excite = nn.Conv2d(max(1, channels // reduction), channels, 1)
         self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
-    def draw_weights(self, generator: torch.Generator) -> None:
+    def init_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for layer in (self.squeeze, self.excite, self.spatial):
             _init_weights(layer, generator)
@@ -366,7 +366,7 @@ class ResidualMask2d(nn.Module):
         self.norm.weight.requires_grad_(False)  # the mask's own weights scale as well
         self.mask = nn.Conv2d(channels, channels, 1)
 
-    def draw_weights(self, generator: torch.Generator) -> None:
+    def init_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for layer in (self.below, self.mask):
             _init_weights(layer, generator)

@@ -29,10 +29,10 @@ __all__ = [
     "LayerTable",
     "attention_side",
     "build_model",
+    "feature_size",
     "forward_bytes",
     "layer_table",
     "outline_model",
-    "side_left",
     "try_attention",
 ]
 
@@ -91,7 +91,7 @@ def _assemble(
     standard = config.normalize == "standard"
     normalize = Normalize(mean, std) if standard else Normalize((0.0,) * CHANNELS, (1.0,) * CHANNELS)
     stem: nn.Module = nn.Identity()
-    channels, side = CHANNELS, side_left(config, size)
+    channels, side = CHANNELS, feature_size(config, size)
     if config.whiten:
         whitening = WhiteningConv2d(CHANNELS, config.whiten)
         stem = nn.Sequential(whitening, activation())
@@ -149,7 +149,7 @@ def _score_values(config: ModelConfig, channels: int, side: int) -> int:
     return 2 * heads[0] * side**4  # the relative positions, and the softmax over them
 
 
-def side_left(config: ModelConfig, size: int) -> int:
+def feature_size(config: ModelConfig, size: int) -> int:
     """Side of the last stage's feature maps, for `size`×`size` images.
 
     Raises:
@@ -240,9 +240,9 @@ def _init_weights(network: nn.Module, generator: torch.Generator) -> None:
     """Let each part draw its weights by its name: networks that differ in one part have all others alike."""
     base = int(torch.randint(2**62, (), generator=generator, device="cpu"))
     for name, module in network.named_modules():
-        if hasattr(module, "draw_weights"):
+        if hasattr(module, "init_weights"):
             drawn = torch.Generator().manual_seed(base ^ zlib.crc32(name.encode()))
-            cast("Callable[[torch.Generator], None]", module.draw_weights)(drawn)
+            cast("Callable[[torch.Generator], None]", module.init_weights)(drawn)
 
 
 _UNLISTED = (nn.ReLU, nn.GELU, nn.SiLU, nn.Identity)

@@ -48,7 +48,7 @@ class AttentionCNN(nn.Module):
         return None
 
     @torch.no_grad()
-    def fit_stem(self, images: Tensor) -> None:
+    def init_whitening(self, images: Tensor) -> None:
         """Take from training images [N, 3, H, W] what the stem is made of, if it is made of any."""
         for module in self.stem.modules():
             if isinstance(module, WhiteningConv2d):

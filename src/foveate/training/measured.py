@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
-from foveate.evaluation import Report, Scores, Variant
+from foveate.evaluation import AblationResult, Report, Scores
 from foveate.records import FiniteJson, Record
 
 __all__ = ["Environment", "Measured", "MeasuredSplits", "Timing"]
@@ -29,7 +29,7 @@ class Measured(Report):
     """A split as it was measured: the report, and what stands beside it."""
 
     groups: dict[str, Scores] = Field(default_factory=dict)
-    variants: dict[str, Variant] = Field(default_factory=dict)
+    variants: dict[str, AblationResult] = Field(default_factory=dict)
     gate: float | None = None
     calibration: dict[str, float] | None = None
     corruptions: Corruptions | None = None

@@ -13,17 +13,17 @@ from foveate.allocator import keep_freed_memory
 from foveate.config import CUSTOM, Config
 from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.dataset import Dataset
-from foveate.data.loader import Loader, channel_statistics, fold_in_seed, on_device
+from foveate.data.loader import Loader, channel_statistics, fold_in_seed, preload
 from foveate.errors import ConfigError
 from foveate.inference.network import out_of_memory_explained
 from foveate.memory import device_memory
-from foveate.model.build import CHANNELS, attention_side, build_model, outline_model, side_left, try_attention
+from foveate.model.build import CHANNELS, attention_side, build_model, feature_size, outline_model, try_attention
 from foveate.training.loop import TrainingState
 from foveate.training.optim import build_optimizer
 
 __all__ = [
     "DRAWS",
-    "MEASURED_AT_ONCE",
+    "EVAL_BATCH_SIZE",
     "Feed",
     "device_for",
     "new_state",
@@ -41,7 +41,7 @@ _PURPOSES = ("weights", "custom weights", "dropout", "augmentation", "extras")
 _FIRST_PURPOSE = 2**32
 """Added to a purpose's place: no purpose shares its seed with the order of a pass, whose number is below it."""
 
-MEASURED_AT_ONCE = 250
+EVAL_BATCH_SIZE = 250
 """Images in a batch that is measured: its activations stay in cache."""
 _EPOCHS_AT_MOST = 20
 """Of a run whose length is in images seen: every epoch is validated and saved, which takes time."""
@@ -169,7 +169,7 @@ def new_state(
     _check_memory(model, config, dataset, device)
     training = torch.from_numpy(training_images(dataset, final=final))
     sample = training[torch.randperm(len(training), generator=weights)[:_STEM_SAMPLE]]
-    model.fit_stem(torch.from_numpy(dataset.images[sample.sort().values]).permute(0, 3, 1, 2))
+    model.init_whitening(torch.from_numpy(dataset.images[sample.sort().values]).permute(0, 3, 1, 2))
     with out_of_memory_explained("use a smaller network, or --device cpu", "moving the weights to the device"):
         model.to(device)
     torch.manual_seed(seeds["dropout"])  # last: some layers draw more than others as they are made
@@ -194,7 +194,7 @@ class Feed:
     """
 
     def __init__(self, config: Config, dataset: Dataset, device: torch.device, *, final: bool) -> None:
-        self._images, self._labels = on_device(dataset, device)
+        self._images, self._labels = preload(dataset, device)
         self.augment = build_augment(config.augment, len(dataset.class_names))
         """What becomes of a batch before the network sees it."""
         train, indices = config.train, training_images(dataset, final=final)
@@ -204,7 +204,7 @@ class Feed:
 
     def measured(self, indices: NDArray[np.int64]) -> Loader:
         """The images at `indices`, in order, in batches to be measured."""
-        return Loader(self._images, self._labels, indices, MEASURED_AT_ONCE)
+        return Loader(self._images, self._labels, indices, EVAL_BATCH_SIZE)
 
 
 def training_images(dataset: Dataset, *, final: bool) -> NDArray[np.int64]:
@@ -278,7 +278,7 @@ def _check_parts(config: Config, dataset: Dataset, *, final: bool) -> None:
     steps = math.ceil(images / train.batch)
     sizes = (images // steps, -(-images // steps))  # batches differ by one image
     smallest = min(size // math.ceil(size / (train.micro_batch or size)) for size in sizes)
-    side = side_left(config.model, small)
+    side = feature_size(config.model, small)
     if config.model.attention == "residual_mask":
         side = min(side, math.ceil(attention_side(config.model, small) / 2))  # which normalises at half the side
     if config.model.batch_norm and smallest == 1 and side == 1:

@@ -46,7 +46,7 @@ def save_state(path: Path, state: TrainingState, card: Mapping[str, Any]) -> Non
     """Write model, optimizer, generators, position and history; the file is a checkpoint of the model as well.
 
     Args:
-        card: `checkpoint.model_card`.
+        card: `checkpoint.checkpoint_metadata`.
 
     Raises:
         OutputError: when it cannot be written; the state saved before stays.

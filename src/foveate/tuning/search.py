@@ -38,7 +38,7 @@ from foveate.tuning.trial import Row, Semantics, TrialJob
 
 __all__ = ["Search", "StudyConfig", "Trial", "Update", "brackets_of", "cost_of"]
 
-_LOOK_S = 0.1
+_POLL_INTERVAL_S = 0.1
 """Seconds between looks at whether something hangs, or should stop."""
 _STUDYS: Mapping[str, type[FoveateError]] = {
     each.__name__: each for each in (OutputError, CheckpointError, DataError)
@@ -209,7 +209,7 @@ class Search:
                 yield Update("begun", job, {})
             if not self.running:
                 break
-            event = pool.event(timeout_s=_LOOK_S)
+            event = pool.event(timeout_s=_POLL_INTERVAL_S)
             self._supervisor.stop_hanging(pool)
             yield self._take(event) if event is not None else None
             self._check_failures()

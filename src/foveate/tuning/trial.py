@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import FailFast, Field
 
-from foveate.checkpoint import load_tensors, model_card, section
+from foveate.checkpoint import checkpoint_metadata, load_tensors, section
 from foveate.config import Config, DataConfig, Section
 from foveate.data.dataset import Dataset, KnownData, load_known
-from foveate.data.splits import StoredSplits, draw, hold_out
+from foveate.data.splits import StoredSplits, stratified_split, stratified_subset
 from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.evaluation import point_metrics
 from foveate.execution.pool import Message
@@ -104,11 +104,11 @@ def study_dataset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
     total = sum(len(indices) for indices in splits.values())
     if subset is not None and subset < total:
         splits = {
-            name: indices[draw(dataset.labels[indices], round(subset * len(indices) / total), seed)]
+            name: indices[stratified_subset(dataset.labels[indices], round(subset * len(indices) / total), seed)]
             for name, indices in splits.items()
         }
     validation = splits["validation"]
-    stopping, ranking = hold_out(dataset.labels[validation], 0.5, seed)
+    stopping, ranking = stratified_split(dataset.labels[validation], 0.5, seed)
     if not len(ranking) or not len(splits["train"]):
         of = "" if subset is None else f" of subset={subset}"
         raise DataError(f"{len(validation)} validation images{of} are too few to be halved: give more images")
@@ -171,7 +171,7 @@ def _train(
     if theirs:
         halves = [np.sort(np.concatenate(halves))]
     stopping, *ranking = map(feed.measured, halves)
-    card = model_card(job.config.model, dataset.class_names, dataset.images.shape[1], dataset.white)
+    card = checkpoint_metadata(job.config.model, dataset.class_names, dataset.images.shape[1], dataset.white)
     if not state.history or state.history[-1].epoch < job.to_epoch:
         track = heartbeat(report, COMPILING_S if train.compile else 0.0)
         epochs = train_epochs(state, feed.train, stopping, train, augment=feed.augment, device=device, track=track)

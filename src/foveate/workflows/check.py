@@ -13,7 +13,7 @@ from scipy.special import softmax
 
 from foveate.config import Config, ExtraFamily, resolve_config
 from foveate.data.augment import UNCHANGED, build_augment
-from foveate.data.check import Finding, audit, gravest_first, pooled, suspects_finding
+from foveate.data.check import Finding, audit, pooled, sort_by_severity, suspects_finding
 from foveate.data.dataset import Dataset, dataset_of, open_source
 from foveate.errors import DataError
 from foveate.files import write_json
@@ -22,7 +22,7 @@ from foveate.report.check_page import CheckPage, write_check_report
 from foveate.training.loop import train_epochs
 from foveate.training.runs import RunFolder
 from foveate.training.setup import Feed, new_state, prepare_process, settle
-from foveate.workflows.request import Display, Silent, find_device, keep_out
+from foveate.workflows.request import Display, NullDisplay, check_output_dir, find_device
 
 __all__ = ["Check", "check"]
 
@@ -44,9 +44,9 @@ class Check:
         return list(json.loads((self.path / "check.json").read_text(encoding="utf-8"))["findings"])
 
     @property
-    def must_mend(self) -> bool:
+    def has_errors(self) -> bool:
         """Whether a figure made with the data as it is would be wrong."""
-        return any(finding["severity"] == "mend" for finding in self.findings)
+        return any(finding["severity"] == "error" for finding in self.findings)
 
     @property
     def report(self) -> Path:
@@ -78,8 +78,8 @@ def check(
     Raises:
         ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
     """
-    display = display or Silent()
-    keep_out(Path(runs), data)
+    display = display or NullDisplay()
+    check_output_dir(Path(runs), data)
     RunFolder.refuse_name(Path(runs), "check", name)
     config = resolve_config(preset, settings=settings)
     device = find_device(display, config.train.device)
@@ -88,9 +88,9 @@ def check(
     dataset = pooled(dataset_of(source, config.data, for_training=False, track=display.track))
     if labels:
         _check_folds(dataset)
-    passed = [Finding("passed_over", "look", note) for note in dataset.notes]
+    passed = [Finding("passed_over", "warning", note) for note in dataset.notes]
     doubted = _suspects(config, dataset, device, display) if labels else []
-    findings = gravest_first([*audit(source, dataset, config.data, track=display.track), *passed, *doubted])
+    findings = sort_by_severity([*audit(source, dataset, config.data, track=display.track), *passed, *doubted])
     told = {
         "data": dataset.location,
         "size": dataset.images.shape[1],

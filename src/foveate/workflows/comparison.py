@@ -16,14 +16,14 @@ import yaml
 
 from foveate.comparison.arms import Arm, matched_controls, parse_arm, short_labels, without_attention
 from foveate.comparison.experiment import ComparisonConfig, Experiment, Finding, Update
-from foveate.comparison.statistics import spread_known
+from foveate.comparison.statistics import sd_interval
 from foveate.comparison.training import JudgedSplit, run_arm, training_subset
 from foveate.config import Config, read_yaml, validated
 from foveate.data.dataset import Dataset, KnownData, load_dataset, load_known
 from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataError
-from foveate.execution.here import HerePool
 from foveate.execution.pool import Pool
+from foveate.execution.serial import SerialPool
 from foveate.files import locked, write_atomically, write_json
 from foveate.records import Digest, Record, read_record
 from foveate.report.comparison_page import ComparisonPage, write_comparison_report
@@ -33,13 +33,13 @@ from foveate.training.saving import interruptible
 from foveate.training.setup import DRAWS, pick_device, prepare_process, settle, with_place
 from foveate.workflows.request import (
     Display,
-    Silent,
+    NullDisplay,
+    check_output_dir,
     find_device,
-    keep_out,
+    print_data_warnings,
     read_environment,
     read_settings,
     settings_digest,
-    tell,
 )
 from foveate.workflows.workers import check_attention, check_workers, open_pool, threads_for
 
@@ -71,7 +71,7 @@ class ComparisonDisplay(Display, Protocol):
         ...
 
 
-class SilentComparison(Silent):
+class SilentComparison(NullDisplay):
     """Follows nothing."""
 
     def following(
@@ -188,7 +188,7 @@ def compare(
         raise ConfigError(f"subsets={subsets!r}: give a list of numbers of images; None: all")
     if more.get("pilot") and seeds < 2:
         raise ConfigError(f"seeds={seeds}: a plan learns how seeds spread, from two at least")
-    keep_out(Path(runs), data)
+    check_output_dir(Path(runs), data)
     check_workers(workers, ray, gpus)
     given = {"threads": threads_for(workers, ray), **settings}
     if any(setting.rpartition(".")[2] == "seed" for setting in settings):
@@ -201,7 +201,7 @@ def compare(
     device = find_device(display, base.train.device)
     place = Path(data_dir) if data_dir else None
     dataset = load_dataset(str(data), base.data, data_dir=place, track=display.track)
-    tell(dataset, display)
+    print_data_warnings(dataset, display)
     if final and "test" not in dataset.splits:
         raise DataError(f"{dataset.name} has no test images: add a test split to it, or compare without --final")
     if len(dataset.splits["validation"]) < 2:
@@ -308,7 +308,7 @@ def open_comparison(path: Path | str) -> Comparison:
 
 def _run(comparison: Comparison, pool: Pool, display: ComparisonDisplay, *, final: bool) -> Comparison:
     """Do what is to be done, and write what it came to."""
-    at_once = isinstance(pool, HerePool)  # which hears of nothing until its job has ended
+    at_once = isinstance(pool, SerialPool)  # which hears of nothing until its job has ended
     with contextlib.ExitStack() as held:
         held.enter_context(locked(comparison.path, f"{comparison.path} is being run"))
         # Read under the lock: another process may have opened the test split until then.
@@ -379,7 +379,7 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
         settings=config.model_dump(mode="json"),
         environment=read_environment(comparison.path),
         test=f"foveate compare --resume {shlex.quote(str(comparison.path))} --final",
-        spread=spread_known(config.seeds) if config.pilot else None,
+        spread=sd_interval(config.seeds) if config.pilot else None,
     )
     write_atomically(comparison.path / f"right-{split}.npz", bits.getvalue())
     write_json(comparison.path / f"findings-{split}.json", page.findings)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from foveate.data.decode import BadImageError, decode_file
 from foveate.data.listing import list_images
-from foveate.data.splits import draw
+from foveate.data.splits import stratified_subset
 from foveate.errors import ConfigError
 from foveate.files import write_atomically, write_json
 from foveate.inference.engine import Engine, load_engine
@@ -23,7 +23,7 @@ from foveate.report.explanation_page import ExplainedImage, png, png_of_map, ren
 from foveate.report.page import write_report
 from foveate.report.run_page import Explained, ExplainedMistake, page_of_run, read_explained
 from foveate.training.runs import RunFolder
-from foveate.workflows.request import Display, Silent, command_line, keep_out
+from foveate.workflows.request import Display, NullDisplay, check_output_dir, command_line
 from foveate.workflows.run import dataset_of_run
 
 __all__ = ["Explanation", "explain", "explain_run"]
@@ -75,10 +75,10 @@ def explain(
     Raises:
         CheckpointError, ConfigError, DataError, OutputError: for a request that cannot be met.
     """
-    display = display or Silent()
+    display = display or NullDisplay()
     paths, notes = list_images(images, listed)
     for source in images:
-        keep_out(Path(runs), source)
+        check_output_dir(Path(runs), source)
     RunFolder.refuse_name(Path(runs), "explain", name)
     engine = load_engine(model, device=device)
     chosen, passed = _methods(engine, methods)
@@ -135,7 +135,7 @@ def explain_run(
     Raises:
         CheckpointError, ConfigError, DataError, OutputError: for a request that cannot be met.
     """
-    display = display or Silent()
+    display = display or NullDisplay()
     if images < FEWEST:
         raise ConfigError(f"images={images}: give {FEWEST} at least, so that there is an interval")
     folder = RunFolder.open(Path(run))
@@ -148,7 +148,11 @@ def explain_run(
     if "validation" not in dataset.splits:
         raise ConfigError(f"{run} has no validation images to measure maps on")
     indices = dataset.splits["validation"]
-    some = indices if images >= len(indices) else np.sort(indices[draw(dataset.labels[indices], images, seed)])
+    some = (
+        indices
+        if images >= len(indices)
+        else np.sort(indices[stratified_subset(dataset.labels[indices], images, seed)])
+    )
     verdicts = []
     for method in chosen:
         work = verdict(engine, method, dataset.images[some], seed=seed)

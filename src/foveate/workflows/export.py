@@ -18,7 +18,7 @@ from PIL import Image
 from foveate.confidence import energy
 from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, align_classes, load_dataset
-from foveate.data.splits import draw
+from foveate.data.splits import stratified_subset
 from foveate.errors import CheckpointError, ConfigError, DataError, ExportError
 from foveate.exporting.bundle import bundle_files
 from foveate.exporting.graph import described, to_int8, to_onnx
@@ -33,7 +33,7 @@ from foveate.model.build import layer_table
 from foveate.records import MAX_LINE, printable
 from foveate.report.export_page import render_certificate
 from foveate.training.runs import RunFolder
-from foveate.workflows.request import Display, Silent, keep_out, tell
+from foveate.workflows.request import Display, NullDisplay, check_output_dir, print_data_warnings
 from foveate.workflows.run import dataset_of_run
 
 __all__ = ["Export", "export"]
@@ -117,7 +117,7 @@ def export(
         ExportError: when the network cannot be written as ONNX; or when the proof failed: its certificate is then
             in the folder.
     """
-    display = display or Silent()
+    display = display or NullDisplay()
     model, to = Path(model), Path(to)
     _check_request(model, to, data, int8=bool(int8), unproved=unproved, examples=examples, web=web)
     int8 = web and not unproved if int8 is None else int8
@@ -180,7 +180,7 @@ def _check_request(
         raise ConfigError(f"{to} exists already: name a new folder by --to")
     RunFolder.refuse_name(to.parent, "", None)  # a place that cannot be written, before work that takes a minute
     if data is not None:
-        keep_out(to, data, "--to")
+        check_output_dir(to, data, "--to")
     if unproved and data is not None:
         raise ConfigError("--unproved measures nothing, so that it takes no --data: give one of the two")
     if examples and (unproved or not web or not 0 < examples <= MOST_EXAMPLES):
@@ -231,8 +231,8 @@ def _images(
             track=display.track,
         )
         dataset = align_classes(dataset, about.class_names)
-        tell(dataset, display)
-    keep_out(to, dataset.location, "--to")
+        print_data_warnings(dataset, display)
+    check_output_dir(to, dataset.location, "--to")
     split = "validation" if "validation" in dataset.splits else "all"
     if split not in dataset.splits:
         there = ", ".join(dataset.splits)
@@ -246,7 +246,7 @@ def _images(
         count = min(CALIBRATION_IMAGES, len(pool) if source == "train" else len(pool) // 2)
         if not count:
             raise DataError(f"{dataset.name} has too few images to fit 8-bit numbers to: leave --int8 out")
-        calibration = pool[draw(dataset.labels[pool], count, seed)]
+        calibration = pool[stratified_subset(dataset.labels[pool], count, seed)]
         proof = np.setdiff1d(proof, calibration)
         calibrated = f"{count} {source} images"
     return _Images(
@@ -338,7 +338,7 @@ def _pictures(images: _Images | None, count: int) -> list[bytes]:
     """Some images of the proof as PNG, of as many classes as there are."""
     if images is None or not count:
         return []
-    chosen = draw(images.dataset.labels[images.proof], min(count, len(images.proof)), 0)
+    chosen = stratified_subset(images.dataset.labels[images.proof], min(count, len(images.proof)), 0)
     return [_png(images.dataset.images[images.proof[place]]) for place in chosen]
 
 

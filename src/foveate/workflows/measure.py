@@ -16,7 +16,7 @@ from foveate.report.abstaining import abstaining
 from foveate.report.page import DatasetSummary, RunPage, write_report
 from foveate.report.run_page import mistakes
 from foveate.training.runs import RunFolder
-from foveate.workflows.request import Display, Silent, keep_out, tell
+from foveate.workflows.request import Display, NullDisplay, check_output_dir, print_data_warnings
 
 __all__ = ["MeasuredModel", "evaluate_model"]
 
@@ -55,8 +55,8 @@ def evaluate_model(
     Raises:
         CheckpointError, ConfigError, DataError, OutputError: for a request that cannot be met.
     """
-    display = display or Silent()
-    keep_out(Path(runs), str(data))
+    display = display or NullDisplay()
+    check_output_dir(Path(runs), str(data))
     RunFolder.refuse_name(Path(runs), "evaluate", name)
     engine = load_engine(model, device=device)
     about = engine.about
@@ -64,7 +64,7 @@ def evaluate_model(
     place = Path(data_dir) if data_dir else None
     found = load_dataset(str(data), settings, data_dir=place, for_training=False, track=display.track)
     dataset = align_classes(found, about.class_names)
-    tell(dataset, display)
+    print_data_warnings(dataset, display)
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
     if split not in dataset.splits:
         there = ", ".join(dataset.splits)

@@ -28,7 +28,7 @@ __all__ = ["Predicted", "Sorter", "predict", "predict_rows"]
 
 TABLES = (".csv", ".json", ".parquet")
 _HANG_LIMIT_S = 600.0
-_LOOK_S = 0.5
+_POLL_INTERVAL_S = 0.5
 _NAME_BYTES = 150
 """Of a folder that images are sorted into: file systems take 255."""
 
@@ -225,7 +225,7 @@ def _by_pool(pool: Pool, shards: "Shards", missing: Sequence[int], where: _Where
                 supervisor.begun(number)
                 pool.submit(number, shard_job(shards, number, **vars(where)))
                 running.add(number)
-            event = pool.event(_LOOK_S)
+            event = pool.event(_POLL_INTERVAL_S)
             supervisor.stop_hanging(pool)
             if event is None:
                 continue

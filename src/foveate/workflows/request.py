@@ -19,14 +19,14 @@ from foveate.training.setup import device_for
 
 __all__ = [
     "Display",
-    "Silent",
+    "NullDisplay",
+    "check_output_dir",
     "command_line",
     "find_device",
-    "keep_out",
+    "print_data_warnings",
     "read_environment",
     "read_settings",
     "settings_digest",
-    "tell",
 ]
 
 S = TypeVar("S", bound=Section)
@@ -46,7 +46,7 @@ class Display(Protocol):
         ...
 
 
-class Silent:
+class NullDisplay:
     """Follows nothing."""
 
     track: Track = staticmethod(untracked)
@@ -92,7 +92,7 @@ def find_device(display: Display, asked: str | None, recorded: str = "auto") -> 
     return device
 
 
-def keep_out(runs: Path, data: str | Path, flag: str = "--runs") -> None:
+def check_output_dir(runs: Path, data: str | Path, flag: str = "--runs") -> None:
     """Refuse to write into the folder the images are in: it is the user's, and what is written would be a class.
 
     Args:
@@ -104,7 +104,7 @@ def keep_out(runs: Path, data: str | Path, flag: str = "--runs") -> None:
         raise ConfigError(f"{runs} lies within the data, {data}: write elsewhere with {flag} FOLDER")
 
 
-def tell(dataset: Dataset, display: Display) -> None:
+def print_data_warnings(dataset: Dataset, display: Display) -> None:
     """Say what a person should know of a data set: notes, and images that were left out."""
     for note in dataset.notes:
         display.say(note)

@@ -12,16 +12,23 @@ import torch
 from scipy.special import softmax
 from torch import nn
 
-from foveate.checkpoint import Checkpoint, load_model, model_card, save_confidence, save_tensors, weights_digest
+from foveate.checkpoint import (
+    Checkpoint,
+    checkpoint_metadata,
+    load_model,
+    save_confidence,
+    save_tensors,
+    weights_digest,
+)
 from foveate.confidence import fit_confidence
 from foveate.config import Config, resolve_config
 from foveate.data.check import copies_among
 from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from foveate.data.dataset import Dataset, KnownData, align_classes, load_dataset, load_known
-from foveate.data.loader import Loader, on_device
-from foveate.data.splits import SPLITS, draw
+from foveate.data.loader import Loader, preload
+from foveate.data.splits import SPLITS, stratified_subset
 from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError
-from foveate.evaluation import point_metrics, score, score_variant
+from foveate.evaluation import point_metrics, score, score_ablation
 from foveate.files import write_json
 from foveate.inference.network import ViewsAveraged, collect_logits
 from foveate.model.build import LayerTable, build_model, layer_table
@@ -35,7 +42,7 @@ from foveate.training.optim import run_length
 from foveate.training.runs import RunFolder, RunRecord
 from foveate.training.saving import interruptible, saving
 from foveate.training.setup import (
-    MEASURED_AT_ONCE,
+    EVAL_BATCH_SIZE,
     Feed,
     new_state,
     pick_device,
@@ -43,7 +50,14 @@ from foveate.training.setup import (
     settle,
 )
 from foveate.training.state import restore_state, save_state
-from foveate.workflows.request import Display, Silent, command_line, find_device, keep_out, tell
+from foveate.workflows.request import (
+    Display,
+    NullDisplay,
+    check_output_dir,
+    command_line,
+    find_device,
+    print_data_warnings,
+)
 
 _IN_USE = "being trained or measured"
 
@@ -115,8 +129,8 @@ def train(
         TrainingError: when the loss is not finite.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
-    display = display or Silent()
-    keep_out(Path(runs), data)
+    display = display or NullDisplay()
+    check_output_dir(Path(runs), data)
     resolved = resolve_config(preset, Path(config) if config else None, settings)
     device = find_device(display, resolved.train.device)
     prepare_process(resolved)
@@ -125,7 +139,7 @@ def train(
         dataset = load_dataset(str(data), resolved.data, data_dir=place, track=display.track)
     else:
         dataset = load_known(str(data), resolved.data, known, data_dir=place, track=display.track)
-    tell(dataset, display)
+    print_data_warnings(dataset, display)
     resolved = settle(resolved, dataset, final=final)
     if final:
         _require(dataset, "test", "add a test split to it, or train without --final")
@@ -173,7 +187,7 @@ def resume(
         ConfigError: when the `device` is not there.
         TrainingError, KeyboardInterrupt: as in `train`.
     """
-    display = display or Silent()
+    display = display or NullDisplay()
     folder = _folder(run)
     if folder.read_record().finished:
         display.say(f"{folder.path} is finished")
@@ -224,7 +238,7 @@ def evaluate(
         CheckpointError: when it is not a run, is damaged, or its data set is another one now.
         DataError: when the data cannot be read, has an unknown class, or lacks the split.
     """
-    display = display or Silent()
+    display = display or NullDisplay()
     _check_evaluation(data, name, images, corruptions=corruptions)
     folder = _folder(run)
     config, record = folder.read_config(), folder.read_record()
@@ -245,9 +259,9 @@ def evaluate(
                 f"{folder.path} was trained on its validation images as well: measure it with --final"
             )
     else:
-        keep_out(Path(runs), str(data))
+        check_output_dir(Path(runs), str(data))
         dataset = align_classes(other, record.class_names)
-        tell(dataset, display)
+        print_data_warnings(dataset, display)
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
     _require(dataset, split, f"measure on other data with `foveate evaluate {folder.path} DATA`")
     if other is not None:
@@ -263,7 +277,7 @@ def evaluate(
         corruptions=corruptions,
         images=images,
     )
-    loader = Loader(*on_device(dataset, picked), dataset.splits[split], MEASURED_AT_ONCE)
+    loader = Loader(*preload(dataset, picked), dataset.splits[split], EVAL_BATCH_SIZE)
     corrupted = _some_of(loader, images, config.data.split_seed) if corruptions else None
     target, writing = folder, folder.locked(_IN_USE)
     if other is not None:
@@ -403,11 +417,11 @@ def _measure(
         mirror = bool(config.augment.flip)
         averaged = ViewsAveraged(model, mirror=mirror)
         name = f"mean of {6 if mirror else 3} views"
-        variants[name] = asdict(score_variant(*logits_of(averaged, label=f"{split}, {name}")))
+        variants[name] = asdict(score_ablation(*logits_of(averaged, label=f"{split}, {name}")))
     if config.model.attention != "none":
         with model.without_attention():
             name = "attention taken out"
-            variants[name] = asdict(score_variant(*logits_of(model, label=f"{split}, {name}")))
+            variants[name] = asdict(score_ablation(*logits_of(model, label=f"{split}, {name}")))
     groups = [dataset.groups[index] for index in indices] if dataset.groups else None
     confidence, calibration = checkpoint.confidence, None
     report = score(logits, labels, dataset.class_names, groups)  # which refuses what is not finite
@@ -443,7 +457,7 @@ def _some_of(loader: Loader, count: int | None, seed: int) -> Loader:
     if count is None or count >= len(loader.indices):
         return loader
     labels = loader.labels.cpu().numpy()[loader.indices]
-    return replace(loader, indices=loader.indices[draw(labels, count, seed)])
+    return replace(loader, indices=loader.indices[stratified_subset(labels, count, seed)])
 
 
 def _under_corruptions(
@@ -492,7 +506,7 @@ def dataset_of_run(
     dataset = load_known(str(data or record.dataset), config.data, known, data_dir=place, track=display.track)
     if known.splits is None:
         _check_redrawn(folder, dataset)
-    tell(dataset, display)
+    print_data_warnings(dataset, display)
     return dataset
 
 
@@ -584,7 +598,7 @@ def _require(dataset: Dataset, split: str, fix: str) -> None:
 
 
 def _card(folder: RunFolder, config: Config, dataset: Dataset) -> dict[str, Any]:
-    card = model_card(config.model, dataset.class_names, dataset.images.shape[1], dataset.white)
+    card = checkpoint_metadata(config.model, dataset.class_names, dataset.images.shape[1], dataset.white)
     return {**card, "settings": folder.identity(folder.read_record())}
 
 
@@ -602,9 +616,9 @@ def _load_kept(
     """
     if config.data.size is None:
         raise CheckpointError(f"{folder.path / 'args.yaml'} is damaged (it has no size): restore it from a copy")
-    expect = model_card(config.model, record.class_names, config.data.size)
+    expect = checkpoint_metadata(config.model, record.class_names, config.data.size)
     expect["settings"] = folder.identity(record)
-    at_once = min(MEASURED_AT_ONCE, images)
+    at_once = min(EVAL_BATCH_SIZE, images)
     return load_model(_kept_weights(folder, config), device=device, expect=expect, images_at_once=at_once)
 
 

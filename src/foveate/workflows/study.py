@@ -17,8 +17,8 @@ from foveate.config import Config, read_yaml, validated
 from foveate.data.dataset import Dataset, KnownData, load_dataset, load_known
 from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
-from foveate.execution.here import HerePool
 from foveate.execution.pool import Pool
+from foveate.execution.serial import SerialPool
 from foveate.files import locked, read_regular, write_atomically, write_json
 from foveate.records import printable
 from foveate.report.study_page import StudyPage, write_study_report
@@ -36,13 +36,13 @@ from foveate.tuning.storage import mark_place, own_place
 from foveate.tuning.trial import run_trial, study_dataset, usable_in
 from foveate.workflows.request import (
     Display,
-    Silent,
+    NullDisplay,
+    check_output_dir,
     find_device,
-    keep_out,
+    print_data_warnings,
     read_environment,
     read_settings,
     settings_digest,
-    tell,
 )
 from foveate.workflows.run import Run, train
 from foveate.workflows.workers import check_attention, check_workers, open_pool, threads_for
@@ -69,7 +69,7 @@ class StudyDisplay(Display, Protocol):
         ...
 
 
-class SilentStudy(Silent):
+class SilentStudy(NullDisplay):
     """Follows nothing."""
 
     def following(self, search: Search, workers: int) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
@@ -173,7 +173,7 @@ def tune(
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the study can be taken up again.
     """
     display = display or SilentStudy()
-    keep_out(Path(runs), data)
+    check_output_dir(Path(runs), data)
     check_workers(workers, ray, gpus)
     li2018_brackets(max_epochs, factor)  # refuses what no plan can be made of
     for setting in settings:
@@ -189,7 +189,7 @@ def tune(
     device = find_device(display, base.train.device)
     place = Path(data_dir) if data_dir else None
     whole = load_dataset(str(data), base.data, data_dir=place, track=display.track)
-    tell(whole, display)
+    print_data_warnings(whole, display)
     dataset = study_dataset(whole, subset, base.data.split_seed)
     if whole_length is not None and base.train.passes is None:
         # Of few images an epoch is several passes, so that the last rung is as long as the space's preset.
@@ -316,7 +316,7 @@ def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, displ
     dataset = study_dataset(whole, config.subset, config.base.data.split_seed)
     resuming = f"foveate tune --resume {shlex.quote(str(study.path))}"
     doing = f"{study.path} is being run"
-    at_once = isinstance(pool, HerePool)  # which hears of nothing until its job has ended
+    at_once = isinstance(pool, SerialPool)  # which hears of nothing until its job has ended
     with locked(study.path, doing), interruptible(resuming, at_once=at_once) as interrupted:
         usable = usable_in(config.space, config.base, dataset)
         sampler = _SAMPLERS[config.sampler](config.space, config.seed, usable)

@@ -7,9 +7,9 @@ import torch
 
 from foveate.config import CUSTOM, Config
 from foveate.errors import ConfigError
-from foveate.execution.here import HerePool
 from foveate.execution.local import LocalPool
 from foveate.execution.pool import Pool, Work
+from foveate.execution.serial import SerialPool
 from foveate.model.attention import attention_named
 
 __all__ = ["check_attention", "check_workers", "open_pool", "threads_for"]
@@ -64,7 +64,7 @@ def open_pool(
         ConfigError: when Ray is not installed or does not answer, or cannot choose the device.
     """
     if workers == 0:
-        return HerePool(work)
+        return SerialPool(work)
     if ray is None:
         visible = _gpus(device)
         shared = {place: {"CUDA_VISIBLE_DEVICES": gpu} for place, gpu in enumerate(visible)}

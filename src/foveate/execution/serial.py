@@ -4,12 +4,12 @@ from collections import deque
 from collections.abc import Mapping
 
 from foveate.execution.pool import Event, Message, Work
-from foveate.execution.worker import told_of
+from foveate.execution.worker import describe_exception
 
-__all__ = ["HerePool"]
+__all__ = ["SerialPool"]
 
 
-class HerePool:
+class SerialPool:
     """A `Pool` of this process alone; a job is done, from first step to last, when an event is asked for."""
 
     workers = 1
@@ -32,7 +32,7 @@ class HerePool:
                 done = self._work(message, lambda value: self._events.append(Event(job, "progress", value)))
                 self._events.append(Event(job, "done", done))
             except Exception as error:  # as any worker: it is told, and the others go on
-                self._events.append(Event(job, "failed", told_of(error)))
+                self._events.append(Event(job, "failed", describe_exception(error)))
         return self._events.popleft() if self._events else None
 
     def stop(self, job: int) -> None:

@@ -4,12 +4,12 @@ import os
 
 from tests.execution.jobs import work
 
-from foveate.execution.here import HerePool
 from foveate.execution.pool import Event
+from foveate.execution.serial import SerialPool
 
 
 def test_jobs_are_done_in_order_and_told_as_anywhere() -> None:
-    pool = HerePool(work)
+    pool = SerialPool(work)
     assert pool.event(0.1) is None
     pool.submit(7, {"what": "square", "x": 3})
     pool.submit(8, {"what": "raise"})
@@ -27,7 +27,7 @@ def test_jobs_are_done_in_order_and_told_as_anywhere() -> None:
 
 
 def test_what_was_not_done_is_forgotten() -> None:
-    pool = HerePool(work)
+    pool = SerialPool(work)
     pool.submit(1, {"what": "square", "x": 1})
     pool.close()
     assert pool.event(0.1) is None
