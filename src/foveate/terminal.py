@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from foveate.workflows.cache import Cached, Cleared
     from foveate.workflows.check import Check
     from foveate.workflows.comparison import Comparison
+    from foveate.workflows.evaluate import MeasuredModel
     from foveate.workflows.export import Export
-    from foveate.workflows.measure import MeasuredModel
     from foveate.workflows.predict import Predicted
     from foveate.workflows.run import Run
     from foveate.workflows.serve import Serving

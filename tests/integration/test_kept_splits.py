@@ -36,7 +36,7 @@ def decoder(monkeypatch: pytest.MonkeyPatch) -> _Decoder:
 
 
 def split_ids(run: fv.Run) -> dict[str, list[str]]:
-    return run.folder.read_predicted_ids()
+    return run.folder.predictions.ids()
 
 
 def test_an_image_that_can_be_read_now_moves_no_other(

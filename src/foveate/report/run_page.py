@@ -91,7 +91,7 @@ def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, datas
         paper=config.preset == "paper" and dataset.name == "cifar10",
         command=record.command,
     )
-    probabilities = folder.read_probabilities(page.lead, names)
+    probabilities = folder.predictions.probabilities(page.lead, names)
     return replace(
         page,
         mistakes=mistakes(probabilities, dataset, page.lead),

@@ -87,7 +87,7 @@ class StudyConfig(Section):
     fail_share: float = Field(0.5, ge=0, le=1)
     """Share of failed trials above which the study ends."""
     draws: Literal[1, 2] = 1
-    """Version of what random numbers are drawn from (`training.setup.DRAWS`); files that lack it have 1."""
+    """Version of what random numbers are drawn from (`training.fit.DRAWS`); files that lack it have 1."""
 
     @model_validator(mode="after")
     def _nothing_without_effect(self) -> "StudyConfig":

@@ -6,7 +6,6 @@ import io
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,10 +26,13 @@ from foveate.execution.serial import SerialPool
 from foveate.files import locked, write_atomically, write_json
 from foveate.records import Digest, Record, read_record
 from foveate.report.comparison_page import ComparisonPage, write_comparison_report
+from foveate.training.device import pick_device, prepare_process, with_place
 from foveate.training.environment import environment
-from foveate.training.runs import RunFolder
+from foveate.training.fit import DRAWS
+from foveate.training.record import TestOpening
 from foveate.training.saving import interruptible
-from foveate.training.setup import DRAWS, pick_device, prepare_process, settle, with_place
+from foveate.training.settings import resolve_settings
+from foveate.workflows.output import new_output
 from foveate.workflows.request import (
     Display,
     NullDisplay,
@@ -91,13 +93,6 @@ class _Sealed(Record):
     """What `digest.json` holds: by which a changed `comparison.yaml` is known."""
 
     sha256: Digest
-
-
-class _TestOpening(Record):
-    """When the test split was opened, and by which command."""
-
-    time: str
-    command: str
 
 
 @dataclass(frozen=True)
@@ -228,18 +223,16 @@ def compare(
         },
     )
 
-    def fill(folder: RunFolder) -> None:
-        stored = StoredSplits.write(folder.path, dataset.splits, len(dataset.labels))
-        values = config.model_copy(update={"splits": stored.sha256}).model_dump(mode="json")
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        write_atomically(folder.path / "comparison.yaml", text)
-        write_json(folder.path / "env.json", environment(device))
-        write_json(folder.path / "digest.json", _digest(folder.path).model_dump())
-
     with contextlib.closing(open_pool(run_arm, base, device, workers, ray, gpus)) as pool:
         fallback = f"{dataset.name}-plan" if config.pilot else dataset.name
-        folder = RunFolder.create(Path(runs), "compare", name, fallback=fallback, fill=fill)
-        return _run(Comparison(folder.path), pool, display, final=final)
+        with new_output(Path(runs), "compare", name, fallback=fallback) as (path, draft):
+            stored = StoredSplits.write(draft, dataset.splits, len(dataset.labels))
+            values = config.model_copy(update={"splits": stored.sha256}).model_dump(mode="json")
+            text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+            write_atomically(draft / "comparison.yaml", text)
+            write_json(draft / "env.json", environment(device))
+            write_json(draft / "digest.json", _digest(draft).model_dump())
+        return _run(Comparison(path), pool, display, final=final)
 
 
 def plan_comparison(data: str | Path, arms: Sequence[str], *, seeds: int = 4, **options: Any) -> Comparison:
@@ -389,11 +382,10 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
 
 def _record_test_opening(path: Path, command: str) -> None:
     """Record that the test split is about to be opened: before it is, so that a kill hides nothing."""
-    before: tuple[_TestOpening, ...] = ()
+    before: tuple[TestOpening, ...] = ()
     if path.exists():
-        before = read_record(path, tuple[_TestOpening, ...], fix="restore it from a copy")
-    opening = _TestOpening(time=datetime.now(UTC).isoformat(timespec="seconds"), command=command)
-    write_json(path, [each.model_dump() for each in (*before, opening)])
+        before = read_record(path, tuple[TestOpening, ...], fix="restore it from a copy")
+    write_json(path, [each.model_dump() for each in (*before, TestOpening.now(command))])
 
 
 def _ordered(arms: list[Arm], given: Mapping[str, Any]) -> list[Arm]:
@@ -476,4 +468,4 @@ def _settled(config: Config, dataset: Dataset, device: torch.device) -> Config:
     }
     if config.model.attention == "none":
         without |= {"attention_mode": "replace", "attention_stage": 1}
-    return with_place(settle(config, dataset, final=False), device).replacing(**without)
+    return with_place(resolve_settings(config, dataset), device).replacing(**without)

@@ -14,8 +14,8 @@ from foveate.data.dataset import Dataset
 from foveate.errors import CheckpointError, ConfigError
 from foveate.progress import Track, untracked
 from foveate.records import FiniteJson, Name, read_record
+from foveate.training.device import device_for
 from foveate.training.loop import EpochResult
-from foveate.training.setup import device_for
 
 __all__ = [
     "Display",
@@ -85,7 +85,7 @@ def read_environment(folder: Path) -> dict[str, Any]:
 
 
 def find_device(display: Display, asked: str | None, recorded: str = "auto") -> torch.device:
-    """As `training.setup.device_for`, with what must be said of it said."""
+    """As `training.device.device_for`, with what must be said of it said."""
     device, lines = device_for(asked, recorded)
     for line in lines:
         display.say(line)

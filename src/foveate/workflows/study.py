@@ -22,10 +22,11 @@ from foveate.execution.serial import SerialPool
 from foveate.files import locked, read_regular, write_atomically, write_json
 from foveate.records import printable
 from foveate.report.study_page import StudyPage, write_study_report
+from foveate.training.device import pick_device, prepare_process, with_place
 from foveate.training.environment import environment
-from foveate.training.runs import RunFolder
+from foveate.training.fit import DRAWS
 from foveate.training.saving import interruptible
-from foveate.training.setup import DRAWS, pick_device, prepare_process, settle, with_place
+from foveate.training.settings import resolve_settings
 from foveate.tuning.hyperband import li2018_brackets
 from foveate.tuning.importance import knob_importance
 from foveate.tuning.journal import Journal
@@ -34,6 +35,7 @@ from foveate.tuning.search import Search, StudyConfig, Trial, Update, brackets_o
 from foveate.tuning.space import Knob, random_draws, read_space
 from foveate.tuning.storage import mark_place, own_place
 from foveate.tuning.trial import run_trial, study_dataset, usable_in
+from foveate.workflows.output import new_output
 from foveate.workflows.request import (
     Display,
     NullDisplay,
@@ -203,20 +205,12 @@ def tune(
         "subset": subset,
         "space_name": space,
         "space": chosen,
-        "base": with_place(settle(base, dataset, final=False), device),
+        "base": with_place(resolve_settings(base, dataset), device),
         "max_epochs": max_epochs,
         "factor": factor,
         "draws": DRAWS,
     }
     config = validated(StudyConfig, values)
-
-    def fill(folder: RunFolder) -> None:
-        nonlocal config
-        stored = StoredSplits.write(folder.path, whole.splits, len(whole.labels))
-        config = config.model_copy(update={"splits": stored.sha256})
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        write_atomically(folder.path / "study.yaml", text)
-        write_json(folder.path / "env.json", environment(device))
 
     if next(random_draws(chosen, config.seed, usable_in(chosen, config.base, dataset)), None) is None:
         raise ConfigError(f"space {space}: no network of it can be built at size={config.base.data.size}")
@@ -224,7 +218,13 @@ def tune(
         if storage is not None:
             config = config.model_copy(update={"storage": own_place(storage)})
         fallback = f"{whole.name}-{Path(space).stem}"
-        study = Study(RunFolder.create(Path(runs), "tune", name, fallback=fallback, fill=fill).path)
+        with new_output(Path(runs), "tune", name, fallback=fallback) as (path, draft):
+            stored = StoredSplits.write(draft, whole.splits, len(whole.labels))
+            config = config.model_copy(update={"splits": stored.sha256})
+            text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+            write_atomically(draft / "study.yaml", text)
+            write_json(draft / "env.json", environment(device))
+        study = Study(path)
         if config.storage is not None:
             mark_place(config.storage, study.digest, study.path)
         return _search(study, config, whole, pool, display)
