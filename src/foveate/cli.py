@@ -277,7 +277,7 @@ def predict(
 
     given = {"csv": csv, "json": json, "parquet": parquet}
     table, kind = _one_table({name: path for name, path in given.items() if path is not None})
-    display = terminal.message_display()
+    display = terminal.MessageDisplay()
     paths, notes = list_images(images, sys.stdin)
     columns, rows = predict_rows(
         model,
@@ -371,8 +371,14 @@ def tune(
     space: Annotated[
         str | None, typer.Option(help="What is searched: paper, default (the default), or a YAML file.")
     ] = None,
-    knob: Annotated[
-        list[str] | None, typer.Option(help="Search this knob of the space; repeatable (default: all).")
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            "--knob",
+            metavar="NAME",
+            help="Search this hyperparameter of the space; repeatable (default: all). --knob is its older name.",
+        ),
     ] = None,
     max_epochs: Annotated[
         int | None, typer.Option(help="R: epochs of the trials that go all the way (default: 9).")
@@ -427,11 +433,11 @@ def tune(
     }
     given = {key: value for key, value in plan.items() if value is not None}
     settings = _settings(setting, size=size, device=device, threads=threads)
-    if resume is not None and (data or given or settings or space or knob or subset or name or data_dir):
+    if resume is not None and (data or given or settings or space or search or subset or name or data_dir):
         raise ConfigError(f"--resume takes every setting from the study: `foveate tune --resume {resume}`")
     if resume is None and data is None:
         raise ConfigError("nothing to tune on: name a data set, as in `foveate tune digits`")
-    display = terminal.study_display()
+    display = terminal.display()
     with _stoppable():
         if resume is not None:
             done = foveate.resume_study(resume, workers=workers, ray=ray, gpus=gpus, display=display)
@@ -439,7 +445,7 @@ def tune(
             done = foveate.tune(
                 data or "",
                 space=space or "default",
-                knobs=tuple(knob or ()),
+                search=tuple(search or ()),
                 workers=workers,
                 ray=ray,
                 gpus=gpus,
@@ -520,7 +526,7 @@ def compare(
         raise ConfigError(
             "--plan has seeds of its own and opens no test split: give neither --final nor --first-seed"
         )
-    display = terminal.comparison_display()
+    display = terminal.display()
     with _stoppable():
         if resume is not None:
             done = foveate.resume_comparison(

@@ -1,11 +1,10 @@
 """What a person sees on a terminal: progress while the work goes on, tables at its end."""
 
-import contextlib
 import csv
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,14 +17,12 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from foveate.comparison.experiment import Experiment
-    from foveate.comparison.experiment import Update as RunUpdate
-    from foveate.comparison.training import JudgedSplit
+    from foveate.execution.campaign import Campaign
+    from foveate.execution.pool import Event
     from foveate.exporting.proof import Score
     from foveate.inference.faithfulness import Verdict
     from foveate.inference.tables import Columns, Row
     from foveate.training.loop import EpochResult
-    from foveate.tuning.search import Search, Update
     from foveate.workflows.cache import Cached, Cleared
     from foveate.workflows.check import Check
     from foveate.workflows.comparison import Comparison
@@ -36,37 +33,11 @@ if TYPE_CHECKING:
     from foveate.workflows.serve import Serving
     from foveate.workflows.study import Study
 
-__all__ = [
-    "Bars",
-    "ComparisonBars",
-    "ComparisonLines",
-    "Lines",
-    "Messages",
-    "StudyLines",
-    "StudyTable",
-    "comparison_display",
-    "display",
-    "message_display",
-    "print_cache",
-    "print_check",
-    "print_cleared",
-    "print_comparison",
-    "print_export",
-    "print_plan",
-    "print_predictions",
-    "print_results",
-    "print_serving",
-    "print_study",
-    "print_verdicts",
-    "study_display",
-    "told_of_predictions",
-]
-
 T = TypeVar("T")
 _BEGAN = time.monotonic()
 
 
-class Lines:
+class PlainDisplay:
     """Follows the work by plain lines, for logs and pipes: no bar, one line an epoch."""
 
     track: "Track" = staticmethod(untracked)
@@ -88,8 +59,20 @@ class Lines:
         parts += [f"{result.images_per_s:,.0f} images/s", f"{left} left"]
         self.say("  ".join(parts) + ("  best" if best else ""))
 
+    def follow(
+        self, events: "Iterable[Event | None]", campaign: "Campaign", workers: int
+    ) -> "Generator[Event | None, None, None]":
+        """Print what there is to do, and then a line for each job that ends."""
+        for line in campaign.announcement(workers):
+            self.say(line)
+        for event in events:
+            if event is not None and event.kind in ("done", "failed", "lost"):
+                for line in campaign.lines(event):
+                    self.say(line)
+            yield event
 
-class Bars(Lines):
+
+class RichDisplay(PlainDisplay):
     """Follows the work by a bar with images/s and the time left, and prints each epoch's line above it."""
 
     def __init__(self) -> None:
@@ -120,13 +103,49 @@ class Bars(Lines):
                 rate = done * images_each / (time.monotonic() - began)
                 progress.update(task, completed=done, rate=f"{rate:,.0f} images/s" if rate else "")
 
+    def follow(
+        self, events: "Iterable[Event | None]", campaign: "Campaign", workers: int
+    ) -> "Generator[Event | None, None, None]":
+        """The same, above a table of the jobs that are running."""
+        from rich.live import Live
 
-def display() -> Lines:
+        rows: dict[int, tuple[str, ...]] = {}
+        with Live(
+            get_renderable=lambda: self.draw(campaign, list(rows.values())),
+            console=self.console,
+            refresh_per_second=2,
+            transient=True,
+        ):
+            for event in super().follow(events, campaign, workers):
+                if event is not None and event.kind in ("begun", "progress"):
+                    rows[event.job] = campaign.row(event.job, event.value.get("epoch", 0))
+                elif event is not None:
+                    rows.pop(event.job, None)
+                yield event
+
+    @staticmethod
+    def draw(campaign: "Campaign", rows: "Sequence[tuple[str, ...]]") -> "RenderableType":
+        """The table as it is now, and how far the campaign is."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        *narrow, wide = campaign.columns
+        for title in narrow:
+            table.add_column(title, justify="right", no_wrap=True)
+        table.add_column(wide)
+        for *cells, last in rows:
+            table.add_row(*cells, Text(last, no_wrap=True, overflow="ellipsis"))
+        return Group(table, Text(campaign.progress()))
+
+
+def display() -> PlainDisplay:
     """A bar on a terminal, plain lines elsewhere."""
-    return Bars() if sys.stdout.isatty() else Lines()
+    return RichDisplay() if sys.stdout.isatty() else PlainDisplay()
 
 
-class Messages(Bars):
+class MessageDisplay(RichDisplay):
     """Bars and lines on standard error: standard output is for what was asked for."""
 
     def __init__(self) -> None:
@@ -140,11 +159,6 @@ class Messages(Bars):
     def say(self, line: str) -> None:
         """Print a line of its own."""
         print(line, file=sys.stderr, flush=True)
-
-
-def message_display() -> Messages:
-    """For verbs whose answer goes to standard output."""
-    return Messages()
 
 
 def print_verdicts(verdicts: "Sequence[Verdict]", run: "Path") -> None:
@@ -255,21 +269,13 @@ _KINDS = {
 
 def print_cache(found: "Sequence[Cached]") -> None:
     """A row for each thing that lies in the cache, and what all of it takes."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from foveate.records import printable
 
     if not found:
         print(f"the cache is empty: {cache_folder()}")
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("data set", "what", "images", "side", "on disk", "last used", "from"):
-        right = title in ("images", "side", "on disk")
-        table.add_column(title, justify="right" if right else "left", overflow="fold")
-    for each in sorted(found, key=lambda each: -each.used):
-        cells = [
+    rows = [
+        [
             printable(each.name or each.path.name),
             _KINDS[each.kind],
             f"{each.images:,}" if each.images else "–",
@@ -278,8 +284,10 @@ def print_cache(found: "Sequence[Cached]") -> None:
             _ago(time.time() - each.used),
             printable(each.location),
         ]
-        table.add_row(*(Text(cell) for cell in cells))  # brackets are no markup
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+        for each in sorted(found, key=lambda each: -each.used)
+    ]
+    titles = ("data set", "what", "images", "side", "on disk", "last used", "from")
+    _print_table(titles, rows, left=("data set", "what", "last used", "from"))
     print(f"{_bytes(sum(each.bytes_on_disk for each in found))} in {cache_folder()}")
     print("clear it: foveate cache --clear")
 
@@ -333,21 +341,15 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
 
 def _print_metrics(metrics: "Mapping[str, Any]") -> None:
     """The table of every metric, and what was measured of the same weights in other ways."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("Metric")
+    titles, rows = ["Metric"], []
     for split, report in metrics.items():
-        table.add_column(f"{split} (n = {report['n']:,})", justify="right")
-        table.add_column("95 % interval", justify="right")
+        titles += [f"{split} (n = {report['n']:,})", "95 % interval"]
     for metric in next(iter(metrics.values()))["intervals"]:
-        cells = [metric.replace("_", " ")]
+        rows.append([metric.replace("_", " ")])
         for report in metrics.values():
             low, high = report["intervals"][metric]
-            cells += [f"{report[metric]:.4f}", f"{low:.4f} to {high:.4f}"]
-        table.add_row(*cells)
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+            rows[-1] += [f"{report[metric]:.4f}", f"{low:.4f} to {high:.4f}"]
+    _print_table(titles, rows, left=("Metric",), width=120)
     for split, report in metrics.items():
         for name, variant in report.get("variants", {}).items():
             low, high = variant["intervals"]["accuracy"]
@@ -362,128 +364,15 @@ def _print_metrics(metrics: "Mapping[str, Any]") -> None:
 
 def _print_corruptions(split: str, corruptions: "Mapping[str, Any]") -> None:
     """Accuracy by kind and severity."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-    severities = len(next(iter(corruptions["accuracy"].values())))
-    for title in ("corruption", *(f"severity {number}" for number in range(1, severities + 1)), "mean"):
-        table.add_column(title, justify="left" if title == "corruption" else "right")
-    for kind, accuracies in corruptions["accuracy"].items():
-        table.add_row(kind.replace("_", " "), *(f"{value:.4f}" for value in (*accuracies, mean(accuracies))))
+    severities = range(1, 1 + len(next(iter(corruptions["accuracy"].values()))))
+    rows = [
+        [kind.replace("_", " "), *(f"{value:.4f}" for value in (*accuracies, mean(accuracies)))]
+        for kind, accuracies in corruptions["accuracy"].items()
+    ]
     print(f"{split} accuracy of {corruptions['images']:,} images under corruptions:")
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    titles = ("corruption", *(f"severity {number}" for number in severities), "mean")
+    _print_table(titles, rows, left=("corruption",), width=120)
     print(f"mean: {corruptions['mean']:.4f}; as they are: {corruptions['clean']:.4f}")
-
-
-class StudyLines(Lines):
-    """Follows a study by plain lines: one for each job that ends."""
-
-    @contextlib.contextmanager
-    def following(self, search: "Search", workers: int) -> Iterator[None]:
-        """Say before anything runs what it will take, and after the first trial how long."""
-        from foveate.tuning.search import cost_of
-
-        cost = cost_of(search.config)
-        about = "" if search.config.algorithm == "hyperband" else "about "
-        self.say(
-            f"{search.config.algorithm}, {search.config.formula}: {about}{cost.trials} trials, {cost.jobs} jobs, "
-            f"{cost.epochs} epochs on {workers} worker{'' if workers == 1 else 's'}"
-            + (f"; {search.epochs_done} epochs done before" if search.epochs_done else "")
-        )
-        self._bound = 0
-        yield
-
-    def update(self, search: "Search", update: "Update") -> None:
-        """A line for each job that ended, well or not."""
-        if update.kind in ("begun", "epoch"):
-            return
-        job = update.job
-        told = f"trial {job.trial:>3}  bracket {job.bracket}  rung {job.rung}  to epoch {job.to_epoch:>3}"
-        if update.kind == "done":
-            early = "  stopped early" if update.value["stopped"] else ""
-            self.say(f"{told}  accuracy {update.value['score']:6.2%}{early}  {progress_of(search)}")
-        elif update.kind == "failed":
-            self.say(f"{told}  failed: {update.value['reason']}")
-        else:
-            self.say(f"{told}  begins again: {update.value['message']}")
-        if update.kind == "done" and search.config.storage is None:
-            bound = disk_bound(search)
-            if bound > 1.2 * self._bound:
-                self._bound = bound
-                self.say(
-                    f"checkpoints: {bound / 1e6:,.0f} MB at most, if none becomes larger than the largest so far"
-                )
-
-
-class StudyTable(StudyLines, Bars):
-    """Follows a study by a table that is drawn anew: what runs, how far the rungs are, the best, the time left."""
-
-    @contextlib.contextmanager
-    def following(self, search: "Search", workers: int) -> Iterator[None]:
-        """Draw it while the study runs."""
-        from rich.live import Live
-
-        self._epochs: dict[int, int] = {}
-        with (
-            super().following(search, workers),
-            Live(
-                get_renderable=lambda: self.draw(search),
-                console=self.console,
-                refresh_per_second=2,
-                transient=True,
-            ),
-        ):
-            yield
-
-    def update(self, search: "Search", update: "Update") -> None:
-        """Count epochs; print what ended above the table."""
-        if update.kind == "epoch":
-            self._epochs[update.job.trial] = update.value["epoch"]
-        super().update(search, update)
-
-    def draw(self, search: "Search") -> "RenderableType":
-        """The table as it is now."""
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("trial", "bracket", "rung", "epoch"):
-            table.add_column(title, justify="right", no_wrap=True)
-        table.add_column("settings")
-        for job in list(search.running.values()):
-            epoch = self._epochs.get(job.trial, job.from_epoch)
-            settings = "  ".join(f"{name} {_short(value)}" for name, value in job.settings.items())
-            cells = (job.trial, job.bracket, job.rung, f"{max(epoch, job.from_epoch)}/{job.to_epoch}")
-            table.add_row(*map(str, cells), Text(settings, no_wrap=True, overflow="ellipsis"))
-        return Group(table, Text(progress_of(search)))
-
-
-def progress_of(search: "Search") -> str:
-    """How far a study is: epochs, the time left at the pace so far, the best."""
-    from foveate.tuning.search import cost_of
-
-    total, done = cost_of(search.config).epochs, search.epochs_done
-    left = timedelta(seconds=round(search.elapsed_s / done * max(0, total - done))) if done else "?"
-    best = search.best
-    told = "" if best is None or best.score is None else f"  best {best.score:.2%} (trial {best.number})"
-    return f"{done}/{total} epochs  {left} left{told}"
-
-
-def disk_bound(search: "Search") -> int:
-    """Bytes that the checkpoints may take, if none becomes larger than the largest there is."""
-    from foveate.tuning.search import cost_of
-
-    sizes = []
-    for file in (search.folder / "trials").rglob("*.safetensors"):
-        with contextlib.suppress(FileNotFoundError):  # workers delete what they need no more
-            sizes.append(file.stat().st_size)
-    return (
-        cost_of(search.config).trials
-        * max(sizes, default=0)
-        * (2 if search.config.semantics == "kerastuner" else 1)
-    )
 
 
 def print_study(study: "Study") -> None:
@@ -500,166 +389,75 @@ def print_study(study: "Study") -> None:
         print(f"train it on all images and open the test split: foveate train --from {study.path}")
 
 
-def study_display() -> StudyLines:
-    """A table on a terminal, plain lines elsewhere."""
-    return StudyTable() if sys.stdout.isatty() else StudyLines()
-
-
-class ComparisonLines(Lines):
-    """Follows a comparison by plain lines: one for each run that ends."""
-
-    @contextlib.contextmanager
-    def following(self, experiment: "Experiment", split: "JudgedSplit", workers: int) -> Iterator[None]:
-        """Say before anything runs what there is to do."""
-        config, left = experiment.config, len(experiment.pending(split))
-        doing = "opening the test split:" if split == "test" else "training"
-        sizes = f" × {len(config.subsets)} sizes" if len(config.subsets) > 1 else ""
-        done = sum(experiment.result(run, split) is not None for run in experiment.runs)
-        before = f"; {done} done before" if done else ""
-        self.say(
-            f"{doing} {len(config.arms)} arms × {config.seeds} seed{'s' if config.seeds > 1 else ''}{sizes}, "
-            f"{left} runs on {workers} worker{'' if workers == 1 else 's'}{before}"
-        )
-        if split == "validation":
-            for arm in config.arms:
-                control = f" (control of {', '.join(arm.matched)})" if arm.matched else ""
-                self.say(f"  {arm.name}{control}")
-        self._done, self._left, self._began = 0, left, time.monotonic()
-        yield
-
-    def update(self, experiment: "Experiment", update: "RunUpdate") -> None:
-        """A line for each run that ended, well or not."""
-        if update.kind in ("begun", "epoch"):
-            return
-        run = update.run
-        subset = experiment.config.subsets[run.subset]
-        images = "" if subset is None else f"  {subset:,} images"
-        told = f"{experiment.config.arms[run.arm].name}  seed {run.seed}{images}"
-        if update.kind == "again":
-            self.say(f"{told}  begins again: {update.value['message']}")
-            return
-        self._done += 1
-        pace = (time.monotonic() - self._began) / self._done
-        left = timedelta(seconds=round(pace * (self._left - self._done)))
-        if update.kind == "done":
-            self.say(
-                f"{told}  accuracy {update.value['accuracy']:.2%}  {self._done}/{self._left} runs, {left} left"
-            )
-        else:
-            self.say(f"{told}  failed: {update.value['reason']}")
-
-
-class ComparisonBars(ComparisonLines, Bars):
-    """The same on a terminal, with what is running below."""
-
-    @contextlib.contextmanager
-    def following(self, experiment: "Experiment", split: "JudgedSplit", workers: int) -> Iterator[None]:
-        """Draw it while the comparison runs."""
-        from rich.live import Live
-
-        self._running: dict[Any, int] = {}
-        with (
-            super().following(experiment, split, workers),
-            Live(
-                get_renderable=lambda: self.draw(experiment),
-                console=self.console,
-                refresh_per_second=2,
-                transient=True,
-            ),
-        ):
-            yield
-
-    def update(self, experiment: "Experiment", update: "RunUpdate") -> None:
-        """Count epochs; print what ended above."""
-        if update.kind in ("begun", "epoch"):
-            self._running[update.run] = update.value.get("epoch", 0)
-        else:
-            self._running.pop(update.run, None)
-        super().update(experiment, update)
-
-    def draw(self, experiment: "Experiment") -> "RenderableType":
-        """What runs now."""
-        from rich.text import Text
-
-        arms = experiment.config.arms
-        running = [
-            f"{arms[run.arm].name}, seed {run.seed}" + (f", epoch {epoch} ended" if epoch else "")
-            for run, epoch in list(self._running.items())
-        ]
-        return Text("\n".join([*running, f"{self._done}/{self._left} runs"]), overflow="ellipsis", no_wrap=True)
-
-
-def comparison_display() -> ComparisonLines:
-    """What runs on a terminal, plain lines elsewhere."""
-    return ComparisonBars() if sys.stdout.isatty() else ComparisonLines()
-
-
 def print_comparison(comparison: "Comparison") -> None:
     """The verdict of every pair, and where the report lies."""
-    from dataclasses import asdict
+    from foveate.comparison.outcomes import arm_summaries
 
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from foveate.report.comparison_page import verdict_in_words
-
-    split, experiment = comparison.split, comparison.experiment
-    config = experiment.config
-    arms = config.arms
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("arm", "accuracy %", "sd", "without attention", "parameters", "ms an image", "seeds"):
-        table.add_column(title, justify="left" if title == "arm" else "right", overflow="fold")
-
-    def named(arm: int, subset: int | None) -> str:
-        return arms[arm].name + (f", {subset:,} images" if subset is not None else "")
-
-    for each in experiment.summaries(split):
+    experiment, config = comparison.experiment, comparison.config
+    rows = []
+    for each in arm_summaries(experiment):
         values = [100 * value for value in each.accuracies]
-        cells = [
-            f"{mean(values):.2f}" if values else "–",
-            f"{stdev(values):.2f}" if len(values) > 1 else "–",
-            f"{100 * each.without_attention:.2f}" if each.without_attention is not None else "–",
-            f"{each.cost.parameters:,}",
-            f"{each.ms_per_image:.3f}" if each.ms_per_image is not None else "–",
-            str(len(each.seeds)),
-        ]
-        table.add_row(Text(named(each.arm, each.subset)), *cells)  # brackets are no markup
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
-    for run, reason in experiment.failures(split).items():
-        print(f"failed and left out: {named(run.arm, config.subsets[run.subset])}, seed {run.seed}: {reason}")
-    print(f"on the {split} images, differences in points [interval over seeds, all together at ", end="")
+        rows.append(
+            [
+                _of_size(config.arms[each.arm].name, each.subset),
+                f"{mean(values):.2f}" if values else "–",
+                f"{stdev(values):.2f}" if len(values) > 1 else "–",
+                f"{100 * each.without_attention:.2f}" if each.without_attention is not None else "–",
+                f"{each.cost.parameters:,}",
+                f"{each.ms_per_image:.3f}" if each.ms_per_image is not None else "–",
+                str(len(each.seeds)),
+            ]
+        )
+    titles = ("arm", "accuracy %", "sd", "without attention", "parameters", "ms an image", "seeds")
+    _print_table(titles, rows, left=("arm",))
+    for run, reason in experiment.failures().items():
+        arm = _of_size(config.arms[run.arm].name, config.subsets[run.subset])
+        print(f"failed and left out: {arm}, seed {run.seed}: {reason}")
+    print(
+        f"on the {comparison.split} images, differences in points [interval over seeds, all together at ", end=""
+    )
     print(f"{100 * (1 - config.alpha):g} %]:")
-    wanted = {"seeds_wanted": config.seeds, "next_seed": config.first_seed + config.seeds}
-    for finding in experiment.findings(split):
-        size = f" ({finding.subset:,} images)" if finding.subset is not None else ""
-        print(f"{arms[finding.pair.arm].name} less {arms[finding.pair.other].name}{size}:")
+    for finding in comparison.findings:
         interval = finding.verdict.interval if finding.verdict else None
         bounds = f" [{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]" if interval else ""
-        words = verdict_in_words({**asdict(finding), **wanted})
-        print(f"  {words}{bounds}")
-    print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
-    print(f"report: {comparison.report}")
+        print(f"{finding.title}:\n  {finding.words}{bounds}")
+    _print_report(comparison.report)
 
 
 def print_plan(comparison: "Comparison") -> None:
     """By the spread of a pilot's differences, how many seeds would see δ."""
-    from dataclasses import asdict
+    from foveate.comparison.outcomes import spread_words
 
-    from foveate.comparison.statistics import sd_interval
-    from foveate.report.comparison_page import plan_in_words, spread_in_words
-
-    experiment = comparison.experiment
-    arms, delta = experiment.config.arms, experiment.config.delta
-    print(f"seeds at which a true difference of {100 * delta:g} points would be seen in 80% of comparisons:")
-    for finding in experiment.findings(comparison.split):
-        size = f" ({finding.subset:,} images)" if finding.subset is not None else ""
-        names = f"{arms[finding.pair.arm].name} less {arms[finding.pair.other].name}{size}"
-        print(f"  {names}: {plan_in_words(asdict(finding))}")
-    seeds = experiment.config.seeds
-    print(spread_in_words(seeds, sd_interval(seeds)))
+    config = comparison.config
+    print(
+        f"seeds at which a true difference of {100 * config.delta:g} points would be seen in 80% of comparisons:"
+    )
+    for finding in comparison.findings:
+        print(f"  {finding.title}: {finding.plan}")
+    print(spread_words(config.seeds))
     print(f"report: {comparison.report}")
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value).replace(" ", "")
+def _of_size(arm: str, subset: int | None) -> str:
+    return arm if subset is None else f"{arm}, {subset:,} images"
+
+
+def _print_report(page: "Path") -> None:
+    print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
+    print(f"report: {page}")
+
+
+def _print_table(
+    titles: "Sequence[str]", rows: "Iterable[Sequence[str]]", *, left: "Sequence[str]", width: int = 140
+) -> None:
+    """A table as wide as the terminal, or as `width` elsewhere; numbers stand at the right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, justify="left" if title in left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # brackets in a name are no markup
+    Console(width=None if sys.stdout.isatty() else width).print(table)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from foveate.comparison.arms import Arm, cost_of, matched_controls, parse_arm, short_labels
+from foveate.comparison.arms import Arm, matched_controls, network_cost, parse_arm, short_labels
 from foveate.config import AttentionKind
 from foveate.errors import ConfigError
 from foveate.model import attention
@@ -69,7 +69,7 @@ class TestCost:
         arm = parse_arm(
             "small,attention=none,stages=[{filters: 4, kernels: [3], pool: 2}],hidden=8,attention_stage=1", {}
         )
-        cost = cost_of(arm.config, num_classes=10, size=16)
+        cost = network_cost(arm.config, num_classes=10, size=16)
         kernels, hidden, classes = 3 * 3 * 3 * 4, 8 * 8 * 4 * 8, 8 * 10
         assert cost.parameters == (kernels + 4) + 2 * 4 + (hidden + 8) + (classes + 10)
         forward = 2 * (16 * 16 * kernels + hidden + classes)
@@ -78,7 +78,9 @@ class TestCost:
 
     def test_small_images_at_first_are_counted_as_such(self) -> None:
         flops = [
-            cost_of(parse_arm(f"minute,resize_until={until}", {}).config, num_classes=10, size=32).training_flops
+            network_cost(
+                parse_arm(f"minute,resize_until={until}", {}).config, num_classes=10, size=32
+            ).training_flops
             for until in (0, 1, 0.5)
         ]
         assert 0.5 < flops[1] / flops[0] < 0.6  # 24 px in place of 32
@@ -89,13 +91,13 @@ class TestCost:
         name = attention.register_attention(Looking)
         own, none = (parse_arm(f"minute,attention={kind}", {}).config for kind in (name, "none"))
         assert (
-            cost_of(own, num_classes=10, size=32).parameters
-            == cost_of(none, num_classes=10, size=32).parameters + 1
+            network_cost(own, num_classes=10, size=32).parameters
+            == network_cost(none, num_classes=10, size=32).parameters + 1
         )
 
     def test_attention_is_counted(self) -> None:
         none, luong = (
-            cost_of(parse_arm(f"minute,attention={kind}", {}).config, num_classes=10, size=32)
+            network_cost(parse_arm(f"minute,attention={kind}", {}).config, num_classes=10, size=32)
             for kind in ("none", "luong")
         )
         assert luong.parameters == none.parameters + 1  # the gate
@@ -103,7 +105,7 @@ class TestCost:
 
 
 def within(arm: Arm, control: Arm, classes: int, size: int) -> tuple[float, float]:
-    own, of = (cost_of(each.config, num_classes=classes, size=size) for each in (control, arm))
+    own, of = (network_cost(each.config, num_classes=classes, size=size) for each in (control, arm))
     return own.parameters / of.parameters - 1, own.training_flops / of.training_flops - 1
 
 
@@ -194,6 +196,6 @@ def test_the_cost_is_that_of_a_network_that_computes() -> None:
         network = build_model(config.model, num_classes=7, size=20)
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             network(torch.zeros(2, 3, 20, 20, dtype=torch.uint8)).sum().backward()
-        cost = cost_of(config, num_classes=7, size=20)
+        cost = network_cost(config, num_classes=7, size=20)
         assert cost.training_flops == counter.get_total_flops() // 2
         assert cost.parameters == layer_table(network, 20).trainable

@@ -16,7 +16,7 @@ from foveate.tuning.hyperband import (
     FORMULAS,
     Asha,
     Bracket,
-    Cost,
+    Budget,
     Hyperband,
     Job,
     Outcome,
@@ -24,7 +24,7 @@ from foveate.tuning.hyperband import (
     Rung,
     Scores,
     Settings,
-    cost,
+    budget_of,
     kerastuner_brackets,
     li2018_brackets,
 )
@@ -73,8 +73,8 @@ class TestBrackets:
             [4],
         ]
         assert [rung.epochs for rung in published[0]] == [1, 3, 10, 30]
-        assert cost(published) == Cost(trials=49, jobs=69, epochs=390)
-        assert cost(published, retrain=True).epochs == 460
+        assert budget_of(published) == Budget(trials=49, jobs=69, epochs=390)
+        assert budget_of(published, retrain=True).epochs == 460
         theirs = kerastuner_brackets(30, 3)
         assert [bracket[0].trials for bracket in theirs] == [34, 15, 8, 5]
         assert [rung.epochs for rung in theirs[0]] == [2, 4, 10, 30]
@@ -171,7 +171,7 @@ class TestHyperband:
         alone = run(Hyperband(brackets, numbered), 1, 0, scored)
         together = run(Hyperband(brackets, numbered, in_turn=in_turn), workers, seed, scored)
         assert sorted(map(repr, alone)) == sorted(map(repr, together))
-        told = cost(brackets)
+        told = budget_of(brackets)
         assert len(alone) == told.jobs
         assert sum(job.to_epoch - job.from_epoch for job, _ in alone) == told.epochs
 

@@ -16,9 +16,6 @@ from foveate.errors import ConfigError
 from foveate.model.build import CHANNELS, build_model
 from foveate.records import MAX_LINE, Line, MalformedError, parse_yaml
 
-__all__ = ["Arm", "Cost", "cost_of", "matched_controls", "parse_arm", "short_labels", "without_attention"]
-
-
 _MOST = MAX_LINE // 10
 """Characters of an arm: the name of a control holds those of several arms."""
 
@@ -32,13 +29,13 @@ class Arm(Section):
     """Of a control: the arms that it is matched to, and in what: `parameters`, `FLOPs`, or both."""
 
 
-class Cost(Section):
-    """What a network takes."""
+class NetworkCost(Section):
+    """What it takes to train a network."""
 
     parameters: int
-    """That are trained."""
+    """Those that are trained."""
     training_flops: int
-    """Of one image, forward and backward: convolutions and matrix products. A mean over the run."""
+    """Operations on one image, forward and backward: convolutions and matrix products. A mean over the run."""
 
 
 def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
@@ -96,9 +93,9 @@ def short_labels(arms: Sequence[Arm]) -> list[str]:
     return [label(arm) for arm in arms]
 
 
-def cost_of(config: Config, *, num_classes: int, size: int) -> Cost:
-    """The cost of the network of `config` on images of `size`; those that training begins with are smaller."""
-    return Cost(
+def network_cost(config: Config, *, num_classes: int, size: int) -> NetworkCost:
+    """The cost of the network of `config` on images of `size`; those that training begins with may be smaller."""
+    return NetworkCost(
         parameters=_parameters(config, num_classes, size),
         training_flops=_training_flops(config, num_classes, size),
     )

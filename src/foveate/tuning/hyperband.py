@@ -14,26 +14,6 @@ from typing import Any, Literal, Protocol
 
 from foveate.errors import ConfigError
 
-__all__ = [
-    "FORMULAS",
-    "MAX_EPOCHS",
-    "Asha",
-    "Bracket",
-    "Cost",
-    "Draw",
-    "Formula",
-    "Hyperband",
-    "Job",
-    "Outcome",
-    "Plan",
-    "Rung",
-    "Scores",
-    "Settings",
-    "cost",
-    "kerastuner_brackets",
-    "li2018_brackets",
-]
-
 MAX_EPOCHS = 100_000
 """Of a trial: as many as a run can have."""
 Formula = Literal["li2018", "kerastuner"]
@@ -53,7 +33,7 @@ Bracket = tuple[Rung, ...]
 
 
 @dataclass(frozen=True)
-class Cost:
+class Budget:
     """What brackets take, when a promoted trial goes on from where it was."""
 
     trials: int
@@ -155,7 +135,7 @@ FORMULAS: Mapping[Formula, Callable[[int, int], tuple[Bracket, ...]]] = {
 }
 
 
-def cost(brackets: Iterable[Bracket], *, retrain: bool = False) -> Cost:
+def budget_of(brackets: Iterable[Bracket], *, retrain: bool = False) -> Budget:
     """Trials, jobs and epochs of `brackets`; with `retrain`, where every job begins from nothing."""
     trials = jobs = epochs = 0
     for bracket in brackets:
@@ -164,7 +144,7 @@ def cost(brackets: Iterable[Bracket], *, retrain: bool = False) -> Cost:
             jobs += rung.trials
             epochs += rung.trials * (rung.epochs - before)
             before = 0 if retrain else rung.epochs
-    return Cost(trials, jobs, epochs)
+    return Budget(trials, jobs, epochs)
 
 
 class _Halving:

@@ -1,4 +1,4 @@
-"""Comparisons, as the command line and the Python API call them: compare, take up again, plan."""
+"""Comparisons, as the command line and the Python API call them: compare, resume, plan."""
 
 import contextlib
 import csv
@@ -8,83 +8,39 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from foveate.comparison.arms import Arm, matched_controls, parse_arm, short_labels, without_attention
-from foveate.comparison.experiment import ComparisonConfig, Experiment, Finding, Update
-from foveate.comparison.statistics import sd_interval
+from foveate.comparison.experiment import Experiment
+from foveate.comparison.outcomes import PairFinding, arm_summaries, pair_findings, spread_words
+from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.training import JudgedSplit, run_arm, training_subset
 from foveate.config import Config, read_yaml, validated
-from foveate.data.dataset import Dataset, KnownData, load_dataset, load_known
-from foveate.data.splits import StoredSplits
+from foveate.data.dataset import Dataset
 from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataError
 from foveate.execution.pool import Pool
-from foveate.execution.serial import SerialPool
 from foveate.files import locked, write_atomically, write_json
 from foveate.records import Digest, Record, read_record
 from foveate.report.comparison_page import ComparisonPage, write_comparison_report
-from foveate.training.environment import environment
-from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible
-from foveate.training.setup import DRAWS, pick_device, prepare_process, settle, with_place
-from foveate.workflows.request import (
-    Display,
-    NullDisplay,
-    check_output_dir,
-    find_device,
-    print_data_warnings,
+from foveate.training.setup import DRAWS, settle, with_place
+from foveate.workflows.campaign import (
+    create_folder,
+    finish,
+    load_data,
+    load_data_again,
     read_environment,
     read_settings,
-    settings_digest,
+    sees_no_steps,
 )
-from foveate.workflows.workers import check_attention, check_workers, open_pool, threads_for
-
-__all__ = [
-    "Comparison",
-    "ComparisonDisplay",
-    "SilentComparison",
-    "compare",
-    "open_comparison",
-    "plan_comparison",
-    "resume_comparison",
-]
+from foveate.workflows.request import Display, NullDisplay, check_output_dir, settings_digest
+from foveate.workflows.workers import Workers
 
 PILOT_SEED = 1_000_000
-"""The first seed of a pilot: no comparison has its seeds by default, so that a plan is made of other runs."""
-
-
-class ComparisonDisplay(Display, Protocol):
-    """Whoever follows a comparison."""
-
-    def following(
-        self, experiment: Experiment, split: JudgedSplit, workers: int
-    ) -> contextlib.AbstractContextManager[None]:
-        """Around all runs that are trained or measured."""
-        ...
-
-    def update(self, experiment: Experiment, update: Update) -> None:
-        """Something happened to a run."""
-        ...
-
-
-class SilentComparison(NullDisplay):
-    """Follows nothing."""
-
-    def following(
-        self,
-        experiment: Experiment,  # noqa: ARG002
-        split: JudgedSplit,  # noqa: ARG002
-        workers: int,  # noqa: ARG002
-    ) -> contextlib.AbstractContextManager[None]:
-        """Follow nothing."""
-        return contextlib.nullcontext()
-
-    def update(self, experiment: Experiment, update: Update) -> None:
-        """Show nothing."""
+"""The first seed of a pilot: no comparison begins there by default, so that a plan is made from other runs."""
 
 
 class _Sealed(Record):
@@ -117,8 +73,8 @@ class Comparison:
 
     @property
     def experiment(self) -> Experiment:
-        """Its runs, and what they come to."""
-        return Experiment(self.config, self.path)
+        """Its runs, as measured on the split that it is judged on."""
+        return Experiment(self.config, self.path, self.split)
 
     @property
     def split(self) -> JudgedSplit:
@@ -131,9 +87,9 @@ class Comparison:
         return self.path / "test_openings.json"
 
     @property
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[PairFinding]:
         """The difference and the verdict of every pair."""
-        return self.experiment.findings(self.split)
+        return pair_findings(self.experiment)
 
     @property
     def report(self) -> Path:
@@ -155,7 +111,7 @@ def compare(
     runs: Path | str = "runs",
     name: str | None = None,
     settings: Mapping[str, Any] = {},
-    display: ComparisonDisplay | None = None,
+    display: Display | None = None,
     **more: Any,
 ) -> Comparison:
     """Train arms with the same seeds, and say of every pair whether they differ.
@@ -178,9 +134,9 @@ def compare(
     Raises:
         ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
         ComparisonError: when no run came to an end.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM; the comparison can be taken up again.
+        KeyboardInterrupt: after Ctrl-C or SIGTERM; the comparison can be resumed.
     """
-    display = display or SilentComparison()
+    display = display or NullDisplay()
     if isinstance(arms, str) or not all(isinstance(arm, str) for arm in arms):
         raise ConfigError(f"arms={arms!r}: give a list of texts, such as 'minute,attention=none'")
     subsets = more.get("subsets", (None,))
@@ -188,20 +144,16 @@ def compare(
         raise ConfigError(f"subsets={subsets!r}: give a list of numbers of images; None: all")
     if more.get("pilot") and seeds < 2:
         raise ConfigError(f"seeds={seeds}: a plan learns how seeds spread, from two at least")
+    crew = Workers(workers, ray, gpus)
     check_output_dir(Path(runs), data)
-    check_workers(workers, ray, gpus)
-    given = {"threads": threads_for(workers, ray), **settings}
+    given = {"threads": crew.threads, **settings}
     if any(setting.rpartition(".")[2] == "seed" for setting in settings):
         raise ConfigError("seed: all arms have the same seeds; say which by --seeds and --first-seed")
     parsed = _ordered([parse_arm(text, given) for text in arms], given)
     _check_alike(parsed)
-    check_attention([arm.config for arm in parsed], workers)
+    crew.check_attention([arm.config for arm in parsed])
     base = parsed[0].config
-    prepare_process(base)
-    device = find_device(display, base.train.device)
-    place = Path(data_dir) if data_dir else None
-    dataset = load_dataset(str(data), base.data, data_dir=place, track=display.track)
-    print_data_warnings(dataset, display)
+    dataset, device, location = load_data(data, base, data_dir, display)
     if final and "test" not in dataset.splits:
         raise DataError(f"{dataset.name} has no test images: add a test split to it, or compare without --final")
     if len(dataset.splits["validation"]) < 2:
@@ -218,9 +170,7 @@ def compare(
         ComparisonConfig,
         {
             **more,
-            "data": dataset.location,
-            "data_dir": str(place.resolve()) if place else None,
-            "fingerprint": dataset.fingerprint,
+            **location,
             "num_classes": len(dataset.class_names),
             "arms": settled,
             "seeds": seeds,
@@ -228,18 +178,20 @@ def compare(
         },
     )
 
-    def fill(folder: RunFolder) -> None:
-        stored = StoredSplits.write(folder.path, dataset.splits, len(dataset.labels))
-        values = config.model_copy(update={"splits": stored.sha256}).model_dump(mode="json")
-        text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-        write_atomically(folder.path / "comparison.yaml", text)
-        write_json(folder.path / "env.json", environment(device))
-        write_json(folder.path / "digest.json", _digest(folder.path).model_dump())
-
-    with contextlib.closing(open_pool(run_arm, base, device, workers, ray, gpus)) as pool:
+    with contextlib.closing(crew.open_pool(run_arm, base, device)) as pool:
         fallback = f"{dataset.name}-plan" if config.pilot else dataset.name
-        folder = RunFolder.create(Path(runs), "compare", name, fallback=fallback, fill=fill)
-        return _run(Comparison(folder.path), pool, display, final=final)
+        folder = create_folder(
+            "compare",
+            "comparison.yaml",
+            config,
+            dataset,
+            device,
+            runs=runs,
+            name=name,
+            fallback=fallback,
+            sealed=True,
+        )
+        return _run(Comparison(folder), pool, display, final=final)
 
 
 def plan_comparison(data: str | Path, arms: Sequence[str], *, seeds: int = 4, **options: Any) -> Comparison:
@@ -263,32 +215,29 @@ def resume_comparison(
     workers: int | None = None,
     ray: str | None = None,
     gpus: float | None = None,
-    display: ComparisonDisplay | None = None,
+    display: Display | None = None,
 ) -> Comparison:
-    """Take up a comparison that was killed or stopped; or open the test split of one that has ended.
+    """Resume a comparison that was killed or stopped; or open the test split of one that has ended.
 
     Raises:
         CheckpointError: when it is none, is damaged, or its data set is another one now.
         ComparisonError, KeyboardInterrupt: as in `compare`.
     """
-    display = display or SilentComparison()
-    check_workers(workers, ray, gpus)
+    display = display or NullDisplay()
+    crew = Workers(workers, ray, gpus)
     comparison = open_comparison(path)
     config = comparison.config
     sealed = read_record(comparison.path / "digest.json", _Sealed, fix="restore it from a copy")
-    if sealed != _digest(comparison.path):
+    if sealed.sha256 != settings_digest(read_yaml(comparison.path / "comparison.yaml")):
         raise CheckpointError(f"{comparison.path / 'comparison.yaml'} was changed: restore the original")
     if final and config.pilot:
         raise ConfigError(f"{comparison.path} is a plan's pilot: it opens no test split")
-    check_attention([arm.config for arm in config.arms], workers)
+    crew.check_attention([arm.config for arm in config.arms])
     base = config.arms[0].config
-    prepare_process(base)
-    known = KnownData(config.fingerprint, StoredSplits.kept(comparison.path, config.splits), comparison.path)
-    dataset = load_known(config.data, base.data, known, data_dir=config.data_dir, track=display.track)
+    dataset, device = load_data_again(config, base, comparison.path, display)
     if final and "test" not in dataset.splits:
         raise DataError(f"{dataset.name} has no test images: go on without --final")
-    device = pick_device(base.train.device)
-    with contextlib.closing(open_pool(run_arm, base, device, workers, ray, gpus)) as pool:
+    with contextlib.closing(crew.open_pool(run_arm, base, device)) as pool:
         return _run(comparison, pool, display, final=final)
 
 
@@ -306,51 +255,48 @@ def open_comparison(path: Path | str) -> Comparison:
     return Comparison(path)
 
 
-def _run(comparison: Comparison, pool: Pool, display: ComparisonDisplay, *, final: bool) -> Comparison:
+def _run(comparison: Comparison, pool: Pool, display: Display, *, final: bool) -> Comparison:
     """Do what is to be done, and write what it came to."""
-    at_once = isinstance(pool, SerialPool)  # which hears of nothing until its job has ended
     with contextlib.ExitStack() as held:
         held.enter_context(locked(comparison.path, f"{comparison.path} is being run"))
         # Read under the lock: another process may have opened the test split until then.
-        experiment, opened = comparison.experiment, comparison.test_openings.exists()
+        opened = comparison.test_openings.exists()
         final = final or opened
         resuming = f"foveate compare --resume {shlex.quote(str(comparison.path))}{' --final' if final else ''}"
-        interrupted = held.enter_context(interruptible(resuming, at_once=at_once))
+        interrupted = held.enter_context(interruptible(resuming, at_once=sees_no_steps(pool)))
         # Once the test split is open nothing is trained any more.
         splits: list[JudgedSplit] = ["test"] if opened else ["validation", "test"] if final else ["validation"]
         for split in splits:
-            if split == "test" and experiment.pending(split):
+            experiment = Experiment(comparison.config, comparison.path, split)
+            if split == "test" and experiment.pending():
                 _record_test_opening(comparison.test_openings, resuming)
-            with display.following(experiment, split, pool.workers):
-                for update in experiment.train(pool, split):
-                    if update is not None:
-                        display.update(experiment, update)
-                    if interrupted.is_set():
-                        raise KeyboardInterrupt
-            if len(failures := experiment.failures(split)) == len(experiment.runs):
+            finish(experiment, pool, interrupted, display)
+            if len(failures := experiment.failures()) == len(experiment.runs):
                 raise ComparisonError(f"no run came to an end, the last one so: {[*failures.values()][-1]}")
-            _write(comparison, experiment, split)
+            _write(comparison, experiment)
     return comparison
 
 
-def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -> None:
+def _write(comparison: Comparison, experiment: Experiment) -> None:
     """The row and the bits of every run, what they come to, and the page."""
-    text, config, failures = io.StringIO(), experiment.config, experiment.failures(split)
+    config, split, failures = experiment.config, experiment.split, experiment.failures()
     arms, labels = config.arms, short_labels(config.arms)
+    text = io.StringIO()
     columns = ("accuracy", "loss", "without_attention", "gate", "train_s", "images_shown")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["arm", "seed", "training_images", *columns, "failed"])
     for run in experiment.runs:
-        result, images = experiment.result(run, split), config.subsets[run.subset]
-        told = [getattr(result, column, None) for column in columns]
-        writer.writerow([arms[run.arm].name, run.seed, images, *told, failures.get(run)])
-    done = [run for run in experiment.runs if experiment.result(run, split) is not None]
+        measured = [getattr(experiment.result(run), column, None) for column in columns]
+        row = [arms[run.arm].name, run.seed, config.subsets[run.subset], *measured]
+        writer.writerow([*row, failures.get(run)])
+    done = [run for run in experiment.runs if experiment.result(run) is not None]
     bits = io.BytesIO()
     np.savez(
         bits,
         runs=np.array(done, np.int64).reshape(-1, 3),  # places of subset, seed, place of arm
-        right=np.packbits(experiment.right(done, split), axis=1),
+        right=np.packbits(experiment.right(done), axis=1),
     )
+    findings = pair_findings(experiment)
     page = ComparisonPage(
         title=comparison.path.name,
         split=split,
@@ -361,28 +307,18 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
                 "matched": arm.matched,
                 **asdict(summary),
             }
-            for summary in experiment.summaries(split)
+            for summary in arm_summaries(experiment)
             for arm, label in ((arms[summary.arm], labels[summary.arm]),)
         ],
-        findings=[
-            {
-                **asdict(each),
-                "arm": arms[each.pair.arm].name,
-                "other": arms[each.pair.other].name,
-                "labels": [labels[place] for place in each.pair],
-                "seeds_wanted": config.seeds,
-                "next_seed": config.first_seed + config.seeds,
-            }
-            for each in experiment.findings(split)
-        ],
+        findings=[{**asdict(each), "words": each.words, "plan": each.plan} for each in findings],
         failed=[(arms[run.arm].name, run.seed, config.subsets[run.subset], why) for run, why in failures.items()],
         settings=config.model_dump(mode="json"),
         environment=read_environment(comparison.path),
         test=f"foveate compare --resume {shlex.quote(str(comparison.path))} --final",
-        spread=sd_interval(config.seeds) if config.pilot else None,
+        spread=spread_words(config.seeds) if config.pilot else None,
     )
     write_atomically(comparison.path / f"right-{split}.npz", bits.getvalue())
-    write_json(comparison.path / f"findings-{split}.json", page.findings)
+    write_json(comparison.path / f"findings-{split}.json", [asdict(each) for each in findings])
     write_atomically(comparison.path / f"results-{split}.csv", text.getvalue())
     write_comparison_report(page, comparison.path)
 
@@ -454,11 +390,6 @@ def _check_subsets(subsets: Sequence[int | None], dataset: Dataset) -> None:
             )
     if len(set(subsets)) < len(subsets):
         raise ConfigError("subsets: a number of training images is given twice")
-
-
-def _digest(folder: Path) -> _Sealed:
-    """By which a comparison's settings are known as they were."""
-    return _Sealed(sha256=settings_digest(read_yaml(folder / "comparison.yaml")))
 
 
 def _settled(config: Config, dataset: Dataset, device: torch.device) -> Config:
