@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from foveate.tuning.asha import Asha
 from foveate.tuning.hyperband import (
-    Asha,
     Bracket,
     Hyperband,
     Job,
@@ -36,8 +36,9 @@ from foveate.tuning.hyperband import (
     kerastuner_brackets,
     li2018_brackets,
 )
+from foveate.tuning.hyperparameters import Choice
 from foveate.tuning.samplers import TpeSampler
-from foveate.tuning.space import Choice, Space, read_space
+from foveate.tuning.space import Space, read_space
 
 FACTOR = 3
 Numbers = np.ndarray[Any, np.dtype[np.float64]]

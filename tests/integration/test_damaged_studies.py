@@ -23,7 +23,8 @@ from benchmarks.mutations import mutated
 from tests.comparison.test_experiment import SimulatedPool as SimulatedArms
 from tests.studies import SPACE, SimulatedPool
 
-from foveate.comparison.arms import NetworkCost, parse_arm
+from foveate.comparison.arms import parse_arm
+from foveate.comparison.controls import NetworkCost
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.training import run_arm
 from foveate.config import DataConfig, read_yaml, resolve_config

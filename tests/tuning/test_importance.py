@@ -3,8 +3,8 @@
 import numpy as np
 
 from foveate.tuning.importance import importances
-from foveate.tuning.search import Trial
 from foveate.tuning.space import Space
+from foveate.tuning.trials import Trial
 
 SPACE = Space.model_validate(
     {

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import NamedTuple
 
-from foveate.comparison.arms import NetworkCost, network_cost, short_labels
+from foveate.comparison.arms import short_labels
+from foveate.comparison.controls import NetworkCost, network_cost
 from foveate.comparison.experiment import ArmRun, Experiment
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.statistics import Difference, Verdict, compare, conclude, sd_interval, seeds_needed

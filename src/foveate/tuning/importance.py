@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from foveate.tuning.search import Trial
 from foveate.tuning.space import Space
+from foveate.tuning.trials import Trial
 
 _MIN_TRIALS = 12
 """Of fewer trials a model would describe chance alone."""

@@ -25,7 +25,7 @@ from foveate.records import (
     first_problem,
     parse_json,
 )
-from foveate.tuning.space import Value
+from foveate.tuning.hyperparameters import Value
 
 __all__ = ["Asked", "Entry", "EpochRow", "Journal", "Opened", "Returned", "Times", "Told"]
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from foveate.errors import ConfigError
 from foveate.tuning.hyperband import Scores
-from foveate.tuning.space import Choice, Hyperparameter, IntRange, Space, Value, random_draws
+from foveate.tuning.hyperparameters import Choice, Hyperparameter, IntRange, Value
+from foveate.tuning.space import Space, random_draws
 
 Usable = Callable[[Mapping[str, Value]], bool]
 """Whether a network can be built of settings."""

@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import count, pairwise
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import cast
 
 from pydantic import ValidationError
 
@@ -15,13 +14,15 @@ from foveate.errors import CheckpointError, ConfigError, DataError, OutputError,
 from foveate.execution.campaign import failure_words
 from foveate.execution.pool import Event, Message
 from foveate.records import first_problem
-from foveate.tuning.hyperband import Asha, Hyperband, Job, Outcome, Plan, Scores
+from foveate.tuning.asha import Asha
+from foveate.tuning.hyperband import Hyperband, Job, Outcome, Plan, Scores
+from foveate.tuning.hyperparameters import Value
 from foveate.tuning.journal import Asked, Entry, Journal, Opened, Returned, Times, Told
 from foveate.tuning.samplers import Sampler
 from foveate.tuning.settings import StudyConfig
-from foveate.tuning.space import Value
 from foveate.tuning.storage import open_storage
-from foveate.tuning.trial import Row, TrialJob
+from foveate.tuning.trial import TrialJob
+from foveate.tuning.trials import Trial
 
 _MIN_FAILURES = 3
 """Trials that must have failed before their share can end a study."""
@@ -29,32 +30,6 @@ _MIN_FAILURES = 3
 
 class _ImpossibleError(Exception):
     """What an entry of the journal says cannot have happened."""
-
-
-@dataclass
-class Trial:
-    """What is known of a trial."""
-
-    number: int
-    settings: Mapping[str, Value]
-    bracket: int
-    rung: int = 0
-    state: Literal["running", "waiting", "stopped", "pruned", "finished", "failed"] = "running"
-    """`waiting` for its rung; `stopped` early; `pruned`: not promoted; `finished`: trained for all epochs."""
-    score: float | None = None
-    """Of its last job."""
-    reached: int = 0
-    """Epochs that the score stands for: to which that job went, or all where it stopped early."""
-    rows: list[Row] = field(default_factory=list)
-    jobs: list[dict[str, Any]] = field(default_factory=list)
-    """Each with `rung`, `began` and `ended` in seconds since the study began, the `slot` it ran on, `failed`."""
-    reason: str | None = None
-    """Why it failed."""
-
-    @property
-    def epochs(self) -> int:
-        """To which it was trained."""
-        return self.rows[-1]["epoch"] if self.rows else 0
 
 
 class Search:
@@ -97,7 +72,9 @@ class Search:
             OutputError: when the journal cannot be written, for example on a full disk.
             StudyError: when too many trials have failed.
         """
-        self._check_failures()
+        failed, ended = len(self._failed), len(self.trials) - len(self.running)
+        if failed >= _MIN_FAILURES and failed > self.config.fail_share * ended:
+            raise StudyError(f"{failed} of {ended} trials failed, the last one so: {self._failed[-1].reason}")
         job = self._plan.ask()
         if not isinstance(job, Job):
             if job == "done":
@@ -260,17 +237,14 @@ class Search:
         """Let the plan and the trial know; the trials that need no more training."""
         del self.running[job.trial]
         trial = self.trials[job.trial]
-        trial.rung, trial.reason = job.rung, told.reason
-        trial.rows += [row.model_dump() for row in told.rows]
-        trial.jobs.append({"rung": job.rung, **told.time.model_dump(), "failed": told.reason is not None})
-        # KerasTuner begins a promoted trial's early stopping anew.
-        stopped, all_epochs = told.stopped and self.config.semantics == "foveate", self.config.max_epochs
         if told.reason is not None:
-            trial.state = "failed"
             self._failed.append(trial)
-        else:
-            trial.score, trial.reached = told.score, all_epochs if stopped else job.to_epoch
-            trial.state = "stopped" if stopped else "finished" if job.to_epoch == all_epochs else "waiting"
+        # KerasTuner begins a promoted trial's early stopping anew.
+        stopped = told.stopped and self.config.semantics == "foveate"
+        trial.note_end(told, reached=self.config.max_epochs if stopped else job.to_epoch)
+        trial.state = "failed" if told.reason else "stopped" if stopped else "waiting"
+        if trial.state == "waiting" and job.to_epoch == self.config.max_epochs:
+            trial.state = "finished"
         ended = self._plan.tell(job, Outcome(None if told.reason else told.score, stopped=stopped))
         # Only where the best itself may have fallen back are all trials looked at.
         rivals = self.trials.values() if trial is self.best else filter(None, (self.best, trial))
@@ -291,12 +265,6 @@ class Search:
         self.journal.append(Returned(trial=number, reason=reason))
         self._plan.give_back(self.running.pop(number))
         self._slots.pop(number, None)
-
-    def _check_failures(self) -> None:
-        """Raises StudyError when too large a share of the trials that ended has failed."""
-        failed, ended = len(self._failed), len(self.trials) - len(self.running)
-        if failed >= _MIN_FAILURES and failed > self.config.fail_share * ended:
-            raise StudyError(f"{failed} of {ended} trials failed, the last one so: {self._failed[-1].reason}")
 
     def _delete(self, trials: Iterable[int]) -> None:
         """Remove the checkpoints of trials that no longer need them; the best one's stays."""

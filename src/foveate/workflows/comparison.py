@@ -1,30 +1,26 @@
 """Comparisons, as the command line and the Python API call them: compare, resume, plan."""
 
 import contextlib
-import csv
-import io
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from foveate.comparison.arms import Arm, matched_controls, parse_arm, short_labels, without_attention
+from foveate.comparison.arms import check_alike, check_different, order_arms, parse_arm
+from foveate.comparison.controls import matched_controls
 from foveate.comparison.experiment import Experiment
-from foveate.comparison.outcomes import PairFinding, arm_summaries, pair_findings, spread_words
+from foveate.comparison.outcomes import PairFinding, pair_findings
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.training import JudgedSplit, run_arm, training_subset
 from foveate.config import Config, read_yaml, validated
 from foveate.data.dataset import Dataset
 from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataError
 from foveate.execution.pool import Pool
-from foveate.files import locked, write_atomically, write_json
+from foveate.files import locked
 from foveate.records import Digest, Record, read_record
-from foveate.report.comparison_page import ComparisonPage, write_comparison_report
 from foveate.training.saving import interruptible
 from foveate.training.setup import DRAWS, settle, with_place
 from foveate.workflows.campaign import (
@@ -32,10 +28,10 @@ from foveate.workflows.campaign import (
     finish,
     load_data,
     load_data_again,
-    read_environment,
     read_settings,
     sees_no_steps,
 )
+from foveate.workflows.comparison_files import record_test_opening, write_results
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, settings_digest
 from foveate.workflows.workers import Workers
 
@@ -47,13 +43,6 @@ class _Sealed(Record):
     """What `digest.json` holds: by which a changed `comparison.yaml` is known."""
 
     sha256: Digest
-
-
-class _TestOpening(Record):
-    """When the test split was opened, and by which command."""
-
-    time: str
-    command: str
 
 
 @dataclass(frozen=True)
@@ -149,8 +138,8 @@ def compare(
     given = {"threads": crew.threads, **settings}
     if any(setting.rpartition(".")[2] == "seed" for setting in settings):
         raise ConfigError("seed: all arms have the same seeds; say which by --seeds and --first-seed")
-    parsed = _ordered([parse_arm(text, given) for text in arms], given)
-    _check_alike(parsed)
+    parsed = order_arms([parse_arm(text, given) for text in arms], given)
+    check_alike(parsed)
     crew.check_attention([arm.config for arm in parsed])
     base = parsed[0].config
     dataset, device, location = load_data(data, base, data_dir, display)
@@ -161,8 +150,8 @@ def compare(
     _check_subsets(subsets, dataset)
     few = min((each for each in subsets if each), default=None)
     smallest = training_subset(dataset, few, base.data.split_seed)
-    settled = [arm.model_copy(update={"config": _settled(arm.config, smallest, device)}) for arm in parsed]
-    _check_different(settled)
+    settled = [arm.model_copy(update={"config": _resolve_arm(arm.config, smallest, device)}) for arm in parsed]
+    check_different(settled)
     if controls:
         costs = {"num_classes": len(dataset.class_names), "size": dataset.images.shape[1]}
         settled += matched_controls(settled[1:], settled[0], **costs)
@@ -269,114 +258,30 @@ def _run(comparison: Comparison, pool: Pool, display: Display, *, final: bool) -
         for split in splits:
             experiment = Experiment(comparison.config, comparison.path, split)
             if split == "test" and experiment.pending():
-                _record_test_opening(comparison.test_openings, resuming)
+                record_test_opening(comparison.test_openings, resuming)
             finish(experiment, pool, interrupted, display)
             if len(failures := experiment.failures()) == len(experiment.runs):
                 raise ComparisonError(f"no run came to an end, the last one so: {[*failures.values()][-1]}")
-            _write(comparison, experiment)
+            write_results(experiment)
     return comparison
 
 
-def _write(comparison: Comparison, experiment: Experiment) -> None:
-    """The row and the bits of every run, what they come to, and the page."""
-    config, split, failures = experiment.config, experiment.split, experiment.failures()
-    arms, labels = config.arms, short_labels(config.arms)
-    text = io.StringIO()
-    columns = ("accuracy", "loss", "without_attention", "gate", "train_s", "images_shown")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arm", "seed", "training_images", *columns, "failed"])
-    for run in experiment.runs:
-        measured = [getattr(experiment.result(run), column, None) for column in columns]
-        row = [arms[run.arm].name, run.seed, config.subsets[run.subset], *measured]
-        writer.writerow([*row, failures.get(run)])
-    done = [run for run in experiment.runs if experiment.result(run) is not None]
-    bits = io.BytesIO()
-    np.savez(
-        bits,
-        runs=np.array(done, np.int64).reshape(-1, 3),  # places of subset, seed, place of arm
-        right=np.packbits(experiment.right(done), axis=1),
-    )
-    findings = pair_findings(experiment)
-    page = ComparisonPage(
-        title=comparison.path.name,
-        split=split,
-        arms=[
-            {
-                "name": arm.name,
-                "label": f"{label}, {', '.join(arm.matched)}" if arm.matched else label,
-                "matched": arm.matched,
-                **asdict(summary),
-            }
-            for summary in arm_summaries(experiment)
-            for arm, label in ((arms[summary.arm], labels[summary.arm]),)
-        ],
-        findings=[{**asdict(each), "words": each.words, "plan": each.plan} for each in findings],
-        failed=[(arms[run.arm].name, run.seed, config.subsets[run.subset], why) for run, why in failures.items()],
-        settings=config.model_dump(mode="json"),
-        environment=read_environment(comparison.path),
-        test=f"foveate compare --resume {shlex.quote(str(comparison.path))} --final",
-        spread=spread_words(config.seeds) if config.pilot else None,
-    )
-    write_atomically(comparison.path / f"right-{split}.npz", bits.getvalue())
-    write_json(comparison.path / f"findings-{split}.json", [asdict(each) for each in findings])
-    write_atomically(comparison.path / f"results-{split}.csv", text.getvalue())
-    write_comparison_report(page, comparison.path)
+def _resolve_arm(config: Config, dataset: Dataset, device: torch.device) -> Config:
+    """The settings of a separate run, but to its last epoch, which is judged; those without effect are reset.
 
-
-def _record_test_opening(path: Path, command: str) -> None:
-    """Record that the test split is about to be opened: before it is, so that a kill hides nothing."""
-    before: tuple[_TestOpening, ...] = ()
-    if path.exists():
-        before = read_record(path, tuple[_TestOpening, ...], fix="restore it from a copy")
-    opening = _TestOpening(time=datetime.now(UTC).isoformat(timespec="seconds"), command=command)
-    write_json(path, [each.model_dump() for each in (*before, opening)])
-
-
-def _ordered(arms: list[Arm], given: Mapping[str, Any]) -> list[Arm]:
-    """The reference first, made where there is one arm alone.
-
-    Raises:
-        ConfigError: for no arm, and for two that are the same.
+    `passes` stays open: each run resolves it by how many images it has.
     """
-    if not arms:
-        raise ConfigError(
-            "nothing to compare: give --arm PRESET,KEY=VALUE,… twice or more, or once with attention"
-        )
-    if len(arms) == 1:
-        if arms[0].config.model.attention == "none":
-            raise ConfigError(f"arm {arms[0].name!r} has no attention to be compared without: give a second --arm")
-        arms = [without_attention(arms[0], given), *arms]
-    if len({arm.name for arm in arms}) < len(arms):
-        raise ConfigError("two arms are the same: their runs would be, bit by bit")
-    plain = [arm for arm in arms if arm.config.model.attention == "none"]
-    reference = plain[0] if len(plain) == 1 else arms[0]
-    return [reference, *(arm for arm in arms if arm is not reference)]
-
-
-def _check_alike(arms: Sequence[Arm]) -> None:
-    """Raises ConfigError for arms that do not see the same images in the same splits, on the same device."""
-    first = arms[0].config
-    for arm in arms[1:]:
-        own = arm.config
-        for name in (*type(own.data).model_fields, "device", "threads"):
-            values = [getattr(config.train, name, getattr(config.data, name, None)) for config in (first, own)]
-            if values[0] != values[1]:
-                raise ConfigError(
-                    f"arms {arms[0].name!r} and {arm.name!r} differ in {name} ({values[0]}, {values[1]}): "
-                    f"give all the same, with --set {name}=…"
-                )
-
-
-def _check_different(arms: Sequence[Arm]) -> None:
-    """Raises ConfigError for settled arms that are the same."""
-    seen: dict[str, str] = {}
-    for arm in arms:
-        same = seen.setdefault(arm.config.model_dump_json(exclude={"preset"}), arm.name)
-        if same != arm.name:
-            raise ConfigError(
-                f"arms {same!r} and {arm.name!r} are the same: their runs would be, bit by bit (each is judged at "
-                "its last epoch, without more views: keep, patience, monitor and views make no difference)"
-            )
+    without = {
+        "passes": config.train.passes,
+        "views": 1,
+        "monitor": "accuracy",
+        "save_every_s": 60.0,
+        "keep": "last",
+        "patience": None,
+    }
+    if config.model.attention == "none":
+        without |= {"attention_mode": "replace", "attention_stage": 1}
+    return with_place(settle(config, dataset, final=False), device).replacing(**without)
 
 
 def _check_subsets(subsets: Sequence[int | None], dataset: Dataset) -> None:
@@ -390,21 +295,3 @@ def _check_subsets(subsets: Sequence[int | None], dataset: Dataset) -> None:
             )
     if len(set(subsets)) < len(subsets):
         raise ConfigError("subsets: a number of training images is given twice")
-
-
-def _settled(config: Config, dataset: Dataset, device: torch.device) -> Config:
-    """As for a run of its own, but to the last epoch, which is judged; what has no effect is as by default.
-
-    `passes` stays open: each run settles it by how many images it has.
-    """
-    without = {
-        "passes": config.train.passes,
-        "views": 1,
-        "monitor": "accuracy",
-        "save_every_s": 60.0,
-        "keep": "last",
-        "patience": None,
-    }
-    if config.model.attention == "none":
-        without |= {"attention_mode": "replace", "attention_stage": 1}
-    return with_place(settle(config, dataset, final=False), device).replacing(**without)

@@ -1,32 +1,26 @@
 """Studies, as the command line and the Python API call them: tune, resume, train the winner."""
 
 import contextlib
-import csv
 import hashlib
-import io
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic_core import to_json
 
-from foveate.config import Config, read_yaml, validated
+from foveate.config import read_yaml, validated
 from foveate.data.dataset import Dataset, KnownData
 from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
 from foveate.execution.pool import Pool
-from foveate.files import locked, read_regular, write_atomically
-from foveate.records import printable
-from foveate.report.study_page import StudyPage, write_study_report
+from foveate.files import locked
 from foveate.training.saving import interruptible
 from foveate.training.setup import DRAWS, settle, with_place
 from foveate.tuning.hyperband import li2018_brackets
-from foveate.tuning.importance import importances
 from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import RandomSampler, TpeSampler
-from foveate.tuning.search import Search, Trial
+from foveate.tuning.search import Search
 from foveate.tuning.settings import StudyConfig
 from foveate.tuning.space import random_draws, read_space
 from foveate.tuning.storage import mark_place, own_place
@@ -37,18 +31,15 @@ from foveate.workflows.campaign import (
     known_data,
     load_data,
     load_data_again,
-    read_environment,
     read_settings,
     sees_no_steps,
 )
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, settings_digest
 from foveate.workflows.run import Run, train
+from foveate.workflows.study_files import REPORT, RESULTS, WINNER, check_winner, write_results, write_winner
 from foveate.workflows.workers import Workers
 
 _SAMPLERS: Mapping[str, type[RandomSampler] | type[TpeSampler]] = {"random": RandomSampler, "tpe": TpeSampler}
-_CHECKSUM = "# sha256 of all below: "
-"""The second line of `best.yaml`."""
-_BEST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -88,17 +79,17 @@ class Study:
     @property
     def results(self) -> Path:
         """A row of every trial."""
-        return self.path / "tune_results.csv"
+        return self.path / RESULTS
 
     @property
     def report(self) -> Path:
         """The page that tells everything about it."""
-        return self.path / "study.html"
+        return self.path / REPORT
 
     @property
     def best(self) -> Path:
         """The winner's settings, as `train --config` reads them; there once the study has ended."""
-        return self.path / "best.yaml"
+        return self.path / WINNER
 
 
 def tune(
@@ -244,25 +235,11 @@ def train_best(path: Path | str, **options: Any) -> Run:
             f"{min(others)}: the winner is trained with the settings that won; for others give "
             f"`foveate train --config {study.best}`"
         )
-    _check_winner(study)
+    check_winner(study.path)
     config = study.config
     return train(
         config.data, config=study.best, data_dir=config.data_dir, final=True, known=study.known_data, **options
     )
-
-
-def _check_winner(study: Study) -> None:
-    """Refuse a winner that was changed by hand: the test split would be opened for what never won."""
-    try:
-        _, line, text = read_regular(study.best, _BEST_BYTES).decode().split("\n", 2)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {study.best}: run `foveate tune --resume {study.path}`") from error
-    # Earlier versions wrote no checksum.
-    if line.startswith(_CHECKSUM) and line != _CHECKSUM + hashlib.sha256(text.encode()).hexdigest():
-        raise CheckpointError(
-            f"{study.best} was changed since the study ended: `foveate tune --resume {study.path}` writes it "
-            f"again; to train what it says now, give `foveate train --config {study.best}`"
-        )
 
 
 def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, display: Display) -> Study:
@@ -282,66 +259,11 @@ def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, displ
         try:
             finish(search, pool, interrupted, display)
         except StudyError:  # too many trials failed: the table says why
-            _write_results(study, search, pool.workers)
+            write_results(search, pool.workers)
             raise
-        _write_results(study, search, pool.workers)
-        if (best := search.best) is None:
+        write_results(search, pool.workers)
+        if search.best is None:
             raise StudyError(f"no trial came to an end; why each failed is in {study.results}")
         images = sum(len(whole.splits[name]) for name in ("train", "validation"))
-        settings = _winning(config, best, share=sum(map(len, dataset.splits.values())) / images)
-        text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        name, checksum = printable(study.path.name), hashlib.sha256(text.encode()).hexdigest()
-        title = f"# trial {best.number} of {name}: {best.score:.4f} on the images that rank trials\n"
-        write_atomically(study.best, f"{title}{_CHECKSUM}{checksum}\n{text}")
+        write_winner(search, search.best, share=sum(map(len, dataset.splits.values())) / images)
     return study
-
-
-def _write_results(study: Study, search: Search, workers: int) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    names = list(search.config.space.hyperparameters)
-    writer.writerow(["trial", "state", "score", "epochs", "bracket", "rung", *names, "reason"])
-    for number, trial in sorted(search.trials.items()):
-        values = [trial.settings.get(name) for name in names]
-        row = [number, trial.state, trial.score, trial.epochs, trial.bracket, trial.rung]
-        writer.writerow([*row, *values, trial.reason])
-    write_atomically(study.results, text.getvalue())
-    write_study_report(_page(study, search, workers), study.path)
-
-
-def _page(study: Study, search: Search, workers: int) -> StudyPage:
-    """What the report shows."""
-    config, trials = search.config, [trial for _, trial in sorted(search.trials.items())]
-    seconds = max((job["ended"] for trial in trials for job in trial.jobs), default=0.0)
-    busy = sum(job["ended"] - job["began"] for trial in trials for job in trial.jobs)
-    slots = max((job["slot"] + 1 for trial in trials for job in trial.jobs), default=workers)
-    plan = config.brackets if config.algorithm == "hyperband" else config.brackets[:1]
-    return StudyPage(
-        title=study.path.name,
-        subtitle=f"{Path(config.data).name}, space {config.space_name}, {config.algorithm}, seed {config.seed}",
-        trials=[{**vars(trial), "epochs": trial.epochs} for trial in trials],
-        brackets=[[(rung.trials, rung.epochs) for rung in bracket] for bracket in plan],
-        knobs={
-            name: list(each.values) if each.type == "choice" else (each.low, each.high, each.log)
-            for name, each in config.space.hyperparameters.items()
-        },
-        importance=importances(config.space, trials),
-        best=search.best.number if search.best else None,
-        seconds=seconds,
-        worked=busy / (seconds * slots) if seconds else 0.0,
-        epochs=search.epochs_done,
-        settings=config.model_dump(mode="json", exclude={"space"}),
-        environment=read_environment(study.path),
-        train=f"foveate train --from {shlex.quote(str(study.path))}",
-    )
-
-
-def _winning(config: StudyConfig, best: Trial, share: float) -> Config:
-    """The winner's settings for a separate run: with all threads, on whatever device is there.
-
-    Args:
-        share: of the images that the study had; an epoch of all of them has correspondingly fewer passes.
-    """
-    settled = config.space.apply(config.base, best.settings)
-    passes = max(1, round((settled.train.passes or 1) * share))
-    return settled.replacing(passes=passes, threads=None, device="auto", patience=None)
