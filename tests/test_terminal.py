@@ -80,7 +80,7 @@ def test_a_study_says_its_cost_first_and_a_line_a_job(
         return None
 
     search = open_search()
-    for _ in PlainDisplay().follow(run_campaign(search, SimulatedPool(1, fate=fate)), search, 1):
+    for _ in PlainDisplay(sys.stdout).follow(run_campaign(search, SimulatedPool(1, fate=fate)), search, 1):
         pass
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "hyperband, li2018: 17 trials, 22 jobs, 69 epochs on 1 worker"

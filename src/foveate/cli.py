@@ -104,7 +104,7 @@ def check(
         settings=settings,
         display=terminal.display(),
     )
-    terminal.print_check(checked)
+    terminal.print_lines(checked.lines, findings=checked.path / "check.json", report=checked.report)
     if checked.has_errors:
         raise typer.Exit(1)
 
@@ -277,7 +277,7 @@ def predict(
 
     given = {"csv": csv, "json": json, "parquet": parquet}
     table, kind = _one_table({name: path for name, path in given.items() if path is not None})
-    display = terminal.MessageDisplay()
+    display = terminal.display(sys.stderr)
     paths, notes = list_images(images, sys.stdin)
     columns, rows = predict_rows(
         model,
@@ -301,10 +301,8 @@ def predict(
         for _ in counting:
             pass
         display.say(f"predictions: {table}")
-    elif kind:
-        WRITERS[kind](sys.stdout, columns, counting)
     else:
-        terminal.print_predictions(columns, counting)
+        WRITERS[kind or "text"](sys.stdout, columns, counting)
     display.say(terminal.told_of_predictions(counted))
     if counted.unreadable:
         raise typer.Exit(1)
@@ -341,7 +339,7 @@ def explain(
         verdicts = foveate.explain_run(
             model, methods=methods, data_dir=data_dir, device=device, display=display, **given
         )
-        terminal.print_verdicts(verdicts, model)
+        terminal.print_lines((each.words for each in verdicts), report=model / "report.html")
         return
     if count is not None or data_dir is not None:
         raise ConfigError("--images and --data-dir are for measuring a run's maps: give no images then")
@@ -457,7 +455,7 @@ def tune(
                 settings=settings,
                 **given,
             )
-    terminal.print_study(done)
+    terminal.print_lines(done.lines, results=done.results, report=done.report)
 
 
 @app.command()
@@ -550,10 +548,7 @@ def compare(
                 display=display,
                 **given,
             )
-    if done.config.pilot:
-        terminal.print_plan(done)
-    else:
-        terminal.print_comparison(done)
+    terminal.print_comparison(done)
 
 
 @app.command()
@@ -598,7 +593,8 @@ def export(
         licence=licence,
         display=terminal.display(),
     )
-    terminal.print_export(done)
+    pages = {"page": done.web} if done.web.exists() else {}
+    terminal.print_lines(done.certificate.lines, model=done.model, **pages, certificate=done.page)
 
 
 @app.command()
@@ -655,7 +651,7 @@ def serve(
         replicas=replicas,
         gpus=gpus,
     )
-    terminal.print_serving(serving)
+    print(f"serving {serving.name} at {serving.url} (Ctrl-C stops it)", flush=True)
     serving.run()
 
 
@@ -670,7 +666,8 @@ def cache(
     if older_than is not None and not clear:
         raise ConfigError("--older-than says what --clear removes: give both")
     if clear:
-        terminal.print_cleared(foveate.clear_cache(older_than_days=older_than or 0.0))
+        for line in foveate.clear_cache(older_than_days=older_than or 0.0).lines:
+            print(line)
     else:
         terminal.print_cache(foveate.list_cache())
 

@@ -1,7 +1,7 @@
 """What the runs of a comparison come to: a summary of every arm, and a verdict on every pair, also in words."""
 
 from dataclasses import dataclass
-from statistics import mean, median
+from statistics import mean, median, stdev
 from typing import NamedTuple
 
 from foveate.comparison.arms import short_labels
@@ -93,6 +93,19 @@ class ArmSummary:
     ms_per_image: float | None
     """Of training, the median of the runs."""
 
+    @property
+    def cells(self) -> list[str]:
+        """Its figures as a row of a table."""
+        values = [100 * value for value in self.accuracies]
+        return [
+            f"{mean(values):.2f}" if values else "–",
+            f"{stdev(values):.2f}" if len(values) > 1 else "–",
+            f"{100 * self.without_attention:.2f}" if self.without_attention is not None else "–",
+            f"{self.cost.parameters:,}",
+            f"{self.ms_per_image:.3f}" if self.ms_per_image is not None else "–",
+            str(len(self.seeds)),
+        ]
+
 
 def spread_words(seeds: int) -> str:
     """How well a pilot knows by how much seeds differ."""
@@ -168,6 +181,49 @@ def arm_summaries(experiment: Experiment) -> list[ArmSummary]:
             )
             summaries.append(summary)
     return summaries
+
+
+ARM_TITLES = ("arm", "accuracy %", "sd", "without attention", "parameters", "ms an image", "seeds")
+"""Of the table of arms."""
+
+
+def arm_rows(experiment: Experiment) -> list[list[str]]:
+    """The table of arms."""
+    arms = experiment.config.arms
+    return [[_arm_words(arms[each.arm].name, each.subset), *each.cells] for each in arm_summaries(experiment)]
+
+
+def verdict_lines(experiment: Experiment) -> list[str]:
+    """Runs that are left out, and the verdict on every pair."""
+    config = experiment.config
+    lines = []
+    for run, reason in experiment.failures().items():
+        arm = _arm_words(config.arms[run.arm].name, config.subsets[run.subset])
+        lines.append(f"failed and left out: {arm}, seed {run.seed}: {reason}")
+    lines.append(
+        f"on the {experiment.split} images, differences in points "
+        f"[interval over seeds, all together at {100 * (1 - config.alpha):g} %]:"
+    )
+    for finding in pair_findings(experiment):
+        interval = finding.verdict.interval if finding.verdict else None
+        bounds = f" [{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]" if interval else ""
+        lines += [f"{finding.title}:", f"  {finding.words}{bounds}"]
+    return lines
+
+
+def plan_lines(experiment: Experiment) -> list[str]:
+    """By the spread of a pilot's differences, how many seeds would find δ."""
+    config = experiment.config
+    points = f"{100 * config.delta:g} points"
+    return [
+        f"seeds at which a true difference of {points} would be seen in 80% of comparisons:",
+        *(f"  {finding.title}: {finding.plan}" for finding in pair_findings(experiment)),
+        spread_words(config.seeds),
+    ]
+
+
+def _arm_words(arm: str, subset: int | None) -> str:
+    return arm if subset is None else f"{arm}, {subset:,} images"
 
 
 def _done(experiment: Experiment, arm: int, subset: int) -> list[ArmRun]:

@@ -1,8 +1,10 @@
 """Studies, as the command line and the Python API call them: tune, resume, train the winner."""
 
 import contextlib
+import csv
 import hashlib
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,6 +92,18 @@ class Study:
     def best(self) -> Path:
         """The winner's settings, as `train --config` reads them; there once the study has ended."""
         return self.path / WINNER
+
+    @property
+    def lines(self) -> list[str]:
+        """What became of its trials, and the winner with the command that trains it."""
+        with self.results.open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        states = Counter(row["state"] for row in rows)
+        lines = [f"{len(rows)} trials: {', '.join(f'{count} {state}' for state, count in states.items())}"]
+        if self.best.exists():
+            lines.append(self.best.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
+            lines.append(f"train it on all images and open the test split: foveate train --from {self.path}")
+        return lines
 
 
 def tune(
