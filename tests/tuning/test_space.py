@@ -129,6 +129,13 @@ class TestApply:
         assert all(stage.kernels == (3, 3, 3) for stage in config.model.stages)
         assert config.train == space.base().train
 
+    def test_the_older_name_of_its_key_is_read(self) -> None:
+        declared = {"lr": {"type": "float", "low": 0.1, "high": 1.0}}
+        older = Space.model_validate({"preset": "minute", "knobs": declared})
+        assert older == Space.model_validate({"preset": "minute", "hyperparameters": declared})
+        with pytest.raises(ValueError, match="knobs"):
+            Space.model_validate({"preset": "minute", "knobs": declared, "hyperparameters": declared})
+
     def test_some_hyperparameters_alone(self) -> None:
         assert list(read_space("default").restricted(["width", "lr"]).hyperparameters) == ["lr", "width"]
         kinds = read_space("default").restricted(["attention_stage", "attention"])
