@@ -81,15 +81,23 @@ Monitor = Literal["accuracy", "loss", "macro_f1"]
 Precision = Literal["auto", "fp32", "bf16"]
 _MOST_TOLD = 1_000
 """Characters of a message about a setting: the value that it names can be of any length."""
+_MOST_LISTED = 20
+"""Names that a message lists: more cannot be read in one line."""
 _FILE_BYTES = 16 << 20
 """Of a file of settings: those of a study or a comparison have some 10,000."""
 _OTHER_NAMES = {
     "batch_size": "batch",
+    "cutmix": "extra",
+    "degrees": "rotation",
     "early_stopping": "patience",
     "image_size": "size",
     "img_size": "size",
     "imgsz": "size",
     "learning_rate": "lr",
+    "lr0": "lr",
+    "mixup": "extra",
+    "num_epochs": "epochs",
+    "translate": "shift",
     "val_split": "val_fraction",
     "validation_split": "val_fraction",
 }
@@ -477,8 +485,14 @@ def validated(model: type[Model], values: Mapping[str, Any], *, within: str = ""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a `name` that is not `known`: the closest one that is, else all of them."""
-    return _close_to(name, known) or f"; known are {', '.join(sorted(known))}"
+    """The end of a message about a `name` that is not `known`: the closest that is, else all or some of them."""
+    names = sorted(known)
+    if close := _close_to(name, names):
+        return close
+    if len(names) <= _MOST_LISTED:
+        return f"; known are {', '.join(names)}"
+    similar = difflib.get_close_matches(str(name)[:100], names, n=5, cutoff=0)
+    return f"; the most similar of {len(names)} are {', '.join(similar)}"
 
 
 def _close_to(name: object, known: Iterable[str]) -> str:

@@ -217,6 +217,20 @@ def test_workers_predict_the_same_table(
     assert [(row["id"], row["label"]) for row in one] == [(row["id"], row["label"]) for row in two]
 
 
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_predicts_the_same_table(model: Path, many: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason='needs Ray: pip install "foveate[ray]"')
+    tables = []
+    for name, how in (("one", ()), ("ray", ("--ray", "local", "--workers", "2"))):
+        table = tmp_path / f"{name}.csv"
+        command = [*FOVEATE, "predict", str(model), str(many), "--csv", str(table), *how]
+        # Ray keeps threads in the process that started it: a process of its own leaves none to the other tests.
+        assert subprocess.run(command, timeout=300, check=False).returncode == 0
+        tables.append(table.read_text())
+    assert tables[0] == tables[1]
+
+
 class StoppedError(Exception):
     """What stops the work in a test."""
 

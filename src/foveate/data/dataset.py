@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from foveate.config import DataConfig
 from foveate.data.cache import decoded_images
+from foveate.data.decoding import TOO_SLOW
 from foveate.data.depth import faint_images, faint_text, white_of
 from foveate.data.source import Source, name_warnings, reading, typical_side
 from foveate.data.splits import SPLITS, UNDECLARED, StoredSplits, stratified_split
@@ -132,6 +133,10 @@ def dataset_of(
     if not good.any():
         raise DataError(f"{data}: not one image can be read; the first, {bad[0].id}: {bad[0].reason}")
     notes = list(source.notes)
+    if slow := sum(reason.startswith(TOO_SLOW) for reason in reasons.values()):
+        have = "1 image takes" if slow == 1 else f"{slow:,} images take"
+        longer = f"--set decode_timeout_s={3 * config.decode_timeout_s:g}"
+        notes.append(f"{have} too long to decode and count as unreadable; {longer} allows more time")
     if stored is not None:
         splits = _stored_splits(source, reasons, stored, notes)
     elif for_training:
