@@ -253,7 +253,7 @@ def _unreadable(dataset: Dataset) -> Iterator[Finding]:
     if dataset.bad:
         reasons = {image.id: image.reason for image in dataset.bad}
         told = "; ".join(f"{reason} ({count})" for reason, count in Counter(reasons.values()).most_common(3))
-        text = f"{_images(len(reasons))} cannot be read: {told}: mend or remove them"
+        text = f"{_images(len(reasons))} cannot be read: {told}: repair or remove them"
         yield Finding("unreadable", "error", text, tuple((each,) for each in reasons), reasons)
 
 
