@@ -181,7 +181,7 @@ def test_two_images_of_one_name_are_both_copied(foveate: Foveate, model: Path, t
         (("MODEL", "photos", "--workers", "2"), "workers and Ray predict into a file"),
         (("MODEL", "photos", "--csv", "a.csv", "--workers", "0"), "workers=0: give 1 at least"),
         (("MODEL", "photos", "--device", "cuda:9"), "device='cuda:9' is not there"),
-        (("photos", "photos"), "photos is no run"),
+        (("photos", "photos"), "photos is not a run"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
