@@ -138,7 +138,7 @@ def test_checkpoints_of_losers_are_deleted_and_the_winners_kept(open_search: Ope
     search = open_search()
     for event in filter(None, run_campaign(search, SimulatedPool(1))):
         if event.kind == "begun":
-            Path(search.place(event.job)).mkdir(parents=True, exist_ok=True)
+            (search.folder / "trials" / f"{event.job:04}").mkdir(parents=True, exist_ok=True)
         elif event.kind == "done" and event.value["rung"] == 1:
             there = {int(path.name) for path in (search.folder / "trials").iterdir()}
             assert len(there) <= 3

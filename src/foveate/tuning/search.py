@@ -70,6 +70,7 @@ class Search:
 
         Raises:
             OutputError: when the journal cannot be written, for example on a full disk.
+            CheckpointError: when a link leads out of the folder of the checkpoints.
             StudyError: when too many trials have failed.
         """
         failed, ended = len(self._failed), len(self.trials) - len(self.running)
@@ -95,14 +96,15 @@ class Search:
         job = self.running[event.job]
         times = Times(slot=self._slots.pop(job.trial), began=self._began.pop(job.trial), ended=self.elapsed_s)
         common = {"trial": job.trial, "rung": job.rung, "time": times}
-        entry, reason = None, event.value.get("reason")
-        if event.kind == "done":
-            try:
+        failed = {**common, "score": None, "stopped": False, "rows": ()}
+        try:
+            if event.kind == "done":
                 entry = Told.model_validate({**common, **event.value, "reason": None})
-            except ValidationError as error:  # as a loss that is not finite
-                reason = f"what it measured is not valid: {first_problem(error)}"
-        if entry is None:
-            entry = Told(**common, score=None, stopped=False, rows=(), reason=reason)
+            else:
+                entry = Told.model_validate({**failed, "reason": event.value["reason"]})
+        except ValidationError as error:  # as a loss that is not finite
+            reason = f"what it measured is not valid: {first_problem(error)}"
+            entry = Told.model_validate({**failed, "reason": reason})
         self.journal.append(entry)
         self._delete(self._note_told(job, entry))
         return Event(job.trial, "done" if entry.reason is None else "failed", entry.model_dump())
@@ -237,15 +239,16 @@ class Search:
         """Let the plan and the trial know; the trials that need no more training."""
         del self.running[job.trial]
         trial = self.trials[job.trial]
-        if told.reason is not None:
-            self._failed.append(trial)
         # KerasTuner begins a promoted trial's early stopping anew.
         stopped = told.stopped and self.config.semantics == "foveate"
         trial.note_end(told, reached=self.config.max_epochs if stopped else job.to_epoch)
-        trial.state = "failed" if told.reason else "stopped" if stopped else "waiting"
-        if trial.state == "waiting" and job.to_epoch == self.config.max_epochs:
-            trial.state = "finished"
-        ended = self._plan.tell(job, Outcome(None if told.reason else told.score, stopped=stopped))
+        if told.score is None:
+            trial.state = "failed"
+            self._failed.append(trial)
+        else:
+            at_end = job.to_epoch == self.config.max_epochs
+            trial.state = "stopped" if stopped else "finished" if at_end else "waiting"
+        ended = self._plan.tell(job, Outcome(told.score, stopped=stopped))
         # Only where the best itself may have fallen back are all trials looked at.
         rivals = self.trials.values() if trial is self.best else filter(None, (self.best, trial))
         scored = (each for each in rivals if each.score is not None and each.state != "failed")
@@ -272,14 +275,6 @@ class Search:
             if self.best is None or number != self.best.number:
                 self._storage.remove(number)
 
-    def place(self, trial: int) -> str:
-        """Where a trial's checkpoints lie.
-
-        Raises:
-            CheckpointError: when a link leads elsewhere.
-        """
-        return self._storage.of(trial)
-
     def _trial_job(self, job: Job) -> TrialJob:
         """What a worker is given."""
         config = self.config
@@ -291,7 +286,7 @@ class Search:
             splits=str(self.folder.resolve() / SPLITS_FILE) if config.splits else None,
             splits_sha256=config.splits,
             subset=config.subset,
-            folder=self.place(job.trial),
+            folder=self._storage.of(job.trial),
             from_epoch=job.from_epoch,
             to_epoch=job.to_epoch,
             semantics=config.semantics,
