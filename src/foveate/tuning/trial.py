@@ -23,8 +23,9 @@ from foveate.training.job import TrainingJob
 from foveate.training.loop import EpochResult, best_epoch
 from foveate.training.optim import build_optimizer
 from foveate.training.settings import resolve_settings
+from foveate.tuning.hyperparameters import Value
 from foveate.tuning.samplers import Usable
-from foveate.tuning.space import Space, Value
+from foveate.tuning.space import Space
 from foveate.tuning.storage import working_folder
 
 Semantics = Literal["foveate", "kerastuner"]

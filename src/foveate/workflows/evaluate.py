@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import softmax
 
 from foveate.config import Config, DataConfig
-from foveate.data.check import copies_among
+from foveate.data.copies import copies_among
 from foveate.data.dataset import Dataset, align_classes, load_dataset, load_known
 from foveate.data.splits import stratified_subset
 from foveate.errors import ConfigError, FoveateError
