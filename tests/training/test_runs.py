@@ -167,6 +167,7 @@ def test_nonsense_in_a_file_of_a_run_is_one_line_that_names_it(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_mutated_files_of_a_run_are_read_or_refused(whole_run: RunFolder) -> None:
     folder, rng = whole_run, np.random.default_rng(0)
     contents = {path.name: path.read_bytes() for path in folder.path.iterdir() if path.is_file()}

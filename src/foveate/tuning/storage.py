@@ -21,8 +21,6 @@ from foveate.errors import CheckpointError, ConfigError, OutputError
 from foveate.files import refuse_links, writing_to
 from foveate.records import Digest, Line, Record, parse_record
 
-__all__ = ["Storage", "is_url", "mark_place", "open_storage", "own_place", "working_folder"]
-
 MARKER = ".foveate-study.json"
 _MOST_BYTES = 100_000
 """Of a marker."""

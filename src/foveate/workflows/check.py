@@ -24,8 +24,6 @@ from foveate.training.settings import resolve_settings
 from foveate.workflows.output import check_output_name, new_output
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, find_device
 
-__all__ = ["Check", "check"]
-
 _FOLDS = 3
 _HELD_OUT = "held out"
 """The split of images that a fold's network has not seen; each epoch would be measured on `validation`."""

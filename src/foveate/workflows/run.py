@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from foveate.checkpoint import Checkpoint, save_tensors
+from foveate.checkpoint import Checkpoint
 from foveate.config import Config, resolve_config
 from foveate.data.dataset import Dataset, KnownData, load_dataset, load_known
 from foveate.data.splits import SPLITS
@@ -129,9 +129,7 @@ def train(
         final=final,
         settings=settings,
     )
-
-    fallback = f"{dataset.name}-{resolved.preset}"
-    with new_output(Path(runs), "train", name, fallback=fallback) as output:
+    with new_output(Path(runs), "train", name, fallback=f"{dataset.name}-{resolved.preset}") as output:
         folder = RunFolder(output.draft)
         record = RunRecord.of(dataset, place, command, final=final)
         record = record.model_copy(update={"splits": folder.write_splits(dataset)})
@@ -153,11 +151,11 @@ def resume(
     data_dir: Path | str | None = None,
     display: Display | None = None,
 ) -> Run:
-    """Take up a run that was killed or stopped, from its last saved step, and end as if it never had been.
+    """Resume a run that was killed or stopped from its last saved step; it ends as if it had never stopped.
 
     Args:
         data: where its data set lies now, if it was moved; it must be the same.
-        device, threads: to go on with; None: what the run asked for, and where its device is not there, `auto`.
+        device, threads: to continue with; None: what the run asked for, or `auto` where its device is missing.
 
     Raises:
         CheckpointError: when it is not a run, is damaged, or its data set is another one now.
@@ -248,12 +246,10 @@ def _train(folder: RunFolder, fit: Fit, data: DeviceData, display: Display) -> R
         if record.final:
             folder.record_test_opening(record.command)
         track = saving(display.track, lambda: None, math.inf, interrupted)
-        weights = folder.kept_weights(config)
-        Measurement(folder, config, checkpoint, data, split, weights).write(track)
+        Measurement(folder, config, checkpoint, data, split, folder.kept_weights(config)).write(track)
         if not keeps_best:  # the file that people take for the run's network is that network
-            kept = folder.load_network(config, data.device)
-            confidence = kept.confidence.model_dump(mode="json")
-            save_tensors(folder.best, kept.model.state_dict(), {**fit.metadata, "confidence": confidence})
+            confidence = folder.load_network(config, data.device).confidence
+            fit.save_weights(folder.best, confidence=confidence.model_dump(mode="json"))
         folder.record_finished()
     return Run(folder)
 
@@ -276,7 +272,7 @@ def dataset_of_run(
     data_dir: Path | None,
     display: Display,
 ) -> Dataset:
-    """The data set the run was trained on, where its record says or at `data`, and proof that it is the same."""
+    """The data set that the run was trained on, from `data` or where its record says, and proof that it is it."""
     known, place = folder.known_data(record), data_dir or record.data_dir
     if data is None and Path(record.dataset).is_absolute() and not Path(record.dataset).exists():
         raise DataError(
