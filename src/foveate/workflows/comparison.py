@@ -152,18 +152,18 @@ def compare(
     _check_subsets(subsets, dataset)
     few = min((each for each in subsets if each), default=None)
     smallest = training_subset(dataset, few, base.data.split_seed)
-    settled = [arm.model_copy(update={"config": _resolve_arm(arm.config, smallest, device)}) for arm in parsed]
-    check_different(settled)
+    resolved = [arm.model_copy(update={"config": _resolve_arm(arm.config, smallest, device)}) for arm in parsed]
+    check_different(resolved)
     if controls:
         costs = {"num_classes": len(dataset.class_names), "size": dataset.images.shape[1]}
-        settled += matched_controls(settled[1:], settled[0], **costs)
+        resolved += matched_controls(resolved[1:], resolved[0], **costs)
     config = validated(
         ComparisonConfig,
         {
             **more,
             **location,
             "num_classes": len(dataset.class_names),
-            "arms": settled,
+            "arms": resolved,
             "seeds": seeds,
             "draws": DRAWS,
         },
