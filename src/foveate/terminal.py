@@ -596,13 +596,11 @@ def comparison_display() -> ComparisonLines:
 
 def print_comparison(comparison: "Comparison") -> None:
     """The verdict of every pair, and where the report lies."""
-    from dataclasses import asdict
-
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from foveate.report.comparison_page import verdict_in_words
+    from foveate.report.verdicts import verdict_in_words
 
     split, experiment = comparison.split, comparison.experiment
     config = experiment.config
@@ -636,7 +634,7 @@ def print_comparison(comparison: "Comparison") -> None:
         print(f"{arms[finding.pair.arm].name} less {arms[finding.pair.other].name}{size}:")
         interval = finding.verdict.interval if finding.verdict else None
         bounds = f" [{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]" if interval else ""
-        words = verdict_in_words({**asdict(finding), **wanted})
+        words = verdict_in_words(finding, **wanted)
         print(f"  {words}{bounds}")
     print(f"time: {time.monotonic() - _BEGAN:.1f} s in all")
     print(f"report: {comparison.report}")
@@ -644,10 +642,7 @@ def print_comparison(comparison: "Comparison") -> None:
 
 def print_plan(comparison: "Comparison") -> None:
     """By the spread of a pilot's differences, how many seeds would see δ."""
-    from dataclasses import asdict
-
-    from foveate.comparison.statistics import sd_interval
-    from foveate.report.comparison_page import plan_in_words, spread_in_words
+    from foveate.report.verdicts import plan_in_words, spread_in_words
 
     experiment = comparison.experiment
     arms, delta = experiment.config.arms, experiment.config.delta
@@ -655,9 +650,8 @@ def print_plan(comparison: "Comparison") -> None:
     for finding in experiment.findings(comparison.split):
         size = f" ({finding.subset:,} images)" if finding.subset is not None else ""
         names = f"{arms[finding.pair.arm].name} less {arms[finding.pair.other].name}{size}"
-        print(f"  {names}: {plan_in_words(asdict(finding))}")
-    seeds = experiment.config.seeds
-    print(spread_in_words(seeds, sd_interval(seeds)))
+        print(f"  {names}: {plan_in_words(finding)}")
+    print(spread_in_words(experiment.config.seeds))
     print(f"report: {comparison.report}")
 
 

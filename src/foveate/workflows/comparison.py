@@ -16,7 +16,6 @@ import yaml
 
 from foveate.comparison.arms import Arm, matched_controls, parse_arm, short_labels, without_attention
 from foveate.comparison.experiment import ComparisonConfig, Experiment, Finding, Update
-from foveate.comparison.statistics import sd_interval
 from foveate.comparison.training import JudgedSplit, run_arm, training_subset
 from foveate.config import Config, read_yaml, validated
 from foveate.data.dataset import Dataset, KnownData, load_dataset, load_known
@@ -26,7 +25,9 @@ from foveate.execution.pool import Pool
 from foveate.execution.serial import SerialPool
 from foveate.files import locked, write_atomically, write_json
 from foveate.records import Digest, Record, read_record
-from foveate.report.comparison_page import ComparisonPage, write_comparison_report
+from foveate.report.comparison_page import Failure, comparison_page
+from foveate.report.html import write_page
+from foveate.report.verdicts import ComparedArm, ComparedPair, plan_in_words, spread_in_words, verdict_in_words
 from foveate.training.environment import environment
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible
@@ -351,40 +352,47 @@ def _write(comparison: Comparison, experiment: Experiment, split: JudgedSplit) -
         runs=np.array(done, np.int64).reshape(-1, 3),  # places of subset, seed, place of arm
         right=np.packbits(experiment.right(done, split), axis=1),
     )
-    page = ComparisonPage(
+    wanted = {"seeds_wanted": config.seeds, "next_seed": config.first_seed + config.seeds}
+    pairs, told_pairs = [], []
+    for each in experiment.findings(split):
+        arm, other = (arms[place].name for place in each.pair)
+        named = labels[each.pair.arm], labels[each.pair.other]
+        told_pairs.append({**asdict(each), "arm": arm, "other": other, "labels": list(named), **wanted})
+        pair = ComparedPair(
+            arm=arm,
+            other=other,
+            labels=named,
+            subset=each.subset,
+            seeds=each.seeds,
+            difference=each.difference,
+            verdict=each.verdict,
+            words=verdict_in_words(each, **wanted),
+            plan=plan_in_words(each),
+        )
+        pairs.append(pair)
+    page = comparison_page(
         title=comparison.path.name,
         split=split,
+        config=config,
         arms=[
-            {
-                "name": arm.name,
-                "label": f"{label}, {', '.join(arm.matched)}" if arm.matched else label,
-                "matched": arm.matched,
-                **asdict(summary),
-            }
+            ComparedArm(
+                arm.name, f"{label}, {', '.join(arm.matched)}" if arm.matched else label, arm.matched, summary
+            )
             for summary in experiment.summaries(split)
             for arm, label in ((arms[summary.arm], labels[summary.arm]),)
         ],
-        findings=[
-            {
-                **asdict(each),
-                "arm": arms[each.pair.arm].name,
-                "other": arms[each.pair.other].name,
-                "labels": [labels[place] for place in each.pair],
-                "seeds_wanted": config.seeds,
-                "next_seed": config.first_seed + config.seeds,
-            }
-            for each in experiment.findings(split)
+        pairs=pairs,
+        failures=[
+            Failure(arms[run.arm].name, run.seed, config.subsets[run.subset], why) for run, why in failures.items()
         ],
-        failed=[(arms[run.arm].name, run.seed, config.subsets[run.subset], why) for run, why in failures.items()],
-        settings=config.model_dump(mode="json"),
         environment=read_environment(comparison.path),
-        test=f"foveate compare --resume {shlex.quote(str(comparison.path))} --final",
-        spread=sd_interval(config.seeds) if config.pilot else None,
+        opening=f"foveate compare --resume {shlex.quote(str(comparison.path))} --final",
+        spread=spread_in_words(config.seeds) if config.pilot else "",
     )
     write_atomically(comparison.path / f"right-{split}.npz", bits.getvalue())
-    write_json(comparison.path / f"findings-{split}.json", page.findings)
+    write_json(comparison.path / f"findings-{split}.json", told_pairs)
     write_atomically(comparison.path / f"results-{split}.csv", text.getvalue())
-    write_comparison_report(page, comparison.path)
+    write_page(page, comparison.report)
 
 
 def _record_test_opening(path: Path, command: str) -> None:

@@ -33,8 +33,8 @@ from foveate.files import write_json
 from foveate.inference.network import ViewsAveraged, collect_logits
 from foveate.model.build import LayerTable, build_model, layer_table
 from foveate.progress import Track
-from foveate.report.page import write_report
-from foveate.report.run_page import page_of_run
+from foveate.report.html import write_page
+from foveate.report.run_folder import page_of_run
 from foveate.training.environment import environment, environment_changes, places_resumed
 from foveate.training.events import event_writer
 from foveate.training.loop import TrainingState, best_epoch, train_epochs
@@ -449,7 +449,7 @@ def _measure(
         measured["corruptions"] = before  # of the same network
     folder.write_metrics(split, measured)
     page = page_of_run(folder, replace(checkpoint, confidence=confidence), config, dataset)
-    write_report(page, folder.path)
+    write_page(page, folder.report)
 
 
 def _some_of(loader: Loader, count: int | None, seed: int) -> Loader:

@@ -21,7 +21,10 @@ from foveate.execution.pool import Pool
 from foveate.execution.serial import SerialPool
 from foveate.files import locked, read_regular, write_atomically, write_json
 from foveate.records import printable
-from foveate.report.study_page import StudyPage, write_study_report
+from foveate.report.html import write_page
+from foveate.report.sections import Page
+from foveate.report.study_page import study_page
+from foveate.report.study_plots import Axis, Choices, Range
 from foveate.training.environment import environment
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible
@@ -358,24 +361,24 @@ def _write_results(study: Study, search: Search, workers: int) -> None:
         row = [number, trial.state, trial.score, trial.epochs, trial.bracket, trial.rung]
         writer.writerow([*row, *values, trial.reason])
     write_atomically(study.results, text.getvalue())
-    write_study_report(_page(study, search, workers), study.path)
+    write_page(_page(study, search, workers), study.path / "study.html")
 
 
-def _page(study: Study, search: Search, workers: int) -> StudyPage:
+def _page(study: Study, search: Search, workers: int) -> Page:
     """What the report shows."""
     config, trials = search.config, [trial for _, trial in sorted(search.trials.items())]
     seconds = max((job["ended"] for trial in trials for job in trial.jobs), default=0.0)
     busy = sum(job["ended"] - job["began"] for trial in trials for job in trial.jobs)
     slots = max((job["slot"] + 1 for trial in trials for job in trial.jobs), default=workers)
     plan = brackets_of(config) if config.algorithm == "hyperband" else brackets_of(config)[:1]
-    return StudyPage(
+    return study_page(
         title=study.path.name,
         subtitle=f"{Path(config.data).name}, space {config.space_name}, {config.algorithm}, seed {config.seed}",
-        trials=[{**vars(trial), "epochs": trial.epochs} for trial in trials],
+        trials=trials,
         brackets=[[(rung.trials, rung.epochs) for rung in bracket] for bracket in plan],
-        knobs={name: _axis(knob) for name, knob in config.space.knobs.items()},
+        hyperparameters={name: _axis(knob) for name, knob in config.space.knobs.items()},
         importance=knob_importance(config.space, trials),
-        best=search.best.number if search.best else None,
+        best=search.best,
         seconds=seconds,
         worked=busy / (seconds * slots) if seconds else 0.0,
         epochs=search.epochs_done,
@@ -385,9 +388,9 @@ def _page(study: Study, search: Search, workers: int) -> StudyPage:
     )
 
 
-def _axis(knob: Knob) -> Any:
+def _axis(knob: Knob) -> Axis:
     """A knob as a plot takes it."""
-    return list(knob.values) if knob.type == "choice" else (knob.low, knob.high, knob.log)
+    return Choices(knob.values) if knob.type == "choice" else Range(knob.low, knob.high, log=knob.log)
 
 
 def _winning(config: StudyConfig, best: Trial, share: float) -> Config:
