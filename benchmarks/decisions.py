@@ -27,12 +27,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 from foveate.data.dataset import Dataset, load_dataset
+from foveate.execution.campaign import run_campaign
 from foveate.execution.pool import Event, Message
 from foveate.training.setup import settle
-from foveate.tuning.hyperband import cost, li2018_brackets
+from foveate.tuning.hyperband import budget_of, li2018_brackets
 from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import RandomSampler
-from foveate.tuning.search import Search, StudyConfig
+from foveate.tuning.search import Search
+from foveate.tuning.settings import StudyConfig
 from foveate.tuning.space import read_space
 from foveate.tuning.trial import study_dataset, usable_in
 
@@ -118,7 +120,7 @@ def simulate(arguments: argparse.Namespace, dataset: Dataset, epochs: int, more:
     """A study of so many trials, each of at most so many epochs, on a simulated cluster."""
     space = read_space("default")
     base = settle(space.base(epochs=epochs, device="cpu"), dataset, final=False)
-    rounds = -(-arguments.trials // cost(li2018_brackets(epochs, FACTOR)).trials)
+    rounds = -(-arguments.trials // budget_of(li2018_brackets(epochs, FACTOR)).trials)
     config = StudyConfig(
         data="digits",
         data_dir=None,
@@ -136,7 +138,7 @@ def simulate(arguments: argparse.Namespace, dataset: Dataset, epochs: int, more:
     sampler = RandomSampler(space, config.seed, usable_in(space, base, dataset))
     with tempfile.TemporaryDirectory() as name:
         search = Search(config, Path(name), Journal.open(Path(name) / "journal.jsonl", "0" * 64), sampler)
-        for _ in search.run(cluster):
+        for _ in run_campaign(search, cluster):
             pass
     decisions = sorted(cluster.decisions[1:])  # the first gives all workers a job
     return {

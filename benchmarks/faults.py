@@ -170,7 +170,8 @@ def studies(tally: Tally, count: int, draws: random.Random) -> None:
 def _not_promoted(results: Path) -> list[int]:
     """Trials that stayed at the first rung of a bracket with several rungs."""
     with results.open(encoding="utf-8", newline="") as file:
-        return [int(row["trial"]) for row in csv.DictReader(file) if row["state"] == "out" and row["rung"] == "0"]
+        first = [row for row in csv.DictReader(file) if row["rung"] == "0"]
+    return [int(row["trial"]) for row in first if row["state"] == "pruned"]
 
 
 def _work_goes_wrong(plan: Path) -> None:

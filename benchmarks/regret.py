@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from foveate.tuning.asha import Asha
 from foveate.tuning.hyperband import (
-    Asha,
     Bracket,
     Hyperband,
     Job,
@@ -32,12 +32,13 @@ from foveate.tuning.hyperband import (
     Rung,
     Scores,
     Settings,
-    cost,
+    budget_of,
     kerastuner_brackets,
     li2018_brackets,
 )
+from foveate.tuning.hyperparameters import Choice
 from foveate.tuning.samplers import TpeSampler
-from foveate.tuning.space import ChoiceKnob, Space, read_space
+from foveate.tuning.space import Space, read_space
 
 FACTOR = 3
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -58,16 +59,16 @@ class Table:
         self.places = np.array([self.place(settings) for settings in self.settings])
 
     def place(self, settings: Mapping[str, Any]) -> list[float]:
-        """Each knob as a number from 0 to 1; -1 where it does not exist."""
-        return [self._number(name, settings.get(name)) for name in self.space.knobs]
+        """Each hyperparameter as a number from 0 to 1; -1 where it does not exist."""
+        return [self._number(name, settings.get(name)) for name in self.space.hyperparameters]
 
     def _number(self, name: str, value: Any) -> float:
-        knob = self.space.knobs[name]
+        each = self.space.hyperparameters[name]
         if value is None:
             return -1.0
-        if isinstance(knob, ChoiceKnob):
-            return knob.values.index(value) / max(len(knob.values) - 1, 1)
-        low, high, value = np.log([knob.low, knob.high, value]) if knob.log else (knob.low, knob.high, value)
+        if isinstance(each, Choice):
+            return each.values.index(value) / max(len(each.values) - 1, 1)
+        low, high, value = np.log([each.low, each.high, value]) if each.log else (each.low, each.high, value)
         return float((value - low) / (high - low))
 
     def nearest(self, place: Numbers, left: set[int]) -> int:
@@ -95,7 +96,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write every figure to this file")
     arguments = parser.parse_args()
     table = Table(json.loads(arguments.curves.read_text(encoding="utf-8")))
-    each = cost(li2018_brackets(table.epochs, FACTOR)).epochs
+    each = budget_of(li2018_brackets(table.epochs, FACTOR)).epochs
     marks = [each // 2, *(each * number for number in range(1, arguments.rounds + 1))]
     print(f"{len(table.runs)} configurations, worth {min(table.worth):.1f} to {max(table.worth):.1f} %")
     print(f"{'mean regret, points, after':28}" + "".join(f"{f'{mark} epochs':>18}" for mark in marks))
@@ -147,8 +148,8 @@ def by_chance(table: Table, seed: int) -> Callable[[int, Scores], Settings | Non
 
 
 def by_grid(table: Table, seed: int) -> Callable[[int, Scores], Settings | None]:
-    """Lows and highs of every knob in all combinations, in an order of the seed's."""
-    points = list(itertools.product((0.2, 0.8), repeat=len(table.space.knobs)))
+    """Lows and highs of every hyperparameter in all combinations, in an order of the seed's."""
+    points = list(itertools.product((0.2, 0.8), repeat=len(table.space.hyperparameters)))
     random.Random(seed).shuffle(points)  # noqa: S311 (nothing secret)
     left, places = set(range(len(table.runs))), iter(points)
 

@@ -65,7 +65,7 @@ def study(arguments: argparse.Namespace, folder: Path, way: str, number: int) ->
     """One study: epochs, seconds from its first job's begin to its last one's end, and of the whole process."""
     name = f"{list(WAYS).index(way)}-{number}"
     words = ["tune", arguments.data, "--max-epochs", str(arguments.max_epochs), "--subset", str(arguments.subset)]
-    words += ["--knob", "lr", "--knob", "label_smoothing", "--runs", str(folder), "--name", name, *WAYS[way]]
+    words += ["--search", "lr", "--search", "label_smoothing", "--runs", str(folder), "--name", name, *WAYS[way]]
     words += [word for setting in arguments.set for word in ("--set", setting)]
     began = time.perf_counter()
     done = subprocess.run([*FOVEATE, *words], capture_output=True, text=True, check=False)

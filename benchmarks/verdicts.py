@@ -34,7 +34,7 @@ from foveate.training.setup import prepare_process, settle
 STAGES = "[{filters: 8, kernels: [3, 3]}, {filters: 16, kernels: [3, 3]}]"
 ARM = f"minute,attention=none,stages={STAGES},epochs=1,passes=4,batch=50,views=1"
 TINY_DELTA = 1e-9
-"""Nothing lies within ±δ then: only helps, hurts and cannot tell are left, and the level is what is tested."""
+"""Nothing lies within ±δ then: only helps, hurts and inconclusive are left, and the level is what is tested."""
 
 Bits = NDArray[np.bool_]
 

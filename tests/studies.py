@@ -8,13 +8,14 @@ from typing import Any
 from foveate.execution.pool import Event, Message
 from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import RandomSampler, Sampler
-from foveate.tuning.search import Search, StudyConfig
+from foveate.tuning.search import Search
+from foveate.tuning.settings import StudyConfig
 from foveate.tuning.space import Space
 from foveate.workflows.request import settings_digest
 
 SPACE = {
     "preset": "minute",
-    "knobs": {
+    "hyperparameters": {
         "lr": {"type": "float", "low": 0.01, "high": 1.0, "log": True},
         "depth": {"type": "choice", "values": [[3, 3], [3, 3, 3]], "sets": "model.stages.*.kernels"},
     },

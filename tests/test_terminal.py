@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from tests.studies import SimulatedPool
 
-from foveate.terminal import Bars, Lines, StudyLines, StudyTable, display, study_display
+from foveate.execution.campaign import run_campaign
+from foveate.terminal import PlainDisplay, RichDisplay, display
 from foveate.training.loop import EpochResult
 from foveate.tuning.search import Search
 
@@ -17,10 +18,10 @@ EPOCH = EpochResult(3, 0.5, 0.8125, 0.25, 0.9, 0.9, 1e-3, 60.0, 1234.5)
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Lines]:
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], PlainDisplay]:
     """Makes the display of a terminal; to be called in the test, where stdout is the captured one."""
 
-    def make() -> Lines:
+    def make() -> PlainDisplay:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setenv("COLUMNS", "100")
@@ -30,10 +31,10 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[[], Lines]:
 
 
 def test_a_terminal_gets_a_bar_with_rate_and_time_left(
-    terminal: Callable[[], Lines], capsys: pytest.CaptureFixture[str]
+    terminal: Callable[[], PlainDisplay], capsys: pytest.CaptureFixture[str]
 ) -> None:
     bars = terminal()
-    assert isinstance(bars, Bars)
+    assert isinstance(bars, RichDisplay)
     assert list(bars.track(iter(range(30)), total=30, label="epoch 1/2", images_each=8)) == list(range(30))
     shown = capsys.readouterr().out
     assert "epoch 1/2" in shown
@@ -45,7 +46,7 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left(
 
 
 def test_a_long_path_is_one_line_and_markup_is_left_alone(
-    terminal: Callable[[], Lines], capsys: pytest.CaptureFixture[str]
+    terminal: Callable[[], PlainDisplay], capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = "left out: " + "[red]/" * 60 + "x.jpg"
     terminal().say(line)
@@ -54,7 +55,7 @@ def test_a_long_path_is_one_line_and_markup_is_left_alone(
 
 def test_a_pipe_gets_plain_lines_and_the_time_left_of_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     lines = display()
-    assert type(lines) is Lines
+    assert type(lines) is PlainDisplay
     assert list(lines.track([1, 2], total=2, label="x")) == [1, 2]
     lines.epoch(EPOCH, epochs=10, best=True)
     assert capsys.readouterr().out == (
@@ -63,17 +64,9 @@ def test_a_pipe_gets_plain_lines_and_the_time_left_of_the_run(capsys: pytest.Cap
     )
 
 
-def follow(shown: StudyLines, search: Search, pool: Any) -> None:
-    with shown.following(search, pool.workers):
-        for update in filter(None, search.run(pool)):
-            shown.update(search, update)
-
-
 def test_a_study_says_its_cost_first_and_a_line_a_job(
     open_search: Callable[..., Search], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown = study_display()
-    assert type(shown) is StudyLines
     left = iter([True])
 
     def fate(message: Any) -> Any:
@@ -86,7 +79,9 @@ def test_a_study_says_its_cost_first_and_a_line_a_job(
             return {"kind": "lost", "value": {"message": "killed"}}
         return None
 
-    follow(shown, open_search(), SimulatedPool(1, fate=fate))
+    search = open_search()
+    for _ in PlainDisplay(sys.stdout).follow(run_campaign(search, SimulatedPool(1, fate=fate)), search, 1):
+        pass
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "hyperband, li2018: 17 trials, 22 jobs, 69 epochs on 1 worker"
     told = "checkpoints: {} MB at most, if none becomes larger than the largest so far"
@@ -99,19 +94,18 @@ def test_a_study_says_its_cost_first_and_a_line_a_job(
 
 
 def test_a_terminal_gets_a_table_of_what_runs(
-    open_search: Callable[..., Search], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    open_search: Callable[..., Search], terminal: Callable[[], PlainDisplay], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "100")
-    shown = study_display()
-    assert isinstance(shown, StudyTable)
+    shown = terminal()
+    assert isinstance(shown, RichDisplay)
     search = open_search()
-    with shown.following(search, 2):
-        for update in filter(None, search.run(SimulatedPool(2))):
-            shown.update(search, update)
-            if update.kind == "epoch":
-                shown.console.print(shown.draw(search))
+    running: dict[int, tuple[str, ...]] = {}
+    for event in filter(None, shown.follow(run_campaign(search, SimulatedPool(2)), search, 2)):
+        if event.kind == "progress":
+            running[event.job] = search.row(event.job, event.value["epoch"])
+            shown.console.print(shown.draw(search, list(running.values())))
+        elif event.kind != "begun":
+            running.pop(event.job, None)
     told = capsys.readouterr().out
     assert "bracket" in told
     assert "lr 0." in told
@@ -119,3 +113,15 @@ def test_a_terminal_gets_a_table_of_what_runs(
     rows = [line for line in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", told).splitlines() if "  lr " in line]
     assert rows
     assert max(map(len, rows)) <= 100
+
+
+def test_what_is_stopped_leaves_no_table_behind(
+    open_search: Callable[..., Search], terminal: Callable[[], PlainDisplay], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = terminal()
+    search = open_search()
+    events = shown.follow(run_campaign(search, SimulatedPool(1)), search, 1)
+    next(events)
+    assert "\x1b[?25l" in capsys.readouterr().out  # the cursor is hidden while the table is drawn
+    events.close()
+    assert "\x1b[?25h" in capsys.readouterr().out

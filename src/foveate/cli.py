@@ -104,7 +104,7 @@ def check(
         settings=settings,
         display=terminal.display(),
     )
-    terminal.print_check(checked)
+    terminal.print_lines(checked.lines, findings=checked.path / "check.json", report=checked.report)
     if checked.has_errors:
         raise typer.Exit(1)
 
@@ -200,7 +200,7 @@ def evaluate(
         bool, typer.Option("--corruptions", help="Measure under common corruptions at five severities as well.")
     ] = False,
     images: Annotated[
-        int | None, typer.Option(help="Corrupt so many of the images (default: all that are measured).")
+        int | None, typer.Option(help="Corrupt this many of the images (default: all that are measured).")
     ] = None,
     device: Device = None,
     name: Name = None,
@@ -252,7 +252,7 @@ def predict(
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a CSV table; - is the screen.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JSON; - is the screen.")] = None,
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Parquet table.")] = None,
-    top: Annotated[int, typer.Option(help="Show so many classes of each image.")] = 1,
+    top: Annotated[int, typer.Option(help="Show this many classes of each image.")] = 1,
     every: Annotated[bool, typer.Option("--all", help="Write the probabilities of all classes.")] = False,
     coverage: Annotated[
         float | None,
@@ -277,7 +277,7 @@ def predict(
 
     given = {"csv": csv, "json": json, "parquet": parquet}
     table, kind = _one_table({name: path for name, path in given.items() if path is not None})
-    display = terminal.message_display()
+    display = terminal.display(sys.stderr)
     paths, notes = list_images(images, sys.stdin)
     columns, rows = predict_rows(
         model,
@@ -301,10 +301,8 @@ def predict(
         for _ in counting:
             pass
         display.say(f"predictions: {table}")
-    elif kind:
-        WRITERS[kind](sys.stdout, columns, counting)
     else:
-        terminal.print_predictions(columns, counting)
+        WRITERS[kind or "text"](sys.stdout, columns, counting)
     display.say(terminal.told_of_predictions(counted))
     if counted.unreadable:
         raise typer.Exit(1)
@@ -341,7 +339,7 @@ def explain(
         verdicts = foveate.explain_run(
             model, methods=methods, data_dir=data_dir, device=device, display=display, **given
         )
-        terminal.print_verdicts(verdicts, model)
+        terminal.print_lines((each.words for each in verdicts), report=model / "report.html")
         return
     if count is not None or data_dir is not None:
         raise ConfigError("--images and --data-dir are for measuring a run's maps: give no images then")
@@ -371,13 +369,21 @@ def tune(
     space: Annotated[
         str | None, typer.Option(help="What is searched: paper, default (the default), or a YAML file.")
     ] = None,
-    knob: Annotated[
-        list[str] | None, typer.Option(help="Search this knob of the space; repeatable (default: all).")
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            "--knob",
+            metavar="NAME",
+            help="Search this hyperparameter of the space; repeatable (default: all). --knob is its older name.",
+        ),
     ] = None,
     max_epochs: Annotated[
         int | None, typer.Option(help="R: epochs of the trials that go all the way (default: 9).")
     ] = None,
-    factor: Annotated[int | None, typer.Option(help="η: a rung keeps one trial in so many (default: 3).")] = None,
+    factor: Annotated[
+        int | None, typer.Option(help="η: a rung keeps one trial in this many (default: 3).")
+    ] = None,
     formula: Annotated[
         str | None, typer.Option(help="Sizes of the brackets: li2018 (the default) or kerastuner.")
     ] = None,
@@ -427,11 +433,11 @@ def tune(
     }
     given = {key: value for key, value in plan.items() if value is not None}
     settings = _settings(setting, size=size, device=device, threads=threads)
-    if resume is not None and (data or given or settings or space or knob or subset or name or data_dir):
+    if resume is not None and (data or given or settings or space or search or subset or name or data_dir):
         raise ConfigError(f"--resume takes every setting from the study: `foveate tune --resume {resume}`")
     if resume is None and data is None:
         raise ConfigError("nothing to tune on: name a data set, as in `foveate tune digits`")
-    display = terminal.study_display()
+    display = terminal.display()
     with _stoppable():
         if resume is not None:
             done = foveate.resume_study(resume, workers=workers, ray=ray, gpus=gpus, display=display)
@@ -439,7 +445,7 @@ def tune(
             done = foveate.tune(
                 data or "",
                 space=space or "default",
-                knobs=tuple(knob or ()),
+                search=tuple(search or ()),
                 workers=workers,
                 ray=ray,
                 gpus=gpus,
@@ -451,7 +457,7 @@ def tune(
                 settings=settings,
                 **given,
             )
-    terminal.print_study(done)
+    terminal.print_lines(done.lines, results=done.results, report=done.report)
 
 
 @app.command()
@@ -469,7 +475,7 @@ def compare(
     first_seed: Annotated[int | None, typer.Option(help="The first seed (default: 0).")] = None,
     subset: Annotated[
         list[int] | None,
-        typer.Option(help="Train on so many images; repeatable, for a curve of data size (default: all)."),
+        typer.Option(help="Train on this many images; repeatable, for a curve of data size (default: all)."),
     ] = None,
     delta: Annotated[
         float | None, typer.Option(help="Smallest difference that matters, in points of accuracy (default: 0.5).")
@@ -520,7 +526,7 @@ def compare(
         raise ConfigError(
             "--plan has seeds of its own and opens no test split: give neither --final nor --first-seed"
         )
-    display = terminal.comparison_display()
+    display = terminal.display()
     with _stoppable():
         if resume is not None:
             done = foveate.resume_comparison(
@@ -544,10 +550,7 @@ def compare(
                 display=display,
                 **given,
             )
-    if done.config.pilot:
-        terminal.print_plan(done)
-    else:
-        terminal.print_comparison(done)
+    terminal.print_comparison(done)
 
 
 @app.command()
@@ -566,7 +569,7 @@ def export(
         Path | None, typer.Option(help="Folder that holds onnxruntime-web (default: where `make web` puts it).")
     ] = None,
     examples: Annotated[
-        int, typer.Option(help="Put so many of the images of the proof into the page, to try.")
+        int, typer.Option(help="Put this many of the images of the proof into the page, to try.")
     ] = 0,
     data: Annotated[
         str | None, typer.Option(help="Images to prove the file on (default: the run's own validation images).")
@@ -592,7 +595,8 @@ def export(
         licence=licence,
         display=terminal.display(),
     )
-    terminal.print_export(done)
+    pages = {"page": done.web} if done.web.exists() else {}
+    terminal.print_lines(done.certificate.lines, model=done.model, **pages, certificate=done.page)
 
 
 @app.command()
@@ -649,7 +653,7 @@ def serve(
         replicas=replicas,
         gpus=gpus,
     )
-    terminal.print_serving(serving)
+    print(f"serving {serving.name} at {serving.url} (Ctrl-C stops it)", flush=True)
     serving.run()
 
 
@@ -664,7 +668,8 @@ def cache(
     if older_than is not None and not clear:
         raise ConfigError("--older-than says what --clear removes: give both")
     if clear:
-        terminal.print_cleared(foveate.clear_cache(older_than_days=older_than or 0.0))
+        for line in foveate.clear_cache(older_than_days=older_than or 0.0).lines:
+            print(line)
     else:
         terminal.print_cache(foveate.list_cache())
 
@@ -713,7 +718,7 @@ def main() -> None:
         status = _complain(f"cannot write the output: {error.strerror}; what was done is in the run folder", 2)
     except typer.TyperException as error:
         told = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
-        status = _complain(f"{' '.join(told.split())} (`foveate --help` lists what there is)", 2)
+        status = _complain(f"{' '.join(told.split())} (`foveate --help` lists the commands and options)", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
 

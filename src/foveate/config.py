@@ -103,7 +103,7 @@ _OTHER_NAMES = {
 }
 """What other trainers call a setting."""
 CUSTOM = "custom:"
-"""Before the name of an attention that is a class of one's own."""
+"""Before the name of an attention that is a custom class."""
 _LENGTHS = ("epochs", "images_seen")
 """The two ways of saying how long to train."""
 _RATES = {
@@ -403,14 +403,14 @@ _FLAGS_ALONE = ("preset", "config", "name", "runs", "data_dir", "final")
 
 
 def check_setting(name: str) -> None:
-    """Refuse what is no setting, by its leaf name or dotted.
+    """Refuse what is not a setting, by its leaf name or dotted.
 
     Raises:
         ConfigError: for that, and for a whole section.
     """
     section, dot, leaf = name.rpartition(".")
     if name in _FLAGS_ALONE:
-        raise ConfigError(f"{name} is no setting: give it as --{name.replace('_', '-')}")
+        raise ConfigError(f"{name} is not a setting: give it as --{name.replace('_', '-')}")
     if name in _sections():
         raise ConfigError(f"{name} is a section of settings: give each by itself, as in --set {name}.NAME=VALUE")
     if setting_path(leaf) != f"{section}{dot}{leaf}" and dot:

@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 
 from foveate.comparison.arms import parse_arm
-from foveate.comparison.experiment import ArmRun, ComparisonConfig, Experiment, Pair
+from foveate.comparison.experiment import ArmRun, Experiment
+from foveate.comparison.outcomes import Pair, arm_summaries, pair_findings, pairs_of
+from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.statistics import compare
 from foveate.comparison.training import pack
 from foveate.errors import CheckpointError, OutputError
+from foveate.execution.campaign import run_campaign
 from foveate.execution.pool import Event, Message
 from foveate.execution.supervision import MAX_WORKER_LOSSES
 
@@ -71,8 +74,12 @@ def experiment(tmp_path: Path) -> Callable[..., Experiment]:
     return make
 
 
-def finish(experiment: Experiment, pool: SimulatedPool, split: Any = "validation") -> list[Any]:
-    return [update for update in experiment.train(pool, split) if update is not None]
+def finish(experiment: Experiment, pool: SimulatedPool) -> list[Event]:
+    return [event for event in run_campaign(experiment, pool) if event is not None]
+
+
+def on_test(experiment: Experiment) -> Experiment:
+    return Experiment(experiment.config, experiment.folder, "test")
 
 
 def failed(kind: str, message: str) -> Event:
@@ -96,20 +103,20 @@ def test_every_arm_meets_the_reference_and_its_own_controls(experiment: Callable
         update={"name": "wide", "matched": {"minute,attention=cbam": "FLOPs"}}
     )
     made = Experiment(made.config.model_copy(update={"arms": (*made.config.arms, control)}), made.folder)
-    assert made.pairs == [Pair(1, 0), Pair(2, 0), Pair(2, 3)]
+    assert pairs_of(made.config) == [Pair(1, 0), Pair(2, 0), Pair(2, 3)]
 
 
 def test_findings_are_the_statistics_of_the_bits(experiment: Callable[..., Experiment]) -> None:
     made = experiment()
     finish(made, SimulatedPool(2))
-    (finding,) = made.findings("validation")
+    (finding,) = pair_findings(made)
     sides = [[ArmRun(0, seed, arm) for seed in range(3)] for arm in (1, 0)]
-    assert finding.difference == compare(*(made.right(side, "validation") for side in sides))
+    assert finding.difference == compare(*(made.right(side) for side in sides))
     assert finding.difference is not None
     assert finding.verdict is not None
     assert finding.verdict.answer == "helps"
     assert finding.verdict.level == pytest.approx(0.95)
-    summary = made.summaries("validation")[1]
+    summary = arm_summaries(made)[1]
     assert summary.ms_per_image == pytest.approx(2.0)
     assert np.mean(summary.accuracies) == pytest.approx(0.9, abs=0.05)
 
@@ -117,25 +124,25 @@ def test_findings_are_the_statistics_of_the_bits(experiment: Callable[..., Exper
 def test_more_pairs_and_sizes_have_wider_intervals(experiment: Callable[..., Experiment]) -> None:
     made = experiment("minute,attention=none", "minute", "minute,attention=cbam", subsets=(100, None))
     finish(made, SimulatedPool())
-    assert {finding.verdict.level for finding in made.findings("validation") if finding.verdict} == {1 - 0.05 / 4}
+    assert {finding.verdict.level for finding in pair_findings(made) if finding.verdict} == {1 - 0.05 / 4}
 
 
 def test_what_is_done_is_not_done_again(experiment: Callable[..., Experiment]) -> None:
     stopped = experiment()
-    for update in stopped.train(SimulatedPool(), "validation"):
-        if update is not None and update.kind == "done" and update.run == ArmRun(0, 1, 0):
+    for event in run_campaign(stopped, SimulatedPool()):
+        if event is not None and event.kind == "done" and stopped.runs[event.job // 2] == ArmRun(0, 1, 0):
             break
     finish(experiment(), pool := SimulatedPool())
     assert [each["config"]["train"]["seed"] for each in pool.submitted] == [1, 2, 2]
-    assert experiment().pending("validation") == []
-    assert len(experiment().pending("test")) == 6
+    assert experiment().pending() == []
+    assert len(on_test(experiment()).pending()) == 6
 
 
 def test_what_was_not_trained_is_not_opened_for_the_test(experiment: Callable[..., Experiment]) -> None:
     made = experiment()
     second = failed("TrainingError", "no")
     finish(made, SimulatedPool(fate=lambda message: second if message["config"]["train"]["seed"] == 1 else None))
-    assert [run.seed for run in made.pending("test")] == [0, 0, 2, 2]
+    assert [run.seed for run in on_test(made).pending()] == [0, 0, 2, 2]
 
 
 def test_a_word_that_comes_after_the_end_is_passed_over(experiment: Callable[..., Experiment]) -> None:
@@ -148,8 +155,8 @@ def test_a_word_that_comes_after_the_end_is_passed_over(experiment: Callable[...
 
     made, pool = experiment(), Late()
     finish(made, pool)
-    finish(made, pool, "test")
-    assert len(made.findings("test")) == 1
+    finish(on_test(made), pool)
+    assert len(pair_findings(on_test(made))) == 1
 
 
 def test_a_run_that_fails_is_told_and_the_rest_goes_on(experiment: Callable[..., Experiment]) -> None:
@@ -159,31 +166,31 @@ def test_a_run_that_fails_is_told_and_the_rest_goes_on(experiment: Callable[...,
         second = (message["config"]["train"]["seed"], message["config"]["model"]["attention"]) == (1, "none")
         return failed("TrainingError", "the loss became nan") if second else None
 
-    updates = finish(made, SimulatedPool(fate=fate))
-    assert [update.run for update in updates if update.kind == "failed"] == [ArmRun(0, 1, 0)]
+    events = finish(made, SimulatedPool(fate=fate))
+    assert [made.runs[event.job // 2] for event in events if event.kind == "failed"] == [ArmRun(0, 1, 0)]
     told = {ArmRun(0, 1, 0): "TrainingError: the loss became nan (loop.py:1)"}
-    assert made.failures("validation") == told
+    assert made.failures() == told
     again = experiment()
     assert finish(again, pool := SimulatedPool()) == []  # it would fail again
     assert pool.submitted == []
-    finish(again, SimulatedPool(), "test")
-    assert again.failures("test") == told
-    (finding,) = made.findings("validation")
+    finish(test := on_test(again), SimulatedPool())
+    assert test.failures() == told
+    (finding,) = pair_findings(made)
     assert finding.seeds == (0, 2)
 
 
 def test_a_lost_run_begins_again_but_not_for_ever(experiment: Callable[..., Experiment]) -> None:
     made = experiment(seeds=1)
     lost = Event(0, "lost", {"message": "killed by signal 9"})
-    updates = finish(made, pool := SimulatedPool(fate=lambda _: lost))
+    events = finish(made, pool := SimulatedPool(fate=lambda _: lost))
     assert len(pool.submitted) == 2 * MAX_WORKER_LOSSES
-    assert sum(update.kind == "again" for update in updates) == 2 * (MAX_WORKER_LOSSES - 1)
-    assert set(made.failures("validation").values()) == {f"cost {MAX_WORKER_LOSSES} workers: killed by signal 9"}
-    (finding,) = made.findings("validation")
+    assert sum(event.kind == "lost" for event in events) == 2 * (MAX_WORKER_LOSSES - 1)
+    assert set(made.failures().values()) == {f"cost {MAX_WORKER_LOSSES} workers: killed by signal 9"}
+    (finding,) = pair_findings(made)
     assert (finding.seeds, finding.difference, finding.verdict) == ((), None, None)
-    assert made.summaries("validation")[0].ms_per_image is None
+    assert arm_summaries(made)[0].ms_per_image is None
     finish(experiment(seeds=1), SimulatedPool())  # what killed it may not come again
-    assert experiment(seeds=1).failures("validation") == {}
+    assert experiment(seeds=1).failures() == {}
 
 
 def test_a_full_disk_stops_all(experiment: Callable[..., Experiment]) -> None:
@@ -194,9 +201,9 @@ def test_a_full_disk_stops_all(experiment: Callable[..., Experiment]) -> None:
 def test_of_one_seed_there_is_no_interval(experiment: Callable[..., Experiment]) -> None:
     made = experiment(seeds=1)
     finish(made, SimulatedPool())
-    (finding,) = made.findings("validation")
+    (finding,) = pair_findings(made)
     assert finding.verdict is not None
-    assert (finding.verdict.answer, finding.verdict.interval) == ("cannot tell", None)
+    assert (finding.verdict.answer, finding.verdict.interval) == ("inconclusive", None)
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]"])
@@ -205,7 +212,7 @@ def test_a_damaged_result_is_named(experiment: Callable[..., Experiment], text: 
     finish(made, SimulatedPool())
     (made.place(ArmRun(0, 0, 0)) / "validation.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"validation\.json is damaged \(.*\): remove it"):
-        experiment().findings("validation")
+        pair_findings(experiment())
 
 
 @pytest.mark.parametrize("text", ["{", "{}", "[]"])
@@ -214,7 +221,7 @@ def test_a_damaged_failure_is_named(experiment: Callable[..., Experiment], text:
     place.mkdir(parents=True)
     (place / "failed.json").write_text(text)
     with pytest.raises(CheckpointError, match=r"failed\.json is damaged \(.*\): remove it"):
-        experiment().pending("validation")
+        experiment().pending()
 
 
 BITS = pack(np.array([True, False] * 8))
@@ -254,10 +261,10 @@ def test_a_result_of_nonsense_is_named_with_its_field(
     place = experiment().place(ArmRun(0, 0, 0))
     place.mkdir(parents=True)
     (place / "validation.json").write_text(json.dumps(RESULT))
-    assert experiment().result(ArmRun(0, 0, 0), "validation") is not None
+    assert experiment().result(ArmRun(0, 0, 0)) is not None
     (place / "validation.json").write_text(json.dumps(RESULT | changed))
     with pytest.raises(CheckpointError, match=rf"validation\.json is damaged \(.*{told}.*\): remove it") as raised:
-        experiment().result(ArmRun(0, 0, 0), "validation")
+        experiment().result(ArmRun(0, 0, 0))
     assert "\n" not in str(raised.value)
 
 
@@ -266,7 +273,7 @@ def test_results_on_different_numbers_of_images_are_named(experiment: Callable[.
     finish(made, SimulatedPool())
     (made.place(ArmRun(0, 1, 1)) / "validation.json").write_text(json.dumps(RESULT))
     with pytest.raises(CheckpointError, match=r"tells of 16 images and .* of 400: remove the wrong one"):
-        experiment().findings("validation")
+        pair_findings(experiment())
 
 
 def test_nothing_is_written_through_a_link(experiment: Callable[..., Experiment], tmp_path: Path) -> None:

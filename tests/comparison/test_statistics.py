@@ -132,7 +132,7 @@ class TestConclude:
 
     def test_else_it_cannot_tell_and_says_how_many_seeds_would(self) -> None:
         verdict = conclude(of([0.02, -0.02, 0.01]), delta=0.005)
-        assert verdict.answer == "cannot tell"
+        assert verdict.answer == "inconclusive"
         assert verdict.seeds is not None
         sd = float(np.std([0.02, -0.02, 0.01], ddof=1))
         halves = [
@@ -145,7 +145,7 @@ class TestConclude:
     @settings(deadline=None, max_examples=60)
     def test_the_seeds_that_would_tell_are_more_than_there_were(self, apart: list[float]) -> None:
         verdict = conclude(of(apart), delta=0.005)
-        assert (verdict.seeds is None) == (verdict.answer != "cannot tell")
+        assert (verdict.seeds is None) == (verdict.answer != "inconclusive")
         assert verdict.seeds is None or verdict.seeds > len(apart)
 
     def test_seeds_that_agree_by_chance_on_few_images_prove_nothing(self) -> None:
@@ -155,11 +155,11 @@ class TestConclude:
         worse[:, 0] = False
         got = compare(right, worse)
         assert got.sd == 0.5 / 287
-        assert conclude(got, delta=0.001).answer == "cannot tell"
+        assert conclude(got, delta=0.001).answer == "inconclusive"
 
     def test_of_one_seed_nothing_can_be_told(self) -> None:
         verdict = conclude(of([0.5]), delta=0.005)
-        assert (verdict.answer, verdict.interval, verdict.seeds) == ("cannot tell", None, None)
+        assert (verdict.answer, verdict.interval, verdict.seeds) == ("inconclusive", None, None)
 
     def test_more_comparisons_widen_the_interval(self) -> None:
         apart = [0.011, 0.012, 0.015, 0.009]

@@ -75,7 +75,7 @@ def whole(folder: Path) -> Path:
 def test_it_ends_with_verdicts_a_page_and_the_bits_of_every_run(whole: Path) -> None:
     printed = (whole.parents[2] / "whole.txt").read_text()
     # The reference is the one arm... of two without attention none is alone: the first.
-    assert "minute,attention=none less minute" in printed
+    assert "minute,attention=none minus minute" in printed
     assert "report: runs/compare/whole/compare.html" in printed
     arms = {row["arm"] for row in rows(whole)}
     assert {"minute", "minute,attention=none"} < arms
@@ -155,10 +155,10 @@ def test_a_plan_says_how_many_seeds_it_takes(folder: Path) -> None:
     arms = ["--arm", "minute,attention=eca", "--plan", "--seeds", "3", "--delta", "5"]
     printed = finish(folder, "compare", "digits", *arms, *settings, "--subset", "100", "--threads", "1")
     assert "a true difference of 5 points would be seen in 80% of comparisons" in printed
-    assert "minute,attention=eca less minute,attention=none (100 images): " in printed
+    assert "minute,attention=eca minus minute,attention=none (100 images): " in printed
     page = (folder / "runs" / "compare" / "digits-plan" / "compare.html").read_text()
     assert "pilot seeds spread by" in page
-    assert "Cannot tell" not in page
+    assert "Inconclusive" not in page
     seeds = {row["seed"] for row in rows(folder / "runs" / "compare" / "digits-plan")}
     assert seeds == {"1000000", "1000001", "1000002"}
     place = str(folder / "runs" / "compare" / "digits-plan")
@@ -260,4 +260,4 @@ class TestBadInput:
             folder, "compare", "digits", "--arm", "minute,attention=eca", "--seeds", "1", "--subset", "100",
             "--threads", "1", "--name", "single", *settings,
         )  # fmt: skip
-        assert "of one seed, which has no interval." in printed
+        assert "from one seed, which has no interval." in printed

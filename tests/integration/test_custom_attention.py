@@ -1,4 +1,4 @@
-"""An attention of one's own: trained, kept by its name alone, and loaded by whoever hands the class over."""
+"""A custom attention: trained, kept by its name alone, and loaded by whoever hands the class over."""
 
 import functools
 from pathlib import Path
@@ -115,7 +115,7 @@ def test_what_has_no_name_or_anothers_is_refused() -> None:
 def test_a_study_of_it_needs_this_process(tmp_path: Path) -> None:
     name = foveate.register_attention(Spotlight)
     with pytest.raises(ConfigError, match="give workers=0"):
-        foveate.tune("digits", knobs=("lr",), runs=tmp_path / "runs", settings={"attention": name})
+        foveate.tune("digits", search=("lr",), runs=tmp_path / "runs", settings={"attention": name})
 
 
 class Narrow(torch.nn.Module):

@@ -23,21 +23,25 @@ from benchmarks.mutations import mutated
 from tests.comparison.test_experiment import SimulatedPool as SimulatedArms
 from tests.studies import SPACE, SimulatedPool
 
-from foveate.comparison.arms import Cost, parse_arm
-from foveate.comparison.experiment import ComparisonConfig
+from foveate.comparison.arms import parse_arm
+from foveate.comparison.controls import NetworkCost
+from foveate.comparison.settings import ComparisonConfig
+from foveate.comparison.training import run_arm
 from foveate.config import DataConfig, read_yaml, resolve_config
 from foveate.data.dataset import Dataset, KnownData, load_dataset
 from foveate.errors import CheckpointError, ConfigError, FoveateError
 from foveate.files import locked
 from foveate.training.environment import environment
 from foveate.training.setup import settle, with_place
-from foveate.tuning.search import StudyConfig
+from foveate.tuning.settings import StudyConfig
 from foveate.tuning.space import Space
 from foveate.tuning.storage import mark_place, own_place, working_folder
-from foveate.tuning.trial import study_dataset
+from foveate.tuning.trial import run_trial, study_dataset
+from foveate.workflows import campaign
 from foveate.workflows import comparison as comparisons
 from foveate.workflows import study as studies
-from foveate.workflows.request import settings_digest
+from foveate.workflows.request import NullDisplay, settings_digest
+from foveate.workflows.workers import Workers
 
 pytestmark = pytest.mark.slow
 CASES = 150
@@ -58,12 +62,11 @@ def simulated(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
             raise CheckpointError(f"{data} is not the data set")
         return digits
 
-    for workflow in (studies, comparisons):
-        monkeypatch.setattr(workflow, "load_known", known)
-        monkeypatch.setattr(workflow, "prepare_process", lambda _: None)
-    monkeypatch.setattr(studies, "open_pool", lambda *_: SimulatedPool(1))
+    monkeypatch.setattr(campaign, "load_known", known)
+    monkeypatch.setattr(campaign, "prepare_process", lambda _: None)
     monkeypatch.setattr(studies, "train", lambda data, *, config, **_: resolve_config(file=config))
-    monkeypatch.setattr(comparisons, "open_pool", lambda *_: SimulatedArms(1))
+    pools = {run_trial: SimulatedPool, run_arm: SimulatedArms}
+    monkeypatch.setattr(Workers, "open_pool", lambda _self, work, *_: pools[work](1))
     study_plots = ("rung_curves", "parallel_coordinates", "worker_timeline", "importance_bars")
     for plot in [f"study_plots.{name}" for name in study_plots] + [
         f"comparison_plots.{name}" for name in ("differences", "accuracies", "over_data_size")
@@ -71,8 +74,8 @@ def simulated(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"foveate.report.{plot}", lambda *_: None)
     monkeypatch.setattr("foveate.report.html.to_svg", lambda _: "")
     monkeypatch.setattr("foveate.report.html.to_png", lambda _: b"")
-    costs = Cost(parameters=1, training_flops=1)
-    monkeypatch.setattr("foveate.comparison.experiment.cost_of", lambda *_, **__: costs)
+    costs = NetworkCost(parameters=1, training_flops=1)
+    monkeypatch.setattr("foveate.comparison.outcomes.network_cost", lambda *_, **__: costs)
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
@@ -103,11 +106,10 @@ def make_study(folder: Path, digits: Dataset, *, updates: int | None = None, **m
     if config.storage:
         mark_place(config.storage, studies.Study(folder).digest, folder)
 
-    class Stopping(studies.SilentStudy):
-        left = itertools.count(1)
-
-        def update(self, search: Any, update: Any) -> None:
-            if next(self.left) == updates:
+    class Stopping(NullDisplay):
+        def follow(self, events: Any, campaign: Any, workers: int) -> Any:
+            yield from itertools.islice(filter(None, events), updates and updates - 1)
+            if updates:
                 raise KeyboardInterrupt
 
     with contextlib.suppress(KeyboardInterrupt):
@@ -297,7 +299,7 @@ def test_the_journal_of_an_older_version_is_known_by_what_its_settings_had(
     journal.write_bytes(b"%08x %s\n" % (zlib.crc32(first), first) + rest)
     said: list[str] = []
 
-    class Listening(studies.SilentStudy):
+    class Listening(NullDisplay):
         def say(self, line: str) -> None:
             said.append(line)
 

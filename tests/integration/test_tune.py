@@ -246,7 +246,7 @@ def test_asha_and_tpe(folder: Path) -> None:
         (["digits", "--ray", "local", "--gpus", "0"], "gpus=0.0"),
         (["digits", "--set", "epochs=5"], "--max-epochs"),
         (["digits", "--set", "train.images_seen=5"], "--max-epochs"),
-        (["digits", "--knob", "attention_stage"], "'attention', which is no knob before it"),
+        (["digits", "--search", "attention_stage"], "'attention', which is not declared before it"),
         (["digits", "--algorithm", "asha", "--sampler", "tpe"], "sampler=tpe learns from finished brackets"),
         (["digits", "--trials", "5"], "trials is asha's"),
         (["digits", "--set", "resize_scale=0.25"], "size=4: the pools"),

@@ -11,8 +11,8 @@ import pytest
 from foveate.report.html import write_page
 from foveate.report.sections import Page
 from foveate.report.study_page import study_page
-from foveate.report.study_plots import Choices, Range
-from foveate.tuning.search import Trial
+from foveate.tuning.hyperparameters import Choice, FloatRange, Hyperparameter
+from foveate.tuning.trials import Trial
 
 MakePage = Callable[..., Page]
 
@@ -30,10 +30,14 @@ def trial(number: int, *, epochs: int, state: Any, score: float | None, **settin
     return Trial(number, settings, 0, state=state, score=score, rows=rows, jobs=[job], reason=reason)
 
 
+def choice(*values: Any) -> Hyperparameter:
+    return Choice(type="choice", values=values)
+
+
 TRIALS = [
     trial(0, epochs=3, state="finished", score=0.9, lr=0.1, kind="none"),
     trial(1, epochs=0, state="failed", score=None, lr=0.5, kind="none"),
-    trial(2, epochs=1, state="out", score=0.7, lr=0.01, kind="luong", stage=2),
+    trial(2, epochs=1, state="pruned", score=0.7, lr=0.01, kind="luong", stage=2),
 ]
 
 
@@ -46,7 +50,9 @@ def make() -> MakePage:
             "trials": TRIALS,
             "brackets": [[(3, 1), (1, 3)], [(1, 3)]],
             "hyperparameters": {
-                "lr": Range(0.01, 1.0, log=True), "kind": Choices(["none", "luong"]), "stage": Choices([1, 2]),
+                "lr": FloatRange(type="float", low=0.01, high=1.0, log=True),
+                "kind": choice("none", "luong"),
+                "stage": choice(1, 2),
             },
             "importance": [("lr", 0.75), ("kind", 0.25), ("stage", 0.0)],
             "best": TRIALS[0],
@@ -88,10 +94,12 @@ def test_it_loads_nothing(make: MakePage, tmp_path: Path) -> None:
         {"best": None, "importance": []},
         {
             "hyperparameters": {
-                "lr": Range(0.1, 0.1, log=False), "kind": Choices(["none"]), "stage": Choices(list(range(20))),
+                "lr": FloatRange(type="float", low=0.1, high=0.1),
+                "kind": choice("none"),
+                "stage": choice(*range(20)),
             }
         },
-        {"hyperparameters": {"kind": Choices(["none", "luong", "$x_1$"])}},
+        {"hyperparameters": {"kind": choice("none", "luong", "$x_1$")}},
     ],
 )  # fmt: skip
 def test_any_study_has_a_page(make: MakePage, tmp_path: Path, changes: dict[str, Any]) -> None:

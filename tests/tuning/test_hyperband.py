@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from foveate.errors import ConfigError
 from foveate.tuning.hyperband import (
     FORMULAS,
-    Asha,
     Bracket,
-    Cost,
+    Budget,
     Hyperband,
     Job,
     Outcome,
@@ -24,7 +23,7 @@ from foveate.tuning.hyperband import (
     Rung,
     Scores,
     Settings,
-    cost,
+    budget_of,
     kerastuner_brackets,
     li2018_brackets,
 )
@@ -73,8 +72,8 @@ class TestBrackets:
             [4],
         ]
         assert [rung.epochs for rung in published[0]] == [1, 3, 10, 30]
-        assert cost(published) == Cost(trials=49, jobs=69, epochs=390)
-        assert cost(published, retrain=True).epochs == 460
+        assert budget_of(published) == Budget(trials=49, jobs=69, epochs=390)
+        assert budget_of(published, retrain=True).epochs == 460
         theirs = kerastuner_brackets(30, 3)
         assert [bracket[0].trials for bracket in theirs] == [34, 15, 8, 5]
         assert [rung.epochs for rung in theirs[0]] == [2, 4, 10, 30]
@@ -171,7 +170,7 @@ class TestHyperband:
         alone = run(Hyperband(brackets, numbered), 1, 0, scored)
         together = run(Hyperband(brackets, numbered, in_turn=in_turn), workers, seed, scored)
         assert sorted(map(repr, alone)) == sorted(map(repr, together))
-        told = cost(brackets)
+        told = budget_of(brackets)
         assert len(alone) == told.jobs
         assert sum(job.to_epoch - job.from_epoch for job, _ in alone) == told.epochs
 
@@ -236,51 +235,3 @@ class TestHyperband:
         assert isinstance(first, Job)
         plan.give_back(first)
         assert plan.ask() == first
-
-
-class TestAsha:
-    @given(
-        max_epochs=st.integers(1, 30),
-        factor=st.integers(2, 4),
-        trials=st.integers(1, 40),
-        workers=st.integers(1, 9),
-    )
-    @settings(max_examples=60)
-    def test_every_promotion_was_among_the_best(
-        self, max_epochs: int, factor: int, trials: int, workers: int
-    ) -> None:
-        done = run(Asha(max_epochs, factor, trials, numbered), workers, workers, scored)
-        rungs = [rung.epochs for rung in li2018_brackets(max_epochs, factor)[0]]
-        heard = [{job.trial: told.score for job, told in done if job.rung == rung} for rung in range(len(rungs))]
-        assert len(heard[0]) == trials
-        for job, _ in done:
-            assert (job.from_epoch, job.to_epoch) == ([0, *rungs][job.rung], rungs[job.rung])
-        for below, above in itertools.pairwise(heard):
-            assert len(above) >= len(below) // factor  # nothing that could go on was left
-            best = sorted(below, key=lambda trial: (-below[trial], trial))[: len(below) // factor]  # type: ignore[operator]
-            assert set(best) <= set(above)
-
-    def test_nobody_waits_while_trials_are_left(self) -> None:
-        plan = Asha(9, 3, 100, numbered)
-        assert all(isinstance(plan.ask(), Job) for _ in range(100))
-        assert plan.ask() == "wait"
-
-    def test_failed_stopped_and_given_back(self) -> None:
-        plan = Asha(4, 2, 4, numbered)
-        jobs = run(
-            plan, 1, 0, lambda job: Outcome(None if job.trial == 3 else -float(job.trial), stopped=job.trial < 1)
-        )
-        assert [(job.trial, job.to_epoch) for job, _ in jobs] == [(0, 1), (1, 1), (2, 1), (3, 1), (1, 2)]
-        plan = Asha(4, 2, 2, numbered)
-        first = plan.ask()
-        assert isinstance(first, Job)
-        plan.give_back(first)
-        assert plan.ask() == first
-
-    def test_a_space_that_is_used_up(self) -> None:
-        plan = Asha(4, 2, 9, lambda trial, _: {} if trial < 2 else None)
-        assert [job.rung for job, _ in run(plan, 1, 0, scored)] == [0, 0, 1]
-
-    def test_refuses_no_trials(self) -> None:
-        with pytest.raises(ConfigError, match="trials=0"):
-            Asha(9, 3, 0, numbered)

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from foveate.tuning.importance import knob_importance
-from foveate.tuning.search import Trial
+from foveate.tuning.importance import importances
 from foveate.tuning.space import Space
+from foveate.tuning.trials import Trial
 
 SPACE = Space.model_validate(
     {
         "preset": "minute",
-        "knobs": {
+        "hyperparameters": {
             "batch": {"type": "int", "low": 10, "high": 100},
             "lr": {"type": "float", "low": 0.01, "high": 1.0, "log": True},
             "depth": {"type": "choice", "values": [[3, 3], [3, 3, 3]], "sets": "model.stages.*.kernels"},
@@ -30,14 +30,14 @@ def trials(count: int) -> list[Trial]:
     return found
 
 
-def test_the_knob_that_decides_has_nearly_all_of_it() -> None:
-    shares = knob_importance(SPACE, trials(60))
+def test_the_hyperparameter_that_decides_has_nearly_all_of_it() -> None:
+    shares = importances(SPACE, trials(60))
     assert shares[0][0] == "lr"
     assert shares[0][1] > 0.7
-    assert {name for name, _ in shares} == set(SPACE.knobs)
+    assert {name for name, _ in shares} == set(SPACE.hyperparameters)
     assert abs(sum(share for _, share in shares) - 1) < 1e-9
-    assert shares == knob_importance(SPACE, trials(60))
+    assert shares == importances(SPACE, trials(60))
 
 
 def test_of_few_trials_it_says_nothing() -> None:
-    assert knob_importance(SPACE, trials(5)) == []
+    assert importances(SPACE, trials(5)) == []

@@ -14,7 +14,7 @@ from foveate.tuning.space import Space
 SPACE = Space.model_validate(
     {
         "preset": "minute",
-        "knobs": {
+        "hyperparameters": {
             "lr": {"type": "float", "low": 0.01, "high": 1.0, "log": True},
             "batch": {"type": "int", "low": 50, "high": 500, "step": 50},
             "attention": {"type": "choice", "values": ["none", "luong"]},
@@ -37,7 +37,9 @@ def test_without_scores_a_trial_has_its_own_draw_whoever_asks_first(kind: Any) -
 
 
 def test_random_ends_with_the_space() -> None:
-    small = Space.model_validate({"preset": "minute", "knobs": {"batch": {"type": "int", "low": 1, "high": 3}}})
+    small = Space.model_validate(
+        {"preset": "minute", "hyperparameters": {"batch": {"type": "int", "low": 1, "high": 3}}}
+    )
     sampler = RandomSampler(small, 0, usable)
     assert sampler(3, {}, {}) is None
     assert sampler(2, {}, {}) is not None
@@ -82,7 +84,9 @@ def test_without_optuna_tpe_says_how_to_install_it(monkeypatch: pytest.MonkeyPat
 
 
 def test_tpe_draws_no_two_alike_and_ends_with_the_space() -> None:
-    small = Space.model_validate({"preset": "minute", "knobs": {"batch": {"type": "int", "low": 1, "high": 6}}})
+    small = Space.model_validate(
+        {"preset": "minute", "hyperparameters": {"batch": {"type": "int", "low": 1, "high": 6}}}
+    )
     sampler = TpeSampler(small, 0, usable)
     settings: dict[int, Mapping[str, Any]] = {trial: sampler(trial, {}, {}) or {} for trial in range(3)}
     seen = {(trial, 9): float(trial) for trial in settings}
@@ -92,8 +96,8 @@ def test_tpe_draws_no_two_alike_and_ends_with_the_space() -> None:
 
 
 def test_tpe_draws_steps_as_they_are_drawn_at_random() -> None:
-    knobs = {"label_smoothing": {"type": "float", "low": 0.0, "high": 0.3, "step": 0.05}}
-    small = Space.model_validate({"preset": "minute", "knobs": knobs})
+    declared = {"label_smoothing": {"type": "float", "low": 0.0, "high": 0.3, "step": 0.05}}
+    small = Space.model_validate({"preset": "minute", "hyperparameters": declared})
     sampler = TpeSampler(small, 0, usable)
     settings: dict[int, Mapping[str, Any]] = {trial: sampler(trial, {}, {}) or {} for trial in range(3)}
     seen = {(trial, 9): float(trial) for trial in settings}

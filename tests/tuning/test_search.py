@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from tests.studies import SimulatedPool, simulated_rows
 
 from foveate.errors import CheckpointError, OutputError, StudyError
+from foveate.execution.campaign import run_campaign
 from foveate.tuning.samplers import RandomSampler
-from foveate.tuning.search import Search, StudyConfig, cost_of
+from foveate.tuning.search import Search
+from foveate.tuning.settings import StudyConfig
 
 Open = Callable[..., Search]
 
@@ -38,19 +40,19 @@ def table(search: Search) -> list[tuple[Any, ...]]:
 
 
 def finish(search: Search, pool: SimulatedPool) -> Search:
-    for _ in search.run(pool):
+    for _ in run_campaign(search, pool):
         pass
     return search
 
 
 def test_it_runs_what_was_said_before(open_search: Open) -> None:
     search = finish(open_search(), pool := SimulatedPool(1))
-    told = cost_of(search.config)
+    told = search.config.budget
     assert (len(search.trials), len(pool.submitted), search.epochs_done) == (told.trials, told.jobs, told.epochs)
     assert search.best is not None
     assert search.best.state == "finished"
     states = Counter(trial.state for trial in search.trials.values())
-    assert set(states) == {"finished", "out"}
+    assert set(states) == {"finished", "pruned"}
 
 
 @given(workers=st.integers(1, 8), seed=st.integers(0, 1000))
@@ -75,7 +77,7 @@ def test_stopped_anywhere_and_taken_up_it_finds_the_same(
     folder = tmp_path_factory.mktemp("cut")
     for cut in cuts:
         search = open_search(folder, algorithm=algorithm)
-        list(itertools.islice(search.run(SimulatedPool(workers, seed)), cut))
+        list(itertools.islice(run_campaign(search, SimulatedPool(workers, seed)), cut))
     assert table(finish(open_search(folder, algorithm=algorithm), SimulatedPool(workers, seed))) == table(straight)
 
 
@@ -134,10 +136,10 @@ def test_a_hanging_trial_is_stopped_and_fails(open_search: Open) -> None:
 
 def test_checkpoints_of_losers_are_deleted_and_the_winners_kept(open_search: Open) -> None:
     search = open_search()
-    for update in filter(None, search.run(SimulatedPool(1))):
-        if update.kind == "begun":
-            Path(search.place(update.job.trial)).mkdir(parents=True, exist_ok=True)
-        elif update.kind == "done" and update.job.rung == 1:
+    for event in filter(None, run_campaign(search, SimulatedPool(1))):
+        if event.kind == "begun":
+            (search.folder / "trials" / f"{event.job:04}").mkdir(parents=True, exist_ok=True)
+        elif event.kind == "done" and event.value["rung"] == 1:
             there = {int(path.name) for path in (search.folder / "trials").iterdir()}
             assert len(there) <= 3
     assert search.best is not None
@@ -168,13 +170,13 @@ def test_the_best_is_that_of_all_at_every_moment(open_search: Open, semantics: s
 
     search = open_search(semantics=semantics, fail_share=1)
     scored: dict[int, tuple[int, float, int]] = {}
-    for update in filter(None, search.run(SimulatedPool(1, fate=ends_badly_or_early))):
-        if update.kind == "done":
-            early = update.value["stopped"] and semantics == "foveate"
-            reached = search.config.max_epochs if early else update.job.to_epoch
-            scored[update.job.trial] = (reached, update.value["score"], -update.job.trial)
-        elif update.kind == "failed":
-            scored.pop(update.job.trial, None)
+    for event in filter(None, run_campaign(search, SimulatedPool(1, fate=ends_badly_or_early))):
+        if event.kind == "done":
+            early = event.value["stopped"] and semantics == "foveate"
+            reached = search.config.max_epochs if early else event.value["rows"][-1]["epoch"]
+            scored[event.job] = (reached, event.value["score"], -event.job)
+        elif event.kind == "failed":
+            scored.pop(event.job, None)
         best = -max(scored.values())[-1] if scored else None
         assert search.best is (None if best is None else search.trials[best])
 
@@ -331,7 +333,7 @@ def test_a_study_without_end_is_refused_before_it_takes_memory(
 
 def test_iterations_repeat_the_brackets_with_new_trials(open_search: Open, tmp_path_factory: Any) -> None:
     once, twice = open_search(), open_search(tmp_path_factory.mktemp("twice"), iterations=2)
-    assert cost_of(twice.config).trials == 2 * cost_of(once.config).trials
+    assert twice.config.budget.trials == 2 * once.config.budget.trials
     finish(twice, SimulatedPool(3))
     assert len({tuple(trial.settings.values()) for trial in twice.trials.values()}) == len(twice.trials)
 

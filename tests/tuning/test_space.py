@@ -21,9 +21,9 @@ def any_draw(_: Mapping[str, Any]) -> bool:
     return True
 
 
-def space_of(tmp_path: Path, **knobs: Any) -> Space:
+def space_of(tmp_path: Path, **declared: Any) -> Space:
     path = tmp_path / "space.yaml"
-    path.write_text(yaml.safe_dump({"preset": "minute", "knobs": knobs}))
+    path.write_text(yaml.safe_dump({"preset": "minute", "hyperparameters": declared}))
     return read_space(str(path))
 
 
@@ -31,15 +31,15 @@ class TestInThePackage:
     def test_paper_is_figure_3_2(self) -> None:
         space = read_space("paper")
         first = {
-            name: [getattr(knob, "low", None), getattr(knob, "high", None), getattr(knob, "step", None)]
-            for name, knob in space.knobs.items()
+            name: [getattr(each, "low", None), getattr(each, "high", None), getattr(each, "step", None)]
+            for name, each in space.hyperparameters.items()
         }
         assert first["f1"] == first["f2"] == [16, 512, 16]
         assert first["hidden"] == [32, 1024, 32]
-        assert {name: space.knobs[name].values for name in ("ks1", "ks2", "ks3", "ks4")} == dict.fromkeys(
-            ("ks1", "ks2", "ks3", "ks4"), (3, 5)
-        )
-        assert len(space.knobs) == 9
+        assert {
+            name: space.hyperparameters[name].values for name in ("ks1", "ks2", "ks3", "ks4")
+        } == dict.fromkeys(("ks1", "ks2", "ks3", "ks4"), (3, 5))
+        assert len(space.hyperparameters) == 9
         config = space.base(epochs=30)
         assert (config.train.monitor, config.train.patience, config.preset) == ("loss", 5, "paper")
 
@@ -54,13 +54,13 @@ class TestInThePackage:
         base = space.base(epochs=9)
         for settings in itertools.islice(random_draws(space, 3, any_draw), 200):
             space.apply(base, settings)
-            for knob_name, value in settings.items():
-                knob = space.knobs[knob_name]
-                if knob.type == "choice":
-                    assert value in knob.values
+            for key, value in settings.items():
+                each = space.hyperparameters[key]
+                if each.type == "choice":
+                    assert value in each.values
                 else:
                     assert isinstance(value, int | float)
-                    assert knob.low <= value <= knob.high
+                    assert each.low <= value <= each.high
 
 
 class TestDraws:
@@ -80,14 +80,14 @@ class TestDraws:
         usable = [each["batch"] for each in random_draws(space, 0, lambda settings: settings["batch"] % 2 == 0)]
         assert sorted(usable) == [2, 4]
 
-    def test_a_conditional_knob_is_there_only_then_and_moves_no_other(self, tmp_path: Path) -> None:
-        knobs = {
+    def test_a_conditional_hyperparameter_is_there_only_then_and_moves_no_other(self, tmp_path: Path) -> None:
+        declared = {
             "attention": {"type": "choice", "values": ["none", "luong"]},
             "attention_stage": {"type": "int", "low": 1, "high": 3, "when": {"attention": ["luong"]}},
             "lr": {"type": "float", "low": 0.01, "high": 1, "log": True},
         }
-        space = space_of(tmp_path, **knobs)
-        always = space_of(tmp_path, **{**knobs, "attention_stage": {"type": "int", "low": 1, "high": 3}})
+        space = space_of(tmp_path, **declared)
+        always = space_of(tmp_path, **{**declared, "attention_stage": {"type": "int", "low": 1, "high": 3}})
         for settings, other in itertools.islice(
             zip(random_draws(space, 0, any_draw), random_draws(always, 0, any_draw), strict=True), 50
         ):
@@ -95,11 +95,11 @@ class TestDraws:
             assert {**other, **settings} == other
 
     @given(seed=st.integers(0, 2**32))
-    def test_logarithmic_knobs_are_drawn_by_their_logarithm(self, seed: int) -> None:
+    def test_logarithmic_ranges_are_drawn_by_their_logarithm(self, seed: int) -> None:
         space = Space.model_validate(
             {
                 "preset": "minute",
-                "knobs": {
+                "hyperparameters": {
                     "lr": {"type": "float", "low": 1e-4, "high": 1, "log": True},
                     "batch": {"type": "int", "low": 1, "high": 1000, "log": True},
                 },
@@ -129,13 +129,23 @@ class TestApply:
         assert all(stage.kernels == (3, 3, 3) for stage in config.model.stages)
         assert config.train == space.base().train
 
-    def test_some_knobs_alone(self) -> None:
-        assert list(read_space("default").restricted(["width", "lr"]).knobs) == ["lr", "width"]
+    def test_the_older_name_of_its_key_is_read(self) -> None:
+        declared = {"lr": {"type": "float", "low": 0.1, "high": 1.0}}
+        older = Space.model_validate({"preset": "minute", "knobs": declared})
+        assert older == Space.model_validate({"preset": "minute", "hyperparameters": declared})
+        with pytest.raises(ValueError, match="knobs"):
+            Space.model_validate({"preset": "minute", "knobs": declared, "hyperparameters": declared})
+
+    def test_some_hyperparameters_alone(self) -> None:
+        assert list(read_space("default").restricted(["width", "lr"]).hyperparameters) == ["lr", "width"]
         kinds = read_space("default").restricted(["attention_stage", "attention"])
-        assert list(kinds.knobs) == ["attention", "attention_stage"]  # in the space's order: conditions hold
-        with pytest.raises(ConfigError, match="'attention', which is no knob before it"):
+        assert list(kinds.hyperparameters) == [
+            "attention",
+            "attention_stage",
+        ]  # in the space's order: conditions hold
+        with pytest.raises(ConfigError, match="'attention', which is not declared before it"):
             read_space("default").restricted(["attention_stage"])
-        with pytest.raises(ConfigError, match=r"unknown knob 'widht'; did you mean 'width'\?"):
+        with pytest.raises(ConfigError, match=r"unknown hyperparameter 'widht'; did you mean 'width'\?"):
             read_space("default").restricted(["widht"])
 
 
@@ -145,21 +155,24 @@ class TestBadSpaces:
             read_space("papre")
 
     @pytest.mark.parametrize(
-        ("knobs", "told"),
+        ("declared", "told"),
         [
-            ({}, "knobs={}: .*at least 1"),
+            ({}, "hyperparameters={}: .*at least 1"),
             ({"lr": {"type": "float", "low": 2, "high": 1}}, "low=2.0 is above high=1.0"),
             ({"lr": {"type": "float", "low": 0, "high": 1, "log": True}}, "has no logarithm"),
             ({"lr": {"type": "float", "low": 0.1, "high": 1, "log": True, "step": 0.1}}, "has no step"),
-            ({"lr": {"type": "real", "low": 0, "high": 1}}, "knobs.lr"),
-            ({"lr": {"type": "choice", "values": []}}, "knobs.lr"),
+            ({"lr": {"type": "real", "low": 0, "high": 1}}, "hyperparameters.lr"),
+            ({"lr": {"type": "choice", "values": []}}, "hyperparameters.lr"),
             ({"learning": {"type": "int", "low": 0, "high": 1}}, "unknown setting 'learning'"),
             ({"x": {"type": "int", "low": 0, "high": 1, "sets": "model.stages.9.filters"}}, "which is not there"),
             ({"x": {"type": "int", "low": 0, "high": 1, "sets": "model.stagse.0"}}, "which is not there"),
             ({"lr": {"type": "int", "low": -1, "high": -1}}, "lr"),
             ({"size": {"type": "int", "low": 16, "high": 32}}, "sets 'data.size': all trials"),
             ({"epochs": {"type": "int", "low": 1, "high": 3}}, "sets 'train.epochs': all trials"),
-            ({"lr": {"type": "float", "low": 1, "high": 1, "when": {"batch": [1]}}}, "'batch', which is no knob"),
+            (
+                {"lr": {"type": "float", "low": 1, "high": 1, "when": {"batch": [1]}}},
+                "'batch', which is not declared",
+            ),
             ({"batch": {"type": "int", "low": 0, "high": 10**30}}, "batch"),
             ({"batch": {"type": "int", "low": -(10**30), "high": 5, "step": 10**40}}, "batch"),
             ({"lr": {"type": "float", "low": -1e308, "high": 1e308}}, "too far apart"),
@@ -171,9 +184,9 @@ class TestBadSpaces:
             ({"lr": {"type": "choice", "values": [0.1] * 10_001}}, "lr"),
             ({"lr": {"type": "choice", "values": [[[0.1]]]}}, "lr"),
             ({"lr": {"type": "choice", "values": {"a": 1}}}, "lr"),
-            ({"l\x1br": {"type": "int", "low": 1, "high": 2}}, "knobs"),
-            ({"": {"type": "int", "low": 1, "high": 2}}, "knobs"),
-            ({f"k{n}": {"type": "int", "low": 1, "high": 2} for n in range(1_001)}, "knobs"),
+            ({"l\x1br": {"type": "int", "low": 1, "high": 2}}, "hyperparameters"),
+            ({"": {"type": "int", "low": 1, "high": 2}}, "hyperparameters"),
+            ({f"k{n}": {"type": "int", "low": 1, "high": 2} for n in range(1_001)}, "hyperparameters"),
             ({"x": {"type": "int", "low": 1, "high": 2, "sets": {}}}, "sets"),
             ({"x": {"type": "int", "low": 1, "high": 2, "sets": {"lr": float("inf")}}}, "sets"),
             ({"x": {"type": "int", "low": 1, "high": 2, "sets": {"lr": 1e308}}}, "lr"),
@@ -181,20 +194,20 @@ class TestBadSpaces:
                 {"x": {"type": "int", "low": 1, "high": 2, "sets": "model.stages." + "9" * 250}},
                 "which is not there",
             ),
-            ({"lr": {"type": "float", "low": 0.1, "high": 1, "when": {"lr": [1]}}}, "'lr', which is no knob"),
+            ({"lr": {"type": "float", "low": 0.1, "high": 1, "when": {"lr": [1]}}}, "'lr', which is not declared"),
             (
                 {
                     "lr": {"type": "float", "low": 0.1, "high": 1, "when": {"batch": [1]}},
                     "batch": {"type": "int", "low": 1, "high": 2, "when": {"lr": [0.1]}},
                 },
-                "which is no knob before it",
+                "which is not declared before it",
             ),
             ({"batch": {"type": "int", "low": 1, "high": 2, "when": {"x": []}}}, "when"),
         ],
     )
-    def test_is_refused_with_what_is_wrong(self, tmp_path: Path, knobs: dict[str, Any], told: str) -> None:
+    def test_is_refused_with_what_is_wrong(self, tmp_path: Path, declared: dict[str, Any], told: str) -> None:
         with pytest.raises(ConfigError, match=told):
-            space_of(tmp_path, **knobs)
+            space_of(tmp_path, **declared)
 
     @pytest.mark.parametrize(
         "text",
@@ -220,14 +233,14 @@ class TestBadSpaces:
         assert len(str(told.value)) < 1_000
 
     def test_a_wide_range_is_drawn_from_without_a_fault(self) -> None:
-        knobs = {
+        declared = {
             "batch": {"type": "int", "low": -(2**53), "high": 2**53},
             "hidden": {"type": "int", "low": 1, "high": 2**53, "log": True},
             "lr": {"type": "float", "low": 1e-300, "high": 1e300, "log": True},
             "momentum": {"type": "float", "low": -8e307, "high": 8e307},
             "epsilon": {"type": "float", "low": 0, "high": 1, "step": 1e-9},
         }
-        space = Space.model_validate({"preset": "minute", "knobs": knobs})
+        space = Space.model_validate({"preset": "minute", "hyperparameters": declared})
         for settings in itertools.islice(random_draws(space, 0, any_draw), 200):
             assert space.contains(settings)
 

@@ -1,25 +1,15 @@
-"""Arms of a comparison: what a person writes to settings, and the controls that are matched to an arm."""
+"""Arms of a comparison: what a person writes to settings, and whether they can be compared."""
 
-import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from pydantic import Field
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
-from foveate.config import Config, ModelConfig, Section, check_setting, layered, resolve_config
+from foveate.config import Config, Section, check_setting, layered, resolve_config
 from foveate.errors import ConfigError
-from foveate.model.build import CHANNELS, build_model
 from foveate.records import MAX_LINE, Line, MalformedError, parse_yaml
 
-__all__ = ["Arm", "Cost", "cost_of", "matched_controls", "parse_arm", "short_labels", "without_attention"]
-
-
-_MOST = MAX_LINE // 10
+_MAX_CHARACTERS = MAX_LINE // 10
 """Characters of an arm: the name of a control holds those of several arms."""
 
 
@@ -32,15 +22,6 @@ class Arm(Section):
     """Of a control: the arms that it is matched to, and in what: `parameters`, `FLOPs`, or both."""
 
 
-class Cost(Section):
-    """What a network takes."""
-
-    parameters: int
-    """That are trained."""
-    training_flops: int
-    """Of one image, forward and backward: convolutions and matrix products. A mean over the run."""
-
-
 def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
     """`PRESET[,KEY=VALUE…]` over the settings that all arms have in `common`.
 
@@ -50,9 +31,10 @@ def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
         ConfigError: for an unknown preset or setting, what is no KEY=VALUE, a seed, which is not an arm's, and
             control characters.
     """
-    if not text.isprintable() or len(text) > _MOST:
+    if not text.isprintable() or len(text) > _MAX_CHARACTERS:
         raise ConfigError(
-            f"arm {text[:80]!r}: write it in one line of at most {_MOST:,} characters, without control characters"
+            f"arm {text[:80]!r}: write it in one line of at most {_MAX_CHARACTERS:,} characters, "
+            "without control characters"
         )
     preset, *pairs = _split(text)
     if not preset:
@@ -96,146 +78,6 @@ def short_labels(arms: Sequence[Arm]) -> list[str]:
     return [label(arm) for arm in arms]
 
 
-def cost_of(config: Config, *, num_classes: int, size: int) -> Cost:
-    """The cost of the network of `config` on images of `size`; those that training begins with are smaller."""
-    return Cost(
-        parameters=_parameters(config, num_classes, size),
-        training_flops=_training_flops(config, num_classes, size),
-    )
-
-
-def matched_controls(arms: Sequence[Arm], plain: Arm, *, num_classes: int, size: int) -> list[Arm]:
-    """`plain`, widened or narrowed to the parameters of each of `arms`, and to its training FLOPs.
-
-    All stages are scaled alike, a dense head's hidden layer with them; then the last stage alone is adjusted.
-    Where `plain` is within reach already it is its own control, and none is made; where one has both, one is;
-    and one that comes out the same for several arms is made once.
-
-    Raises:
-        ConfigError: where no width comes within 1 % of the parameters, or 2 % of the FLOPs.
-    """
-
-    def within(config: Config, arm: Arm, measured: str) -> bool:
-        cost, most = _MEASURES[measured]
-        return abs(cost(config, num_classes, size) / cost(arm.config, num_classes, size) - 1) <= most
-
-    made: dict[str, tuple[Config, dict[str, str]]] = {}
-    for arm in arms:
-        left = [measured for measured in _MEASURES if not within(plain.config, arm, measured)]
-        while left:
-            cost, most = _MEASURES[left[0]]
-            target = cost(arm.config, num_classes, size)
-            config = _matched(plain.config, partial(cost, num_classes=num_classes, size=size), target, most)
-            met = [measured for measured in left if within(config, arm, measured)]
-            if left[0] not in met:
-                raise ConfigError(
-                    f"no width of {plain.name} has the {left[0]} of {arm.name} within {most:.0%}: "
-                    "compare without controls (--no-controls)"
-                )
-            made.setdefault(config.model_dump_json(), (config, {}))[1][arm.name] = " and ".join(met)
-            left = [measured for measured in left if measured not in met]
-    return [
-        Arm(name=f"{plain.name}, with {_told(matched)}", config=config, matched=matched)
-        for config, matched in made.values()
-    ]
-
-
-def _told(matched: Mapping[str, str]) -> str:
-    """As in `the parameters of minute and of fast, the FLOPs of strong`."""
-    arms: dict[str, list[str]] = {}
-    for arm, measured in matched.items():
-        arms.setdefault(measured, []).append(f"of {arm}")
-    return ", ".join(f"the {measured} {' and '.join(each)}" for measured, each in arms.items())
-
-
-def _parameters(config: Config, num_classes: int, size: int) -> int:
-    """Of the network, those that are trained."""
-    try:
-        with torch.device("meta"):  # shapes alone
-            network = build_model(config.model, num_classes=num_classes, size=size)
-    except (RuntimeError, ConfigError):  # a module of one's own may look at values
-        network = build_model(config.model, num_classes=num_classes, size=size)
-    return sum(each.numel() for each in network.parameters() if each.requires_grad)
-
-
-def _training_flops(config: Config, num_classes: int, size: int) -> int:
-    """Of an image, as a mean over a run whose images may begin smaller."""
-    train = config.train
-    whole = small = _flops(config.model, num_classes, size, size)
-    if train.resize_until:
-        small = _flops(config.model, num_classes, size, round(size * train.resize_scale))
-    return round(train.resize_until * small + (1 - train.resize_until) * whole)
-
-
-_MEASURES: Mapping[str, tuple[Callable[..., int], float]] = {
-    "parameters": (_parameters, 0.01),
-    "FLOPs": (_training_flops, 0.02),
-}
-"""What a control is matched in: its cost, and how far off it may be."""
-
-
-def _flops(model: ModelConfig, num_classes: int, size: int, side: int) -> int:
-    """Of training on an image of `side` the network for images of `size`."""
-
-    def count(device: str) -> int:
-        # The fused kernel of attention is not counted on a CPU; the plain one is.
-        with torch.device(device), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            images = torch.zeros(2, CHANNELS, side, side, dtype=torch.uint8)
-            build_model(model, num_classes=num_classes, size=size)(images).sum().backward()
-        return int(counter.get_total_flops()) // len(images)
-
-    try:
-        return count("meta")  # shapes alone: nothing is computed
-    except (RuntimeError, ConfigError):  # a module of one's own may look at values
-        return count("cpu")
-
-
-def _matched(config: Config, measure: Callable[[Config], int], target: int, most: float) -> Config:
-    """`config` with all widths scaled alike until `measure` is about `target`, and then as little changed as
-    brings it within a share `most` of it; the nearest where nothing does.
-    """
-    low, high = 0.05, 20.0
-    while high / low > 1.001:  # the measure rises with the width
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if measure(_scaled(config, middle)) < target else (low, middle)
-    nearest, least = config, math.inf
-    for near in _near(_scaled(config, high)):
-        if (off := abs(measure(near) - target)) < least:
-            nearest, least = near, off
-        if least <= most * target:
-            break
-    return nearest
-
-
-def _scaled(config: Config, factor: float) -> Config:
-    stages = tuple(
-        stage.model_copy(update={"filters": max(1, round(stage.filters * factor))})
-        for stage in config.model.stages
-    )
-    hidden = max(1, round(config.model.hidden * factor))
-    model = config.model.model_copy(update={"stages": stages, "hidden": hidden})
-    return config.model_copy(update={"model": model})
-
-
-def _near(config: Config) -> Iterator[Config]:
-    """`config`, and those whose first and last stages have some filters more or fewer, the least changed first."""
-    stages = config.model.stages
-    steps = {0: range(-4, 5), len(stages) - 1: range(-12, 13)}  # of one stage, the latter
-
-    def changed(more: tuple[int, ...]) -> float:
-        return sum(abs(step) / stages[place].filters for place, step in zip(steps, more, strict=True))
-
-    for more in sorted(itertools.product(*steps.values()), key=changed):
-        filters = [stage.filters for stage in stages]
-        for place, step in zip(steps, more, strict=True):
-            filters[place] += step
-        if min(filters) >= 1:
-            own = [
-                stage.model_copy(update={"filters": count}) for stage, count in zip(stages, filters, strict=True)
-            ]
-            yield config.model_copy(update={"model": config.model.model_copy(update={"stages": tuple(own)})})
-
-
 def _split(text: str) -> list[str]:
     """At the commas outside of brackets."""
     parts, depth = [""], 0
@@ -246,3 +88,50 @@ def _split(text: str) -> list[str]:
         else:
             parts[-1] += letter
     return [part.strip() for part in parts]
+
+
+def order_arms(arms: list[Arm], given: Mapping[str, Any]) -> list[Arm]:
+    """The reference first, made where there is one arm alone.
+
+    Raises:
+        ConfigError: for no arm, and for two that are the same.
+    """
+    if not arms:
+        raise ConfigError(
+            "nothing to compare: give --arm PRESET,KEY=VALUE,… twice or more, or once with attention"
+        )
+    if len(arms) == 1:
+        if arms[0].config.model.attention == "none":
+            raise ConfigError(f"arm {arms[0].name!r} has no attention to be compared without: give a second --arm")
+        arms = [without_attention(arms[0], given), *arms]
+    if len({arm.name for arm in arms}) < len(arms):
+        raise ConfigError("two arms are the same: their runs would be, bit by bit")
+    plain = [arm for arm in arms if arm.config.model.attention == "none"]
+    reference = plain[0] if len(plain) == 1 else arms[0]
+    return [reference, *(arm for arm in arms if arm is not reference)]
+
+
+def check_alike(arms: Sequence[Arm]) -> None:
+    """Raises ConfigError for arms that do not see the same images in the same splits, on the same device."""
+    first = arms[0].config
+    for arm in arms[1:]:
+        own = arm.config
+        for name in (*type(own.data).model_fields, "device", "threads"):
+            values = [getattr(config.train, name, getattr(config.data, name, None)) for config in (first, own)]
+            if values[0] != values[1]:
+                raise ConfigError(
+                    f"arms {arms[0].name!r} and {arm.name!r} differ in {name} ({values[0]}, {values[1]}): "
+                    f"give all the same, with --set {name}=…"
+                )
+
+
+def check_different(arms: Sequence[Arm]) -> None:
+    """Raises ConfigError for resolved arms that are the same."""
+    seen: dict[str, str] = {}
+    for arm in arms:
+        same = seen.setdefault(arm.config.model_dump_json(exclude={"preset"}), arm.name)
+        if same != arm.name:
+            raise ConfigError(
+                f"arms {same!r} and {arm.name!r} are the same: their runs would be, bit by bit (each is judged at "
+                "its last epoch, without more views: keep, patience, monitor and views make no difference)"
+            )

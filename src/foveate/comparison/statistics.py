@@ -10,23 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-__all__ = [
-    "SEEDS_AT_MOST",
-    "Answer",
-    "Difference",
-    "Interval",
-    "Verdict",
-    "compare",
-    "conclude",
-    "sd_interval",
-    "seeds_needed",
-]
-
 Interval = tuple[float, float]
-Answer = Literal["no difference", "helps", "hurts", "cannot tell"]
+Answer = Literal["no difference", "helps", "hurts", "inconclusive"]
 
-SEEDS_AT_MOST = 10_000
-"""More are not looked for."""
+MAX_SEEDS = 10_000
+"""Larger numbers of seeds are not looked for."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +48,8 @@ class Verdict:
     level: float
     """1 − α over the number of comparisons."""
     seeds: int | None
-    """So many would tell for certain, if the spread stays, where the answer is `cannot tell`; None: of one seed
-    nobody knows, or it is more than `SEEDS_AT_MOST`."""
+    """How many would decide, if they spread as these do, where the answer is `inconclusive`; None: with one seed
+    nobody knows, or it is more than `MAX_SEEDS`."""
 
 
 def compare(arm: NDArray[np.bool_], other: NDArray[np.bool_]) -> Difference:
@@ -75,25 +63,25 @@ def compare(arm: NDArray[np.bool_], other: NDArray[np.bool_]) -> Difference:
     """
     if arm.shape != other.shape or arm.ndim != 2 or not arm.shape[0] or arm.shape[1] < 2:
         raise ValueError(f"shapes {arm.shape} and {other.shape}: give both as [seeds, images]")
-    apart = arm.astype(np.float64) - other
-    per_seed = apart.mean(axis=1)
-    several = len(apart) > 1
+    differences = arm.astype(np.float64) - other
+    per_seed = differences.mean(axis=1)
+    several = len(differences) > 1
     return Difference(
         mean=float(per_seed.mean()),
-        images=apart.shape[1],
+        images=differences.shape[1],
         per_seed=tuple(per_seed.tolist()),
-        sd=max(float(per_seed.std(ddof=1)), 0.5 / apart.shape[1]) if several else None,
-        image_variance=_image_variance(apart) if several else 0.0,
+        sd=max(float(per_seed.std(ddof=1)), 0.5 / differences.shape[1]) if several else None,
+        image_variance=_image_variance(differences) if several else 0.0,
         mcnemar=tuple(_mcnemar(one, two) for one, two in zip(arm, other, strict=True)),
-        alike=not apart.any(),
+        alike=not differences.any(),
     )
 
 
 def conclude(difference: Difference, *, delta: float, alpha: float = 0.05, comparisons: int = 1) -> Verdict:
     """One answer, in this order, by the interval at 1 − α / `comparisons` (Bonferroni).
 
-    Inside ±δ: `no difference` larger than δ, whatever its sign. Without zero: `helps` or `hurts`. Else `cannot
-    tell`, and about how many seeds would.
+    Inside ±δ: `no difference` larger than δ, whatever its sign. Without zero: `helps` or `hurts`. Else
+    `inconclusive`, and about how many seeds would decide.
 
     The interval for other images too adds their part in quadrature, with Student's quantile by its own degrees of
     freedom, N − 1 (Zou and Donner 2008): Satterthwaite's one quantile for both parts covers 91 to 93 % of three
@@ -104,17 +92,17 @@ def conclude(difference: Difference, *, delta: float, alpha: float = 0.05, compa
     """
     level = 1 - alpha / comparisons
     if difference.sd is None:
-        return Verdict("cannot tell", None, None, delta, level, None)
+        return Verdict("inconclusive", None, None, delta, level, None)
     count, mean = len(difference.per_seed), difference.mean
     half = _half(difference.sd, count, level)
     wider = math.hypot(half, _quantile(difference.images, level) * math.sqrt(difference.image_variance))
     low, high = mean - half, mean + half
-    answer: Answer = "cannot tell"
+    answer: Answer = "inconclusive"
     if -delta < low and high < delta:
         answer = "no difference"
     elif low > 0 or high < 0:
         answer = "helps" if low > 0 else "hurts"
-    seeds = _seeds_to_tell(difference.sd, delta, level, more_than=count) if answer == "cannot tell" else None
+    seeds = _seeds_to_decide(difference.sd, delta, level, more_than=count) if answer == "inconclusive" else None
     return Verdict(answer, (low, high), (mean - wider, mean + wider), delta, level, seeds)
 
 
@@ -122,7 +110,7 @@ def seeds_needed(sd: float, delta: float, *, level: float = 0.95, power: float =
     """Seeds at which a true difference of `delta` is seen, that is the interval excludes zero, with `power`.
 
     By the noncentral t distribution (Cohen 1988, section 2.3), for seeds' differences of standard deviation `sd`,
-    above 0. None: more than `SEEDS_AT_MOST`.
+    above 0. None: more than `MAX_SEEDS`.
     """
     return _first(2, lambda seeds: _power(seeds, sd, delta, level) >= power)
 
@@ -133,14 +121,14 @@ def sd_interval(seeds: int, *, level: float = 0.95) -> Interval:
     return math.sqrt((seeds - 1) / high), math.sqrt((seeds - 1) / low)
 
 
-def _seeds_to_tell(sd: float, delta: float, level: float, *, more_than: int) -> int | None:
+def _seeds_to_decide(sd: float, delta: float, level: float, *, more_than: int) -> int | None:
     """The first number whose interval is δ wide: it lies within ±δ or leaves zero out, wherever it lies."""
     return _first(more_than + 1, lambda seeds: _half(sd, seeds, level) <= delta / 2)
 
 
 def _first(low: int, enough: Callable[[int], bool]) -> int | None:
-    """The first number from `low` on that is enough, as all behind it are; None: more than `SEEDS_AT_MOST`."""
-    numbers = range(low, SEEDS_AT_MOST + 1)
+    """The first number from `low` on that is enough, as are all after it; None: more than `MAX_SEEDS`."""
+    numbers = range(low, MAX_SEEDS + 1)
     place = bisect_left(numbers, True, key=enough)
     return numbers[place] if place < len(numbers) else None
 
@@ -163,11 +151,11 @@ def _power(seeds: int, sd: float, delta: float, level: float) -> float:
     return float(stats.chi2.cdf(freedom * (shift / bound) ** 2, freedom)) if math.isnan(power) else power
 
 
-def _image_variance(apart: NDArray[np.float64]) -> float:
-    seeds, images = apart.shape
-    mean = apart.mean()
-    of_seeds, of_images = apart.mean(axis=1) - mean, apart.mean(axis=0) - mean
-    rest = apart - mean - of_seeds[:, None] - of_images[None, :]
+def _image_variance(differences: NDArray[np.float64]) -> float:
+    seeds, images = differences.shape
+    mean = differences.mean()
+    of_seeds, of_images = differences.mean(axis=1) - mean, differences.mean(axis=0) - mean
+    rest = differences - mean - of_seeds[:, None] - of_images[None, :]
     of_image = seeds * (of_images**2).sum() / (images - 1)
     of_rest = (rest**2).sum() / ((seeds - 1) * (images - 1))
     return float(max(of_image - of_rest, 0.0) / (seeds * images))

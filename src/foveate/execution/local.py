@@ -14,17 +14,15 @@ from typing import TextIO, cast
 
 from foveate.execution.pool import Event, Message, Work
 
-__all__ = ["LocalPool"]
-
 _SHARING = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Workers share the processor: a thread that spins while it waits takes it from another worker's."""
+"""Workers share the processor: a thread that spins while it waits would take it from other workers."""
 
 
 class _Worker:
     """A process, and the job it does."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str], lines: "_Lines") -> None:
-        # In a session of its own, Ctrl-C reaches the parent alone, which then ends its workers.
+        # In a new session, so that Ctrl-C reaches the parent alone, which then ends its workers.
         self.process = subprocess.Popen(  # noqa: S603 (our own module, by the running interpreter)
             command,
             stdin=subprocess.PIPE,
@@ -38,7 +36,7 @@ class _Worker:
         threading.Thread(target=self._listen, args=(lines,), daemon=True).start()
 
     def submit(self, job: int, message: Message) -> None:
-        """Hand it a job; if it is dead, that will be heard of."""
+        """Hand it a job; if it is dead, a `lost` event follows."""
         self.job = job
         stdin = cast("TextIO", self.process.stdin)
         with contextlib.suppress(BrokenPipeError):
@@ -49,7 +47,7 @@ class _Worker:
         """End it, whatever it does."""
         self.process.kill()
         self.process.wait()
-        with contextlib.suppress(BrokenPipeError):  # what it was never given
+        with contextlib.suppress(BrokenPipeError):  # of a job that it never read
             cast("TextIO", self.process.stdin).close()
 
     def _listen(self, lines: "_Lines") -> None:
@@ -62,7 +60,7 @@ class _Worker:
 
 
 _Lines = SimpleQueue[tuple[_Worker | None, str | None]]
-"""What workers say; None where one ended. Without a worker: whoever waits is to look at something else."""
+"""Lines that workers wrote; None where one ended. Without a worker: `wake` was called."""
 
 
 class LocalPool:
@@ -99,7 +97,7 @@ class LocalPool:
         raise RuntimeError(f"all {self.workers} workers are busy")
 
     def event(self, timeout_s: float) -> Event | None:
-        """What happened next to any job; None when nothing did for so long, or `wake` was called."""
+        """What happened next to any job; None when nothing did for `timeout_s`, or `wake` was called."""
         until = time.monotonic() + timeout_s
         while True:
             try:
@@ -123,7 +121,7 @@ class LocalPool:
         self._lines.put((None, None))
 
     def _retire(self, worker: _Worker) -> bool:
-        """End a worker, whose place is free then; whether it was there."""
+        """End a worker and free its place; returns whether it had one."""
         worker.kill()
         places = [place for place, each in self._pool.items() if each is worker]
         for place in places:
@@ -154,5 +152,5 @@ class LocalPool:
 
 
 def _ended(code: int) -> str:
-    told = f"its process ended with exit code {code}"
-    return f"{told}: killed, perhaps by the system for want of memory" if code == -9 else told
+    message = f"its process ended with exit code {code}"
+    return f"{message}: killed, perhaps by the system because memory ran out" if code == -9 else message

@@ -12,8 +12,6 @@ from foveate.errors import ConfigError
 from foveate.execution.pool import Event, Message, Work
 from foveate.execution.worker import describe_exception
 
-__all__ = ["RayPool", "connect", "room_for"]
-
 _RETRIES = 2
 """Times that Ray begins a job again whose worker or node was lost."""
 _ANSWER_S = 5.0
@@ -24,7 +22,7 @@ _HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _HTTP2_SETTINGS
 
 
 class RayPool:
-    """Ray tasks; where they run, and what happens when a worker or a node is lost, is Ray's work.
+    """Ray tasks; Ray decides where they run, and begins those again whose worker or node was lost.
 
     Args:
         work: what they do with each job; on every node it must be importable.
@@ -66,7 +64,7 @@ class RayPool:
         self._jobs[self._task.remote(self._work, job, message, self._mailbox)] = job
 
     def event(self, timeout_s: float) -> Event | None:
-        """What happened next to any job; None when nothing did for so long."""
+        """What happened next to any job; None when nothing did for `timeout_s`."""
         if not self._events:
             ready, _ = self._ray.wait([*self._jobs, self._mail], timeout=timeout_s)
             for each in ready:
@@ -97,8 +95,8 @@ class RayPool:
         try:
             kind, value = self._ray.get(reference)
         except self._ray.exceptions.RayTaskError as error:  # it could not even begin
-            told = str(error).splitlines()[-1].strip()
-            return Event(job, "failed", {"kind": "RayTaskError", "message": told[:500], "where": "ray"})
+            message = str(error).splitlines()[-1].strip()
+            return Event(job, "failed", {"kind": "RayTaskError", "message": message[:500], "where": "ray"})
         except self._ray.exceptions.RayError as error:
             return Event(
                 job, "lost", {"message": f"{type(error).__name__}: {(str(error).splitlines() or ['stopped'])[0]}"}
@@ -129,7 +127,7 @@ class _Mailbox:
 
 
 def room_for(ray: Any, cpus: int, gpus: float) -> int:
-    """How many jobs of so many processors and GPUs each the nodes of the cluster are large enough for."""
+    """How many jobs, each of `cpus` processors and `gpus` GPUs, the nodes of the cluster have room for."""
     return sum(_room(node["Resources"], cpus, gpus) for node in ray.nodes() if node["Alive"])
 
 
@@ -139,7 +137,7 @@ def _room(node: Mapping[str, float], cpus: int, gpus: float) -> int:
 
 
 def _do(work: Work, job: int, message: Message, mailbox: Any) -> tuple[str, Message]:
-    """The task: what came of the job, and what it gave."""
+    """The task: `done` or `failed`, and what the job returned or how it failed."""
     mailbox.put.remote(job, {})  # it has begun: until now it may have waited for room in the cluster
     try:
         return "done", work(message, lambda value: mailbox.put.remote(job, value))
@@ -174,8 +172,8 @@ def connect(address: str) -> Any:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except Exception as error:
-        told = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ConfigError(f"Ray ({address}) cannot be used: {told}") from error
+        message = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ConfigError(f"Ray ({address}) cannot be used: {message}") from error
     return ray
 
 

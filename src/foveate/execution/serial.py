@@ -1,12 +1,10 @@
-"""Jobs run in this process, one after another: for work that no other process could do."""
+"""Jobs run in this process, one after another: for work that no other can do, as with a custom attention."""
 
 from collections import deque
 from collections.abc import Mapping
 
 from foveate.execution.pool import Event, Message, Work
 from foveate.execution.worker import describe_exception
-
-__all__ = ["SerialPool"]
 
 
 class SerialPool:
@@ -21,17 +19,17 @@ class SerialPool:
         self._events: deque[Event] = deque()
 
     def submit(self, job: int, message: Message) -> None:
-        """It is done later."""
+        """Keep a job until an event is asked for."""
         self._jobs.append((job, message))
 
     def event(self, timeout_s: float) -> Event | None:  # noqa: ARG002
-        """What happened next; the job that waits longest is done for it."""
+        """What happened next; where nothing did, the job that waits longest is done now."""
         if not self._events and self._jobs:
             job, message = self._jobs.popleft()
             try:
                 done = self._work(message, lambda value: self._events.append(Event(job, "progress", value)))
                 self._events.append(Event(job, "done", done))
-            except Exception as error:  # as any worker: it is told, and the others go on
+            except Exception as error:  # as in any worker: it is reported, and the others go on
                 self._events.append(Event(job, "failed", describe_exception(error)))
         return self._events.popleft() if self._events else None
 
@@ -43,6 +41,6 @@ class SerialPool:
         return {}
 
     def close(self) -> None:
-        """Forget what was not done."""
+        """Forget the jobs that were not done."""
         self._jobs.clear()
         self._events.clear()

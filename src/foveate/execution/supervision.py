@@ -1,4 +1,4 @@
-"""Which jobs of a pool are not worth another try: those that cost workers, and those that have gone silent."""
+"""Which jobs of a pool are not worth another try: those that cost too many workers, and those that hang."""
 
 import time
 from collections.abc import Mapping
@@ -6,31 +6,29 @@ from dataclasses import dataclass
 
 from foveate.execution.pool import Pool
 
-__all__ = ["MAX_WORKER_LOSSES", "START_S", "Supervisor"]
-
 MAX_WORKER_LOSSES = 3
-"""Workers a job may cost: what runs out of memory does so again."""
+"""Workers that a job may cost: one that runs out of memory will do so again."""
 START_S = 120.0
-"""Seconds without a first word after which a job hangs, where its limit is shorter: Python and torch start slowly
-from a slow disk."""
+"""Seconds without a first report after which a job hangs, where its limit is shorter: from a slow disk Python and
+torch start slowly."""
 
 
 @dataclass
 class _Silence:
-    """How long a job has said nothing, without the time in which it could not."""
+    """How long a job has reported nothing, without the time in which it could not."""
 
     seconds: float = 0.0
     is_first: bool = True
-    """Whether it has said nothing at all yet."""
+    """Whether it has reported nothing at all yet."""
     waited_s: Mapping[int, float] | None = None
-    """What its threads had waited for a processor at the last look."""
+    """How long its threads had waited for a processor at the last look."""
 
 
 class Supervisor:
     """Knows of each job under way for how long it has been silent, and how many workers it has cost.
 
-    Silence is the time that passes without a word, less the time for which the job's process waited for a
-    processor: a machine under load makes a worker slow, and is no sign of a hang. A process that is stopped,
+    Silence is the time that passes without a report, minus the time for which the job's process waited for a
+    processor: a machine under load makes a worker slow, which is no hang. A process that is stopped,
     blocked or in an endless loop does not wait for a processor.
 
     Args:
@@ -44,11 +42,11 @@ class Supervisor:
         self._hanging: set[int] = set()
         self._look_every_s = min(0.5, hang_limit_s / 10)
         self._step_s = min(1.0, max(0.25, hang_limit_s / 2))
-        """What is counted between two looks at most."""
+        """The most that is counted between two looks."""
         self._looked = time.monotonic()
 
     def begun(self, job: int) -> None:
-        """It was submitted, and has not been heard of."""
+        """It was submitted, and has not reported yet."""
         self._silent[job] = _Silence()
         self._hanging.discard(job)
 
@@ -58,12 +56,12 @@ class Supervisor:
             silence.seconds, silence.is_first = 0.0, False
 
     def ended(self, job: int) -> None:
-        """It came to an end of its own, or is given up."""
+        """It ended by itself, or is given up."""
         self._lost.pop(job, None)
         self._silent.pop(job, None)
 
     def lost(self, job: int, message: str) -> str | None:
-        """Its worker is gone, as `message` tells: why the job failed by that, or None where it may try again."""
+        """Its worker is gone, as `message` says: why the job has failed, or None where it may try again."""
         self._silent.pop(job, None)
         self._lost[job] = self._lost.get(job, 0) + 1
         if job in self._hanging:
@@ -78,7 +76,7 @@ class Supervisor:
         now = time.monotonic()
         if now - self._looked < self._look_every_s:
             return
-        # Where this process itself was stopped, as by Ctrl-Z, what the jobs said meanwhile was not heard yet.
+        # Where this process itself was stopped, as by Ctrl-Z, what the jobs reported meanwhile was not read yet.
         step, self._looked = min(now - self._looked, self._step_s), now
         for job, silence in self._silent.items():
             if job in self._hanging or (silence.is_first and pool.queues):

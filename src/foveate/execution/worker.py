@@ -1,8 +1,8 @@
 """A local worker: does one job after another, as `python -m foveate.execution.worker MODULE FUNCTION`.
 
-Jobs are lines of JSON on stdin, what comes of them lines of JSON on stdout. It is a plain subprocess and no
-`multiprocessing` one: that would import the user's script again, which must not need a `__main__` guard. When its
-parent dies stdin ends, and so it dies in the middle of whatever it does.
+Jobs are lines of JSON on stdin, their events lines of JSON on stdout. It is a plain subprocess and not one of
+`multiprocessing`: that would import the user's script again, which must not need a `__main__` guard. When its
+parent dies stdin ends, and then it ends too, in the middle of whatever it does.
 """
 
 import importlib
@@ -18,12 +18,10 @@ from typing import Any, TextIO
 
 from foveate.execution.pool import Work
 
-__all__ = ["describe_exception", "main", "serve"]
-
 
 def main() -> None:
     """Serve the function that the command line names."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is its parent's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent answers Ctrl-C
     _, module, function = sys.argv
     # What a library prints must not come between the lines.
     out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
@@ -54,7 +52,7 @@ def serve(work: Work, jobs: TextIO, out: TextIO) -> None:
 
         try:
             say("done", work(job["message"], lambda value, say=say: say("progress", value)))  # type: ignore[misc]
-        except Exception as error:  # whatever it is, it is told
+        except Exception as error:  # whatever it is, the parent hears of it
             say("failed", describe_exception(error))
 
 

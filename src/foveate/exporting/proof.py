@@ -42,6 +42,11 @@ class Score(Record):
     accuracy: Accuracy
     interval: tuple[Accuracy, Accuracy]
 
+    @property
+    def words(self) -> str:
+        """Both."""
+        return f"accuracy {self.accuracy:.4f} ({self.interval[0]:.4f} to {self.interval[1]:.4f})"
+
 
 class Differences(Record):
     """The largest difference to the trained network, of any image and class."""
@@ -110,6 +115,27 @@ class Certificate(Record):
     """Of the trained network, in 32-bit numbers on the CPU."""
     files: tuple[FileProof, ...]
     versions: dict[str, str]
+
+    @property
+    def lines(self) -> list[str]:
+        """Each file beside the trained network, in words."""
+        if self.torch is None:
+            return ["unproved: nobody measured whether the file gives what the trained network gives"]
+        lines = []
+        if self.data is not None:
+            lines.append(f"on {self.data.images:,} {self.data.split} images of {self.data.name}:")
+            lines.append(f"torch: {self.torch.words}")
+        for file in self.files:
+            if (found := file.measured) is None:
+                continue
+            lines.append(
+                f"{file.name}: {found.score.words}, same class for {found.equal_classes:.2%}, "
+                f"largest difference of a logit {found.largest_difference.logits:.2g}"
+            )
+            if file.precision == "int8" and found.most_lost_points > LOST_POINTS:
+                lost = f"{found.most_lost_points:.1f} points"
+                lines.append(f"  this many images cannot exclude that {lost} are lost")
+        return lines
 
 
 def score_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Score:

@@ -12,7 +12,7 @@ import numpy as np
 from foveate.inference.predictor import Prediction
 from foveate.records import printable
 
-__all__ = ["UNSURE", "Columns", "id_of", "write_csv", "write_json_rows"]
+__all__ = ["UNSURE", "Columns", "id_of", "shortened", "write_csv", "write_json_rows", "write_text"]
 
 UNSURE = "unsure"
 """In place of a label whose probability is too small."""
@@ -111,11 +111,40 @@ def write_json_rows(file: TextIO, columns: Columns, rows: Iterable[Row]) -> None
     file.write("[]\n" if before == "[\n" else "\n]\n")
 
 
+def write_text(file: TextIO, columns: Columns, rows: Iterable[Row]) -> None:
+    """One line an image, to be read by a person: probability, label, what else was asked for, and its name."""
+    unsure = len("unsure: ") if columns.min_probability else 0
+    width = min(30, unsure + max(map(len, columns.class_names)))
+    for row in rows:
+        if row["label"] is None:
+            file.write(f"{'-':>7}  {'unreadable':{width}}  {printable(row['id'])}: {row['reason']}\n")
+            continue
+        others = "".join(
+            f"  {row[f'probability_{place}']:7.2%} {shortened(row[f'label_{place}'], width)}"
+            for place in range(2, columns.top + 1)
+            if row[f"label_{place}"] is not None
+        )
+        if columns.sets:
+            others += f"  {{{', '.join(row['set'])}}}"
+        label = (
+            row["label"] if row["label"] == row.get("likeliest", row["label"]) else f"unsure: {row['likeliest']}"
+        )
+        marked = "  (unlike the training images)" if row["unlike"] else ""
+        name = printable(row["id"])
+        file.write(f"{row['probability']:7.2%}  {shortened(label, width):{width}}{others}  {name}{marked}\n")
+
+
+def shortened(text: str, width: int) -> str:
+    """`text`, cut off where it is longer than `width` characters."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 WRITERS: Mapping[str, Callable[[TextIO, Columns, Iterable[Row]], None]] = {
     "csv": write_csv,
     "json": write_json_rows,
+    "text": write_text,
 }
-"""By the format's name; Parquet is written by `pyarrow`."""
+"""By the format's name, `text` for the screen; Parquet is written by `pyarrow`."""
 
 
 def _cell(value: Any) -> Any:

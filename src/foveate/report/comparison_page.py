@@ -1,14 +1,16 @@
 """The page of a comparison."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from markupsafe import Markup
 
-from foveate.comparison.experiment import ComparisonConfig
+from foveate.comparison.arms import short_labels
+from foveate.comparison.experiment import ArmRun
+from foveate.comparison.outcomes import ArmSummary, PairFinding, spread_words
+from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.statistics import Interval
 from foveate.report import comparison_plots as plots
 from foveate.report.html import plural
@@ -27,17 +29,6 @@ from foveate.report.sections import (
     record_section,
     small,
 )
-from foveate.report.verdicts import ComparedArm, ComparedPair
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run without a result."""
-
-    arm: str
-    seed: int
-    subset: int | None
-    reason: str
 
 
 def comparison_page(
@@ -45,24 +36,22 @@ def comparison_page(
     title: str,
     split: str,
     config: ComparisonConfig,
-    arms: Sequence[ComparedArm],
-    pairs: Sequence[ComparedPair],
-    failures: Sequence[Failure],
+    summaries: Sequence[ArmSummary],
+    pairs: Sequence[PairFinding],
+    failures: Mapping[ArmRun, str],
     environment: Mapping[str, Any],
     opening: str,
-    spread: str = "",
 ) -> Page:
     """What the runs of a comparison come to.
 
     Args:
-        arms: the first is the reference.
+        failures: why runs have no result.
         opening: the command that opens the test split.
-        spread: of a pilot: how well it knows by how much seeds differ.
     """
     sizes = [_images(size) for size in config.subsets]
     trained = "" if sizes == ["all"] else f", trained on {' and '.join(sizes)} images"
     images = f"{split} images of {Path(config.data).name}"
-    subtitle = f"Against {arms[0].name}, {plural(config.seeds, 'seed')}{trained}, measured on the {images}"
+    subtitle = f"Against {config.arms[0].name}, {plural(config.seeds, 'seed')}{trained}, measured on the {images}"
     sized = any(config.subsets)
     again = " More seeds make a new comparison: seeds must not be added until a verdict comes."
     note = _verdict_note(config, len(pairs))
@@ -70,15 +59,15 @@ def comparison_page(
         note += Markup(
             " <strong>This is the pilot of a plan, and no evidence.</strong> It says how many seeds it takes to "
             "see a true difference of {:g} points in 80\u00a0% of comparisons; {}."
-        ).format(100 * config.delta, spread)
+        ).format(100 * config.delta, spread_words(config.seeds))
     elif split == "validation":
         note += Markup(" These are validation images; the test split is closed. {} opens it.").format(
             code(opening)
         )
     sections = [
         Section("verdicts", "Verdicts", "Verdicts", _verdicts(pairs, failures, config, sized=sized), note),
-        _arms(arms, sized=sized),
-        _seeds(arms, pairs, split, sized=sized),
+        _arms(summaries, config, sized=sized),
+        _seeds(summaries, pairs, config, split, sized=sized),
         record_section(
             "comparison", "comparison.yaml", config.model_dump(mode="json"), environment, note=again, tall=True
         ),
@@ -96,7 +85,7 @@ def _verdict_note(config: ComparisonConfig, pairs: int) -> Markup:
 
 
 def _verdicts(
-    pairs: Sequence[ComparedPair], failures: Sequence[Failure], config: ComparisonConfig, *, sized: bool
+    pairs: Sequence[PairFinding], failures: Mapping[ArmRun, str], config: ComparisonConfig, *, sized: bool
 ) -> list[Body]:
     columns = [
         *_subject("Arm, minus another", sized=sized),
@@ -116,9 +105,10 @@ def _verdicts(
     ]
     table = Table("Verdicts", columns, rows, "The accuracy of an arm minus that of another, in points")
     bodies: list[Body] = []
-    for each in failures:
-        size = f", {_images(each.subset)} training images" if sized else ""
-        bodies.append(Text(f"Failed and left out: {each.arm}, seed {each.seed}{size}: {each.reason}", note=True))
+    for run, reason in failures.items():
+        size = f", {_images(config.subsets[run.subset])} training images" if sized else ""
+        failed = f"Failed and left out: {config.arms[run.arm].name}, seed {run.seed}{size}: {reason}"
+        bodies.append(Text(failed, note=True))
     bodies.append(Card("", [table]))
     if measured := [each for each in pairs if each.difference]:
         shown = Plot(
@@ -142,10 +132,11 @@ def _verdicts(
     return bodies
 
 
-def _arms(arms: Sequence[ComparedArm], *, sized: bool) -> Section:
+def _arms(summaries: Sequence[ArmSummary], config: ComparisonConfig, *, sized: bool) -> Section:
     rows = []
-    for each in arms:
-        found, control = each.summary, "; ".join(dict.fromkeys(each.matched.values()))
+    for found in summaries:
+        arm = config.arms[found.arm]
+        control = "; ".join(dict.fromkeys(arm.matched.values()))
         accuracies, gates = [100 * value for value in found.accuracies], found.gates
         spread = f" ± {stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
         cells = [
@@ -157,7 +148,7 @@ def _arms(arms: Sequence[ComparedArm], *, sized: bool) -> Section:
             "–" if found.ms_per_image is None else f"{found.ms_per_image:.3f}",
             str(len(found.seeds)),
         ]
-        name = small(each.name, f"a control, matched in {control}") if control else each.name
+        name = small(arm.name, f"a control, matched in {control}") if control else arm.name
         rows.append([name, *([_images(found.subset)] if sized else []), *cells])
     measured = ("Accuracy", "Attention ablated", "Gate", "Parameters", "MFLOP per image", "ms per image", "Seeds")
     caption = "Mean over seeds ± standard deviation; cost of training on one image"
@@ -176,13 +167,25 @@ def _arms(arms: Sequence[ComparedArm], *, sized: bool) -> Section:
     return Section("arms", "Arms", "Arms", [Text(terms, note=True), Card("", [table])], note)
 
 
-def _seeds(arms: Sequence[ComparedArm], pairs: Sequence[ComparedPair], split: str, *, sized: bool) -> Section:
+def _seeds(
+    summaries: Sequence[ArmSummary],
+    pairs: Sequence[PairFinding],
+    config: ComparisonConfig,
+    split: str,
+    *,
+    sized: bool,
+) -> Section:
     note = (
         "All arms of a seed see the same images in the same order, augmented alike unless that is what they "
         "differ in, and begin with the same weights wherever a whole part of the network (a block, the head) "
         "agrees in its shapes."
     )
-    ended = [each for each in arms if each.summary.accuracies]
+    labels = short_labels(config.arms)
+    ended = []
+    for each in summaries:
+        matched = ", ".join(config.arms[each.arm].matched)
+        label = labels[each.arm] + (f", {matched}" if matched else "")
+        ended += [(label, each)] if each.accuracies else []
     if not ended:
         return Section("seeds", "Seeds", "Seed by seed", [Text("No run has ended.", note=True)], note)
     runs = Plot(
@@ -213,7 +216,7 @@ def _subject(title: str, *, sized: bool) -> list[Column]:
     return [Column(title, "break"), *(numbers("Training images") if sized else [])]
 
 
-def _names(pair: ComparedPair, *, sized: bool) -> list[str]:
+def _names(pair: PairFinding, *, sized: bool) -> list[str]:
     return [small(pair.arm, f"minus {pair.other}"), *([_images(pair.subset)] if sized else [])]
 
 

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from foveate.comparison.outcomes import ArmSummary, PairFinding
 from foveate.report.plots import BLUE, INK, LINE, MUTED, ORANGE, new_axes, rows_axes, shorten, styled
-from foveate.report.verdicts import ComparedArm, ComparedPair
 
 
 @styled()
-def differences(pairs: Sequence[ComparedPair], delta: float) -> Figure:
+def differences(pairs: Sequence[PairFinding], delta: float) -> Figure:
     """A line a pair: its seeds as dots, the interval over seeds thick, that over images too thin, ±δ shaded."""
     names = [_named(pair) + (f"\n{pair.subset:,} images" if pair.subset is not None else "") for pair in pairs]
     figure, axes = rows_axes(names, "Difference in accuracy, points", inches=0.62, above=1.1)
@@ -30,16 +30,12 @@ def differences(pairs: Sequence[ComparedPair], delta: float) -> Figure:
 
 
 @styled()
-def accuracies(arms: Sequence[ComparedArm]) -> Figure:
-    """Every run as a dot, a line an arm; the mean as a bar; runs of one seed are joined."""
-    found = [arm.summary for arm in arms]
-    names = [
-        shorten(arm.label, 34) + ("" if arm.summary.subset is None else f", {arm.summary.subset:,}")
-        for arm in arms
-    ]
+def accuracies(arms: Sequence[tuple[str, ArmSummary]]) -> Figure:
+    """Every run as a dot, a line an arm, which has a label; the mean as a bar; runs of one seed are joined."""
+    names = [shorten(label, 34) + (f", {each.subset:,}" if each.subset else "") for label, each in arms]
     figure, axes = rows_axes(names, "Accuracy, %", inches=0.45, above=1.1)
     joined: dict[tuple[int | None, int], list[tuple[float, int]]] = {}
-    for place, each in enumerate(found):
+    for place, (_, each) in enumerate(arms):
         values = 100 * np.array(each.accuracies)
         axes.plot(values, np.full(len(values), place), "o", color=BLUE, markersize=4, alpha=0.6)
         axes.plot([values.mean()] * 2, [place - 0.28, place + 0.28], color=INK, linewidth=2)
@@ -51,9 +47,9 @@ def accuracies(arms: Sequence[ComparedArm]) -> Figure:
 
 
 @styled()
-def over_data_size(pairs: Sequence[ComparedPair], delta: float) -> Figure:
+def over_data_size(pairs: Sequence[PairFinding], delta: float) -> Figure:
     """The difference of each pair over the number of training images, with its interval."""
-    curves: dict[tuple[str, str], list[ComparedPair]] = {}
+    curves: dict[tuple[str, str], list[PairFinding]] = {}
     for pair in pairs:
         curves.setdefault((pair.arm, pair.other), []).append(pair)
     sizes = sorted({pair.subset for pair in pairs}, key=lambda size: (size is None, size or 0))
@@ -77,6 +73,6 @@ def over_data_size(pairs: Sequence[ComparedPair], delta: float) -> Figure:
     return figure
 
 
-def _named(pair: ComparedPair) -> str:
+def _named(pair: PairFinding) -> str:
     arm, other = (shorten(label, 34) for label in pair.labels)
     return f"{arm}\nminus {other}"

@@ -21,10 +21,8 @@ from foveate.report.sections import (
     settings_table,
     small,
 )
-from foveate.tuning.search import Trial
-
-_STATES = {"out": "pruned"}
-"""How earlier versions call the state of a trial that was not promoted."""
+from foveate.tuning.hyperparameters import Hyperparameter
+from foveate.tuning.trials import Trial
 
 
 def study_page(
@@ -33,7 +31,7 @@ def study_page(
     subtitle: str,
     trials: Sequence[Trial],
     brackets: Sequence[Sequence[tuple[int, int]]],
-    hyperparameters: Mapping[str, plots.Axis],
+    hyperparameters: Mapping[str, Hyperparameter],
     importance: Sequence[tuple[str, float]],
     best: Trial | None,
     seconds: float,
@@ -86,7 +84,7 @@ def _winner(best: Trial | None, train: str) -> Section:
 def _search(
     trials: Sequence[Trial],
     brackets: Sequence[Sequence[tuple[int, int]]],
-    hyperparameters: Mapping[str, plots.Axis],
+    hyperparameters: Mapping[str, Hyperparameter],
     importance: Sequence[tuple[str, float]],
     best: int | None,
 ) -> Section:
@@ -140,10 +138,10 @@ def _trials(trials: Sequence[Trial], names: Sequence[str], best: Trial | None) -
     ranked = sorted(trials, key=lambda trial: (trial is not best, -trial.epochs, -(trial.score or 0)))
     rows = []
     for trial in ranked:
-        state = _STATES.get(trial.state, trial.state)
+        state = small(trial.state, trial.reason) if trial.reason else trial.state
         values = [plots.value_text(trial.settings.get(name)) for name in names]
         counts = [percent(trial.score), str(trial.epochs), str(trial.bracket)]
-        rows.append([str(trial.number), small(state, trial.reason) if trial.reason else state, *counts, *values])
+        rows.append([str(trial.number), state, *counts, *values])
     columns = [*numbers("Trial"), Column("State"), *numbers("Accuracy", "Epochs", "Bracket")]
     columns += [Column(name, "shape") for name in names]
     caption = "The longest trained first; also in tune_results.csv"

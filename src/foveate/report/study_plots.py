@@ -1,7 +1,6 @@
 """The plots of a study: how trials learned, what they were, what mattered, who worked when."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,53 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from foveate.report.plots import BLUE, DOTTED, INK, LINE, MUTED, ORANGE, new_axes, rows_axes, shorten, styled
-from foveate.tuning.search import Trial
+from foveate.tuning.hyperparameters import Hyperparameter
+from foveate.tuning.trials import Trial
 
 _MOST_NAMED = 8
 """Values of a hyperparameter that are written at its axis."""
-
-
-@dataclass(frozen=True)
-class Choices:
-    """The axis of a hyperparameter that has one of some values."""
-
-    values: Sequence[Any]
-
-    def height(self, value: Any) -> float:
-        """Where a value lies on the axis, 0…1."""
-        return list(self.values).index(value) / max(len(self.values) - 1, 1)
-
-    @property
-    def ticks(self) -> list[tuple[float, str]]:
-        """Heights that are named; of many values the first and the last."""
-        values = self.values if len(self.values) <= _MOST_NAMED else (self.values[0], self.values[-1])
-        return [(self.height(value), shorten(value_text(value), 14)) for value in values]
-
-
-@dataclass(frozen=True)
-class Range:
-    """The axis of a number, which may be logarithmic."""
-
-    low: float
-    high: float
-    log: bool
-
-    def height(self, value: Any) -> float:
-        """Where a value lies on the axis, 0…1."""
-        low, high = self.low, self.high
-        if low == high:
-            return 0.0
-        if self.log:
-            low, high, value = np.log([low, high, value])
-        return float((value - low) / (high - low))
-
-    @property
-    def ticks(self) -> list[tuple[float, str]]:
-        """Both ends, where they differ."""
-        return [(self.height(value), f"{value:g}") for value in dict.fromkeys((self.low, self.high))]
-
-
-Axis = Choices | Range
 
 
 def value_text(value: Any) -> str:
@@ -87,22 +44,24 @@ def rung_curves(trials: Sequence[Trial], rungs: Sequence[int], best: int | None)
 
 
 @styled()
-def parallel_coordinates(trials: Sequence[Trial], axes_of: Mapping[str, Axis], best: int | None) -> Figure:
+def parallel_coordinates(
+    trials: Sequence[Trial], hyperparameters: Mapping[str, Hyperparameter], best: int | None
+) -> Figure:
     """A line a trial, through its value of each hyperparameter to its score; the better, the stronger.
 
     Below an axis lie trials that do not have the hyperparameter.
     """
-    names = [*axes_of, "accuracy"]
+    names = [*hyperparameters, "accuracy"]
     scored = sorted((trial.score, trial.number, trial) for trial in trials if trial.score is not None)
     scores = [score for score, _, _ in scored] or [0.0]
-    span = Range(scores[0], max(scores[-1], scores[0] + 1e-9), log=False)
+    low, high = scores[0], max(scores[-1], scores[0] + 1e-9)
     figure, axes = new_axes(4.2)
     figure.set_figwidth(max(5.4, 0.95 * len(names)))
     for place in range(len(names)):
         axes.axvline(place, color=LINE, linewidth=1)
     for rank, (score, number, trial) in enumerate(scored):
-        values = [(axis, trial.settings.get(name)) for name, axis in axes_of.items()]
-        heights = [-0.1 if value is None else axis.height(value) for axis, value in values]
+        values = [(axis, trial.settings.get(name)) for name, axis in hyperparameters.items()]
+        heights = [-0.1 if value is None else _height(axis, value) for axis, value in values]
         style: dict[str, Any] = {
             "color": BLUE,
             "linewidth": 1,
@@ -111,9 +70,9 @@ def parallel_coordinates(trials: Sequence[Trial], axes_of: Mapping[str, Axis], b
         }
         if number == best:
             style = {"color": ORANGE, "linewidth": 2.2, "zorder": 3}
-        axes.plot(range(len(names)), [*heights, span.height(score)], marker="o", markersize=2.5, **style)
-    ticks = [(place + 0.04, *tick) for place, axis in enumerate(axes_of.values()) for tick in axis.ticks]
-    ticks += [(len(names) - 0.96, end, f"{100 * score:.1f} %") for end, score in ((0, span.low), (1, span.high))]
+        axes.plot(range(len(names)), [*heights, (score - low) / (high - low)], marker="o", markersize=2.5, **style)
+    ticks = [(place + 0.04, *tick) for place, axis in enumerate(hyperparameters.values()) for tick in _ticks(axis)]
+    ticks += [(len(names) - 0.96, end, f"{100 * score:.1f} %") for end, score in ((0, low), (1, high))]
     for across, height, text in ticks:
         axes.text(across, height, text, size=7, color=MUTED, va="center", clip_on=False)
     axes.set_xticks(range(len(names)), [shorten(name, 16) for name in names], rotation=30, ha="right", color=INK)
@@ -121,6 +80,26 @@ def parallel_coordinates(trials: Sequence[Trial], axes_of: Mapping[str, Axis], b
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
     return figure
+
+
+def _height(axis: Hyperparameter, value: Any) -> float:
+    """Where a value lies on its axis, 0…1."""
+    if axis.type == "choice":
+        return axis.values.index(value) / max(len(axis.values) - 1, 1)
+    low, high = axis.low, axis.high
+    if low == high:
+        return 0.0
+    if axis.log:
+        low, high, value = np.log([low, high, value])
+    return float((value - low) / (high - low))
+
+
+def _ticks(axis: Hyperparameter) -> list[tuple[float, str]]:
+    """Heights that are named; of many values the first and the last."""
+    if axis.type != "choice":
+        return [(_height(axis, value), f"{value:g}") for value in dict.fromkeys((axis.low, axis.high))]
+    values = axis.values if len(axis.values) <= _MOST_NAMED else (axis.values[0], axis.values[-1])
+    return [(_height(axis, value), shorten(value_text(value), 14)) for value in values]
 
 
 @styled()

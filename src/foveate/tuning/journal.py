@@ -25,18 +25,16 @@ from foveate.records import (
     first_problem,
     parse_json,
 )
-from foveate.tuning.space import Value
-
-__all__ = ["Asked", "Entry", "EpochRow", "Journal", "Opened", "Returned", "Times", "Told"]
+from foveate.tuning.hyperparameters import Value
 
 VERSION = 2
-"""Of the digest that a journal begins with; 1 was over all settings that the version of Foveate had."""
-_MOST_SLOTS = 100_000
+"""Of the digest that a journal begins with; 1 was over all settings that this version of Foveate had."""
+_MAX_SLOTS = 100_000
 """Workers side by side: a page has a row for each."""
 
 
 class EpochRow(Record, extra="allow"):
-    """An epoch of a trial: what a study reads of it, and whatever else training measures."""
+    """An epoch of a trial: what a study reads, and whatever else training measures."""
 
     __pydantic_extra__: dict[str, float | None]
     epoch: Annotated[Count, Field(ge=1)]
@@ -47,7 +45,7 @@ class EpochRow(Record, extra="allow"):
 class Times(Record):
     """When a job ran, in seconds since the study began, and on which worker."""
 
-    slot: Annotated[Count, Field(lt=_MOST_SLOTS)]
+    slot: Annotated[Count, Field(lt=_MAX_SLOTS)]
     began: Seconds
     ended: Seconds
 
@@ -78,7 +76,7 @@ class Asked(Record):
 
 
 class Told(Record):
-    """A job's outcome, as the plan was told it."""
+    """The outcome of a job, as the plan was told."""
 
     event: Literal["told"] = "told"
     trial: Count
@@ -114,7 +112,7 @@ class _Line(RootModel[Annotated[Entry, Field(discriminator="event")]]):
 
 @dataclass
 class Journal:
-    """Lines of JSON in a file, each with its checksum; a line is on the disk when `append` comes back.
+    """Lines of JSON in a file, each with its checksum; a line is on the disk when `append` returns.
 
     One process writes at a time: whoever opens it holds a lock on the study.
     """
@@ -150,7 +148,7 @@ class Journal:
                 journal.entries.append(_parsed(line, first=number == 0))
             except MalformedError as problem:
                 torn = number == len(lines) - 1 and not line.endswith(b"\n")
-                if torn:  # a kill or a full disk while it was written: it was never acted on
+                if torn:  # by a kill or a full disk while it was written: nobody has acted on it
                     write_atomically(path, b"".join(lines[:number]))
                 else:
                     journal.cut(number, str(problem))
@@ -181,7 +179,7 @@ class Journal:
         self.entries.append(entry)
 
     def cut(self, kept: int, why: str) -> None:
-        """Keep the first so many lines, and put the rest aside, to `<name>.damaged`.
+        """Keep the first `kept` lines, and put the rest aside, to `<name>.damaged`.
 
         Raises:
             OutputError: when it cannot be written.

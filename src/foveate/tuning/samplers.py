@@ -8,9 +8,8 @@ import numpy as np
 
 from foveate.errors import ConfigError
 from foveate.tuning.hyperband import Scores
-from foveate.tuning.space import ChoiceKnob, IntKnob, Knob, Space, Value, random_draws
-
-__all__ = ["RandomSampler", "Sampler", "TpeSampler", "Usable"]
+from foveate.tuning.hyperparameters import Choice, Hyperparameter, IntRange, Value
+from foveate.tuning.space import Space, random_draws
 
 Usable = Callable[[Mapping[str, Value]], bool]
 """Whether a network can be built of settings."""
@@ -51,8 +50,8 @@ class TpeSampler:
     """The tree-structured Parzen estimator (Bergstra et al. 2011), by Optuna's sampler, over finished brackets.
 
     As in BOHB (Falkner et al. 2018, section 3.2) it models the scores at the most epochs for which there are
-    enough of them, here one more than there are knobs; before, draws are random. A draw is a function of the seed,
-    the number of the trial, and what it is given.
+    enough of them, here one more than there are hyperparameters; before, draws are random. A draw is a function of
+    the seed, the number of the trial, and what it is given.
 
     Raises:
         ConfigError: when Optuna is not installed.
@@ -75,7 +74,7 @@ class TpeSampler:
         for (number, epochs), score in seen.items():
             if score is not None:
                 at.setdefault(epochs, {})[number] = score
-        enough = [epochs for epochs, scores in at.items() if len(scores) > len(self._space.knobs)]
+        enough = [epochs for epochs, scores in at.items() if len(scores) > len(self._space.hyperparameters)]
         if not enough:
             return self._random(trial, seen, settings)
         study = self._study(at[max(enough)], settings, trial)
@@ -95,33 +94,41 @@ class TpeSampler:
         for number, score in scores.items():
             names = settings[number]
             params = {name: self._inward(name, value) for name, value in names.items()}
-            kinds = {name: self._distribution(self._space.knobs[name]) for name in names}
+            kinds = {name: self._distribution(self._space.hyperparameters[name]) for name in names}
             study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, value=score))
         return study
 
     def _ask(self, study: Any) -> dict[str, Value]:
-        """One draw, knob by knob, so that conditions hold."""
+        """One draw, a hyperparameter at a time, so that conditions hold."""
         asked = study.ask()
         drawn: dict[str, Value] = {}
-        for name, knob in self._space.knobs.items():
+        for name, hyperparameter in self._space.hyperparameters.items():
             if self._space.exists(name, drawn):
-                drawn[name] = self._outward(knob, asked._suggest(name, self._distribution(knob)))
+                drawn[name] = self._outward(
+                    hyperparameter, asked._suggest(name, self._distribution(hyperparameter))
+                )
         return drawn
 
     @staticmethod
-    def _outward(knob: Knob, value: Any) -> Value:
-        if isinstance(knob, ChoiceKnob):
-            return knob.values[int(value)]
-        return int(value) if isinstance(knob, IntKnob) else knob.rounded(float(value))  # as if drawn at random
+    def _outward(hyperparameter: Hyperparameter, value: Any) -> Value:
+        if isinstance(hyperparameter, Choice):
+            return hyperparameter.values[int(value)]
+        return (
+            int(value) if isinstance(hyperparameter, IntRange) else hyperparameter.rounded(float(value))
+        )  # as if drawn at random
 
     def _inward(self, name: str, value: Value) -> Any:
-        knob = self._space.knobs[name]
-        return knob.values.index(value) if isinstance(knob, ChoiceKnob) else value
+        hyperparameter = self._space.hyperparameters[name]
+        return hyperparameter.values.index(value) if isinstance(hyperparameter, Choice) else value
 
-    def _distribution(self, knob: Knob) -> Any:
+    def _distribution(self, hyperparameter: Hyperparameter) -> Any:
         kinds = self._optuna.distributions
-        if isinstance(knob, ChoiceKnob):  # by their places: Optuna takes no lists
-            return kinds.CategoricalDistribution(range(len(knob.values)))
-        if knob.type == "int":
-            return kinds.IntDistribution(knob.low, knob.high, log=knob.log, step=knob.step)
-        return kinds.FloatDistribution(knob.low, knob.high, log=knob.log, step=knob.step)
+        if isinstance(hyperparameter, Choice):  # by their places: Optuna takes no lists
+            return kinds.CategoricalDistribution(range(len(hyperparameter.values)))
+        if hyperparameter.type == "int":
+            return kinds.IntDistribution(
+                hyperparameter.low, hyperparameter.high, log=hyperparameter.log, step=hyperparameter.step
+            )
+        return kinds.FloatDistribution(
+            hyperparameter.low, hyperparameter.high, log=hyperparameter.log, step=hyperparameter.step
+        )

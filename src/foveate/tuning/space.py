@@ -1,10 +1,9 @@
-"""What a study searches: knobs declared in YAML, settings drawn from them, and the settings as a run's."""
+"""What a study searches: hyperparameters declared in YAML, draws from them, and draws as settings of a run."""
 
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -22,181 +21,77 @@ from foveate.config import (
 )
 from foveate.errors import ConfigError
 from foveate.records import Name
+from foveate.tuning.hyperparameters import Hyperparameter, Value
 
-__all__ = [
-    "ChoiceKnob",
-    "FloatKnob",
-    "IntKnob",
-    "Knob",
-    "Space",
-    "random_draws",
-    "read_space",
-    "space_names",
-]
+_MAX_TRIES = 10_000
+"""Draws in a row that are known or cannot be built, after which a space counts as exhausted."""
 
-_TRIES = 10_000
-"""Draws in a row that are known or cannot be built, after which a space counts as used up."""
-
-_OF_ALL = ("train.epochs", "train.images_seen", "train.device", "train.threads")
+_COMMON = ("train.epochs", "train.images_seen", "train.device", "train.threads")
 """What all trials of a study have in common, beside their data."""
-_MOST = 2**53
-"""The largest whole number of a knob: a float holds every whole number up to it."""
-_FINEST, _MOST_STEPS = 1e-11, 10**9
-"""Of a float knob, whose values are rounded to 12 decimals."""
-_MOST_KNOBS = 1_000
-_MOST_VALUES = 10_000
-
-Scalar: TypeAlias = int | float | str | bool | None
-Value: TypeAlias = Scalar | tuple[Scalar, ...]
-Values = Annotated[tuple[Value, ...], Field(min_length=1, max_length=_MOST_VALUES)]
-Whole = Annotated[int, Field(ge=-_MOST, le=_MOST)]
-
-
-class _Knob(Section):
-    sets: Annotated[dict[Name, float], Field(min_length=1, max_length=_MOST_VALUES)] | Name | None = None
-    """The settings it sets, each to a multiple of its value; one name alone; None: the one of its own name."""
-    when: dict[Name, Values] = Field({})
-    """It exists only where each of these other knobs has one of these values."""
-
-
-class IntKnob(_Knob):
-    """A whole number from `low` to `high`, in steps or on a logarithmic scale."""
-
-    type: Literal["int"]
-    low: Whole
-    high: Whole
-    step: int = Field(1, ge=1, le=_MOST)
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "IntKnob":
-        _check_range(self.low, self.high, log=self.log, stepped=self.step > 1)
-        return self
-
-    def draw(self, generator: np.random.Generator) -> int:
-        """Any of its values, all alike or by their logarithms."""
-        if self.log:
-            drawn = int(math.exp(generator.uniform(math.log(self.low), math.log(self.high + 1))))
-            return max(self.low, min(self.high, drawn))
-        return self.low + self.step * int(generator.integers((self.high - self.low) // self.step + 1))
-
-    def contains(self, value: Value) -> bool:
-        """Whether it is one of its values."""
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        return whole and self.low <= value <= self.high and (value - self.low) % self.step == 0  # type: ignore[operator]
-
-
-class FloatKnob(_Knob):
-    """A number from `low` to `high`, in steps or on a logarithmic scale."""
-
-    type: Literal["float"]
-    low: float
-    high: float
-    step: float | None = Field(None, gt=0)
-    log: bool = False
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "FloatKnob":
-        _check_range(self.low, self.high, log=self.log, stepped=self.step is not None)
-        if not math.isfinite(self.high - self.low):
-            raise ValueError(f"low={self.low} and high={self.high} are too far apart")
-        if self.step is not None and (self.step < _FINEST or (self.high - self.low) / self.step > _MOST_STEPS):
-            raise ValueError(
-                f"step={self.step} is too small: give {_FINEST:g} or more, and at most {_MOST_STEPS:,} steps"
-            )
-        return self
-
-    def draw(self, generator: np.random.Generator) -> float:
-        """Any of its values, all alike or by their logarithms."""
-        if self.step is not None:
-            steps = math.floor((self.high - self.low) / self.step + 1e-9)
-            return self.rounded(self.low + self.step * int(generator.integers(steps + 1)))
-        if self.log:
-            return math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
-        return float(generator.uniform(self.low, self.high))
-
-    def contains(self, value: Value) -> bool:
-        """Whether it is one of its values, but for what rounding does to the last bits."""
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            return False
-        near = 1e-9 * max(abs(self.low), abs(self.high), 1e-300)
-        if not self.low - near <= value <= self.high + near:
-            return False
-        steps = 0.0 if self.step is None else (value - self.low) / self.step
-        return abs(steps - round(steps)) < 0.1
-
-    def rounded(self, value: float) -> float:
-        """A value of so many steps as it is written, whatever sum it came of."""
-        return value if self.step is None else round(value, 12)
-
-
-class ChoiceKnob(_Knob):
-    """One of some values."""
-
-    type: Literal["choice"]
-    values: Values
-
-    def draw(self, generator: np.random.Generator) -> Value:
-        """Any of them, all alike."""
-        return self.values[int(generator.integers(len(self.values)))]
-
-    def contains(self, value: Value) -> bool:
-        """Whether it is one of its values."""
-        return value in self.values
-
-
-Knob = Annotated[IntKnob | FloatKnob | ChoiceKnob, Field(discriminator="type")]
+_MAX_HYPERPARAMETERS = 1_000
 
 
 class Space(Section):
-    """Knobs over a preset. A trial's settings are the values of those knobs that exist in it, by name."""
+    """Hyperparameters over a preset. A trial's settings are the values of those that exist in it, by name.
+
+    `knobs` is the older name of `hyperparameters`.
+    """
 
     preset: str
     settings: dict[str, Any] = Field({})
     """Set in every trial."""
-    knobs: dict[Name, Knob] = Field(min_length=1, max_length=_MOST_KNOBS)
+    hyperparameters: dict[Name, Hyperparameter] = Field(min_length=1, max_length=_MAX_HYPERPARAMETERS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_older_name(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "knobs" in values and "hyperparameters" not in values:
+            return {("hyperparameters" if name == "knobs" else name): value for name, value in values.items()}
+        return values
 
     @model_validator(mode="after")
-    def _conditions_are_on_earlier_knobs(self) -> "Space":
+    def _check_conditions(self) -> "Space":
         earlier: set[str] = set()
-        for name, knob in self.knobs.items():
-            if unknown := set(knob.when) - earlier:
-                raise ValueError(f"knob {name!r}: `when` names {min(unknown)!r}, which is no knob before it")
+        for name, hyperparameter in self.hyperparameters.items():
+            if unknown := set(hyperparameter.when) - earlier:
+                raise ValueError(
+                    f"hyperparameter {name!r}: `when` names {min(unknown)!r}, which is not declared before it"
+                )
             earlier.add(name)
         return self
 
     def restricted(self, names: Sequence[str]) -> "Space":
-        """The space of some of the knobs alone.
+        """The space of some of the hyperparameters alone, in the same order.
 
         Raises:
-            ConfigError: for a knob that it does not have.
+            ConfigError: for a name that it does not have.
         """
         for name in names:
-            if name not in self.knobs:
-                raise ConfigError(f"unknown knob {name!r}{nearest(name, self.knobs)}")
-        knobs = {name: knob.model_dump() for name, knob in self.knobs.items() if name in names}
-        return validated(Space, {"preset": self.preset, "settings": self.settings, "knobs": knobs})
+            if name not in self.hyperparameters:
+                raise ConfigError(f"unknown hyperparameter {name!r}{nearest(name, self.hyperparameters)}")
+        kept = {name: each.model_dump() for name, each in self.hyperparameters.items() if name in names}
+        return validated(Space, {"preset": self.preset, "settings": self.settings, "hyperparameters": kept})
 
     def draw(self, generator: np.random.Generator) -> dict[str, Value]:
-        """The settings of one trial, each knob by itself, in their order."""
+        """The settings of one trial, each drawn independently, in their order."""
         drawn: dict[str, Value] = {}
-        for name, knob in self.knobs.items():
-            value = knob.draw(generator)  # drawn even where it does not exist: a condition moves no other's draw
+        for name, hyperparameter in self.hyperparameters.items():
+            # Drawn even where it does not exist, so that a condition changes no other draw.
+            value = hyperparameter.draw(generator)
             if self.exists(name, drawn):
                 drawn[name] = value
         return drawn
 
     def exists(self, name: str, settings: Mapping[str, Value]) -> bool:
-        """Whether a knob is one of a trial whose earlier knobs have these values."""
-        return all(
-            other in settings and settings[other] in values for other, values in self.knobs[name].when.items()
-        )
+        """Whether a trial has this hyperparameter, given the values of those declared before it."""
+        conditions = self.hyperparameters[name].when.items()
+        return all(other in settings and settings[other] in values for other, values in conditions)
 
     def contains(self, settings: Mapping[str, Value]) -> bool:
-        """Whether these are settings of a trial: a value of every knob that exists in it, and nothing else."""
-        existing = [name for name in self.knobs if self.exists(name, settings)]
+        """Whether a trial can have these: a value of every hyperparameter that exists in it, and no other."""
+        existing = [name for name in self.hyperparameters if self.exists(name, settings)]
         return set(existing) == settings.keys() and all(
-            self.knobs[name].contains(settings[name]) for name in existing
+            self.hyperparameters[name].contains(settings[name]) for name in existing
         )
 
     def base(self, **settings: Any) -> Config:
@@ -211,7 +106,7 @@ class Space(Section):
         """`config` with the settings of a trial.
 
         Raises:
-            ConfigError: for a knob that sets what is not there, or a value out of range.
+            ConfigError: for one that sets a setting which is not there, or a value out of range.
         """
         values = config.model_dump(mode="json")
         for name, value in settings.items():
@@ -219,30 +114,32 @@ class Space(Section):
                 try:
                     places = list(_places(values, path.split(".")))
                 except (KeyError, IndexError, TypeError, ValueError):
-                    raise ConfigError(f"knob {name!r} sets {path!r}, which is not there") from None
+                    raise ConfigError(f"hyperparameter {name!r} sets {path!r}, which is not there") from None
                 for parent, key in places:
                     parent[key] = _times(value, factor)
         del values["preset"]
         return config.replacing(**values)
 
     def check(self) -> None:
-        """Refuse knobs that set what is not there, or not a trial's own.
+        """Refuse hyperparameters that set a setting which is not there, or which all trials have in common.
 
         Raises:
             ConfigError: for that.
         """
-        for name in self.knobs:
-            self._targets(name)  # of those too that the draw leaves out
+        for name in self.hyperparameters:
+            self._targets(name)  # those, too, that the draw leaves out
         self.apply(self.base(), self.draw(np.random.default_rng(0)))
 
     def _targets(self, name: str) -> dict[str, float]:
-        """The settings a knob sets, dotted, and the factors."""
-        sets = self.knobs[name].sets
+        """The settings that a hyperparameter sets, dotted, and the factors."""
+        sets = self.hyperparameters[name].sets
         targets = sets if isinstance(sets, dict) else {sets if sets is not None else name: 1.0}
         paths = {path if "." in path else setting_path(path): factor for path, factor in targets.items()}
         for path in paths:
-            if path.startswith("data.") or path in _OF_ALL:
-                raise ConfigError(f"knob {name!r} sets {path!r}: all trials of a study have that in common")
+            if path.startswith("data.") or path in _COMMON:
+                raise ConfigError(
+                    f"hyperparameter {name!r} sets {path!r}: all trials of a study have that in common"
+                )
         return paths
 
 
@@ -267,9 +164,9 @@ def read_space(name: str) -> Space:
 def random_draws(
     space: Space, seed: int, usable: Callable[[Mapping[str, Value]], bool]
 ) -> Iterator[dict[str, Value]]:
-    """Settings of trials, drawn at random, no two alike and all `usable`, until the space is used up."""
+    """Settings of trials, drawn at random, all different and `usable`, until the space is exhausted."""
     generator, known, tries = np.random.default_rng(seed), set(), 0
-    while tries < _TRIES:
+    while tries < _MAX_TRIES:
         settings = space.draw(generator)
         key = json.dumps(settings, sort_keys=True)
         tries += 1
@@ -299,12 +196,3 @@ def _times(value: Value, factor: float) -> Any:
         return list(value) if isinstance(value, tuple) else value
     product = value * factor
     return int(product) if isinstance(value, int) and product.is_integer() else product
-
-
-def _check_range(low: float, high: float, *, log: bool, stepped: bool) -> None:
-    if low > high:
-        raise ValueError(f"low={low} is above high={high}")
-    if log and low <= 0:
-        raise ValueError(f"low={low} has no logarithm")
-    if log and stepped:
-        raise ValueError("a logarithmic knob has no step")

@@ -68,6 +68,14 @@ class Storage:
             else:
                 shutil.rmtree(path)
 
+    def largest_bytes(self) -> int:
+        """Size of the largest checkpoint in the study's own folder; 0 where they lie elsewhere."""
+        sizes = []
+        for file in Path(self.root).rglob("*.safetensors") if self.marker is None else ():
+            with contextlib.suppress(FileNotFoundError):  # workers delete what they no longer need
+                sizes.append(file.stat().st_size)
+        return max(sizes, default=0)
+
     def _place(self, trial: int) -> str:
         return f"{self.root}/{trial:04}"
 

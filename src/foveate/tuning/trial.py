@@ -22,8 +22,9 @@ from foveate.training.loop import EpochResult, TrainingState, best_epoch, train_
 from foveate.training.optim import build_optimizer
 from foveate.training.setup import DRAWS, Feed, new_state, pick_device, prepare_process, settle
 from foveate.training.state import restore_state, save_state
+from foveate.tuning.hyperparameters import Value
 from foveate.tuning.samplers import Usable
-from foveate.tuning.space import Space, Value
+from foveate.tuning.space import Space
 from foveate.tuning.storage import working_folder
 
 __all__ = ["Row", "Semantics", "TrialJob", "run_trial", "study_dataset", "train_trial", "usable_in"]

@@ -12,10 +12,20 @@ from foveate.data.cache_entry import clear_entry, entries
 from foveate.data.cifar10 import CIFAR10
 from foveate.errors import ConfigError
 from foveate.files import cache_folder
+from foveate.records import printable
 
 __all__ = ["Cached", "Cleared", "clear_cache", "list_cache"]
 
 _DAY_S = 86_400
+_KINDS = {
+    "images": "decoded images",
+    "download": "download",
+    "unfinished": "left by a process that was killed",
+    "damaged": "damaged, or of an older version",
+    "foreign": "not Foveate's",
+}
+TITLES = ("data set", "what", "images", "side", "on disk", "last used", "from")
+"""Of `Cached.cells`."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,19 @@ class Cached:
     size: int = 0
     """Side of the images, in pixels."""
 
+    @property
+    def cells(self) -> list[str]:
+        """It as a row of a table."""
+        return [
+            printable(self.name or self.path.name),
+            _KINDS[self.kind],
+            f"{self.images:,}" if self.images else "–",
+            f"{self.size}" if self.size else "–",
+            bytes_words(self.bytes_on_disk),
+            _ago(time.time() - self.used),
+            printable(self.location),
+        ]
+
 
 @dataclass(frozen=True)
 class Cleared:
@@ -44,6 +67,13 @@ class Cleared:
     removed: tuple[Cached, ...]
     left: tuple[tuple[Cached, str], ...]
     """What was to be removed and is still there, and why."""
+
+    @property
+    def lines(self) -> list[str]:
+        """What was removed, and what was not."""
+        freed = bytes_words(sum(each.bytes_on_disk for each in self.removed))
+        left = [f"left: {printable(str(each.path))} ({reason})" for each, reason in self.left]
+        return [f"{len(self.removed)} removed, {freed} freed, in {cache_folder()}", *left]
 
 
 def list_cache() -> list[Cached]:
@@ -111,3 +141,20 @@ def _remove(cached: Cached) -> str | None:
     except OSError as error:
         return (error.strerror or str(error)).lower()
     return None
+
+
+def bytes_words(count: float) -> str:
+    """A number of bytes with its unit."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def _ago(seconds: float) -> str:
+    """A time that has passed, in its largest unit; a clock that was set back makes none of it."""
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if (count := int(seconds // length)) > 0:
+            return f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return "just now"

@@ -45,6 +45,20 @@ class Check:
         return list(json.loads((self.path / "check.json").read_text(encoding="utf-8"))["findings"])
 
     @property
+    def lines(self) -> list[str]:
+        """Every finding, with some of its images below."""
+        lines = []
+        for finding in self.findings:
+            lines.append(f"{finding['severity']:7} {finding['text']}")
+            for group in finding["groups"][:3]:
+                remarks = finding["remarks"]
+                shown = (f"{each} ({remarks[each]})" if remarks.get(each) else each for each in group[:4])
+                lines.append(f"        {'  '.join(shown)}{'  …' if len(group) > 4 else ''}")
+            if (more := len(finding["groups"]) - 3) > 0:
+                lines.append(f"        and {more:,} more")
+        return lines or ["no problems found"]
+
+    @property
     def has_errors(self) -> bool:
         """Whether a figure made with the data as it is would be wrong."""
         return any(finding["severity"] == "error" for finding in self.findings)

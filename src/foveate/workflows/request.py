@@ -1,39 +1,25 @@
-"""What every request has: someone who follows it, a place to write to, a command line that does the same."""
+"""What every request has: a display, a place to write to, a command line that does the same."""
 
 import hashlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import torch
 
-from foveate.config import Section, read_yaml, validated
 from foveate.data.dataset import Dataset
-from foveate.errors import CheckpointError, ConfigError
+from foveate.errors import ConfigError
+from foveate.execution.campaign import Campaign
+from foveate.execution.pool import Event
 from foveate.progress import Track, untracked
-from foveate.records import FiniteJson, Name, read_record
 from foveate.training.loop import EpochResult
 from foveate.training.setup import device_for
 
-__all__ = [
-    "Display",
-    "NullDisplay",
-    "check_output_dir",
-    "command_line",
-    "find_device",
-    "print_data_warnings",
-    "read_environment",
-    "read_settings",
-    "settings_digest",
-]
-
-S = TypeVar("S", bound=Section)
-
 
 class Display(Protocol):
-    """Whoever follows the work: a terminal, a log, a notebook, nobody."""
+    """Shows the work to a terminal, a log, a notebook, or nobody."""
 
     track: Track
 
@@ -43,6 +29,12 @@ class Display(Protocol):
 
     def epoch(self, result: EpochResult, *, epochs: int, best: bool) -> None:
         """An epoch ended."""
+        ...
+
+    def follow(
+        self, events: Iterable[Event | None], campaign: Campaign, workers: int
+    ) -> Generator[Event | None, None, None]:
+        """Show what happens to the jobs of a study or a comparison, and yield it on."""
         ...
 
 
@@ -57,31 +49,19 @@ class NullDisplay:
     def epoch(self, result: EpochResult, *, epochs: int, best: bool) -> None:
         """Show nothing."""
 
-
-def read_settings(path: Path, kind: type[S]) -> S:
-    """The settings that a study or a comparison keeps.
-
-    Raises:
-        CheckpointError: when they are damaged.
-    """
-    try:
-        return validated(kind, read_yaml(path))
-    except ConfigError as error:
-        raise CheckpointError(f"{path} is damaged ({error}): restore it from a copy") from error
+    def follow(
+        self,
+        events: Iterable[Event | None],
+        campaign: Campaign,  # noqa: ARG002
+        workers: int,  # noqa: ARG002
+    ) -> Generator[Event | None, None, None]:
+        """Show nothing."""
+        yield from events
 
 
 def settings_digest(values: Mapping[str, Any]) -> str:
-    """By which settings are known as they were: of what their file says, not of what this version adds to it."""
+    """The digest of settings as their file has them, without what this version would add: it shows a change."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
-
-
-def read_environment(folder: Path) -> dict[str, Any]:
-    """What `env.json` says of the machine and the versions that began a study or a comparison.
-
-    Raises:
-        CheckpointError: when it is damaged.
-    """
-    return read_record(folder / "env.json", dict[Name, FiniteJson], fix="restore it from a copy")
 
 
 def find_device(display: Display, asked: str | None, recorded: str = "auto") -> torch.device:

@@ -1,0 +1,164 @@
+"""What it takes to train a network, and controls: networks without attention that take as much as an arm."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from foveate.comparison.arms import Arm
+from foveate.config import Config, ModelConfig, Section
+from foveate.errors import ConfigError
+from foveate.model.build import CHANNELS, build_model
+
+
+class NetworkCost(Section):
+    """What it takes to train a network."""
+
+    parameters: int
+    """Those that are trained."""
+    training_flops: int
+    """Operations on one image, forward and backward: convolutions and matrix products. A mean over the run."""
+
+
+def network_cost(config: Config, *, num_classes: int, size: int) -> NetworkCost:
+    """The cost of the network of `config` on images of `size`; those that training begins with may be smaller."""
+    return NetworkCost(
+        parameters=_parameters(config, num_classes, size),
+        training_flops=_training_flops(config, num_classes, size),
+    )
+
+
+def matched_controls(arms: Sequence[Arm], plain: Arm, *, num_classes: int, size: int) -> list[Arm]:
+    """`plain`, widened or narrowed to the parameters of each of `arms`, and to its training FLOPs.
+
+    All stages are scaled alike, a dense head's hidden layer with them; then the last stage alone is adjusted.
+    Where `plain` is within reach already it is its own control, and none is made; where one has both, one is;
+    and one that comes out the same for several arms is made once.
+
+    Raises:
+        ConfigError: where no width comes within 1 % of the parameters, or 2 % of the FLOPs.
+    """
+
+    def within(config: Config, arm: Arm, measured: str) -> bool:
+        cost, most = _MEASURES[measured]
+        return abs(cost(config, num_classes, size) / cost(arm.config, num_classes, size) - 1) <= most
+
+    made: dict[str, tuple[Config, dict[str, str]]] = {}
+    for arm in arms:
+        left = [measured for measured in _MEASURES if not within(plain.config, arm, measured)]
+        while left:
+            cost, most = _MEASURES[left[0]]
+            target = cost(arm.config, num_classes, size)
+            config = _matched(plain.config, partial(cost, num_classes=num_classes, size=size), target, most)
+            met = [measured for measured in left if within(config, arm, measured)]
+            if left[0] not in met:
+                raise ConfigError(
+                    f"no width of {plain.name} has the {left[0]} of {arm.name} within {most:.0%}: "
+                    "compare without controls (--no-controls)"
+                )
+            made.setdefault(config.model_dump_json(), (config, {}))[1][arm.name] = " and ".join(met)
+            left = [measured for measured in left if measured not in met]
+    return [
+        Arm(name=f"{plain.name}, with {_told(matched)}", config=config, matched=matched)
+        for config, matched in made.values()
+    ]
+
+
+def _told(matched: Mapping[str, str]) -> str:
+    """As in `the parameters of minute and of fast, the FLOPs of strong`."""
+    arms: dict[str, list[str]] = {}
+    for arm, measured in matched.items():
+        arms.setdefault(measured, []).append(f"of {arm}")
+    return ", ".join(f"the {measured} {' and '.join(each)}" for measured, each in arms.items())
+
+
+def _parameters(config: Config, num_classes: int, size: int) -> int:
+    """Of the network, those that are trained."""
+    try:
+        with torch.device("meta"):  # shapes alone
+            network = build_model(config.model, num_classes=num_classes, size=size)
+    except (RuntimeError, ConfigError):  # a module of one's own may look at values
+        network = build_model(config.model, num_classes=num_classes, size=size)
+    return sum(each.numel() for each in network.parameters() if each.requires_grad)
+
+
+def _training_flops(config: Config, num_classes: int, size: int) -> int:
+    """Of an image, as a mean over a run whose images may begin smaller."""
+    train = config.train
+    whole = small = _flops(config.model, num_classes, size, size)
+    if train.resize_until:
+        small = _flops(config.model, num_classes, size, round(size * train.resize_scale))
+    return round(train.resize_until * small + (1 - train.resize_until) * whole)
+
+
+_MEASURES: Mapping[str, tuple[Callable[..., int], float]] = {
+    "parameters": (_parameters, 0.01),
+    "FLOPs": (_training_flops, 0.02),
+}
+"""What a control is matched in: its cost, and how far off it may be."""
+
+
+def _flops(model: ModelConfig, num_classes: int, size: int, side: int) -> int:
+    """Of training on an image of `side` the network for images of `size`."""
+
+    def count(device: str) -> int:
+        # The fused kernel of attention is not counted on a CPU; the plain one is.
+        with torch.device(device), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            images = torch.zeros(2, CHANNELS, side, side, dtype=torch.uint8)
+            build_model(model, num_classes=num_classes, size=size)(images).sum().backward()
+        return int(counter.get_total_flops()) // len(images)
+
+    try:
+        return count("meta")  # shapes alone: nothing is computed
+    except (RuntimeError, ConfigError):  # a module of one's own may look at values
+        return count("cpu")
+
+
+def _matched(config: Config, measure: Callable[[Config], int], target: int, most: float) -> Config:
+    """`config` with all widths scaled alike until `measure` is about `target`, and then as little changed as
+    brings it within a share `most` of it; the nearest where nothing does.
+    """
+    low, high = 0.05, 20.0
+    while high / low > 1.001:  # the measure rises with the width
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if measure(_scaled(config, middle)) < target else (low, middle)
+    nearest, least = config, math.inf
+    for near in _near(_scaled(config, high)):
+        if (off := abs(measure(near) - target)) < least:
+            nearest, least = near, off
+        if least <= most * target:
+            break
+    return nearest
+
+
+def _scaled(config: Config, factor: float) -> Config:
+    stages = tuple(
+        stage.model_copy(update={"filters": max(1, round(stage.filters * factor))})
+        for stage in config.model.stages
+    )
+    hidden = max(1, round(config.model.hidden * factor))
+    model = config.model.model_copy(update={"stages": stages, "hidden": hidden})
+    return config.model_copy(update={"model": model})
+
+
+def _near(config: Config) -> Iterator[Config]:
+    """`config`, and those whose first and last stages have some filters more or fewer, the least changed first."""
+    stages = config.model.stages
+    steps = {0: range(-4, 5), len(stages) - 1: range(-12, 13)}  # of one stage, the latter
+
+    def changed(more: tuple[int, ...]) -> float:
+        return sum(abs(step) / stages[place].filters for place, step in zip(steps, more, strict=True))
+
+    for more in sorted(itertools.product(*steps.values()), key=changed):
+        filters = [stage.filters for stage in stages]
+        for place, step in zip(steps, more, strict=True):
+            filters[place] += step
+        if min(filters) >= 1:
+            own = [
+                stage.model_copy(update={"filters": count}) for stage, count in zip(stages, filters, strict=True)
+            ]
+            yield config.model_copy(update={"model": config.model.model_copy(update={"stages": tuple(own)})})

@@ -1,0 +1,132 @@
+"""One engine for whatever has many jobs done: a campaign's jobs go to a pool, what becomes of them comes back."""
+
+from collections.abc import Iterator
+from typing import Literal, Protocol
+
+from pydantic import Field
+
+from foveate.config import Section
+from foveate.errors import FoveateError
+from foveate.execution.pool import Event, Message, Pool
+from foveate.execution.supervision import Supervisor
+from foveate.records import Digest
+
+_POLL_INTERVAL_S = 0.1
+"""Seconds between looks at whether a job hangs, or the campaign should stop."""
+
+
+class CampaignConfig(Section):
+    """The settings that every campaign has. None says how many workers run it: they change none of its figures."""
+
+    data: str
+    """A known name or an absolute path."""
+    data_dir: str | None
+    fingerprint: str
+    splits: Digest | None = None
+    """sha256 of the file that says which images are in which split; None: an earlier version kept none."""
+    hang_limit_s: float = Field(600, gt=0)
+    """Seconds without a step after which a job counts as hanging."""
+    draws: Literal[1, 2] = 1
+    """Version of what random numbers are drawn from (`training.setup.DRAWS`); files that lack it have 1."""
+
+
+class Campaign(Protocol):
+    """Plans jobs, and remembers what became of them: made again from what it has written, it goes on from there.
+
+    Attributes:
+        hang_limit_s: seconds without a step after which a job counts as hanging.
+        fatal: errors of a job that end the campaign, as a full disk does; any other ends that job alone.
+        columns: titles of the table of jobs that are running; the last is the widest, and is cut off to fit.
+    """
+
+    hang_limit_s: float
+
+    @property
+    def fatal(self) -> tuple[type[FoveateError], ...]: ...  # noqa: D102
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...  # noqa: D102
+
+    def next_job(self) -> tuple[int, Message] | None:
+        """The next job and its number; None when none can begin before another has ended."""
+        ...
+
+    def record(self, event: Event) -> Event:
+        """Write down that a job is `done`, has `failed`, or was `lost` and will be given again by `next_job`.
+
+        Returns:
+            The event to hand on; a job that is done may turn out to have failed.
+        """
+        ...
+
+    def announcement(self, workers: int) -> list[str]:
+        """What there is to do, in lines, before the first job begins."""
+        ...
+
+    def row(self, job: int, epoch: int) -> tuple[str, ...]:
+        """The cells of a job that is running and has ended `epoch` (0: none yet)."""
+        ...
+
+    def lines(self, event: Event) -> list[str]:
+        """What to print of a job that is done, failed or lost."""
+        ...
+
+    def progress(self) -> str:
+        """How much is done, and how long the rest will take."""
+        ...
+
+
+def run_campaign(campaign: Campaign, pool: Pool) -> Iterator[Event | None]:
+    """Have a campaign's jobs done by `pool` until none is left.
+
+    Yields:
+        What happens to its jobs: `begun`, `progress`, `done`, `lost`, or `failed` with the `kind` of the error and
+        a `reason`; and None when nothing did for a while, so that whoever iterates can stop then too.
+
+    Raises:
+        FoveateError: an error of `campaign.fatal` that a job met, or one that the campaign itself raises.
+    """
+    supervisor = Supervisor(campaign.hang_limit_s)
+    running: set[int] = set()
+    while True:
+        while len(running) < pool.workers and (job := campaign.next_job()) is not None:
+            number, message = job
+            running.add(number)
+            supervisor.begun(number)
+            pool.submit(number, message)
+            yield Event(number, "begun", {})
+        if not running:
+            return
+        event = pool.event(timeout_s=_POLL_INTERVAL_S)
+        supervisor.stop_hanging(pool)
+        if event is None or event.job not in running:  # Ray may deliver a report after the end of its job
+            yield None
+            continue
+        supervisor.heard(event.job)
+        if event.kind == "progress":
+            yield event if event.value else None  # an empty report is a heartbeat
+            continue
+        running.remove(event.job)
+        yield campaign.record(_judged(event, supervisor, campaign.fatal))
+
+
+def _judged(event: Event, supervisor: Supervisor, fatal: tuple[type[FoveateError], ...]) -> Event:
+    """The end of a job; one that hung or cost too many workers has `failed`, and is not to be done again."""
+    if event.kind == "lost":
+        kind, reason = "lost", supervisor.lost(event.job, event.value["message"])
+        if reason is None:
+            return event
+    elif event.kind == "failed":
+        kind, reason = event.value["kind"], "{kind}: {message} ({where})".format(**event.value)
+        for error in fatal:
+            if error.__name__ == kind:
+                raise error(event.value["message"])
+    supervisor.ended(event.job)
+    return event if event.kind == "done" else Event(event.job, "failed", {"kind": kind, "reason": reason})
+
+
+def failure_words(event: Event) -> str:
+    """What became of a job that failed or was lost."""
+    return (
+        f"failed: {event.value['reason']}" if event.kind == "failed" else f"begins again: {event.value['message']}"
+    )

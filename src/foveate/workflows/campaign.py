@@ -1,0 +1,125 @@
+"""What studies and comparisons share: their folder, their data, and the way to their end."""
+
+import contextlib
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import yaml
+
+from foveate.config import Config, Section, read_yaml, validated
+from foveate.data.dataset import Dataset, KnownData, load_dataset, load_known
+from foveate.data.splits import StoredSplits
+from foveate.errors import CheckpointError, ConfigError
+from foveate.execution.campaign import Campaign, CampaignConfig, run_campaign
+from foveate.execution.pool import Pool
+from foveate.execution.serial import SerialPool
+from foveate.files import write_atomically, write_json
+from foveate.records import FiniteJson, Name, read_record
+from foveate.training.environment import environment
+from foveate.training.runs import RunFolder
+from foveate.training.setup import pick_device, prepare_process
+from foveate.workflows.request import Display, find_device, print_data_warnings, settings_digest
+
+S = TypeVar("S", bound=Section)
+
+
+def load_data(
+    data: str | Path, base: Config, data_dir: Path | str | None, display: Display
+) -> tuple[Dataset, torch.device, dict[str, Any]]:
+    """The data of a new campaign, the device of its jobs, and the settings by which it finds the data again."""
+    prepare_process(base)
+    device = find_device(display, base.train.device)
+    place = Path(data_dir) if data_dir else None
+    dataset = load_dataset(str(data), base.data, data_dir=place, track=display.track)
+    print_data_warnings(dataset, display)
+    known = {"data": dataset.location, "fingerprint": dataset.fingerprint}
+    return dataset, device, {**known, "data_dir": str(place.resolve()) if place else None}
+
+
+def load_data_again(
+    config: CampaignConfig, base: Config, folder: Path, display: Display
+) -> tuple[Dataset, torch.device]:
+    """The data of a campaign that goes on, and the device of its jobs.
+
+    Raises:
+        CheckpointError: when the data set is another one now.
+    """
+    prepare_process(base)
+    known = known_data(config, folder)
+    dataset = load_known(config.data, base.data, known, data_dir=config.data_dir, track=display.track)
+    return dataset, pick_device(base.train.device)
+
+
+def known_data(config: CampaignConfig, folder: Path) -> KnownData:
+    """By what a campaign recognises its data set."""
+    return KnownData(config.fingerprint, StoredSplits.kept(folder, config.splits), folder)
+
+
+def create_folder(
+    verb: str,
+    file: str,
+    config: CampaignConfig,
+    dataset: Dataset,
+    device: torch.device,
+    *,
+    runs: Path | str,
+    name: str | None,
+    fallback: str,
+    sealed: bool = False,
+) -> Path:
+    """A new folder for a campaign: its settings in `file`, the splits of its data, the machine that it begins on.
+
+    Args:
+        sealed: whether to write the digest of the settings, too.
+    """
+
+    def fill(folder: RunFolder) -> None:
+        stored = StoredSplits.write(folder.path, dataset.splits, len(dataset.labels))
+        values = config.model_copy(update={"splits": stored.sha256}).model_dump(mode="json")
+        write_atomically(folder.path / file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        write_json(folder.path / "env.json", environment(device))
+        if sealed:
+            write_json(folder.path / "digest.json", {"sha256": settings_digest(read_yaml(folder.path / file))})
+
+    return RunFolder.create(Path(runs), verb, name, fallback=fallback, fill=fill).path
+
+
+def read_settings(path: Path, kind: type[S]) -> S:
+    """The settings that a study or a comparison keeps.
+
+    Raises:
+        CheckpointError: when they are damaged.
+    """
+    try:
+        return validated(kind, read_yaml(path))
+    except ConfigError as error:
+        raise CheckpointError(f"{path} is damaged ({error}): restore it from a copy") from error
+
+
+def read_environment(folder: Path) -> Mapping[str, Any]:
+    """What `env.json` says of the machine and the versions that began a study or a comparison.
+
+    Raises:
+        CheckpointError: when it is damaged.
+    """
+    return read_record(folder / "env.json", dict[Name, FiniteJson], fix="restore it from a copy")
+
+
+def sees_no_steps(pool: Pool) -> bool:
+    """Whether nothing is heard of a job before it has ended, so that an interrupt must not wait for it."""
+    return isinstance(pool, SerialPool)
+
+
+def finish(campaign: Campaign, pool: Pool, interrupted: threading.Event, display: Display) -> None:
+    """Take a campaign to its end.
+
+    Raises:
+        KeyboardInterrupt: once `interrupted` is set.
+    """
+    with contextlib.closing(display.follow(run_campaign(campaign, pool), campaign, pool.workers)) as events:
+        for _ in events:
+            if interrupted.is_set():
+                raise KeyboardInterrupt

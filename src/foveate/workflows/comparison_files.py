@@ -1,0 +1,73 @@
+"""What a comparison leaves in its folder: the runs as a table and as bits, its findings, its page."""
+
+import csv
+import io
+import shlex
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from foveate.comparison.experiment import Experiment
+from foveate.comparison.outcomes import arm_summaries, pair_findings
+from foveate.files import write_atomically, write_json
+from foveate.records import read_record
+from foveate.report.comparison_page import comparison_page
+from foveate.report.html import write_page
+from foveate.training.runs import TestOpening
+from foveate.workflows.campaign import read_environment
+
+
+def write_results(experiment: Experiment) -> None:
+    """Write what there is to say of the split that the experiment is measured on.
+
+    Raises:
+        OutputError: when a file cannot be written.
+    """
+    config, folder, split = experiment.config, experiment.folder, experiment.split
+    failures = experiment.failures()
+    arms = config.arms
+    text = io.StringIO()
+    columns = ("accuracy", "loss", "without_attention", "gate", "train_s", "images_shown")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["arm", "seed", "training_images", *columns, "failed"])
+    for run in experiment.runs:
+        measured = [getattr(experiment.result(run), column, None) for column in columns]
+        row = [arms[run.arm].name, run.seed, config.subsets[run.subset], *measured]
+        writer.writerow([*row, failures.get(run)])
+    done = [run for run in experiment.runs if experiment.result(run) is not None]
+    bits = io.BytesIO()
+    np.savez(
+        bits,
+        runs=np.array(done, np.int64).reshape(-1, 3),  # places of subset, seed, place of arm
+        right=np.packbits(experiment.right(done), axis=1),
+    )
+    findings = pair_findings(experiment)
+    page = comparison_page(
+        title=folder.name,
+        split=split,
+        config=config,
+        summaries=arm_summaries(experiment),
+        pairs=findings,
+        failures=failures,
+        environment=read_environment(folder),
+        opening=f"foveate compare --resume {shlex.quote(str(folder))} --final",
+    )
+    write_atomically(folder / f"right-{split}.npz", bits.getvalue())
+    write_json(folder / f"findings-{split}.json", [asdict(each) for each in findings])
+    write_atomically(folder / f"results-{split}.csv", text.getvalue())
+    write_page(page, folder / "compare.html")
+
+
+def record_test_opening(path: Path, command: str) -> None:
+    """Record that the test split is about to be opened: before it is, so that a kill hides nothing.
+
+    Raises:
+        CheckpointError: when the record of earlier ones is damaged.
+    """
+    before: tuple[TestOpening, ...] = ()
+    if path.exists():
+        before = read_record(path, tuple[TestOpening, ...], fix="restore it from a copy")
+    opening = TestOpening(time=datetime.now(UTC).isoformat(timespec="seconds"), command=command)
+    write_json(path, [each.model_dump() for each in (*before, opening)])

@@ -1,0 +1,104 @@
+"""What a study leaves in its folder: the trials as a table, its page, its winner."""
+
+import csv
+import hashlib
+import io
+import shlex
+from pathlib import Path
+
+import yaml
+
+from foveate.errors import CheckpointError
+from foveate.files import read_regular, write_atomically
+from foveate.records import printable
+from foveate.report.html import write_page
+from foveate.report.sections import Page
+from foveate.report.study_page import study_page
+from foveate.tuning.importance import importances
+from foveate.tuning.search import Search
+from foveate.tuning.trials import Trial
+from foveate.workflows.campaign import read_environment
+
+RESULTS, REPORT, WINNER = "tune_results.csv", "study.html", "best.yaml"
+_CHECKSUM = "# sha256 of all below: "
+"""The second line of `best.yaml`."""
+_BEST_BYTES = 1 << 20
+
+
+def check_winner(folder: Path) -> None:
+    """Refuse a winner that was changed by hand: the test split would be opened for settings that never won.
+
+    Raises:
+        CheckpointError: when it was changed, or cannot be read.
+    """
+    best = folder / WINNER
+    try:
+        _, line, text = read_regular(best, _BEST_BYTES).decode().split("\n", 2)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {best}: run `foveate tune --resume {folder}`") from error
+    # Earlier versions wrote no checksum.
+    if line.startswith(_CHECKSUM) and line != _CHECKSUM + hashlib.sha256(text.encode()).hexdigest():
+        raise CheckpointError(
+            f"{best} was changed since the study ended: `foveate tune --resume {folder}` writes it "
+            f"again; to train what it says now, give `foveate train --config {best}`"
+        )
+
+
+def write_results(search: Search, workers: int) -> None:
+    """Write a row for every trial, and the page.
+
+    Raises:
+        OutputError: when a file cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = list(search.config.space.hyperparameters)
+    writer.writerow(["trial", "state", "score", "epochs", "bracket", "rung", *names, "reason"])
+    for number, trial in sorted(search.trials.items()):
+        values = [trial.settings.get(name) for name in names]
+        row = [number, trial.state, trial.score, trial.epochs, trial.bracket, trial.rung]
+        writer.writerow([*row, *values, trial.reason])
+    write_atomically(search.folder / RESULTS, text.getvalue())
+    write_page(_page(search, workers), search.folder / REPORT)
+
+
+def _page(search: Search, workers: int) -> Page:
+    """What the report shows."""
+    config, trials = search.config, [trial for _, trial in sorted(search.trials.items())]
+    seconds = max((job["ended"] for trial in trials for job in trial.jobs), default=0.0)
+    busy = sum(job["ended"] - job["began"] for trial in trials for job in trial.jobs)
+    slots = max((job["slot"] + 1 for trial in trials for job in trial.jobs), default=workers)
+    plan = config.brackets if config.algorithm == "hyperband" else config.brackets[:1]
+    return study_page(
+        title=search.folder.name,
+        subtitle=f"{Path(config.data).name}, space {config.space_name}, {config.algorithm}, seed {config.seed}",
+        trials=trials,
+        brackets=[[(rung.trials, rung.epochs) for rung in bracket] for bracket in plan],
+        hyperparameters=config.space.hyperparameters,
+        importance=importances(config.space, trials),
+        best=search.best,
+        seconds=seconds,
+        worked=busy / (seconds * slots) if seconds else 0.0,
+        epochs=search.epochs_done,
+        settings=config.model_dump(mode="json", exclude={"space"}),
+        environment=read_environment(search.folder),
+        train=f"foveate train --from {shlex.quote(str(search.folder))}",
+    )
+
+
+def write_winner(search: Search, best: Trial, share: float) -> None:
+    """Write the settings of the best trial for a separate run: with all threads, on whatever device is there.
+
+    Args:
+        share: of the images that the study had; an epoch of all of them has correspondingly fewer passes.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    settings = search.config.space.apply(search.config.base, best.settings)
+    passes = max(1, round((settings.train.passes or 1) * share))
+    settings = settings.replacing(passes=passes, threads=None, device="auto", patience=None)
+    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    name, checksum = printable(search.folder.name), hashlib.sha256(text.encode()).hexdigest()
+    title = f"# trial {best.number} of {name}: {best.score:.4f} on the images that rank trials\n"
+    write_atomically(search.folder / WINNER, f"{title}{_CHECKSUM}{checksum}\n{text}")

@@ -1,0 +1,83 @@
+"""What verdicts and plans say in words."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from foveate.comparison.outcomes import Pair, PairFinding, spread_words
+from foveate.comparison.statistics import Difference, Verdict
+
+
+def finding(difference: Any = (), verdict: Any = (), **changes: Any) -> PairFinding:
+    """Of two seeds that both gained about a point; the changes are those of its parts, None where it has none."""
+    known = Difference(0.012, 400, (0.01, 0.014), 0.003, 0.0, (0.0002, 0.049))
+    said = Verdict("helps", (0.004, 0.02), (-0.01, 0.03), 0.005, 0.95, None)
+    values: dict[str, Any] = {
+        "pair": Pair(1, 0), "subset": None, "seeds": (0, 1), "seeds_needed": 7, "arm": "minute", "other": "plain",
+        "difference": None if difference is None else replace(known, **dict(difference)),
+        "verdict": None if verdict is None else replace(said, **dict(verdict)),
+        "labels": ("minute", "plain"), "seeds_wanted": 2, "next_seed": 2,
+    }  # fmt: skip
+    return PairFinding(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("verdict", "difference", "words"),
+    [
+        (None, None, "No seed has a result of both."),
+        ({"answer": "no difference"}, {"mean": -0.0012}, "No difference larger than 0.5 points (-0.12 points)."),
+        ({"answer": "hurts"}, {"mean": -0.02}, "Hurts: -2.00 points."),
+        (
+            {"answer": "inconclusive", "seeds": 1234},
+            {},
+            "Inconclusive: +1.20 points; about 1,234 new seeds would decide, "
+            "in a separate comparison (--first-seed 2).",
+        ),
+        (
+            {"answer": "inconclusive", "interval": None},
+            {},
+            "Inconclusive: +1.20 points, from one seed, which has no interval.",
+        ),
+    ],
+)
+def test_a_verdict_is_a_sentence(verdict: Any, difference: Any, words: str) -> None:
+    assert finding(difference, verdict).words == words
+
+
+def test_a_pair_that_lost_seeds_says_so() -> None:
+    assert finding(seeds_wanted=5).words == (
+        "Helps: +1.20 points over the 2 of 5 seeds in which both came to an end."
+    )
+
+
+def test_arms_that_no_image_tells_apart_are_said_to_be_alike() -> None:
+    words = finding({"mean": 0.0, "alike": True}, {"answer": "inconclusive"}).words
+    assert "both right on the same images in every seed: what differs may have no effect" in words
+
+
+def test_more_seeds_than_are_looked_for_are_said_to_be_more() -> None:
+    words = finding(verdict={"answer": "inconclusive"}).words
+    assert words.endswith("; not even thousands of seeds would decide.")
+
+
+def test_a_title_names_both_and_the_number_of_images() -> None:
+    assert finding().title == "minute minus plain"
+    assert finding(subset=1500).title == "minute minus plain (1,500 images)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "plan"),
+    [
+        ({}, "7 (2 pilot seeds spread by 0.30 points)"),
+        ({"seeds_needed": None}, "not even thousands (2 pilot seeds spread by 0.30 points)"),
+        ({"difference": {"sd": None}}, "unknown, it takes at least two seeds of both"),
+        ({"difference": None}, "unknown, it takes at least two seeds of both"),
+    ],
+)
+def test_a_plan_says_how_many_seeds(changes: Any, plan: str) -> None:
+    assert finding(**changes).plan == plan
+
+
+def test_a_pilot_of_few_seeds_says_how_little_it_knows() -> None:
+    assert spread_words(4).startswith("the true spread is 0.57 to 3.7 times that of 4 seeds")
