@@ -13,8 +13,9 @@ from PIL import Image
 
 from foveate.evaluation import score
 from foveate.model.build import LayerRow, LayerTable
-from foveate.report.run_folder import measured_splits
-from foveate.report.run_page import DatasetSummary, Mistake, RunPage
+from foveate.report.run_folder import measured_splits, mistake
+from foveate.report.run_page import DatasetSummary, RunPage
+from foveate.report.sections import Picture
 from foveate.training.loop import EpochResult
 from foveate.training.measured import Measured
 
@@ -86,10 +87,10 @@ def epochs() -> Callable[..., list[EpochResult]]:
 
 
 @pytest.fixture(scope="session")
-def mistakes() -> Callable[..., list[Mistake]]:
+def mistakes() -> Callable[..., list[Picture]]:
     """Makes `count` mistakes, whose pictures are noise: the heaviest a PNG can be."""
 
-    def make(count: int = 24, *, names: Sequence[str] = CIFAR10, size: int = 32) -> list[Mistake]:
+    def make(count: int = 24, *, names: Sequence[str] = CIFAR10, size: int = 32) -> list[Picture]:
         rng = np.random.default_rng(0)
 
         def picture() -> bytes:
@@ -98,9 +99,9 @@ def mistakes() -> Callable[..., list[Mistake]]:
             return buffer.getvalue()
 
         return [
-            Mistake(
-                png=picture(),
-                id=f"test-00000-of-00001.parquet#{number}",
+            mistake(
+                picture(),
+                f"test-00000-of-00001.parquet#{number}",
                 true=names[number % len(names)],
                 predicted=names[(number + 1) % len(names)],
                 confidence=1 - number / 100,
@@ -133,7 +134,7 @@ def paged(scored: Callable[..., Measured]) -> Callable[..., RunPage]:
 def run(
     paged: Callable[..., RunPage],
     epochs: Callable[..., list[EpochResult]],
-    mistakes: Callable[..., list[Mistake]],
+    mistakes: Callable[..., list[Picture]],
 ) -> Callable[..., RunPage]:
     """Makes the page of a run that has all there is to show, with 24 mistakes."""
 

@@ -110,26 +110,27 @@ def _verdicts(
         failed = f"Failed and left out: {config.arms[run.arm].name}, seed {run.seed}{size}: {reason}"
         bodies.append(Text(failed, note=True))
     bodies.append(Card("", [table]))
-    if measured := [each for each in pairs if each.difference]:
-        shown = Plot(
-            "differences",
-            "Differences",
-            "Chart of the difference of each pair with its intervals; every value is in the table of verdicts",
-            "The black dot is the mean over seeds, the thick line its simultaneous interval, the thin one that "
-            "for other images too; small dots are single seeds. Shaded: too small to matter. Orange: helps or "
-            "hurts.",
-            plots.differences(measured, config.delta),
-        )
-        curve = Plot(
-            "data_size",
-            "With fewer images",
-            "Chart of the difference of each pair over the number of training images; every value is in the "
-            "table of verdicts",
-            "The same pairs, trained on fewer images: the difference with its simultaneous interval.",
-            plots.over_data_size(measured, config.delta),
-        )
-        bodies.append(Grid([shown, curve] if len(config.subsets) > 1 else [shown]))
-    return bodies
+    if not (measured := [each for each in pairs if each.difference]):
+        return bodies
+    differences = Plot(
+        "differences",
+        "Differences",
+        "Chart of the difference of each pair with its intervals; every value is in the table of verdicts",
+        "The black dot is the mean over seeds, the thick line its simultaneous interval, the thin one that for "
+        "other images too; small dots are single seeds. Shaded: too small to matter. Orange: helps or hurts.",
+        plots.differences(measured, config.delta),
+    )
+    if len(config.subsets) == 1:
+        return [*bodies, Grid([differences])]
+    curve = Plot(
+        "data_size",
+        "With fewer images",
+        "Chart of the difference of each pair over the number of training images; every value is in the table of "
+        "verdicts",
+        "The same pairs, trained on fewer images: the difference with its simultaneous interval.",
+        plots.over_data_size(measured, config.delta),
+    )
+    return [*bodies, Grid([differences, curve])]
 
 
 def _arms(summaries: Sequence[ArmSummary], config: ComparisonConfig, *, sized: bool) -> Section:
@@ -148,7 +149,7 @@ def _arms(summaries: Sequence[ArmSummary], config: ComparisonConfig, *, sized: b
             "–" if found.ms_per_image is None else f"{found.ms_per_image:.3f}",
             str(len(found.seeds)),
         ]
-        name = small(arm.name, f"a control, matched in {control}") if control else arm.name
+        name = small(arm.name, f"a control, matched in {control}" if control else "")
         rows.append([name, *([_images(found.subset)] if sized else []), *cells])
     measured = ("Accuracy", "Attention ablated", "Gate", "Parameters", "MFLOP per image", "ms per image", "Seeds")
     caption = "Mean over seeds ± standard deviation; cost of training on one image"

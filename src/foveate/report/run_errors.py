@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from foveate.evaluation import ClassScores
 from foveate.report import run_plots as plots
 from foveate.report.abstaining import THRESHOLDS, Abstaining
 from foveate.report.html import percent
@@ -61,7 +60,10 @@ def errors_section(lead: Measured, split: str) -> Section:
     every = Table(
         "Every class in numbers",
         [Column("Class", "break"), *numbers("Images", "Precision", "Recall", "F1")],
-        [[name, f"{each.support:,}", *_class_scores(each)] for name, each in lead.per_class.items()],
+        [
+            [name, f"{each.support:,}", *(measured_cell(each, key) for key in ("precision", "recall", "f1"))]
+            for name, each in lead.per_class.items()
+        ],
         tall=True,
     )
     perfect = Text("None: every image was classified correctly.", note=True)
@@ -71,10 +73,6 @@ def errors_section(lead: Measured, split: str) -> Section:
     where = f"all {lead.n:,} images" if split == "all" else f"the {lead.n:,} images of the {split} split"
     note = f"All of it on {where}."
     return Section("errors", "Errors", "Where it is right, where it is wrong", [Grid([*figures, card])], note)
-
-
-def _class_scores(scores: ClassScores) -> list[str]:
-    return [measured_cell(scores, "precision"), measured_cell(scores, "recall"), percent(scores.f1)]
 
 
 def _confused(report: Measured) -> list[list[str]]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from foveate.checkpoint import Checkpoint, weights_digest
@@ -14,9 +15,9 @@ from foveate.model.build import layer_table
 from foveate.records import validate_record
 from foveate.report.abstaining import abstaining
 from foveate.report.explanation_page import read_explained
-from foveate.report.html import png
-from foveate.report.run_page import DatasetSummary, Mistake, RunPage, lead_split, run_page
-from foveate.report.sections import Page
+from foveate.report.html import percent, png
+from foveate.report.run_page import DatasetSummary, RunPage, lead_split, run_page
+from foveate.report.sections import Page, Picture
 from foveate.training.loop import best_epoch
 from foveate.training.measured import Measured, MeasuredSplits
 from foveate.training.runs import RunFolder
@@ -77,9 +78,9 @@ def summarize(
         bad=[(image.id, image.reason) for image in dataset.bad],
         notes=dataset.notes,
         mistakes=[
-            Mistake(
-                png=png(dataset.images[index]),
-                id=dataset.ids[index],
+            mistake(
+                png(dataset.images[index]),
+                dataset.ids[index],
                 true=names[dataset.labels[index]],
                 predicted=names[probabilities[row].argmax()],
                 confidence=float(probabilities[row].max()),
@@ -88,6 +89,15 @@ def summarize(
             for index in (dataset.splits[split][row],)
         ],
         abstaining=abstaining(probabilities, labels, names, confidence, split=split),
+    )
+
+
+def mistake(content: bytes, name: str, *, true: str, predicted: str, confidence: float) -> Picture:
+    """An image that the model was wrong about, as a PNG of what it saw; `confidence` in `predicted`, 0…1."""
+    caption = Markup('<b>{}, {}</b><span>is {}</span><small title="{}">{}</small>')
+    return Picture(
+        [(content, f"{true}, predicted as {predicted}")],
+        caption.format(predicted, percent(confidence), true, name, name),
     )
 
 

@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from markupsafe import Markup
-
 from foveate.model.build import LayerTable
 from foveate.report import run_plots
 from foveate.report.abstaining import Abstaining
@@ -34,16 +32,9 @@ from foveate.report.sections import (
 from foveate.training.loop import EpochResult
 from foveate.training.measured import Measured
 
-
-@dataclass(frozen=True)
-class Mistake:
-    """An image the model was wrong about: `png` as the model saw it, `confidence` in `predicted`, 0…1."""
-
-    png: bytes
-    id: str
-    true: str
-    predicted: str
-    confidence: float
+_MISTAKES = (
+    "The wrong predictions with the highest confidence, as the model saw the images. Some labels may be wrong."
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,8 @@ class DatasetSummary:
     bad: Sequence[tuple[str, str]] = ()
     """(id, reason) of images left out; the page lists the first of them."""
     notes: Sequence[str] = ()
-    mistakes: Sequence[Mistake] = ()
+    mistakes: Sequence[Picture] = ()
+    """The most confident, the most confident first."""
     abstaining: Abstaining | None = None
 
 
@@ -102,46 +94,31 @@ def lead_split(reports: Mapping[str, Measured]) -> str:
 def run_page(run: RunPage) -> Page:
     """All that there is to show of a run."""
     lead, size, layers, timing = run.reports[run.lead], run.dataset.size, run.layers, run.timing
-    facts = [
-        Fact(
-            f"{name}, {of}",
-            percent(getattr(lead, key)),
-            f"95\u00a0%: {interval(lead.intervals[key])}",
-            lead.intervals[key],
-        )
-        for name, of, key in (("Accuracy", run.lead, "accuracy"), ("F1", "macro", "macro_f1"))
-    ]
-    counted = Fact(f"Images, {run.lead}", f"{lead.n:,}", f"{len(lead.class_names)} classes, {size}×{size} px")
-    parameters = (
-        None
-        if layers is None
-        else Fact(
-            "Parameters",
-            f"{layers.total / 1e6:.2f} M" if layers.total >= 1e6 else f"{layers.total:,}",
-            f"{layers.trainable:,} trainable",
-        )
-    )
-    took = (
-        None
-        if not timing
-        else Fact(
-            "Training time",
-            duration(timing["train_s"]),
-            f"{plural(int(timing['epochs']), 'epoch')}, {timing['images_per_s']:,.0f} images/s",
-        )
-    )
+    facts = []
+    for name, of, key in (("Accuracy", run.lead, "accuracy"), ("F1", "macro", "macro_f1")):
+        bounds = lead.intervals[key]
+        facts.append(Fact(f"{name}, {of}", percent(getattr(lead, key)), f"95\u00a0%: {interval(bounds)}", bounds))
+    facts.append(Fact(f"Images, {run.lead}", f"{lead.n:,}", f"{len(lead.class_names)} classes, {size}×{size} px"))
+    if layers:
+        count = f"{layers.total / 1e6:.2f} M" if layers.total >= 1e6 else f"{layers.total:,}"
+        facts.append(Fact("Parameters", count, f"{layers.trainable:,} trainable"))
+    if timing:
+        speed = f"{plural(int(timing['epochs']), 'epoch')}, {timing['images_per_s']:,.0f} images/s"
+        facts.append(Fact("Training time", duration(timing["train_s"]), speed))
     sections = [
         results_section(run.reports, run.lead, paper=run.paper, epochs=len(run.history)),
         _training(run) if run.history else None,
         errors_section(lead, run.lead),
         abstaining_section(run.dataset.abstaining) if run.dataset.abstaining else None,
         explained_section(run.explained) if run.explained else None,
-        _mistakes(run.dataset.mistakes) if run.dataset.mistakes else None,
+        Section("mistakes", "Mistakes", "The most confident mistakes", [Pictures(run.dataset.mistakes)], _MISTAKES)
+        if run.dataset.mistakes
+        else None,
         _data(run, lead),
         _model(layers, run.attention) if layers else None,
         record_section("run", "args.yaml", run.settings, run.environment, command=run.command),
     ]
-    return Page(run.title, run.subtitle, sections, [*facts, counted, parameters, took])
+    return Page(run.title, run.subtitle, sections, facts)
 
 
 def _training(run: RunPage) -> Section:
@@ -178,22 +155,6 @@ def _training(run: RunPage) -> Section:
     losses = f"{last.train_loss:.3f}", f"{last.val_loss:.3f}" if validated else ""
     loss = plot("loss", "4.3", *losses, run_plots.loss_curves, smoothed)
     return Section("curves", "Training", "Training", [Grid([accuracy, loss])], note)
-
-
-def _mistakes(mistakes: Sequence[Mistake]) -> Section:
-    pictures = [
-        Picture(
-            [(each.png, f"{each.true}, predicted as {each.predicted}")],
-            Markup('<b>{}, {}</b><span>is {}</span><small title="{}">{}</small>').format(
-                each.predicted, percent(each.confidence), each.true, each.id, each.id
-            ),
-        )
-        for each in mistakes
-    ]
-    note = (
-        "The wrong predictions with the highest confidence, as the model saw the images. Some labels may be wrong."
-    )
-    return Section("mistakes", "Mistakes", "The most confident mistakes", [Pictures(pictures)], note)
 
 
 def _data(run: RunPage, lead: Measured) -> Section:

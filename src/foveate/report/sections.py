@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 import matplotlib.figure
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 
 class Body:
@@ -167,8 +167,8 @@ def code(text: str) -> Markup:
 
 
 def small(text: str, note: str) -> Markup:
-    """A cell with a second, smaller line."""
-    return Markup("{}<small>{}</small>").format(text, note)
+    """A cell with a second, smaller line where there is something to note."""
+    return Markup("{}<small>{}</small>").format(text, note) if note else escape(text)
 
 
 def settings_table(caption: str, values: Mapping[str, Any], *, tall: bool = False) -> Table:

@@ -138,7 +138,7 @@ def _trials(trials: Sequence[Trial], names: Sequence[str], best: Trial | None) -
     ranked = sorted(trials, key=lambda trial: (trial is not best, -trial.epochs, -(trial.score or 0)))
     rows = []
     for trial in ranked:
-        state = small(trial.state, trial.reason) if trial.reason else trial.state
+        state = small(trial.state, trial.reason or "")
         values = [plots.value_text(trial.settings.get(name)) for name in names]
         counts = [percent(trial.score), str(trial.epochs), str(trial.bracket)]
         rows.append([str(trial.number), state, *counts, *values])
