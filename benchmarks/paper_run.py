@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import foveate
-from foveate.report.page import PAPER_TABLE
+from foveate.report.run_results import PAPER_TABLE
 
 
 def main() -> None:

@@ -68,9 +68,11 @@ def simulated(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(studies, "train", lambda data, *, config, **_: resolve_config(file=config))
     pools = {run_trial: SimulatedPool, run_arm: SimulatedArms}
     monkeypatch.setattr(Workers, "open_pool", lambda _self, work, *_: pools[work](1))
-    plots = ("rung_curves", "parallel_coordinates", "worker_timeline", "differences", "accuracies", "data_size")
-    for page in ("study_page", "comparison_page"):
-        monkeypatch.setattr(f"foveate.report.{page}._figures", lambda _: dict.fromkeys(plots))
+    study_plots = ("rung_curves", "parallel_coordinates", "worker_timeline", "importance_bars")
+    for plot in [f"study_plots.{name}" for name in study_plots] + [
+        f"comparison_plots.{name}" for name in ("differences", "accuracies", "over_data_size")
+    ]:
+        monkeypatch.setattr(f"foveate.report.{plot}", lambda *_: None)
     monkeypatch.setattr("foveate.report.html.to_svg", lambda _: "")
     monkeypatch.setattr("foveate.report.html.to_png", lambda _: b"")
     costs = NetworkCost(parameters=1, training_flops=1)

@@ -98,7 +98,7 @@ def test_a_gate_six_views_and_the_attention_taken_out_are_told(
         assert low <= variant["accuracy"] <= high
         told = f"validation accuracy, {name}: {variant['accuracy']:.4f} ({low:.4f} to {high:.4f})"
         assert told in done.out
-        assert name.capitalize() in run.report.read_text()
+        assert name.replace("taken out", "ablated").capitalize() in run.report.read_text()
     assert {variant["loss"] for variant in report["variants"].values()}.isdisjoint({report["loss"]})
     assert f"gate of the attention: {gate:+.4f}" in done.out
     calibration, temperature = report["calibration"], run.checkpoint().confidence.temperature

@@ -2,7 +2,7 @@
 
 import io
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,11 @@ from PIL import Image
 
 from foveate.evaluation import score
 from foveate.model.build import LayerRow, LayerTable
-from foveate.report.page import DatasetSummary, Mistake, RunPage
+from foveate.report.run_folder import measured_splits, mistake
+from foveate.report.run_page import DatasetSummary, RunPage
+from foveate.report.sections import Picture
+from foveate.training.loop import EpochResult
+from foveate.training.measured import Measured
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NASTY = (
@@ -33,7 +37,7 @@ def nasty() -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="session")
-def scored() -> Callable[..., dict[str, Any]]:
+def scored() -> Callable[..., Measured]:
     """Makes what `metrics.json` holds of a model that is mostly right; the larger `skill`, the more often."""
 
     @cache
@@ -44,40 +48,38 @@ def scored() -> Callable[..., dict[str, Any]]:
         skill: float = 3.0,
         seed: int = 0,
         groups: tuple[str, ...] = (),
-    ) -> dict[str, Any]:
+    ) -> Measured:
         rng = np.random.default_rng(seed)
         labels = rng.integers(len(names), size=images)
         logits = rng.normal(size=(images, len(names)))
         logits[np.arange(images), labels] += skill
         of_groups = rng.choice(groups, images).tolist() if groups else None
         report = score(logits, labels, names, of_groups, resamples=50).to_dict()
-        return {**report, "variants": {}, "gate": None}
+        return measured_splits({"all": {**report, "variants": {}, "gate": None}})["all"]
 
     return make
 
 
 @pytest.fixture(scope="session")
-def epochs() -> Callable[..., list[dict[str, float | None]]]:
+def epochs() -> Callable[..., list[EpochResult]]:
     """Makes a history of `count` epochs; those that `validated` leaves out were not validated."""
 
-    def make(
-        count: int = 45, *, validated: Callable[[int], bool] = lambda _: True
-    ) -> list[dict[str, float | None]]:
-        rows: list[dict[str, float | None]] = []
+    def make(count: int = 45, *, validated: Callable[[int], bool] = lambda _: True) -> list[EpochResult]:
+        rows: list[EpochResult] = []
         for epoch in range(1, count + 1):
             there = validated(epoch)
             rows.append(
-                {
-                    "epoch": epoch,
-                    "train_loss": 0.35 + 1.4 * 0.9**epoch,
-                    "train_accuracy": 0.88 - 0.5 * 0.9**epoch,
-                    "val_loss": 0.5 + 1.1 * 0.88**epoch + 0.08 * (epoch % 3) if there else None,
-                    "val_accuracy": 0.85 - 0.42 * 0.88**epoch - 0.03 * (epoch % 3) if there else None,
-                    "val_macro_f1": 0.84 if there else None,
-                    "lr": 1e-3,
-                    "seconds": 61.5,
-                    "images_per_s": 650.4,
-                }
+                EpochResult(
+                    epoch=epoch,
+                    train_loss=0.35 + 1.4 * 0.9**epoch,
+                    train_accuracy=0.88 - 0.5 * 0.9**epoch,
+                    val_loss=0.5 + 1.1 * 0.88**epoch + 0.08 * (epoch % 3) if there else None,
+                    val_accuracy=0.85 - 0.42 * 0.88**epoch - 0.03 * (epoch % 3) if there else None,
+                    val_macro_f1=0.84 if there else None,
+                    lr=1e-3,
+                    seconds=61.5,
+                    images_per_s=650.4,
+                )
             )
         return rows
 
@@ -85,10 +87,10 @@ def epochs() -> Callable[..., list[dict[str, float | None]]]:
 
 
 @pytest.fixture(scope="session")
-def mistakes() -> Callable[..., list[Mistake]]:
+def mistakes() -> Callable[..., list[Picture]]:
     """Makes `count` mistakes, whose pictures are noise: the heaviest a PNG can be."""
 
-    def make(count: int = 24, *, names: Sequence[str] = CIFAR10, size: int = 32) -> list[Mistake]:
+    def make(count: int = 24, *, names: Sequence[str] = CIFAR10, size: int = 32) -> list[Picture]:
         rng = np.random.default_rng(0)
 
         def picture() -> bytes:
@@ -97,9 +99,9 @@ def mistakes() -> Callable[..., list[Mistake]]:
             return buffer.getvalue()
 
         return [
-            Mistake(
-                png=picture(),
-                id=f"test-00000-of-00001.parquet#{number}",
+            mistake(
+                picture(),
+                f"test-00000-of-00001.parquet#{number}",
                 true=names[number % len(names)],
                 predicted=names[(number + 1) % len(names)],
                 confidence=1 - number / 100,
@@ -111,17 +113,17 @@ def mistakes() -> Callable[..., list[Mistake]]:
 
 
 @pytest.fixture(scope="session")
-def paged(scored: Callable[..., dict[str, Any]]) -> Callable[..., RunPage]:
-    """Makes the page of a model of CIFAR-10's classes, only validated; a run's fields are added as needed."""
+def paged(scored: Callable[..., Measured]) -> Callable[..., RunPage]:
+    """Makes the page of a model of CIFAR-10's classes, only validated; other fields as given."""
 
     def make(names: tuple[str, ...] = CIFAR10, **fields: Any) -> RunPage:
         counts = {split: dict.fromkeys(names, 4000) for split in ("train", "validation", "test")}
-        reports: Mapping[str, Any] = {"validation": scored(names)}
+        of_data = {key: fields.pop(key) for key in ("bad", "notes", "mistakes", "abstaining") if key in fields}
         plain = {
             "title": "cifar10-paper",
             "subtitle": f"{len(names)} classes, seed 0",
-            "dataset": DatasetSummary(name="cifar10", size=32, counts=counts),
-            "reports": reports,
+            "dataset": DatasetSummary(name="cifar10", size=32, counts=counts, **of_data),
+            "reports": {"validation": scored(names)},
         }
         return RunPage(**plain | fields)
 
@@ -131,8 +133,8 @@ def paged(scored: Callable[..., dict[str, Any]]) -> Callable[..., RunPage]:
 @pytest.fixture(scope="session")
 def run(
     paged: Callable[..., RunPage],
-    epochs: Callable[..., list[dict[str, float | None]]],
-    mistakes: Callable[..., list[Mistake]],
+    epochs: Callable[..., list[EpochResult]],
+    mistakes: Callable[..., list[Picture]],
 ) -> Callable[..., RunPage]:
     """Makes the page of a run that has all there is to show, with 24 mistakes."""
 

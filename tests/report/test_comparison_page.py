@@ -6,57 +6,69 @@ from typing import Any
 
 import pytest
 
-from foveate.report.comparison_page import ComparisonPage, write_comparison_report
+from foveate.comparison.arms import Arm
+from foveate.comparison.controls import NetworkCost
+from foveate.comparison.experiment import ArmRun
+from foveate.comparison.outcomes import ArmSummary, Pair, PairFinding
+from foveate.comparison.settings import ComparisonConfig
+from foveate.comparison.statistics import Difference, Verdict
+from foveate.config import resolve_config
+from foveate.report.comparison_page import comparison_page
+from foveate.report.html import write_page
 
-MakePage = Callable[..., ComparisonPage]
+MakePage = Callable[..., str]
 
 
-def finding(answer: str = "helps", **changes: Any) -> dict[str, Any]:
-    verdict = {
-        "answer": answer, "interval": (0.004, 0.02), "image_interval": (-0.01, 0.03), "delta": 0.005,
-        "level": 0.95, "seeds": None,
+def finding(**changes: Any) -> PairFinding:
+    values: dict[str, Any] = {
+        "pair": Pair(1, 0), "subset": None, "seeds": (0, 1),
+        "difference": Difference(0.012, 500, (0.01, 0.014), 0.003, 0.0, (0.0002, 0.049)),
+        "verdict": Verdict("helps", (0.004, 0.02), (-0.01, 0.03), 0.005, 0.95, None), "seeds_needed": 7,
+        "arm": "minute<b>", "other": "plain", "labels": ("minute<b>", "plain"), "seeds_wanted": 2, "next_seed": 2,
     }  # fmt: skip
-    difference = {
-        "mean": 0.012,
-        "per_seed": (0.01, 0.014),
-        "sd": 0.003,
-        "mcnemar": (0.0002, 0.049),
-        "alike": False,
-    }
-    return {
-        "arm": "minute<b>", "other": "minute,attention=none", "subset": None, "seeds": (0, 1),
-        "difference": difference, "verdict": verdict, "labels": ["minute<b>", "minute,attention=none"],
-        "words": f"{answer.capitalize()}: +1.20 points.", "plan": "7 (2 pilot seeds spread by 0.30 points)",
-        **changes,
-    }  # fmt: skip
+    return PairFinding(**{**values, **changes})
 
 
-def arm(name: str, **changes: Any) -> dict[str, Any]:
-    return {
-        "name": name, "label": name, "matched": {}, "subset": None, "seeds": (0, 1),
-        "accuracies": (0.86, 0.87), "without_attention": None, "gates": (),
-        "cost": {"parameters": 12345, "training_flops": 6_700_000}, "ms_per_image": 0.5, **changes,
+def summary(arm: int, **changes: Any) -> ArmSummary:
+    values: dict[str, Any] = {
+        "arm": arm, "subset": None, "seeds": (0, 1), "accuracies": (0.86, 0.87), "without_attention": None,
+        "gates": (), "cost": NetworkCost(parameters=12345, training_flops=6_700_000), "ms_per_image": 0.5,
     }  # fmt: skip
+    return ArmSummary(**{**values, **changes})
+
+
+SUMMARIES = [summary(0), summary(1, without_attention=0.84, gates=(-0.4, 0.9))]
+
+
+def config(**changes: Any) -> ComparisonConfig:
+    settings = resolve_config(settings={"size": 32})
+    arms = [
+        Arm(name="plain", config=settings),
+        Arm(name="minute<b>", config=settings),
+        Arm(name="wide", config=settings, matched={"plain": "parameters", "minute<b>": "FLOPs"}),
+    ]
+    values = {"data": "/data/cifar10", "data_dir": None, "fingerprint": "f", "num_classes": 10, "arms": arms}
+    return ComparisonConfig(**{**values, "seeds": 3, **changes})
 
 
 @pytest.fixture
-def make() -> MakePage:
-    def make(**changes: Any) -> ComparisonPage:
+def make(tmp_path: Path) -> MakePage:
+    """Writes the page, and gives its HTML."""
+
+    def make(**changes: Any) -> str:
         values: dict[str, Any] = {
-            "title": "compare", "split": "validation",
-            "arms": [arm("minute,attention=none"), arm("minute<b>", without_attention=0.84, gates=(-0.4, 0.9))],
-            "findings": [finding()], "failed": [("minute<b>", 2, None, "TrainingError: <i>nan</i>")],
-            "settings": {"seeds": 3, "data": "/data/cifar10", "delta": 0.005, "alpha": 0.05, "subsets": [None],
-                         "pilot": False},
-            "environment": {"python": "3"}, "test": "foveate compare --resume runs/compare/compare --final",
+            "title": "compare", "split": "validation", "config": config(), "summaries": SUMMARIES,
+            "pairs": [finding()],
+            "failures": {ArmRun(subset=0, seed=2, arm=1): "TrainingError: <i>nan</i>"},
+            "environment": {"python": "3"}, "opening": "foveate compare --resume runs/compare/compare --final",
         }  # fmt: skip
-        return ComparisonPage(**{**values, **changes})
+        return write_page(comparison_page(**{**values, **changes}), tmp_path / "compare.html").read_text()
 
     return make
 
 
 def test_it_tells_verdicts_arms_tests_and_the_command(make: MakePage, tmp_path: Path) -> None:
-    html = write_comparison_report(make(), tmp_path).read_text()
+    html = make()
     for told in (
         "Helps: +1.20 points.", "+0.40 to +2.00", "-1.00 to +3.00", "86.50 ± 0.71", "84.00", "-0.4 to +0.9",
         "12,345", "0.049", "foveate compare --resume runs/compare/compare --final", "3 seeds",
@@ -69,7 +81,7 @@ def test_it_tells_verdicts_arms_tests_and_the_command(make: MakePage, tmp_path: 
 
 
 def test_it_loads_nothing(make: MakePage, tmp_path: Path) -> None:
-    html = write_comparison_report(make(), tmp_path).read_text()
+    html = make()
     assert "http://" not in html.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
         "http://creativecommons.org", ""
     )
@@ -77,44 +89,51 @@ def test_it_loads_nothing(make: MakePage, tmp_path: Path) -> None:
 
 
 def test_of_the_test_split_no_command_is_told(make: MakePage, tmp_path: Path) -> None:
-    assert "--final" not in write_comparison_report(make(split="test"), tmp_path).read_text()
+    assert "--final" not in make(split="test")
 
 
 def test_several_sizes_make_a_curve(make: MakePage, tmp_path: Path) -> None:
-    settings = {**make().settings, "subsets": [500, None]}
-    findings, arms = [finding(subset=500), finding()], [*make().arms, arm("minute<b>", subset=500)]
-    html = write_comparison_report(make(settings=settings, findings=findings, arms=arms), tmp_path).read_text()
+    html = make(
+        config=config(subsets=(500, None)),
+        pairs=[finding(subset=500), finding()],
+        summaries=[*SUMMARIES, summary(1, subset=500)],
+    )
     assert "With fewer images" in html
     assert (tmp_path / "data_size.png").exists()
 
 
 def test_the_number_of_training_images_is_told(make: MakePage, tmp_path: Path) -> None:
-    settings = {**make().settings, "subsets": [500]}
-    page = make(
-        settings=settings, findings=[finding(subset=500)], arms=[arm("a", subset=500), arm("b", subset=500)]
-    )
-    html = write_comparison_report(page, tmp_path).read_text()
+    summaries = [summary(0, subset=500), summary(1, subset=500)]
+    html = make(config=config(subsets=(500,)), pairs=[finding(subset=500)], summaries=summaries)
     assert "trained on 500 images" in html
     assert "Training images" in html
     assert not (tmp_path / "data_size.png").exists()
 
 
-def test_a_pilot_is_called_no_evidence(make: MakePage, tmp_path: Path) -> None:
-    settings = {**make().settings, "pilot": True}
-    html = write_comparison_report(
-        make(settings=settings, spread="the true spread is 0.4 to 32 times"), tmp_path
-    ).read_text()
+def test_a_pilot_is_called_no_evidence(make: MakePage) -> None:
+    html = make(config=config(pilot=True, seeds=2))
     assert "7 (2 pilot seeds spread by 0.30 points)" in html
-    assert "the true spread is 0.4 to 32 times" in html
+    assert "the true spread is 0.45 to 32 times that of 2 seeds" in html
     assert "Helps" not in html
     assert "no evidence" in html
     assert "--final" not in html
 
 
-def test_where_no_run_ended_there_is_a_page_all_the_same(make: MakePage, tmp_path: Path) -> None:
+def test_a_control_says_what_it_is_matched_in(make: MakePage) -> None:
+    assert "a control, matched in parameters; FLOPs" in make(summaries=[*SUMMARIES, summary(2)])
+
+
+def test_where_no_run_ended_there_is_a_page_all_the_same(make: MakePage) -> None:
     none = {"seeds": (), "accuracies": (), "ms_per_image": None}
-    page = make(
-        arms=[arm("a", **none), arm("b", **none)],
-        findings=[finding(difference=None, verdict=None, seeds=())],
-    )
-    assert "No run has ended" in write_comparison_report(page, tmp_path).read_text()
+    pairs = [finding(difference=None, verdict=None, seeds=())]
+    assert "No run has ended" in make(summaries=[summary(0, **none), summary(1, **none)], pairs=pairs)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+def test_a_browser_shows_it_without_overflow_network_or_faint_text(
+    make: MakePage, tmp_path: Path, look: Callable[[Path, int, str], None], width: int, scheme: str
+) -> None:
+    pairs = [finding(subset=500), finding()]
+    make(config=config(subsets=(500, None)), pairs=pairs, summaries=[*SUMMARIES, summary(1, subset=500)])
+    look(tmp_path / "compare.html", width, scheme)

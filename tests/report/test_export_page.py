@@ -6,8 +6,13 @@ from typing import Any
 
 import pytest
 
-from foveate.exporting.proof import BOUNDS
-from foveate.report.export_page import render_certificate
+from foveate.exporting.proof import BOUNDS, Certificate
+from foveate.report.export_page import export_page
+from foveate.report.html import render
+
+
+def rendered(certificate: dict[str, Any], reasons: dict[str, str]) -> str:
+    return render(export_page(Certificate.model_validate(certificate), reasons))
 
 
 def certificate(
@@ -58,23 +63,23 @@ def certificate(
 
 
 def test_it_tells_the_figures_and_the_bounds() -> None:
-    text = render_certificate(certificate(), {})
+    text = rendered(certificate(), {})
     for told in ("Proved", "10,000 validation images", "98.52 %", "0.27 points", "5.7e-06", *BOUNDS.values()):
         assert told in text
     assert "not trained on these images" in text
-    assert "It is not known" in render_certificate(certificate(held=None), {})
-    assert "on these images as well" in render_certificate(certificate(held=False), {})
+    assert "It is not known" in rendered(certificate(held=None), {})
+    assert "also trained on these images" in rendered(certificate(held=False), {})
 
 
 def test_a_failure_says_why_and_that_no_model_was_written() -> None:
-    text = render_certificate(certificate(passed=False), {"int8.onnx": "1.20 points of accuracy are lost"})
+    text = rendered(certificate(passed=False), {"int8.onnx": "1.20 points of accuracy are lost"})
     assert "Failed: no model was written" in text
     assert "1.20 points of accuracy are lost" in text
     assert "beyond its bound" in text
 
 
 def test_what_is_unproved_says_so() -> None:
-    assert "Unproved" in render_certificate(certificate(proved=False), {})
+    assert "Unproved" in rendered(certificate(proved=False), {})
 
 
 @pytest.mark.browser
@@ -91,5 +96,5 @@ def test_a_browser_shows_it_without_overflow_network_or_faint_text(
     name = " ".join(nasty).replace("\n", " ")
     path = tmp_path / "certificate.html"
     told = certificate(name, proved=kind != "unproved", passed=kind != "failed")
-    path.write_text(render_certificate(told, {"int8.onnx": name} if kind == "failed" else {}))
+    path.write_text(rendered(told, {"int8.onnx": name} if kind == "failed" else {}))
     look(path, width, scheme)

@@ -8,17 +8,16 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from foveate.report import plots
+from foveate.report import plots, run_plots
+from foveate.training.measured import Measured
 
-Scored = Callable[..., dict[str, Any]]
-PLOTS = (plots.confusion_matrix, plots.reliability_diagram, plots.per_class_bars)
+Scored = Callable[..., Measured]
+PLOTS = (run_plots.confusion_matrix, run_plots.reliability_diagram, run_plots.per_class_bars)
 
 
 @pytest.mark.parametrize("plot", PLOTS)
 @pytest.mark.parametrize("classes", [2, 10, 45, 200])
-def test_any_number_of_classes_is_drawn(
-    plot: Callable[[dict[str, Any]], Figure], classes: int, scored: Scored
-) -> None:
+def test_any_number_of_classes_is_drawn(plot: Callable[[Measured], Figure], classes: int, scored: Scored) -> None:
     figure = plot(scored(tuple(f"class {index}" for index in range(classes))))
     assert "<svg" in plots.to_svg(figure)
     assert Image.open(io.BytesIO(plots.to_png(figure))).width > 500
@@ -26,7 +25,7 @@ def test_any_number_of_classes_is_drawn(
 
 @pytest.mark.parametrize("plot", PLOTS)
 def test_nasty_names_are_drawn_as_they_are(
-    plot: Callable[[dict[str, Any]], Figure], nasty: tuple[str, ...], scored: Scored
+    plot: Callable[[Measured], Figure], nasty: tuple[str, ...], scored: Scored
 ) -> None:
     svg = plots.to_svg(plot(scored(nasty)))
     assert "<script" not in svg
@@ -39,7 +38,7 @@ def test_names_are_shortened_to_one_line() -> None:
     assert plots.shorten("begin" + "x" * 200 + "end", 10) == "beginx…end"
 
 
-@pytest.mark.parametrize("plot", [plots.accuracy_curves, plots.loss_curves])
+@pytest.mark.parametrize("plot", [run_plots.accuracy_curves, run_plots.loss_curves])
 @pytest.mark.parametrize("count", [1, 12, 45])
 def test_curves_show_both_splits_or_training_alone(plot: Any, count: int, epochs: Any) -> None:
     both = plots.to_svg(plot(epochs(count), 1))
@@ -52,31 +51,31 @@ def test_curves_show_both_splits_or_training_alone(plot: Any, count: int, epochs
 
 def test_curves_hold_the_values(epochs: Any) -> None:
     history = epochs(20, validated=lambda epoch: epoch % 2 == 0)
-    lines = plots.accuracy_curves(history).axes[0].get_lines()
-    np.testing.assert_allclose(lines[0].get_ydata(), [row["train_accuracy"] for row in history])
+    lines = run_plots.accuracy_curves(history).axes[0].get_lines()
+    np.testing.assert_allclose(lines[0].get_ydata(), [row.train_accuracy for row in history])
     assert list(lines[1].get_xdata()) == list(range(2, 21, 2))
 
 
 def test_bars_are_recall_and_precision_with_the_lowest_f1_first(scored: Scored) -> None:
     report = scored()
-    ranked = sorted(report["per_class"], key=lambda name: report["per_class"][name]["f1"])
-    axes = plots.per_class_bars(report).axes[0]
+    ranked = sorted(report.per_class, key=lambda name: report.per_class[name].f1)
+    axes = run_plots.per_class_bars(report).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ranked
     widths = [bar.get_width() for bar in axes.patches]
-    expected = [report["per_class"][name][metric] for metric in ("recall", "precision") for name in ranked]
+    expected = [getattr(report.per_class[name], metric) for metric in ("recall", "precision") for name in ranked]
     np.testing.assert_allclose(widths, expected)
 
 
 def test_of_many_classes_the_lowest_are_shown_and_that_is_said(scored: Scored) -> None:
-    svg = plots.to_svg(plots.per_class_bars(scored(tuple(f"c{index}" for index in range(200)))))
+    svg = plots.to_svg(run_plots.per_class_bars(scored(tuple(f"c{index}" for index in range(200)))))
     assert "The 20 lowest of 200 classes" in svg
 
 
 def test_the_matrix_writes_its_counts_where_they_fit(scored: Scored) -> None:
     report = scored()
-    texts = [text.get_text() for text in plots.confusion_matrix(report).axes[0].texts]
-    assert texts == [str(count) for row in report["confusion_matrix"] for count in row if count]
-    assert not plots.confusion_matrix(scored(tuple(f"c{index}" for index in range(45)))).axes[0].texts
+    texts = [text.get_text() for text in run_plots.confusion_matrix(report).axes[0].texts]
+    assert texts == [str(count) for row in report.confusion_matrix for count in row if count]
+    assert not run_plots.confusion_matrix(scored(tuple(f"c{index}" for index in range(45)))).axes[0].texts
 
 
 def test_a_perfect_model_and_a_class_never_predicted_are_drawn(scored: Scored) -> None:
@@ -86,7 +85,7 @@ def test_a_perfect_model_and_a_class_never_predicted_are_drawn(scored: Scored) -
 
 
 def test_the_zeros_of_two_axes_stand_apart(scored: Scored) -> None:
-    figure = plots.reliability_diagram(scored())
+    figure = run_plots.reliability_diagram(scored())
     figure.draw_without_rendering()
     below = figure.axes[1]
     across, up = (axis.get_major_ticks()[0].label1 for axis in (below.xaxis, below.yaxis))

@@ -1,59 +1,118 @@
-"""Everything the page of a checked data set shows, as plain data, to one HTML file that loads nothing."""
+"""The page of a checked data set, and its plots."""
 
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
-from foveate.report import check_plots
-from foveate.report.html import render_template, write_page
+from foveate.data.check import Finding
+from foveate.report.html import png
+from foveate.report.plots import BLUE, INK, MUTED, ORANGE, new_axes, rows_axes, shorten, styled
+from foveate.report.sections import Card, Grid, Page, Picture, Pictures, Plot, Section, Text, code
 
-__all__ = ["CheckPage", "write_check_report"]
+GROUPS_SHOWN = 12
+"""Of each finding, with pictures."""
+EACH_SHOWN = 6
+"""Of each group."""
+_SEVERITIES = {"error": "Error", "warning": "Warning", "info": "Information"}
+_MOST_CLASSES = 40
 
-
-@dataclass(frozen=True, kw_only=True)
-class CheckPage:
-    """A checked data set as its page shows it."""
-
-    GROUPS_SHOWN: ClassVar[int] = 12
-    """Of each finding, with pictures."""
-    EACH_SHOWN: ClassVar[int] = 6
-    """Of each group."""
-
-    title: str
-    subtitle: str
-    counts: Mapping[str, Mapping[str, int]]
-    """Images by split and class."""
-    findings: Sequence[Mapping[str, Any]]
-    """With `kind`, `severity`, `text`, `count`, `groups` and `remarks`."""
-    pictures: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
-    """[H, W, 3] by id; what cannot be read has none."""
-    sheet: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
-    """Rows of images [N, H, W, 3], by family of augmentation."""
+Pixels = NDArray[np.uint8]
 
 
-def write_check_report(page: CheckPage, folder: Path) -> Path:
-    """Write check.html and its plots as PNG into `folder`, which exists; returns the page's path.
+def check_page(
+    *,
+    title: str,
+    subtitle: str,
+    counts: Mapping[str, Mapping[str, int]],
+    findings: Sequence[Finding],
+    pictures: Mapping[str, Pixels],
+    sheet: Mapping[str, Pixels],
+) -> Page:
+    """What was found in a data set.
 
-    Raises:
-        OutputError: when a file cannot be written.
+    Args:
+        counts: images by split and class.
+        pictures: [H, W, 3] by id; what cannot be read has none.
+        sheet: rows of images [N, H, W, 3], by family of augmentation; may be empty.
     """
-    figures: dict[str, Figure] = {"classes": check_plots.class_counts(page.counts)}
-    if page.sheet:
-        figures["augment"] = check_plots.contact_sheet(page.sheet)
-    shown = {finding["kind"]: finding["groups"][: page.GROUPS_SHOWN] for finding in page.findings}
-    pngs = {each: _png(pixels) for each, pixels in page.pictures.items()}
-    html = render_template("check.html", figures, page=page, shown=shown, pngs=pngs)
-    return write_page(folder / "check.html", html, figures)
+    cards = [_finding(finding, pictures) for finding in findings]
+    bars = Plot(
+        "classes",
+        "Images of every class",
+        "Bar chart of the number of images of each class and split; every value is in check.json",
+        "As declared; images of “all” are split when they are trained on.",
+        class_counts(counts),
+    )
+    sections: list[Section | None] = [
+        Section(
+            "findings",
+            "Findings",
+            "Findings",
+            cards or [Text("No problems found.", note=True)],
+            "An error makes a measured value wrong; a warning may; information needs no action. Every finding, "
+            "with all its images, is in check.json.",
+        ),
+        Section("classes", "Classes", "Classes", [Grid([bars])]),
+    ]
+    if sheet:
+        caption = Markup(
+            "The second row is what the preset does; the others are the families of {}, each alone, at the "
+            "strength that is set."
+        ).format(code("augment.extra"))
+        alt = "The same images as they are, and after each family of augmentation"
+        plot = Plot("augment", "What training may make of an image", alt, caption, contact_sheet(sheet))
+        sections.append(Section("augmentation", "Augmentation", "Augmentation", [plot]))
+    return Page(title, subtitle, sections)
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="png")
-    return buffer.getvalue()
+def _finding(finding: Finding, pictures: Mapping[str, Pixels]) -> Card:
+    bodies: list[Text | Pictures] = [Text(finding.text)]
+    shown = []
+    for number, group in enumerate(finding.groups[:GROUPS_SHOWN], start=1):
+        of_group = f"group {number} ({len(group)} images)" if len(group) > 1 else ""
+        for each in group[:EACH_SHOWN]:
+            notes = [note for note in (finding.remarks.get(each), of_group) if note is not None and note]
+            small = Markup("").join(Markup("<small>{}</small>").format(note) for note in notes)
+            caption = Markup('<span class="break">{}</span>{}').format(each, small)
+            shown.append(Picture([(png(pictures[each]), "")] if each in pictures else [], caption))
+    if shown:
+        bodies.append(Pictures(shown))
+    if (more := len(finding.groups) - GROUPS_SHOWN) > 0:
+        bodies.append(Text(f"{more:,} more are in check.json.", note=True))
+    return Card(f"{_SEVERITIES[finding.severity]}: {finding.kind.replace('_', ' ')}", bodies)
+
+
+@styled()
+def class_counts(counts: Mapping[str, Mapping[str, int]]) -> Figure:
+    """Images of every class, a bar a split; of many classes the smallest and the largest."""
+    names = list(next(iter(counts.values())))
+    names.sort(key=lambda name: -sum(of_split[name] for of_split in counts.values()))
+    if len(names) > _MOST_CLASSES:
+        names = [*names[: _MOST_CLASSES // 2], *names[-_MOST_CLASSES // 2 :]]
+    figure, axes = rows_axes([shorten(name) for name in names], "Images", inches=0.24)
+    left = np.zeros(len(names))
+    for (split, of_split), colour in zip(counts.items(), (BLUE, ORANGE, INK, MUTED), strict=False):
+        values = np.array([of_split[name] for name in names])
+        axes.barh(range(len(names)), values, left=left, height=0.7, color=colour, label=split)
+        left += values
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
+    return figure
+
+
+@styled()
+def contact_sheet(rows: Mapping[str, Pixels]) -> Figure:
+    """Images [N, H, W, 3] side by side, a row under each name."""
+    images = np.stack(list(rows.values()))  # [R, N, H, W, 3]
+    gap = max(1, images.shape[2] // 16)
+    framed = np.pad(images, [(0, 0), (0, 0), (0, gap), (0, gap), (0, 0)], constant_values=255)
+    down, across, side = framed.shape[:3]
+    figure, axes = new_axes(0.62 * down)
+    axes.imshow(framed.swapaxes(1, 2).reshape(down * side, across * side, 3), interpolation="nearest")
+    axes.set_yticks([(place + 0.5) * side - gap / 2 for place in range(down)], list(rows), color=INK)
+    axes.set(xticks=[])
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    return figure

@@ -1,84 +1,229 @@
-"""Everything a comparison's page shows, as plain data, to one HTML file that loads nothing from anywhere."""
+"""The page of a comparison."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from matplotlib.figure import Figure
+from markupsafe import Markup
 
-from foveate.report import comparison_plots
-from foveate.report.html import flat, render_template, write_page
-
-__all__ = ["ComparisonPage", "write_comparison_report"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ComparisonPage:
-    """A comparison as its page shows it."""
-
-    title: str
-    split: str
-    arms: Sequence[Mapping[str, Any]]
-    """With `name`, `label`, `matched`, `subset`, `seeds`, `accuracies`, `without_attention`, `gates`, `cost`
-    and `ms_per_image`; the first is the reference."""
-    findings: Sequence[Mapping[str, Any]]
-    """With `arm`, `other`, their `labels`, `subset`, `seeds`, `difference` and `verdict`; `words`: the verdict in
-    one sentence; `plan`: how many seeds it takes."""
-    failed: Sequence[tuple[str, int, int | None, str]]
-    """Runs without a result: arm, seed, training images and why."""
-    settings: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    test: str
-    """The command that opens the test split."""
-    spread: str | None = None
-    """Of a pilot: how well it knows by how much seeds differ."""
-
-    @property
-    def subtitle(self) -> str:
-        """What is compared."""
-        seeds, images = self.settings["seeds"], f"{self.split} images of {Path(self.settings['data']).name}"
-        sizes = [f"{size:,}" if size else "all" for size in self.settings["subsets"]]
-        trained = "" if sizes == ["all"] else f", trained on {' and '.join(sizes)} images"
-        counted = f"{seeds} seed{'s' if seeds > 1 else ''}"
-        return f"Against {self.arms[0]['name']}, {counted}{trained}, judged on the {images}"
+from foveate.comparison.arms import short_labels
+from foveate.comparison.experiment import ArmRun
+from foveate.comparison.outcomes import ArmSummary, PairFinding, spread_words
+from foveate.comparison.settings import ComparisonConfig
+from foveate.comparison.statistics import Interval
+from foveate.report import comparison_plots as plots
+from foveate.report.html import plural
+from foveate.report.sections import (
+    Body,
+    Card,
+    Column,
+    Grid,
+    Page,
+    Plot,
+    Section,
+    Table,
+    Text,
+    code,
+    numbers,
+    record_section,
+    small,
+)
 
 
-def write_comparison_report(page: ComparisonPage, folder: Path) -> Path:
-    """Write compare.html and its plots as PNG into `folder`, which exists; returns the page's path.
+def comparison_page(
+    *,
+    title: str,
+    split: str,
+    config: ComparisonConfig,
+    summaries: Sequence[ArmSummary],
+    pairs: Sequence[PairFinding],
+    failures: Mapping[ArmRun, str],
+    environment: Mapping[str, Any],
+    opening: str,
+) -> Page:
+    """What the runs of a comparison come to.
 
-    Raises:
-        OutputError: when a file cannot be written.
+    Args:
+        failures: why runs have no result.
+        opening: the command that opens the test split.
     """
-    figures = _figures(page)
-    rows = [
-        {**arm, "mean": mean(arm["accuracies"]), "sd": stdev(arm["accuracies"]) if len(arm["seeds"]) > 1 else None}
-        if arm["accuracies"]
-        else {**arm, "mean": None, "sd": None}
-        for arm in page.arms
+    sizes = [_images(size) for size in config.subsets]
+    trained = "" if sizes == ["all"] else f", trained on {' and '.join(sizes)} images"
+    images = f"{split} images of {Path(config.data).name}"
+    subtitle = f"Against {config.arms[0].name}, {plural(config.seeds, 'seed')}{trained}, measured on the {images}"
+    sized = any(config.subsets)
+    again = " More seeds make a new comparison: seeds must not be added until a verdict comes."
+    note = _verdict_note(config, len(pairs))
+    if config.pilot:
+        note += Markup(
+            " <strong>This is the pilot of a plan, and no evidence.</strong> It says how many seeds it takes to "
+            "see a true difference of {:g} points in 80\u00a0% of comparisons; {}."
+        ).format(100 * config.delta, spread_words(config.seeds))
+    elif split == "validation":
+        note += Markup(" These are validation images; the test split is closed. {} opens it.").format(
+            code(opening)
+        )
+    sections = [
+        Section("verdicts", "Verdicts", "Verdicts", _verdicts(pairs, failures, config, sized=sized), note),
+        _arms(summaries, config, sized=sized),
+        _seeds(summaries, pairs, config, split, sized=sized),
+        record_section(
+            "comparison", "comparison.yaml", config.model_dump(mode="json"), environment, note=again, tall=True
+        ),
     ]
-    html = render_template(
-        "compare.html",
-        figures,
-        page=page,
-        arms=rows,
-        findings=page.findings,
-        spread=page.spread,
-        settings=flat(page.settings),
-        environment=flat(page.environment),
+    return Page(title, subtitle, sections)
+
+
+def _verdict_note(config: ComparisonConfig, pairs: int) -> Markup:
+    return Markup(
+        "A verdict rests on the interval over seeds alone, at {:.4g}\u00a0% for each so that all hold together "
+        "at {:g}\u00a0%. Inside ±{:g} points: no difference that matters. Without zero: helps or hurts. "
+        "Otherwise inconclusive. It holds for other seeds on these very images; the interval over seeds and "
+        "images, for other images too."
+    ).format(100 * (1 - config.alpha / max(pairs, 1)), 100 * (1 - config.alpha), 100 * config.delta)
+
+
+def _verdicts(
+    pairs: Sequence[PairFinding], failures: Mapping[ArmRun, str], config: ComparisonConfig, *, sized: bool
+) -> list[Body]:
+    columns = [
+        *_subject("Arm, minus another", sized=sized),
+        Column("Seeds it takes" if config.pilot else "Verdict", "wide"),
+        *numbers("Difference", "Over seeds", "Over seeds and images", "Seeds"),
+    ]
+    rows = [
+        [
+            *_names(each, sized=sized),
+            each.plan.capitalize() if config.pilot else each.words,
+            f"{100 * each.difference.mean:+.2f}" if each.difference else "–",
+            _points(each.verdict.interval if each.verdict else None),
+            _points(each.verdict.image_interval if each.verdict else None),
+            str(len(each.seeds)),
+        ]
+        for each in pairs
+    ]
+    table = Table("Verdicts", columns, rows, "The accuracy of an arm minus that of another, in points")
+    bodies: list[Body] = []
+    for run, reason in failures.items():
+        size = f", {_images(config.subsets[run.subset])} training images" if sized else ""
+        failed = f"Failed and left out: {config.arms[run.arm].name}, seed {run.seed}{size}: {reason}"
+        bodies.append(Text(failed, note=True))
+    bodies.append(Card("", [table]))
+    if not (measured := [each for each in pairs if each.difference]):
+        return bodies
+    differences = Plot(
+        "differences",
+        "Differences",
+        "Chart of the difference of each pair with its intervals; every value is in the table of verdicts",
+        "The black dot is the mean over seeds, the thick line its simultaneous interval, the thin one that for "
+        "other images too; small dots are single seeds. Shaded: too small to matter. Orange: helps or hurts.",
+        plots.differences(measured, config.delta),
     )
-    return write_page(folder / "compare.html", html, figures)
+    if len(config.subsets) == 1:
+        return [*bodies, Grid([differences])]
+    curve = Plot(
+        "data_size",
+        "With fewer images",
+        "Chart of the difference of each pair over the number of training images; every value is in the table of "
+        "verdicts",
+        "The same pairs, trained on fewer images: the difference with its simultaneous interval.",
+        plots.over_data_size(measured, config.delta),
+    )
+    return [*bodies, Grid([differences, curve])]
 
 
-def _figures(page: ComparisonPage) -> dict[str, Figure]:
-    """By the name of their PNG."""
-    figures: dict[str, Figure] = {}
-    told = [finding for finding in page.findings if finding["difference"] is not None]
-    if told:
-        figures["differences"] = comparison_plots.differences(told, page.settings["delta"])
-    if ended := [arm for arm in page.arms if arm["accuracies"]]:
-        figures["accuracies"] = comparison_plots.accuracies(ended)
-    if len(page.settings["subsets"]) > 1 and told:
-        figures["data_size"] = comparison_plots.over_data_size(told, page.settings["delta"])
-    return figures
+def _arms(summaries: Sequence[ArmSummary], config: ComparisonConfig, *, sized: bool) -> Section:
+    rows = []
+    for found in summaries:
+        arm = config.arms[found.arm]
+        control = "; ".join(dict.fromkeys(arm.matched.values()))
+        accuracies, gates = [100 * value for value in found.accuracies], found.gates
+        spread = f" ± {stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+        cells = [
+            f"{mean(accuracies):.2f}{spread}\u00a0%" if accuracies else "–",
+            "–" if found.without_attention is None else f"{100 * found.without_attention:.2f}\u00a0%",
+            " to ".join(f"{gate:+.3g}" for gate in ([min(gates), max(gates)] if len(gates) > 1 else gates)) or "–",
+            f"{found.cost.parameters:,}",
+            f"{found.cost.training_flops / 1e6:,.1f}",
+            "–" if found.ms_per_image is None else f"{found.ms_per_image:.3f}",
+            str(len(found.seeds)),
+        ]
+        name = small(arm.name, f"a control, matched in {control}" if control else "")
+        rows.append([name, *([_images(found.subset)] if sized else []), *cells])
+    measured = ("Accuracy", "Attention ablated", "Gate", "Parameters", "MFLOP per image", "ms per image", "Seeds")
+    caption = "Mean over seeds ± standard deviation; cost of training on one image"
+    terms = (
+        "Attention ablated: the accuracy of the same weights without it. Gate: the factor of a residual "
+        "attention, which begins at 0; of all seeds. MFLOP: millions of operations to train on one image, "
+        "forward and backward; ms: to train on one, the median of the runs. Parameters are those that are "
+        "trained."
+    )
+    table = Table("Arms", [*_subject("Arm", sized=sized), *numbers(*measured)], rows, caption)
+    note = (
+        "The first is the reference. Controls are the reference, widened until it costs what an arm costs: what "
+        "an arm gains over them is not due to its size. Where an arm has the reference’s parameters within "
+        "1\u00a0%, or its FLOPs within 2\u00a0%, the reference is that control itself."
+    )
+    return Section("arms", "Arms", "Arms", [Text(terms, note=True), Card("", [table])], note)
+
+
+def _seeds(
+    summaries: Sequence[ArmSummary],
+    pairs: Sequence[PairFinding],
+    config: ComparisonConfig,
+    split: str,
+    *,
+    sized: bool,
+) -> Section:
+    note = (
+        "All arms of a seed see the same images in the same order, augmented alike unless that is what they "
+        "differ in, and begin with the same weights wherever a whole part of the network (a block, the head) "
+        "agrees in its shapes."
+    )
+    labels = short_labels(config.arms)
+    ended = []
+    for each in summaries:
+        matched = ", ".join(config.arms[each.arm].matched)
+        label = labels[each.arm] + (f", {matched}" if matched else "")
+        ended += [(label, each)] if each.accuracies else []
+    if not ended:
+        return Section("seeds", "Seeds", "Seed by seed", [Text("No run has ended.", note=True)], note)
+    runs = Plot(
+        "accuracies",
+        "Every run",
+        f"Chart of the accuracy of every run; every value is in results-{split}.csv",
+        "A dot is a run, the bar the mean of its arm; thin lines join the runs of one seed.",
+        plots.accuracies(ended),
+    )
+    rows = [
+        [*_names(each, sized=sized), str(seed), f"{100 * of_seed:+.2f}", f"{p:.3f}" if p >= 0.0005 else "<0.001"]
+        for each in pairs
+        if each.difference
+        for seed, of_seed, p in zip(each.seeds, each.difference.per_seed, each.difference.mcnemar, strict=True)
+    ]
+    columns = [*_subject("Arm, minus another", sized=sized), *numbers("Seed", "Difference", "p")]
+    tests = Table("McNemar’s test", columns, rows, "Exact p, and the difference in points", tall=True)
+    meaning = (
+        "For two trained networks: whether one is right where the other is wrong more often than the other way "
+        "round. It says nothing about other seeds, so it is no part of any verdict, and its values are not to "
+        "be combined."
+    )
+    card = Card("McNemar’s test", [Text(meaning, note=True), tests])
+    return Section("seeds", "Seeds", "Seed by seed", [Grid([runs, card])], note)
+
+
+def _subject(title: str, *, sized: bool) -> list[Column]:
+    return [Column(title, "break"), *(numbers("Training images") if sized else [])]
+
+
+def _names(pair: PairFinding, *, sized: bool) -> list[str]:
+    return [small(pair.arm, f"minus {pair.other}"), *([_images(pair.subset)] if sized else [])]
+
+
+def _images(subset: int | None) -> str:
+    return "all" if subset is None else f"{subset:,}"
+
+
+def _points(bounds: Interval | None) -> str:
+    return "–" if bounds is None else f"{100 * bounds[0]:+.2f} to {100 * bounds[1]:+.2f}"

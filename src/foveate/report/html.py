@@ -1,24 +1,24 @@
-"""Templates to HTML, and how figures are written in them."""
+"""Pages to HTML that loads nothing, and how figures are written in them."""
 
 import base64
-from collections.abc import Mapping, Sequence
-from itertools import chain
+import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
-from matplotlib.figure import Figure
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from foveate.files import write_atomically
 from foveate.report.plots import to_png, to_svg
+from foveate.report.sections import Page
 
-__all__ = ["duration", "flat", "render_template", "write_page"]
 
+def render(page: Page) -> str:
+    """The page as HTML that needs no script, no other file and no network; the same text for the same data.
 
-def render_template(name: str, figures: Mapping[str, Figure], **values: Any) -> str:
-    """A page of the folder `templates`, with `figures` as SVG in it.
-
-    It is the same text for the same data, and what comes from users is escaped.
+    What comes from users is escaped.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("foveate.report"),
@@ -28,43 +28,55 @@ def render_template(name: str, figures: Mapping[str, Figure], **values: Any) -> 
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "percent": _percent,
-        "metric": _metric,
-        "interval": _interval,
-        "duration": duration,
+        "svg": to_svg,
         "data_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
+        "kind": lambda body: type(body).__name__,
     }
-    drawn = {name: to_svg(figure) for name, figure in figures.items()}
-    return environment.get_template(name).render(figures=drawn, **values)
+    return environment.get_template("base.html").render(page=page)
 
 
-def write_page(path: Path, html: str, figures: Mapping[str, Figure]) -> Path:
-    """Write a page, and beside it its figures as PNG; returns its path.
+def write_page(page: Page, path: Path) -> Path:
+    """Write a page, and beside it its plots as PNG; returns its path.
 
     Raises:
         OutputError: when a file cannot be written.
     """
-    for name, figure in figures.items():
-        write_atomically(path.with_name(f"{name}.png"), to_png(figure))
+    html = render(page)  # before the PNGs: saving a figure moves its layout a little
+    for plot in page.plots:
+        write_atomically(path.with_name(f"{plot.name}.png"), to_png(plot.figure))
     write_atomically(path, html)
     return path
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """Pixels [H, W, 3] as a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png")
+    return buffer.getvalue()
 
 
 _PERCENT = "\N{NO-BREAK SPACE}%"
 
 
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.1f}{_PERCENT}"
+def percent(share: float | None) -> str:
+    """A share of 1; a dash where there is none."""
+    return "–" if share is None or np.isnan(share) else f"{100 * share:.1f}{_PERCENT}"
 
 
-def _metric(value: float, key: str) -> str:
+def metric(value: float, key: str) -> str:
     """A loss is no share of anything; every other metric is."""
-    return f"{value:.3f}" if key == "loss" else _percent(value)
+    return f"{value:.3f}" if key == "loss" else percent(value)
 
 
-def _interval(bounds: Sequence[float], key: str) -> str:
-    low, high = (_metric(bound, key).removesuffix(_PERCENT) for bound in bounds)
+def interval(bounds: Sequence[float], key: str = "") -> str:
+    """The ends of an interval of a metric."""
+    low, high = (metric(bound, key).removesuffix(_PERCENT) for bound in bounds)
     return f"{low}–{high}"
+
+
+def plural(count: int, thing: str) -> str:
+    """How many there are of a thing."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -74,20 +86,3 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{seconds:.1f} s"
-
-
-def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as rows of dotted name and text; mappings in a list are numbered from 1."""
-
-    def rows(name: str, value: Any) -> list[tuple[str, str]]:
-        if isinstance(value, Mapping):
-            return flat(value, f"{name}.")
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            if any(isinstance(item, Mapping) for item in value):
-                return flat({str(number): item for number, item in enumerate(value, 1)}, f"{name}.")
-            return [(name, ", ".join(map(str, value)))]
-        # By identity: 1 == True, but a seed of 1 is not "yes".
-        words = {id(None): "–", id(True): "yes", id(False): "no"}
-        return [(name, words.get(id(value), str(value)))]
-
-    return list(chain.from_iterable(rows(f"{prefix}{key}", value) for key, value in values.items()))

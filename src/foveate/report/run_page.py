@@ -1,128 +1,212 @@
-"""From a run folder to the page that tells of it."""
+"""The page of a run, or of a model that was measured on other data."""
 
-import io
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-from pydantic import Field
+from foveate.model.build import LayerTable
+from foveate.report import run_plots
+from foveate.report.abstaining import Abstaining
+from foveate.report.explanation_page import Explained, explained_section
+from foveate.report.html import duration, interval, percent, plural
+from foveate.report.run_errors import abstaining_section, errors_section
+from foveate.report.run_results import MOST_LISTED, results_section
+from foveate.report.sections import (
+    Bullets,
+    Card,
+    Column,
+    Fact,
+    Grid,
+    Page,
+    Picture,
+    Pictures,
+    Plot,
+    Section,
+    Table,
+    Text,
+    code,
+    numbers,
+    record_section,
+    small,
+)
+from foveate.training.loop import EpochResult
+from foveate.training.measured import Measured
 
-from foveate.checkpoint import Checkpoint, weights_digest
-from foveate.config import Config
-from foveate.data.dataset import Dataset
-from foveate.inference.faithfulness import Verdict
-from foveate.model.build import layer_table
-from foveate.records import Digest, Line, Name, Record, read_record
-from foveate.report.abstaining import abstaining
-from foveate.report.page import DatasetSummary, Mistake, RunPage, most_confident_mistakes
-from foveate.training.loop import best_epoch
-from foveate.training.runs import RunFolder
-
-__all__ = ["Explained", "ExplainedMistake", "mistakes", "page_of_run", "read_explained"]
-
-_Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=4 << 20)]
-
-
-class ExplainedMistake(Record):
-    """An image of the report's grid, right or wrong, and PNGs in base64: of it, and of the maps over it."""
-
-    id: Name
-    true: Name
-    predicted: Name
-    shown: _Base64
-    maps: dict[Name, _Base64]
-
-
-class Explained(Record):
-    """What `foveate explain RUN` found, as `explanation.json` keeps it."""
-
-    weights: Digest
-    """Of the network that was explained."""
-    command: Line
-    verdicts: Annotated[tuple[Verdict, ...], Field(max_length=10)]
-    grid: Annotated[tuple[ExplainedMistake, ...], Field(max_length=50)]
+_MISTAKES = (
+    "The wrong predictions with the highest confidence, as the model saw the images. Some labels may be wrong."
+)
 
 
-def read_explained(folder: Path, weights: str) -> Explained | None:
-    """What was found of a run's network; None where nothing was, or of other weights.
+@dataclass(frozen=True)
+class DatasetSummary:
+    """The images, and what a model made of those that it was measured on."""
 
-    Raises:
-        CheckpointError: when it is damaged.
-    """
-    path = folder / "explanation.json"
-    if not path.exists():
-        return None
-    found = read_record(path, Explained, fix="remove it, and run `foveate explain` again")
-    return found if found.weights == weights else None
-
-
-def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, dataset: Dataset) -> RunPage:
-    """Gather what the report of the run in `folder` shows, once `dataset` was measured with `checkpoint`.
-
-    Raises:
-        CheckpointError: when a file of the run is damaged.
-    """
-    record, history, names = folder.read_record(), folder.read_history(), dataset.class_names
-    page = RunPage(
-        title=folder.path.name,
-        subtitle=f"{dataset.name}, {len(names)} classes, seed {config.train.seed}",
-        dataset=DatasetSummary(
-            name=dataset.name,
-            size=checkpoint.size,
-            counts={
-                split: dict(zip(names, np.bincount(dataset.labels[indices], minlength=len(names)), strict=True))
-                for split, indices in dataset.splits.items()
-            },
-        ),
-        reports=folder.read_metrics(),
-        history=[asdict(row) for row in history],
-        best_epoch=best_epoch(history, config.train.monitor) if config.train.keep == "best" else None,
-        settings=config.model_dump(mode="json"),
-        environment=folder.read_environment(),
-        timing=folder.read_timing() if history else {},
-        layers=layer_table(checkpoint.model, checkpoint.size),
-        attention=config.model.attention,
-        bad=[(image.id, image.reason) for image in dataset.bad],
-        notes=dataset.notes,
-        test_openings=[opening.model_dump() for opening in record.test_openings],
-        paper=config.preset == "paper" and dataset.name == "cifar10",
-        command=record.command,
-    )
-    probabilities = folder.predictions.probabilities(page.lead, names)
-    return replace(
-        page,
-        mistakes=mistakes(probabilities, dataset, page.lead),
-        explained=read_explained(folder.path, weights_digest(checkpoint.model)),
-        abstaining=abstaining(
-            probabilities,
-            dataset.labels[dataset.splits[page.lead]],
-            names,
-            checkpoint.confidence,
-            split=page.lead,
-        ),
-    )
+    name: str
+    size: int
+    """The side in pixels the model sees."""
+    counts: Mapping[str, Mapping[str, int]]
+    """By split and class."""
+    bad: Sequence[tuple[str, str]] = ()
+    """(id, reason) of images left out; the page lists the first of them."""
+    notes: Sequence[str] = ()
+    mistakes: Sequence[Picture] = ()
+    """The most confident, the most confident first."""
+    abstaining: Abstaining | None = None
 
 
-def mistakes(probabilities: NDArray[np.float32], dataset: Dataset, split: str, count: int = 24) -> list[Mistake]:
-    """The most confident mistakes of a measured split, with their pictures."""
-    indices = dataset.splits[split]
-    labels = dataset.labels[indices]
-    return [
-        Mistake(
-            png=_png(dataset.images[indices[row]]),
-            id=dataset.ids[indices[row]],
-            true=dataset.class_names[labels[row]],
-            predicted=dataset.class_names[probabilities[row].argmax()],
-            confidence=float(probabilities[row].max()),
-        )
-        for row in most_confident_mistakes(probabilities, labels, count)
+@dataclass(frozen=True, kw_only=True)
+class RunPage:
+    """A run as its page shows it. What is left at its default is left out of the page."""
+
+    title: str
+    subtitle: str
+    dataset: DatasetSummary
+    reports: Mapping[str, Measured]
+    """By split, only where measured; at least one."""
+    history: Sequence[EpochResult] = ()
+    """Rows of results.csv; `val_*` are None where nothing was held out."""
+    best_epoch: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    timing: Mapping[str, float] = field(default_factory=dict)
+    """`train_s`, `images_per_s`, `epochs`."""
+    layers: LayerTable | None = None
+    attention: str = ""
+    test_openings: Sequence[tuple[str, str]] = ()
+    """(time, command) of each time that the test split was opened."""
+    explained: Explained | None = None
+    """Where the run was explained."""
+    paper: bool = False
+    """The paper's preset on its data set: its figures stand beside the run's."""
+    command: str = ""
+
+    @property
+    def lead(self) -> str:
+        """The split that headlines and plots show."""
+        return lead_split(self.reports)
+
+
+def lead_split(reports: Mapping[str, Measured]) -> str:
+    """Test where it was measured, else validation, else what there is."""
+    return min(reports, key=lambda split: {"test": 0, "validation": 1}.get(split, 2))
+
+
+def run_page(run: RunPage) -> Page:
+    """All that there is to show of a run."""
+    lead, size, layers, timing = run.reports[run.lead], run.dataset.size, run.layers, run.timing
+    facts = []
+    for name, of, key in (("Accuracy", run.lead, "accuracy"), ("F1", "macro", "macro_f1")):
+        bounds = lead.intervals[key]
+        facts.append(Fact(f"{name}, {of}", percent(getattr(lead, key)), f"95\u00a0%: {interval(bounds)}", bounds))
+    facts.append(Fact(f"Images, {run.lead}", f"{lead.n:,}", f"{len(lead.class_names)} classes, {size}×{size} px"))
+    if layers:
+        count = f"{layers.total / 1e6:.2f} M" if layers.total >= 1e6 else f"{layers.total:,}"
+        facts.append(Fact("Parameters", count, f"{layers.trainable:,} trainable"))
+    if timing:
+        speed = f"{plural(int(timing['epochs']), 'epoch')}, {timing['images_per_s']:,.0f} images/s"
+        facts.append(Fact("Training time", duration(timing["train_s"]), speed))
+    sections = [
+        results_section(run.reports, run.lead, paper=run.paper, epochs=len(run.history)),
+        _training(run) if run.history else None,
+        errors_section(lead, run.lead),
+        abstaining_section(run.dataset.abstaining) if run.dataset.abstaining else None,
+        explained_section(run.explained) if run.explained else None,
+        Section("mistakes", "Mistakes", "The most confident mistakes", [Pictures(run.dataset.mistakes)], _MISTAKES)
+        if run.dataset.mistakes
+        else None,
+        _data(run, lead),
+        _model(layers, run.attention) if layers else None,
+        record_section("run", "args.yaml", run.settings, run.environment, command=run.command),
     ]
+    return Page(run.title, run.subtitle, sections, facts)
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="png")
-    return buffer.getvalue()
+def _training(run: RunPage) -> Section:
+    last, count = run.history[-1], len(run.history)
+    validated = last.val_accuracy is not None and last.val_loss is not None
+    note = (
+        plural(count, "epoch")
+        + ("" if run.best_epoch is None else f"; the best on validation was epoch {run.best_epoch}")
+        + ". Training values are means over the epoch, with dropout and augmentation on"
+        + ("." if validated else "; nothing was held out for validation.")
+    )
+    smoothing = run.settings.get("train", {}).get("label_smoothing") or 0
+    smoothed = (
+        f" The training loss is that of labels smoothed by {smoothing:g}, the validation loss that of plain "
+        "labels: they are not to be compared."
+        if smoothing
+        else ""
+    )
+
+    def plot(name: str, figure: str, training: str, validation: str, curves: Any, more: str = "") -> Plot:
+        ended = f"{training} in training" + (f" and {validation} in validation" if validated else "")
+        title = f"{name.capitalize()} over epochs"
+        return Plot(
+            name,
+            f"Figure {figure}: {name} over epochs" if run.paper else title,
+            f"Line chart of {name} over {count} epochs, ending at {ended}",
+            f"After the last epoch {ended}.{more}",
+            curves(run.history, run.best_epoch),
+        )
+
+    accuracy = plot(
+        "accuracy", "4.2", percent(last.train_accuracy), percent(last.val_accuracy), run_plots.accuracy_curves
+    )
+    losses = f"{last.train_loss:.3f}", f"{last.val_loss:.3f}" if validated else ""
+    loss = plot("loss", "4.3", *losses, run_plots.loss_curves, smoothed)
+    return Section("curves", "Training", "Training", [Grid([accuracy, loss])], note)
+
+
+def _data(run: RunPage, lead: Measured) -> Section:
+    dataset, counts, size = run.dataset, run.dataset.counts, run.dataset.size
+    totals = {split: sum(classes.values()) for split, classes in counts.items()}
+    images = ", ".join(f"{total:,} {split}" for split, total in totals.items())
+    note = f"{dataset.name}: {images}; the model sees {size}×{size} pixels."
+    classes = Table(
+        "Images per class",
+        [Column("Class", "break"), *numbers(*(split.capitalize() for split in counts))],
+        [[name, *(f"{of_split.get(name, 0):,}" for of_split in counts.values())] for name in lead.class_names],
+        footer=["All", *(f"{total:,}" for total in totals.values())],
+        tall=True,
+    )
+    listed = f"; the first {MOST_LISTED} are listed" if len(dataset.bad) > MOST_LISTED else ""
+    were = "was" if len(dataset.bad) == 1 else "were"
+    bad = [
+        Text(f"{len(dataset.bad):,} could not be read and {were} left out, never replaced{listed}.", note=True),
+        Table(
+            "Images left out",
+            [Column("Image", "break"), Column("Reason", "break")],
+            dataset.bad[:MOST_LISTED],
+            tall=True,
+        ),
+    ]
+    openings = Table(
+        "Looks at the test split",
+        [Column("When", "shape"), Column("By", "break")],
+        [[time, code(command)] for time, command in run.test_openings],
+    )
+    unopened = (
+        "This page measures it; the look is recorded in the model’s own run."
+        if "test" in run.reports
+        else "None so far: no figure of this page was chosen or measured on it."
+    )
+    cards = [
+        Card("Images per class", [classes]),
+        Card("Images left out", bad if dataset.bad else [Text("None: every image could be read.", note=True)]),
+        Card("Looks at the test split", [openings if run.test_openings else Text(unopened, note=True)]),
+    ]
+    return Section("data", "Data", "Data", [Bullets(dataset.notes) if dataset.notes else None, Grid(cards)], note)
+
+
+def _model(layers: LayerTable, attention: str) -> Section:
+    total = small(f"{layers.total:,}", f"{layers.trainable:,} trainable, {layers.non_trainable:,} not")
+    table = Table(
+        "Layers",
+        [Column("Layer"), Column("Type"), Column("Output shape", "shape"), *numbers("Parameters")],
+        [
+            [code(layer.name), layer.kind, "×".join(map(str, layer.output_shape)), f"{layer.params:,}"]
+            for layer in layers.rows
+        ],
+        footer=["All", total],
+    )
+    return Section("model", "Model", "Model", [Card("", [table])], f"Attention: {attention}." if attention else "")

@@ -1,73 +1,150 @@
-"""Everything a study's page shows, as plain data, to one HTML file that loads nothing from anywhere."""
+"""The page of a study."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from foveate.report import study_plots
-from foveate.report.html import flat, render_template, write_page
-
-__all__ = ["StudyPage", "write_study_report"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyPage:
-    """A study as its page shows it."""
-
-    title: str
-    subtitle: str
-    trials: Sequence[Mapping[str, Any]]
-    """With `number`, `settings`, `state`, `score`, `epochs`, `bracket`, `rung`, `rows`, `jobs` and `reason`."""
-    brackets: Sequence[Sequence[tuple[int, int]]]
-    """The plan: (trials, epochs) of every rung."""
-    knobs: Mapping[str, Sequence[Any]]
-    """As `study_plots.parallel_coordinates` takes them."""
-    importance: Sequence[tuple[str, float]]
-    best: int | None
-    seconds: float
-    """That it ran."""
-    worked: float
-    """Of that, the share that workers had a job."""
-    epochs: int
-    settings: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    train: str
-    """The command that trains the winner."""
+from foveate.report import study_plots as plots
+from foveate.report.html import duration, percent
+from foveate.report.sections import (
+    Card,
+    Code,
+    Column,
+    Fact,
+    Grid,
+    Page,
+    Plot,
+    Section,
+    Table,
+    Text,
+    numbers,
+    record_section,
+    settings_table,
+    small,
+)
+from foveate.tuning.hyperparameters import Hyperparameter
+from foveate.tuning.trials import Trial
 
 
-def write_study_report(page: StudyPage, folder: Path) -> Path:
-    """Write study.html and its plots as PNG into `folder`, which exists; returns the page's path.
+def study_page(
+    *,
+    title: str,
+    subtitle: str,
+    trials: Sequence[Trial],
+    brackets: Sequence[Sequence[tuple[int, int]]],
+    hyperparameters: Mapping[str, Hyperparameter],
+    importance: Sequence[tuple[str, float]],
+    best: Trial | None,
+    seconds: float,
+    worked: float,
+    epochs: int,
+    settings: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    train: str,
+) -> Page:
+    """What a study found.
 
-    Raises:
-        OutputError: when a file cannot be written.
+    Args:
+        brackets: the plan: (trials, epochs) of every rung.
+        importance: of each hyperparameter, the most important first; may be empty.
+        seconds: that it ran.
+        worked: of that, the share that workers had a job.
+        epochs: of all trials together.
+        train: the command that trains the winner.
     """
-    figures = _figures(page)
-    ranked = sorted(
-        page.trials, key=lambda trial: (trial["number"] != page.best, -trial["epochs"], -(trial["score"] or 0))
-    )
-    html = render_template(
-        "study.html",
-        figures,
-        page=page,
-        best=next((trial for trial in page.trials if trial["number"] == page.best), None),
-        ranked=ranked,
-        settings=flat(page.settings),
-        environment=flat(page.environment),
-    )
-    return write_page(folder / "study.html", html, figures)
+    finished, failed = (sum(trial.state == state for trial in trials) for state in ("finished", "failed"))
+    chosen = "on images that rank trials and stop none" + (f"; trial {best.number}" if best else "")
+    facts = [
+        Fact("Best accuracy", percent(best.score if best else None), chosen),
+        Fact("Trials", str(len(trials)), f"{finished} to the last epoch, {failed} failed"),
+        Fact("Epochs", f"{epochs:,}", "over all trials"),
+        Fact("Time", duration(seconds), f"workers had a job {percent(worked)} of it"),
+    ]
+    sections = [
+        _winner(best, train),
+        _search(trials, brackets, hyperparameters, importance, best.number if best else None),
+        _trials(trials, list(hyperparameters), best),
+        record_section("study", "study.yaml", settings, environment, tall=True),
+    ]
+    return Page(title, subtitle, sections, facts)
 
 
-def _figures(page: StudyPage) -> dict[str, Figure]:
-    """By the name of their PNG."""
-    rungs = sorted({epochs for bracket in page.brackets for _, epochs in bracket})
-    figures = {
-        "rung_curves": study_plots.rung_curves(page.trials, rungs, page.best),
-        "parallel_coordinates": study_plots.parallel_coordinates(page.trials, page.knobs, page.best),
-        "worker_timeline": study_plots.worker_timeline(page.trials),
-    }
-    if page.importance:
-        figures["knob_importance"] = study_plots.importance_bars(page.importance)
-    return figures
+def _winner(best: Trial | None, train: str) -> Section:
+    if best is None:
+        return Section("winner", "Winner", "The winner", [Text("None: no trial ended well.", note=True)])
+    note = (
+        "The best of many scores is a little too good: it was chosen for being high. The test split gives an "
+        "unbiased value, once, after this command has trained the winner on training and validation images "
+        "together:"
+    )
+    caption = f"Trial {best.number}, trained for {best.epochs} epochs; all its settings are in best.yaml"
+    bodies = [Code(train), Card("", [settings_table(caption, best.settings)])]
+    return Section("winner", "Winner", "The winner", bodies, note)
+
+
+def _search(
+    trials: Sequence[Trial],
+    brackets: Sequence[Sequence[tuple[int, int]]],
+    hyperparameters: Mapping[str, Hyperparameter],
+    importance: Sequence[tuple[str, float]],
+    best: int | None,
+) -> Section:
+    note = " ".join(
+        f"Bracket {number}: {', '.join(f'{count} to epoch {epochs}' for count, epochs in bracket)}."
+        for number, bracket in enumerate(brackets)
+    )
+    curves = Plot(
+        "rung_curves",
+        "How the trials learned",
+        f"Line chart of accuracy over epochs, a line for each of {len(trials)} trials; the scores are in the "
+        "table of trials",
+        "A line is a trial, and ends where its training ended. At the dotted lines a rung ends, and only the "
+        "best are promoted. The best trial is orange.",
+        plots.rung_curves(trials, sorted({epochs for bracket in brackets for _, epochs in bracket}), best),
+    )
+    mattered = (
+        None
+        if not importance
+        else Plot(
+            "knob_importance",
+            "What mattered",
+            f"Bar chart of the importance of each hyperparameter: {importance[0][0]} has the largest",
+            "How much worse a random forest predicts a trial’s accuracy when a hyperparameter’s values are "
+            "shuffled among the trials (permutation importance), as shares of the sum. With few trials it says "
+            "little.",
+            plots.importance_bars(importance),
+        )
+    )
+    timeline = Plot(
+        "worker_timeline",
+        "Who worked when",
+        "Timeline of the jobs of each worker",
+        "A bar is a job, stronger on a higher rung; orange ones failed. White is waiting.",
+        plots.worker_timeline(trials),
+    )
+    lines = Plot(
+        "parallel_coordinates",
+        "Settings and accuracy",
+        "Parallel coordinates of the hyperparameters of each trial and its accuracy; every value is in the "
+        "table of trials",
+        "A line is a trial, stronger for a higher rank; orange is the best. Below an axis lie trials that do "
+        "not have the hyperparameter. Accuracies are those of each trial’s last rung, so after few epochs as "
+        "well as after many.",
+        plots.parallel_coordinates(trials, hyperparameters, best),
+    )
+    return Section("search", "Search", "The search", [Grid([curves, mattered, timeline]), lines], note)
+
+
+def _trials(trials: Sequence[Trial], names: Sequence[str], best: Trial | None) -> Section:
+    ranked = sorted(trials, key=lambda trial: (trial is not best, -trial.epochs, -(trial.score or 0)))
+    rows = []
+    for trial in ranked:
+        state = small(trial.state, trial.reason or "")
+        values = [plots.value_text(trial.settings.get(name)) for name in names]
+        counts = [percent(trial.score), str(trial.epochs), str(trial.bracket)]
+        rows.append([str(trial.number), state, *counts, *values])
+    columns = [*numbers("Trial"), Column("State"), *numbers("Accuracy", "Epochs", "Bracket")]
+    columns += [Column(name, "shape") for name in names]
+    caption = "The longest trained first; also in tune_results.csv"
+    return Section(
+        "trials", "Trials", "Every trial", [Card("", [Table("Every trial", columns, rows, caption, tall=True)])]
+    )

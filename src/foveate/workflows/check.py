@@ -17,7 +17,8 @@ from foveate.data.check import Finding, audit, pooled, sort_by_severity, suspect
 from foveate.data.dataset import Dataset, dataset_of, open_source
 from foveate.errors import DataError
 from foveate.files import write_json
-from foveate.report.check_page import CheckPage, write_check_report
+from foveate.report.check_page import EACH_SHOWN, GROUPS_SHOWN, check_page
+from foveate.report.html import write_page
 from foveate.training.device import DeviceData, prepare_process
 from foveate.training.fit import Fit
 from foveate.training.settings import resolve_settings
@@ -117,15 +118,15 @@ def check(
     }
     with new_output(Path(runs), "check", name, fallback=dataset.name) as (path, draft):
         write_json(draft / "check.json", told)
-    page = CheckPage(
+    page = check_page(
         title=path.name,
         subtitle=f"{dataset.location}, {len(source.labels):,} images, {len(dataset.class_names)} classes",
         counts=told["counts"],
-        findings=told["findings"],
+        findings=findings,
         pictures=_pictures(dataset, findings),
         sheet=_sheet(config, dataset) if augment else {},
     )
-    write_check_report(page, path)
+    write_page(page, path / "check.html")
     return Check(path)
 
 
@@ -133,10 +134,7 @@ def _pictures(dataset: Dataset, findings: list[Finding]) -> dict[str, NDArray[np
     """By id the pixels of the images that the page shows."""
     place = {dataset.ids[index]: index for indices in dataset.splits.values() for index in indices.tolist()}
     shown = [
-        each
-        for finding in findings
-        for group in finding.groups[: CheckPage.GROUPS_SHOWN]
-        for each in group[: CheckPage.EACH_SHOWN]
+        each for finding in findings for group in finding.groups[:GROUPS_SHOWN] for each in group[:EACH_SHOWN]
     ]
     return {each: dataset.images[place[each]] for each in shown if each in place}
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from foveate.comparison.arms import short_labels
 from foveate.comparison.experiment import Experiment
-from foveate.comparison.outcomes import arm_summaries, pair_findings, spread_words
+from foveate.comparison.outcomes import arm_summaries, pair_findings
 from foveate.files import write_atomically, write_json
 from foveate.records import read_record
-from foveate.report.comparison_page import ComparisonPage, write_comparison_report
+from foveate.report.comparison_page import comparison_page
+from foveate.report.html import write_page
 from foveate.training.record import TestOpening
 from foveate.workflows.campaign import read_environment
 
@@ -26,7 +26,7 @@ def write_results(experiment: Experiment) -> None:
     """
     config, folder, split = experiment.config, experiment.folder, experiment.split
     failures = experiment.failures()
-    arms, labels = config.arms, short_labels(config.arms)
+    arms = config.arms
     text = io.StringIO()
     columns = ("accuracy", "loss", "without_attention", "gate", "train_s", "images_shown")
     writer = csv.writer(text, lineterminator="\n")
@@ -43,30 +43,20 @@ def write_results(experiment: Experiment) -> None:
         right=np.packbits(experiment.right(done), axis=1),
     )
     findings = pair_findings(experiment)
-    page = ComparisonPage(
+    page = comparison_page(
         title=folder.name,
         split=split,
-        arms=[
-            {
-                "name": arm.name,
-                "label": f"{label}, {', '.join(arm.matched)}" if arm.matched else label,
-                "matched": arm.matched,
-                **asdict(summary),
-            }
-            for summary in arm_summaries(experiment)
-            for arm, label in ((arms[summary.arm], labels[summary.arm]),)
-        ],
-        findings=[{**asdict(each), "words": each.words, "plan": each.plan} for each in findings],
-        failed=[(arms[run.arm].name, run.seed, config.subsets[run.subset], why) for run, why in failures.items()],
-        settings=config.model_dump(mode="json"),
+        config=config,
+        summaries=arm_summaries(experiment),
+        pairs=findings,
+        failures=failures,
         environment=read_environment(folder),
-        test=f"foveate compare --resume {shlex.quote(str(folder))} --final",
-        spread=spread_words(config.seeds) if config.pilot else None,
+        opening=f"foveate compare --resume {shlex.quote(str(folder))} --final",
     )
     write_atomically(folder / f"right-{split}.npz", bits.getvalue())
     write_json(folder / f"findings-{split}.json", [asdict(each) for each in findings])
     write_atomically(folder / f"results-{split}.csv", text.getvalue())
-    write_comparison_report(page, folder)
+    write_page(page, folder / "compare.html")
 
 
 def record_test_opening(path: Path, command: str) -> None:

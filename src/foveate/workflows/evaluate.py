@@ -13,9 +13,9 @@ from foveate.data.dataset import Dataset, align_classes, load_dataset, load_know
 from foveate.data.splits import stratified_subset
 from foveate.errors import ConfigError, FoveateError
 from foveate.inference.engine import BATCH, Engine, load_engine
-from foveate.report.abstaining import abstaining
-from foveate.report.page import DatasetSummary, RunPage, write_report
-from foveate.report.run_page import mistakes
+from foveate.report.html import write_page
+from foveate.report.run_folder import measured_splits, summarize
+from foveate.report.run_page import RunPage, run_page
 from foveate.training.device import DeviceData, prepare_process
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
@@ -185,21 +185,13 @@ def _write(
     folder.write_metrics(split, measured)
     probabilities = softmax(logits, axis=1).astype(np.float32)
     folder.predictions.write(split, dataset, probabilities)
-    counts = {
-        each: dict(zip(names, np.bincount(dataset.labels[chosen], minlength=len(names)).tolist(), strict=True))
-        for each, chosen in dataset.splits.items()
-    }
     page = RunPage(
         title=model,
         subtitle=f"{dataset.name}, {len(names)} classes",
-        dataset=DatasetSummary(name=dataset.name, size=engine.about.size, counts=counts),
-        reports={split: measured},
-        bad=[(image.id, image.reason) for image in dataset.bad],
-        notes=dataset.notes,
-        mistakes=mistakes(probabilities, dataset, split),
-        abstaining=abstaining(probabilities, labels, names, confidence, split=split),
+        dataset=summarize(dataset, split, probabilities, confidence, size=engine.about.size),
+        reports=measured_splits({split: measured}),
     )
-    write_report(page, folder.path)
+    write_page(run_page(page), folder.report)
 
 
 def _dataset(

@@ -19,9 +19,17 @@ from foveate.inference.explanation import METHODS, unavailable
 from foveate.inference.faithfulness import Verdict, steps, verdict
 from foveate.inference.predictor import Predictor
 from foveate.records import printable
-from foveate.report.explanation_page import ExplainedImage, png, png_of_map, render_explanation
-from foveate.report.page import write_report
-from foveate.report.run_page import Explained, ExplainedMistake, page_of_run, read_explained
+from foveate.report.explanation_page import (
+    Explained,
+    ExplainedImage,
+    ExplainedMistake,
+    explanation_page,
+    png,
+    png_of_map,
+    read_explained,
+)
+from foveate.report.html import render, write_page
+from foveate.report.run_folder import page_of_run
 from foveate.training.runs import RunFolder
 from foveate.workflows.output import check_output_name, new_output
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, command_line
@@ -99,7 +107,7 @@ def explain(
         shown.append(_explained(engine, path, pixels, chosen, of_class))
     verdicts = _known(model, engine, chosen)
     hint = "What these maps are worth can be measured on a run: foveate explain RUN, without images."
-    html = render_explanation(
+    page = explanation_page(
         title=f"Where {Path(model).name or 'the model'} looks",
         subtitle=f"{len(shown)} images",
         images=shown,
@@ -107,7 +115,7 @@ def explain(
         hint=hint,
     )
     with new_output(Path(runs), "explain", name, fallback=Path(model).stem or "model") as output:
-        _write(output.draft, shown, html)
+        _write(output.draft, shown, render(page))
     return Explanation(output.path, [image.id for image in shown], unreadable)
 
 
@@ -163,7 +171,7 @@ def explain_run(
         )
         write_json(folder.path / "explanation.json", kept.model_dump(mode="json"))
         checkpoint = engine.checkpoint  # type: ignore[attr-defined]
-        write_report(page_of_run(folder, checkpoint, config, dataset), folder.path)
+        write_page(page_of_run(folder, checkpoint, config, dataset), folder.report)
     return verdicts
 
 

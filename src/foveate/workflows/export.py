@@ -31,7 +31,8 @@ from foveate.inference.onnx import OnnxEngine, Outputs
 from foveate.inference.onnx_file import Card, Preprocessing, Proven
 from foveate.model.build import layer_table
 from foveate.records import MAX_LINE, printable
-from foveate.report.export_page import render_certificate
+from foveate.report.export_page import export_page
+from foveate.report.html import render
 from foveate.training.runs import RunFolder
 from foveate.workflows.output import check_output_name
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, print_data_warnings
@@ -152,7 +153,7 @@ def export(
     reasons = _reasons(measured)
     files: dict[str, bytes] = {
         "certificate.json": _json(certificate),
-        "certificate.html": render_certificate(certificate.model_dump(mode="json"), reasons).encode(),
+        "certificate.html": render(export_page(certificate, reasons)).encode(),
     }
     if certificate.passed:
         files |= {_NAMES[precision]: content for precision, content in contents.items()}

@@ -18,8 +18,8 @@ from foveate.data.dataset import Dataset
 from foveate.evaluation import Report, point_metrics, score, score_ablation
 from foveate.inference.network import ViewsAveraged
 from foveate.progress import Track
-from foveate.report.page import write_report
-from foveate.report.run_page import page_of_run
+from foveate.report.html import write_page
+from foveate.report.run_folder import page_of_run
 from foveate.training.device import DeviceData
 from foveate.training.runs import RunFolder
 
@@ -61,7 +61,7 @@ class Measurement:
             measured["corruptions"] = before  # of the same network
         self.folder.write_metrics(split, {**report.to_dict(), **measured})
         checkpoint = replace(self.checkpoint, confidence=confidence)
-        write_report(page_of_run(self.folder, checkpoint, self.config, dataset), self.folder.path)
+        write_page(page_of_run(self.folder, checkpoint, self.config, dataset), self.folder.report)
 
     def _variants(self, track: Track) -> dict[str, Any]:
         """The split as the network sees it in several views, and without its attention."""

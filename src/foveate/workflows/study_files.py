@@ -11,7 +11,9 @@ import yaml
 from foveate.errors import CheckpointError
 from foveate.files import read_regular, write_atomically
 from foveate.records import printable
-from foveate.report.study_page import StudyPage, write_study_report
+from foveate.report.html import write_page
+from foveate.report.sections import Page
+from foveate.report.study_page import study_page
 from foveate.tuning.importance import importances
 from foveate.tuning.search import Search
 from foveate.tuning.trials import Trial
@@ -57,27 +59,24 @@ def write_results(search: Search, workers: int) -> None:
         row = [number, trial.state, trial.score, trial.epochs, trial.bracket, trial.rung]
         writer.writerow([*row, *values, trial.reason])
     write_atomically(search.folder / RESULTS, text.getvalue())
-    write_study_report(_page(search, workers), search.folder)
+    write_page(_page(search, workers), search.folder / REPORT)
 
 
-def _page(search: Search, workers: int) -> StudyPage:
+def _page(search: Search, workers: int) -> Page:
     """What the report shows."""
     config, trials = search.config, [trial for _, trial in sorted(search.trials.items())]
     seconds = max((job["ended"] for trial in trials for job in trial.jobs), default=0.0)
     busy = sum(job["ended"] - job["began"] for trial in trials for job in trial.jobs)
     slots = max((job["slot"] + 1 for trial in trials for job in trial.jobs), default=workers)
     plan = config.brackets if config.algorithm == "hyperband" else config.brackets[:1]
-    return StudyPage(
+    return study_page(
         title=search.folder.name,
         subtitle=f"{Path(config.data).name}, space {config.space_name}, {config.algorithm}, seed {config.seed}",
-        trials=[{**vars(trial), "epochs": trial.epochs} for trial in trials],
+        trials=trials,
         brackets=[[(rung.trials, rung.epochs) for rung in bracket] for bracket in plan],
-        knobs={
-            name: list(each.values) if each.type == "choice" else (each.low, each.high, each.log)
-            for name, each in config.space.hyperparameters.items()
-        },
+        hyperparameters=config.space.hyperparameters,
         importance=importances(config.space, trials),
-        best=search.best.number if search.best else None,
+        best=search.best,
         seconds=seconds,
         worked=busy / (seconds * slots) if seconds else 0.0,
         epochs=search.epochs_done,

@@ -1,3 +1,5 @@
+import copy
+import dataclasses
 import html.parser
 import re
 from collections.abc import Callable
@@ -11,11 +13,20 @@ from hypothesis import strategies as st
 
 from foveate.errors import OutputError
 from foveate.model.build import LayerTable
-from foveate.report.page import PAPER_TABLE, RunPage, most_confident_mistakes, render, write_report
+from foveate.report.html import render as render_page
+from foveate.report.html import write_page
+from foveate.report.run_folder import most_confident_mistakes
+from foveate.report.run_page import RunPage, run_page
+from foveate.report.run_results import PAPER_TABLE
+from foveate.training.measured import Measured
 
 Run = Callable[..., RunPage]
 Look = Callable[[Path, int, str], None]
-Scored = Callable[..., dict[str, Any]]
+Scored = Callable[..., Measured]
+
+
+def render(run: RunPage) -> str:
+    return render_page(run_page(run))
 
 
 class Parsed(html.parser.HTMLParser):
@@ -53,10 +64,10 @@ def test_the_page_tells_all_that_a_run_has_to_tell(run: Run) -> None:
 def test_every_metric_stands_with_its_interval(run: Run) -> None:
     page = run()
     report, text = page.reports["validation"], Parsed(render(page)).text
-    assert f"{report['loss']:.3f} {report['intervals']['loss'][0]:.3f}–" in text
-    for metric in set(report["intervals"]) - {"loss"}:
-        low, high = report["intervals"][metric]
-        assert f"{100 * report[metric]:.1f} % {100 * low:.1f}–{100 * high:.1f}" in text
+    assert f"{report.loss:.3f} {report.intervals['loss'][0]:.3f}–" in text
+    for metric in set(report.intervals) - {"loss"}:
+        low, high = report.intervals[metric]
+        assert f"{100 * getattr(report, metric):.1f} % {100 * low:.1f}–{100 * high:.1f}" in text
 
 
 def test_what_was_measured_another_way_stands_beside_with_its_interval(run: Run, scored: Scored) -> None:
@@ -64,20 +75,20 @@ def test_what_was_measured_another_way_stands_beside_with_its_interval(run: Run,
         "mean of 6 views": {"n": 600, "loss": 0.41, "accuracy": 0.861, "intervals": {"accuracy": [0.831, 0.886]}},
         "attention taken out": {"n": 600, "loss": 0.62, "accuracy": 0.8, "intervals": {"accuracy": [0.766, 0.83]}},
     }
-    report = {**scored(), "variants": variants, "gate": -0.2154}
+    report = dataclasses.replace(scored(), variants=variants, gate=-0.2154)
     text = Parsed(render(run(reports={"validation": report}))).text
-    low, high = report["intervals"]["accuracy"]
+    low, high = report.intervals["accuracy"]
     for told in (
         "Measured another way, validation",
         "the gate of the attention is -0.215, and 0 would be no attention",
-        f"As they are {100 * report['accuracy']:.1f} % {100 * low:.1f}–{100 * high:.1f}",
+        f"As they are {100 * report.accuracy:.1f} % {100 * low:.1f}–{100 * high:.1f}",
         "Mean of 6 views 86.1 % 83.1–88.6 0.410",
-        "Attention taken out 80.0 % 76.6–83.0 0.620",
+        "Attention ablated 80.0 % 76.6–83.0 0.620",
     ):
         assert told in text, told
     assert (
         "the gate of the attention"
-        not in Parsed(render(run(reports={"validation": {**report, "gate": None}}))).text
+        not in Parsed(render(run(reports={"validation": dataclasses.replace(report, gate=None)}))).text
     )
     assert "Measured another way" not in Parsed(render(run())).text
 
@@ -89,8 +100,9 @@ def test_calibration_and_corruptions_are_told_where_they_were_measured(run: Run,
         "clean": 0.9,
         "mean": 0.612,
         "accuracy": {"shot_noise": [0.9, 0.8, 0.7, 0.6, 0.5]},
+        "weights": "0" * 64,
     }
-    report = {**scored(), "calibration": calibration, "corruptions": corruptions}
+    report = dataclasses.replace(scored(), calibration=calibration, corruptions=corruptions)
     text = Parsed(render(run(reports={"validation": report}))).text
     for told in (
         "With its logits divided by 0.625, fitted on validation and saved with the model, 1.2 %",
@@ -99,7 +111,7 @@ def test_calibration_and_corruptions_are_told_where_they_were_measured(run: Run,
         "Shot noise 90.0 % 80.0 % 70.0 % 60.0 % 50.0 % 70.0 %",
     ):
         assert told in text, told
-    plain = Parsed(render(run(reports={"validation": {**report, "calibration": None}}))).text
+    plain = Parsed(render(run(reports={"validation": dataclasses.replace(report, calibration=None)}))).text
     assert "With its logits divided by" not in plain
     assert "Under corruptions" not in Parsed(render(run())).text
 
@@ -110,7 +122,7 @@ def test_names_paths_and_settings_cannot_be_markup(run: Run, nasty: tuple[str, .
         run(
             nasty, title=attack, subtitle=attack, command=attack, notes=[attack], bad=[(attack, attack)],
             settings={attack: attack}, environment={attack: [attack]},
-            test_openings=[{"time": attack, "command": attack}],
+            test_openings=[(attack, attack)],
         )
     )  # fmt: skip
     parsed = Parsed(page)
@@ -163,7 +175,7 @@ def test_the_papers_table_stands_beside_only_for_the_paper(run: Run, scored: Sco
 
 
 def test_looks_at_the_test_split_are_listed(run: Run) -> None:
-    openings = [{"time": f"2026-01-0{day}", "command": f"look {day}"} for day in (1, 2)]
+    openings = [(f"2026-01-0{day}", f"look {day}") for day in (1, 2)]
     text = Parsed(render(run(test_openings=openings))).text
     assert "2026-01-01 look 1 2026-01-02 look 2" in text
 
@@ -185,8 +197,8 @@ def test_of_many_bad_images_the_first_are_listed_and_all_are_counted(run: Run) -
 def test_groups_are_a_table_lowest_accuracy_first(run: Run, scored: Scored) -> None:
     report = scored(groups=("day", "night", "<b>dusk</b>"))
     text = Parsed(render(run(reports={"validation": report}))).text
-    order = sorted(report["groups"], key=lambda name: report["groups"][name]["accuracy"])
-    places = [text.index(f"{name} {report['groups'][name]['n']:,}") for name in order]
+    order = sorted(report.groups, key=lambda name: report.groups[name].accuracy)
+    places = [text.index(f"{name} {report.groups[name].n:,}") for name in order]
     assert places == sorted(places)
 
 
@@ -236,7 +248,7 @@ def test_mistakes_are_the_surest_wrong_ones_in_order(drawn: list[tuple[float, in
 
 
 def test_the_report_is_written_with_its_plots_and_is_small(run: Run, tmp_path: Path) -> None:
-    path = write_report(run(), tmp_path)
+    path = write_page(run_page(run()), tmp_path / "report.html")
     assert path == tmp_path / "report.html"
     assert {file.name for file in tmp_path.iterdir()} == {
         "report.html", "accuracy.png", "loss.png", "confusion_matrix.png", "reliability.png", "per_class.png",
@@ -244,7 +256,7 @@ def test_the_report_is_written_with_its_plots_and_is_small(run: Run, tmp_path: P
     assert path.stat().st_size < 1_500_000
     assert render(run()) == path.read_text(encoding="utf-8")
     with pytest.raises(OutputError):
-        write_report(run(), tmp_path / "none")
+        write_page(run_page(run()), tmp_path / "none" / "report.html")
 
 
 @pytest.mark.browser
@@ -255,15 +267,9 @@ def test_a_browser_shows_it_without_overflow_network_or_faint_text(
 ) -> None:
     # As long as they come: the cards' largest numbers, and 12 min 34 s or 111 h 06 min.
     timing = {"train_s": 754.0 if scheme == "light" else 400_000.0, "images_per_s": 1_234_567.8, "epochs": 100_000}
-    reports = {"validation": {**scored(nasty), "n": 12_345_678}}
+    report = copy.copy(scored(nasty))
+    object.__setattr__(report, "n", 12_345_678)
     layers = LayerTable(rows=(), trainable=999_999_999, non_trainable=640)
     bad = [("x" * 300 + ".jpg", "truncated")] * 150
-    page = run(nasty, paper=True, bad=bad, timing=timing, reports=reports, layers=layers)
-    look(
-        write_report(page, tmp_path),
-        width,
-        scheme,
-    )
-
-
-"""Contrast of text with its ground, by WCAG 2's formula."""
+    page = run(nasty, paper=True, bad=bad, timing=timing, reports={"validation": report}, layers=layers)
+    look(write_page(run_page(page), tmp_path / "report.html"), width, scheme)
