@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from foveate.config import DataConfig
-from foveate.data.check import near_groups, perceptual_hashes
+from foveate.data.copies import near_groups, perceptual_hashes
 from foveate.data.dataset import load_dataset
 from harness import command_line, print_machine, write_record
 

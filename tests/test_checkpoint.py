@@ -188,7 +188,7 @@ def test_a_strangers_file_is_refused_in_one_line_that_names_it(tmp_path: Path, n
         ("big stages", "stages.0.convs.2.bias is missing"),
         ("a tensor more", "x is no part of it"),
         ("weights float16", "head.classifier.weight is torch.float16 in place of torch.float32"),
-        ("weights complex64", "head.classifier.weight: dtype 'C64' is none of a network's"),
+        ("weights complex64", "head.classifier.weight: dtype 'C64' is not a type that networks have"),
         ("one weight NaN", "head.classifier.weight holds values that are not finite"),
         ("variance negative", "stages.0.norm.running_var is negative"),
         ("a header beyond the end", "it ends within its header"),

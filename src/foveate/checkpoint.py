@@ -108,7 +108,7 @@ class _TensorEntry(_Strict):
     @model_validator(mode="after")
     def _fits(self) -> "_TensorEntry":
         if self.dtype not in _DTYPES:
-            raise ValueError(f"dtype {self.dtype[:20]!r} is none of a network's")
+            raise ValueError(f"dtype {self.dtype[:20]!r} is not a type that networks have")
         start, end = self.data_offsets
         if self.bytes != end - start:
             raise ValueError(f"its shape takes {self.bytes} bytes, and its offsets leave {end - start}")

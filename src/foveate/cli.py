@@ -200,7 +200,7 @@ def evaluate(
         bool, typer.Option("--corruptions", help="Measure under common corruptions at five severities as well.")
     ] = False,
     images: Annotated[
-        int | None, typer.Option(help="Corrupt so many of the images (default: all that are measured).")
+        int | None, typer.Option(help="Corrupt this many of the images (default: all that are measured).")
     ] = None,
     device: Device = None,
     name: Name = None,
@@ -252,7 +252,7 @@ def predict(
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a CSV table; - is the screen.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JSON; - is the screen.")] = None,
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Parquet table.")] = None,
-    top: Annotated[int, typer.Option(help="Show so many classes of each image.")] = 1,
+    top: Annotated[int, typer.Option(help="Show this many classes of each image.")] = 1,
     every: Annotated[bool, typer.Option("--all", help="Write the probabilities of all classes.")] = False,
     coverage: Annotated[
         float | None,
@@ -377,7 +377,9 @@ def tune(
     max_epochs: Annotated[
         int | None, typer.Option(help="R: epochs of the trials that go all the way (default: 9).")
     ] = None,
-    factor: Annotated[int | None, typer.Option(help="η: a rung keeps one trial in so many (default: 3).")] = None,
+    factor: Annotated[
+        int | None, typer.Option(help="η: a rung keeps one trial in this many (default: 3).")
+    ] = None,
     formula: Annotated[
         str | None, typer.Option(help="Sizes of the brackets: li2018 (the default) or kerastuner.")
     ] = None,
@@ -469,7 +471,7 @@ def compare(
     first_seed: Annotated[int | None, typer.Option(help="The first seed (default: 0).")] = None,
     subset: Annotated[
         list[int] | None,
-        typer.Option(help="Train on so many images; repeatable, for a curve of data size (default: all)."),
+        typer.Option(help="Train on this many images; repeatable, for a curve of data size (default: all)."),
     ] = None,
     delta: Annotated[
         float | None, typer.Option(help="Smallest difference that matters, in points of accuracy (default: 0.5).")
@@ -566,7 +568,7 @@ def export(
         Path | None, typer.Option(help="Folder that holds onnxruntime-web (default: where `make web` puts it).")
     ] = None,
     examples: Annotated[
-        int, typer.Option(help="Put so many of the images of the proof into the page, to try.")
+        int, typer.Option(help="Put this many of the images of the proof into the page, to try.")
     ] = 0,
     data: Annotated[
         str | None, typer.Option(help="Images to prove the file on (default: the run's own validation images).")
@@ -713,7 +715,7 @@ def main() -> None:
         status = _complain(f"cannot write the output: {error.strerror}; what was done is in the run folder", 2)
     except typer.TyperException as error:
         told = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
-        status = _complain(f"{' '.join(told.split())} (`foveate --help` lists what there is)", 2)
+        status = _complain(f"{' '.join(told.split())} (`foveate --help` lists the commands and options)", 2)
     sys.exit(status if isinstance(status, int) else 0)
 
 

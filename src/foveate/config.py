@@ -81,21 +81,29 @@ Monitor = Literal["accuracy", "loss", "macro_f1"]
 Precision = Literal["auto", "fp32", "bf16"]
 _MOST_TOLD = 1_000
 """Characters of a message about a setting: the value that it names can be of any length."""
+_MOST_LISTED = 20
+"""Names that a message lists: more cannot be read in one line."""
 _FILE_BYTES = 16 << 20
 """Of a file of settings: those of a study or a comparison have some 10,000."""
 _OTHER_NAMES = {
     "batch_size": "batch",
+    "cutmix": "extra",
+    "degrees": "rotation",
     "early_stopping": "patience",
     "image_size": "size",
     "img_size": "size",
     "imgsz": "size",
     "learning_rate": "lr",
+    "lr0": "lr",
+    "mixup": "extra",
+    "num_epochs": "epochs",
+    "translate": "shift",
     "val_split": "val_fraction",
     "validation_split": "val_fraction",
 }
 """What other trainers call a setting."""
 CUSTOM = "custom:"
-"""Before the name of an attention that is a class of one's own."""
+"""Before the name of an attention that is a custom class."""
 _LENGTHS = ("epochs", "images_seen")
 """The two ways of saying how long to train."""
 _RATES = {
@@ -395,14 +403,14 @@ _FLAGS_ALONE = ("preset", "config", "name", "runs", "data_dir", "final")
 
 
 def check_setting(name: str) -> None:
-    """Refuse what is no setting, by its leaf name or dotted.
+    """Refuse what is not a setting, by its leaf name or dotted.
 
     Raises:
         ConfigError: for that, and for a whole section.
     """
     section, dot, leaf = name.rpartition(".")
     if name in _FLAGS_ALONE:
-        raise ConfigError(f"{name} is no setting: give it as --{name.replace('_', '-')}")
+        raise ConfigError(f"{name} is not a setting: give it as --{name.replace('_', '-')}")
     if name in _sections():
         raise ConfigError(f"{name} is a section of settings: give each by itself, as in --set {name}.NAME=VALUE")
     if setting_path(leaf) != f"{section}{dot}{leaf}" and dot:
@@ -477,8 +485,14 @@ def validated(model: type[Model], values: Mapping[str, Any], *, within: str = ""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a `name` that is not `known`: the closest one that is, else all of them."""
-    return _close_to(name, known) or f"; known are {', '.join(sorted(known))}"
+    """The end of a message about a `name` that is not `known`: the closest that is, else all or some of them."""
+    names = sorted(known)
+    if close := _close_to(name, names):
+        return close
+    if len(names) <= _MOST_LISTED:
+        return f"; known are {', '.join(names)}"
+    similar = difflib.get_close_matches(str(name)[:100], names, n=5, cutoff=0)
+    return f"; the most similar of {len(names)} are {', '.join(similar)}"
 
 
 def _close_to(name: object, known: Iterable[str]) -> str:

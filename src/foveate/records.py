@@ -113,12 +113,12 @@ def distinct(values: Sequence[T]) -> Sequence[T]:
     """`values`, for a pydantic field whose items must differ.
 
     Raises:
-        ValueError: naming the first item that is there twice.
+        ValueError: naming the first item that occurs twice.
     """
     seen: set[T] = set()
     for value in values:
         if value in seen:
-            raise ValueError(f"must be distinct: {value!r} is there twice")
+            raise ValueError(f"must be distinct: {value!r} occurs twice")
         seen.add(value)
     return values
 
@@ -230,7 +230,7 @@ def parse_json(content: bytes | str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        MalformedError: for what is not JSON, a key that is there twice, a number that is not finite or has
+        MalformedError: for what is not JSON, a key that occurs twice, a number that is not finite or has
             thousands of digits, nesting beyond `MAX_DEPTH`, and values that would take far more memory than the
             text.
     """
@@ -353,13 +353,13 @@ class _Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """A mapping; MalformedError where a key is there twice."""
+        """A mapping; MalformedError where a key occurs twice."""
         # Before `<<` merges other mappings in, which may hold the same keys.
         keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
         if twice is not None:
             line = node.start_mark.line + 1
-            raise MalformedError(f"the key {twice[1]!r} is there twice in the mapping that begins in line {line}")
+            raise MalformedError(f"the key {twice[1]!r} occurs twice in the mapping that begins in line {line}")
         return super().construct_mapping(node, deep=deep)
 
 

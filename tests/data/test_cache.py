@@ -326,7 +326,7 @@ def test_more_time_decodes_again_what_took_too_long(paths: list[str], own_cache:
     decoded_images(blocks, "content", 16, timeout_s=1.0)
     decoded_images(blocks, "content", 16, timeout_s=5.0, track=track)
     assert track.taken() == []  # all of them were in time
-    reason = "decoding it takes longer than 1 s (decode_timeout_s)"
+    reason = "decoding it takes longer than 1 s"
     sealed(bad={reason: [3]})(own_cache / "decoded" / entries(own_cache)[0])
     assert decoded_images(blocks, "content", 16, timeout_s=1.0)[1] == {3: reason}
     assert decoded_images(blocks, "content", 16, timeout_s=0.5)[1] == {3: reason}

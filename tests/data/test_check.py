@@ -6,22 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
-from scipy.sparse.csgraph import connected_components
 
 from foveate.config import DataConfig
-from foveate.data.check import (
-    Finding,
-    audit,
-    exact_groups,
-    label_suspects,
-    near_groups,
-    perceptual_hashes,
-    pooled,
-    sort_by_severity,
-)
+from foveate.data.check import Finding, audit, label_suspects, pooled, sort_by_severity
 from foveate.data.dataset import dataset_of, open_source
 from foveate.data.decode import read_header
 
@@ -228,53 +216,6 @@ class TestCopies:
             pixels = random.integers(100 + number, 103 + number, (48, 48, 3), np.uint8)
             Image.fromarray(pixels).save(folder / "train" / "cat" / f"flat{number}.png")
         assert findings(folder) == {}
-
-
-@given(st.lists(st.lists(st.integers(0, 63), max_size=14), min_size=1, max_size=12), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
-def test_near_groups_are_what_hangs_together_by_ten_bits_at_most(flips: list[list[int]], seed: int) -> None:
-    """Hashes that differ from one of three in some bits; thumbnails that agree where they are of one half."""
-    random = np.random.default_rng(seed)
-    bases = random.integers(0, 2**64, 3, dtype=np.uint64).tolist()
-    hashes = [bases[place % 3] ^ sum(1 << bit for bit in set(bits)) for place, bits in enumerate(flips)]
-    halves = random.integers(0, 2, len(flips))
-    near = np.array(
-        [
-            [(one ^ other).bit_count() <= 10 and halves[i] == halves[j] for j, other in enumerate(hashes)]
-            for i, one in enumerate(hashes)
-        ]
-    )
-    parts = connected_components(near)[1]
-    expected = {tuple(np.flatnonzero(parts == part)) for part in set(parts) if (parts == part).sum() > 1}
-    thumbnails = np.eye(2, dtype=np.float32)[halves]
-    found = near_groups(
-        np.array(hashes, np.uint64),
-        thumbnails,
-        lambda _, others: {"all": np.full(len(others), True), "none": np.full(len(others), False)},
-    )
-    assert {tuple(sorted(group)) for group in found.get("all", [])} == expected
-    assert len(found.get("all", [])) == len(expected)
-    assert not found.get("none")
-
-
-def test_a_hash_is_that_of_its_definition() -> None:
-    from scipy.fft import dctn
-
-    images = np.stack([np.asarray(scene(seed, 32)) for seed in range(5)])
-    hashes, thumbnails = perceptual_hashes(images, np.arange(5))
-    for image, got in zip(images, hashes, strict=True):
-        low = dctn(image @ np.array([0.299, 0.587, 0.114]), type=2)[:8, :8].ravel()
-        bits = low > np.sort(low[1:])[31]  # torch's median of 63
-        bits[0] = False
-        assert (np.packbits(bits).view(np.uint64)[0] ^ got).item().bit_count() <= 1  # a bit may lie at the median
-    assert np.allclose((thumbnails**2).sum(1), 1, atol=1e-5)
-
-
-def test_exact_groups_are_of_equal_pixels() -> None:
-    images = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), np.uint8)
-    images[4] = images[1]
-    assert [group.tolist() for group in exact_groups(images, np.arange(6))] == [[1, 4]]
-    assert exact_groups(images, np.array([0, 1, 2])) == []
 
 
 class TestClasses:

@@ -214,7 +214,7 @@ def test_a_class_whose_images_are_all_bad(write_folder: WriteFolder) -> None:
 def test_not_one_image_can_be_read(write_folder: WriteFolder) -> None:
     root = write_folder({"cat": 0})
     (root / "cat/a.txt").write_text("bad")
-    with pytest.raises(DataError, match=r"not one image can be read; the first, cat/a\.txt: not a JPEG"):
+    with pytest.raises(DataError, match=r"none of its images can be read; the first, cat/a\.txt: not a JPEG"):
         load_dataset(str(root), CONFIG, for_training=False)
 
 
@@ -259,7 +259,10 @@ def test_a_table_among_the_images_makes_no_parquet(write_folder: WriteFolder) ->
         ("pest", r"^there is no data set .*pest: did you mean .*pets\?$"),
         ("zzz", r"give cifar10 or digits, a folder or a file$"),
         ("none/zzz", r"give cifar10 or digits, a folder or a file$"),
-        ("table.xlsx", r"table\.xlsx is no data set: give a folder of images, a \.csv, \.parquet or \.npz file$"),
+        (
+            "table.xlsx",
+            r"table\.xlsx is not a data set: give a folder of images, a \.csv, \.parquet or \.npz file$",
+        ),
     ],
 )
 def test_not_found(data: str, message: str, write_folder: WriteFolder, tmp_path: Path) -> None:
@@ -310,7 +313,7 @@ class TestFilesThatAreNone:
             (tmp_path / "pets" / name).mkdir(parents=True)
             os.mkfifo(tmp_path / "pets" / name / "pipe.png")
         with pytest.raises(
-            DataError, match=r"not one image can be read; the first, cat/pipe\.png: not a regular file$"
+            DataError, match=r"none of its images can be read; the first, cat/pipe\.png: not a regular file$"
         ):
             load_dataset(str(tmp_path / "pets"), CONFIG)
 
@@ -329,7 +332,7 @@ class TestFilesThatAreNone:
 
 
 def test_a_name_that_is_no_path(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"'a\\x00b' is no path \(embedded null byte\): give"):
+    with pytest.raises(DataError, match=r"'a\\x00b' is not a path \(embedded null byte\): give"):
         load_dataset("a\0b", CONFIG)
     with pytest.raises(DataError, match="File name too long"):
         load_dataset("a" * 5000, CONFIG)
@@ -362,7 +365,7 @@ def test_a_misspelt_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_folder_that_may_not_be_read(tmp_path: Path, write_folder: WriteFolder, unprivileged: None) -> None:
-    with pytest.raises(DataError, match=r"^no permission to read .*: give yourself the right to read it$"):
+    with pytest.raises(DataError, match=r"^no permission to read .*: change its permissions$"):
         load_dataset(str(tmp_path / "pets"), CONFIG)
 
 

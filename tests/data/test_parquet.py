@@ -251,10 +251,13 @@ def test_shards_declare_their_splits(
             ("train-0", "extra-0"),
             r"extra-0\.parquet names no split, but others do: rename it to begin with train-",
         ),
-        (("train-0", "trainval-0"), "trainval-0 could be several splits or none: rename it to train, val or test"),
+        (
+            ("train-0", "trainval-0"),
+            "trainval-0 could belong to several splits or to none: rename it to train, val or test",
+        ),
         (("train-0", "holdout-0"), "holdout-0 could be several splits or none"),
         (("a", "unseen"), "unseen could be several splits or none"),
-        (("train_test",), "train_test could be several splits or none: .* or add a column split$"),
+        (("train_test",), "train_test could belong to several splits or to none: .* or add a column split$"),
     ],
 )
 def test_shards_whose_split_is_not_known(

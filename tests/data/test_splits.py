@@ -92,7 +92,7 @@ def test_codes_of_a_column() -> None:
 
 
 def test_an_unknown_split_names_its_first_place() -> None:
-    with pytest.raises(DataError, match=r"^row 1: split 'tset' is none of train, val, test: correct it$"):
+    with pytest.raises(DataError, match=r"^row 1: split 'tset' is not one of train, val, test: correct it$"):
         split_codes(["test", "tset", "tset"], lambda row: f"row {row}")
 
 

@@ -55,7 +55,7 @@ def test_csv_of_two_columns_in_any_order(tmp_path: Path) -> None:
         ("image,label\n\n ,cat\n", "line 3: the image is empty"),
         (
             "image,label,split\na.png,cat,train\nb.png,cat,tset\n",
-            "line 3: split 'tset' is none of train, val, test",
+            "line 3: split 'tset' is not one of train, val, test",
         ),
         ('image,label\n"a.png"x,cat\n', "line 2: .*: correct the line"),
         ('image,label\na.png,cat\n"b.png,cat\n', "line 3: .*: correct the line"),
@@ -140,8 +140,8 @@ def test_other_columns_are_not_read(tmp_path: Path) -> None:
             "a.png,cat\nb.png,dog\n",
             r"line 1: the header is missing, as a\.png is an image: write image",
         ),
-        ("image,label,Image\na.png,cat,b.png\n", "line 1: the column image is there twice"),
-        ("image,label,x,x\na.png,cat,1,2\n", "line 1: the column x is there twice"),
+        ("image,label,Image\na.png,cat,b.png\n", "line 1: the column image occurs twice"),
+        ("image,label,x,x\na.png,cat,1,2\n", "line 1: the column x occurs twice"),
         (
             "image,label\nhttps://a.org/1.png,cat\n",
             "line 2: https://a.org/1.png is a URL, and nothing is",

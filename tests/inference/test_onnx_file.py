@@ -221,7 +221,7 @@ def test_a_second_graph_in_the_same_file_is_looked_at_as_well(tmp_path: Path) ->
 
 def test_a_name_that_is_there_twice_in_the_metadata_is_refused(tmp_path: Path) -> None:
     path = changed(tmp_path / "model.onnx", lambda proto: proto.metadata_props.add(key="names", value="[]"))
-    with pytest.raises(CheckpointError, match="'names' is there twice"):
+    with pytest.raises(CheckpointError, match="'names' occurs twice"):
         read_onnx(path)
 
 

@@ -105,7 +105,7 @@ def test_files_come_in_their_order_with_reasons_for_the_bad_ones(predictor: Pred
     ],
 )
 def test_an_array_that_is_no_image_is_refused(predictor: Predictor, array: NDArray[Any]) -> None:
-    with pytest.raises(DataError, match="is no image: give uint8 pixels"):
+    with pytest.raises(DataError, match="is not an image: give uint8 pixels"):
         predictor.predict([array])
 
 

@@ -46,7 +46,7 @@ def refused(outcome: Any, *, saying: str) -> None:
         (["train", "digits", "--set", "lr=" + "[" * 5000], "nested"),
         (["train", "digits", "--name", "x" * 300], "at most 150"),
         (["train", "digits", "--name", "x\n# y"], "printable"),
-        (["train", "digits", "--set", "preset=paper"], "preset is no setting"),
+        (["train", "digits", "--set", "preset=paper"], "preset is not a setting"),
         (["train", "digits", "--set", "data={size: 24}"], "data is a section of settings"),
         (["train", "digits", "--set", "model.lr=1"], "did you mean 'train.lr'"),
         (["summary", "--set", "num_classes=3"], "unknown setting 'num_classes'"),

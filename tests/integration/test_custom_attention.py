@@ -1,4 +1,4 @@
-"""An attention of one's own: trained, kept by its name alone, and loaded by whoever hands the class over."""
+"""A custom attention: trained, kept by its name alone, and loaded by whoever hands the class over."""
 
 import functools
 from pathlib import Path

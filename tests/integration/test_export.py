@@ -155,7 +155,7 @@ def test_wrong_requests_are_one_line_and_nothing_is_written(
         (ConfigError, "--unproved", run, tmp_path / "out", {"unproved": True, "data": "digits"}),
         (ConfigError, "lies within the data", weights, pets / "out", {"data": pets}),
         (CheckpointError, "no checkpoint at", tmp_path / "none", tmp_path / "out", {}),
-        (CheckpointError, "is no run", tmp_path / "full", tmp_path / "out", {}),
+        (CheckpointError, "is not a run", tmp_path / "full", tmp_path / "out", {}),
         (DataError, "unknown to the model", weights, tmp_path / "out", {"data": pets}),
         (CheckpointError, "is not the data set of", run, tmp_path / "out", {"data": pets}),
     ]

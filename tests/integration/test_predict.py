@@ -65,7 +65,7 @@ def test_a_folder_is_read_at_any_depth_and_what_cannot_be_read_has_a_reason(
     assert [line for line in done.out.splitlines() if "unreadable" in line and "5.png" in line]
     assert "6 images by class: " in done.err
     assert "1 cannot be read" in done.err
-    assert "1 file is no image by name" in done.err
+    assert "1 file is left out, because the name does not end like that of an image" in done.err
 
 
 def test_files_patterns_and_a_list_name_the_same_images(
@@ -181,7 +181,7 @@ def test_two_images_of_one_name_are_both_copied(foveate: Foveate, model: Path, t
         (("MODEL", "photos", "--workers", "2"), "workers and Ray predict into a file"),
         (("MODEL", "photos", "--csv", "a.csv", "--workers", "0"), "workers=0: give 1 at least"),
         (("MODEL", "photos", "--device", "cuda:9"), "device='cuda:9' is not there"),
-        (("photos", "photos"), "photos is no run"),
+        (("photos", "photos"), "photos is not a run"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(
@@ -215,6 +215,20 @@ def test_workers_predict_the_same_table(
         list(csv.DictReader((tmp_path / f"{name}.csv").read_text().splitlines())) for name in ("one", "two")
     )
     assert [(row["id"], row["label"]) for row in one] == [(row["id"], row["label"]) for row in two]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_predicts_the_same_table(model: Path, many: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason='needs Ray: pip install "foveate[ray]"')
+    tables = []
+    for name, how in (("one", ()), ("ray", ("--ray", "local", "--workers", "2"))):
+        table = tmp_path / f"{name}.csv"
+        command = [*FOVEATE, "predict", str(model), str(many), "--csv", str(table), *how]
+        # Ray keeps threads in the process that started it: a process of its own leaves none to the other tests.
+        assert subprocess.run(command, timeout=300, check=False).returncode == 0
+        tables.append(table.read_text())
+    assert tables[0] == tables[1]
 
 
 class StoppedError(Exception):
@@ -323,7 +337,7 @@ def test_a_class_that_is_called_unsure_is_not_mixed_with_what_is(
 def test_what_is_no_model_is_said_to_be_none(foveate: Foveate, images: Path) -> None:
     done = foveate("predict", images / "a/1.png", images / "a/2.jpg")
     assert (done.status, done.err.count("\n")) == (2, 1)
-    assert "is no model: give a run folder, a .safetensors or an exported .onnx file" in done.err
+    assert "is not a model: give a run folder, a .safetensors or an exported .onnx file" in done.err
 
 
 def test_a_list_made_on_windows_loses_no_image(model: Path, images: Path) -> None:

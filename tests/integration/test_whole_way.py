@@ -140,7 +140,7 @@ def _infer(client: Any, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
     wanted = {"name": "logits", "parameters": {"binary_data": True}}
     head = json.dumps({"inputs": [given], "outputs": [wanted]}).encode()
     answer = client.post(
-        "/v2/models/model/infer",
+        "/v2/models/out/infer",
         content=head + tensor.tobytes(),
         headers={"Inference-Header-Content-Length": str(len(head))},
     )

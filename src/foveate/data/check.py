@@ -1,42 +1,22 @@
 """What is wrong with a data set, found before anything is trained on it."""
 
-import hashlib
-import itertools
-import math
 import mimetypes
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from foveate.config import DataConfig
+from foveate.data.copies import exact_groups, near_groups, perceptual_hashes
 from foveate.data.dataset import Dataset, refusal
 from foveate.data.decode import Header, read_header
 from foveate.data.depth import faint_images, faint_text
 from foveate.data.source import Image, Source, name_warnings
 from foveate.progress import Track, untracked
-
-__all__ = [
-    "Finding",
-    "Severity",
-    "audit",
-    "copies_among",
-    "exact_groups",
-    "label_suspects",
-    "near_groups",
-    "perceptual_hashes",
-    "pooled",
-    "sort_by_severity",
-    "suspects_finding",
-]
-
-Relate = Callable[[int, NDArray[np.intp]], Mapping[str, NDArray[np.bool_]]]
 
 Severity = Literal["error", "warning", "info"]
 """`error`: a figure made with it would be wrong; `warning`: it may be; `info`: it is dealt with."""
@@ -63,16 +43,8 @@ _CROPPED_AWAY = 0.5
 """Share of an image's area that the centre crop may take before it is told."""
 _IMBALANCE = 10.0
 """Images of the largest class to those of the smallest in training above which it is told."""
-_HASH_SIDE = 32
-_THUMBNAIL_SIDE = 16
-_NEAR_BITS = 10
-"""Bits of 64 in which the hashes of near duplicates differ at most."""
-_NEAR_CORRELATION = 0.94
-"""Of the grey thumbnails of near duplicates, at least; hashes alone take flat images for each other."""
 _ENLARGED = 2.0
 """Times its shorter side that an image may be enlarged by before it is told."""
-_CHUNK_BYTES = 2**26
-"""Of images as floating-point numbers, at once."""
 
 
 @dataclass(frozen=True)
@@ -172,78 +144,6 @@ def label_suspects(probabilities: NDArray[np.float64], labels: NDArray[np.int64]
     return places[np.argsort(margin[places], kind="stable")]
 
 
-def exact_groups(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Those of the images [N, H, W, 3] at `indices` that have the same pixels, where there are two or more."""
-    by_pixels: dict[bytes, list[int]] = defaultdict(list)
-    for index in indices.tolist():
-        by_pixels[_digest(images[index])].append(index)
-    return [np.array(group) for group in by_pixels.values() if len(group) > 1]
-
-
-def copies_among(dataset: Dataset, split: str, other: Dataset, splits: Iterable[str]) -> NDArray[np.int64]:
-    """Indices of a split's images whose pixels are those of an image in one of the `splits` of another data set.
-
-    Both are decoded to one size.
-    """
-    indices = [other.splits[name] for name in splits if name in other.splits]
-    known = {_digest(other.images[index]) for index in itertools.chain.from_iterable(indices)}
-    return np.array(
-        [index for index in dataset.splits[split] if _digest(dataset.images[index]) in known], np.int64
-    )
-
-
-def perceptual_hashes(
-    images: NDArray[np.uint8], indices: NDArray[np.int64]
-) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-    """64 bits of each image that hardly change with its size, light and compression, and a thumbnail to check by.
-
-    The bits are the signs of the 8 × 8 lowest coefficients of the cosine transform of 32 × 32 grey pixels against
-    their median, the mean of the image left out (Zauner 2010, "pHash", section 3.2.1).
-
-    Returns:
-        [N] uint64; and [N, 256] grey thumbnails without mean, of length 1 (or 0, of a flat image).
-    """
-    places = np.arange(_HASH_SIDE)
-    cosines = torch.from_numpy(np.cos(np.pi / _HASH_SIDE * (places + 0.5) * np.arange(8)[:, None])).float()
-    hashes, thumbnails = [np.zeros(0, np.uint64)], [np.zeros((0, _THUMBNAIL_SIDE**2), np.float32)]
-    chunk = max(1, _CHUNK_BYTES // (4 * math.prod(images.shape[1:])))
-    for start in range(0, len(indices), chunk):
-        pixels = torch.from_numpy(images[indices[start : start + chunk]])
-        grey = (pixels.float() @ torch.tensor([0.299, 0.587, 0.114])).unsqueeze(1)
-        low = (cosines @ F.interpolate(grey, size=(_HASH_SIDE,) * 2, mode="area") @ cosines.T).flatten(1)
-        bits = low > low[:, 1:].median(dim=1, keepdim=True).values
-        bits[:, 0] = False
-        hashes.append(np.packbits(bits.numpy(), axis=1).view(np.uint64)[:, 0])
-        thumbnail = F.interpolate(grey, size=(_THUMBNAIL_SIDE,) * 2, mode="area").flatten(1)
-        thumbnails.append(F.normalize(thumbnail - thumbnail.mean(1, keepdim=True), eps=1e-3).numpy())
-    return np.concatenate(hashes), np.concatenate(thumbnails)
-
-
-def near_groups(
-    hashes: NDArray[np.uint64], thumbnails: NDArray[np.float32], relate: Relate
-) -> dict[str, list[NDArray[np.intp]]]:
-    """Places of images whose hashes differ in few bits and whose thumbnails agree, by one step or several.
-
-    Every hash is held against every one behind it: 60,000 take some seconds, and twice as many four times as long.
-    Of those that are in one group already no thumbnails are compared, so that it is not slower, and takes no more
-    memory, where all images are alike.
-
-    Args:
-        relate: kinds of relation, each with groups of its own: given a place and those of some others, by kind
-            which of these are related to it so.
-    """
-    group_of: dict[str, NDArray[np.intp]] = defaultdict(lambda: np.arange(len(hashes)))
-    for place in range(len(hashes) - 1):
-        behind = place + 1 + np.flatnonzero(np.bitwise_count(hashes[place + 1 :] ^ hashes[place]) <= _NEAR_BITS)
-        for kind, related in relate(place, behind).items() if len(behind) else ():
-            group = group_of[kind]
-            others = behind[related & (group[behind] != group[place])]
-            near = others[thumbnails[others] @ thumbnails[place] >= _NEAR_CORRELATION]
-            if len(near):
-                group[np.isin(group, group[near])] = group[place]
-    return {kind: _parts(group) for kind, group in group_of.items()}
-
-
 def _refused(source: Source, dataset: Dataset, config: DataConfig) -> Iterator[Finding]:
     if (reason := refusal(source, dataset, config)) is not None:
         yield Finding("untrainable", "error", f"training would refuse it: {reason}")
@@ -253,7 +153,7 @@ def _unreadable(dataset: Dataset) -> Iterator[Finding]:
     if dataset.bad:
         reasons = {image.id: image.reason for image in dataset.bad}
         told = "; ".join(f"{reason} ({count})" for reason, count in Counter(reasons.values()).most_common(3))
-        text = f"{_images(len(reasons))} cannot be read: {told}: mend or remove them"
+        text = f"{_images(len(reasons))} cannot be read: {told}: repair or remove them"
         yield Finding("unreadable", "error", text, tuple((each,) for each in reasons), reasons)
 
 
@@ -393,16 +293,5 @@ def _oddities(image: Image, header: Header, size: int) -> Iterator[str]:
         yield "odd_mode"
 
 
-def _parts(group: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-    """The places of each value that several places have, in the order of the first."""
-    order = np.argsort(group, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-    return sorted((part for part in parts if len(part) > 1), key=lambda part: int(part[0]))
-
-
 def _images(count: int) -> str:
     return f"{count:,} image{'' if count == 1 else 's'}"
-
-
-def _digest(pixels: NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()

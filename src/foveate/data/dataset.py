@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from foveate.config import DataConfig
 from foveate.data.cache import decoded_images
+from foveate.data.decoding import TOO_SLOW
 from foveate.data.depth import faint_images, faint_text, white_of
 from foveate.data.source import Source, name_warnings, reading, typical_side
 from foveate.data.splits import SPLITS, UNDECLARED, StoredSplits, stratified_split
@@ -130,8 +131,12 @@ def dataset_of(
     good[list(reasons)] = False
     bad = tuple(BadImage(source.ids[index], reason) for index, reason in reasons.items())
     if not good.any():
-        raise DataError(f"{data}: not one image can be read; the first, {bad[0].id}: {bad[0].reason}")
+        raise DataError(f"{data}: none of its images can be read; the first, {bad[0].id}: {bad[0].reason}")
     notes = list(source.notes)
+    if slow := sum(reason.startswith(TOO_SLOW) for reason in reasons.values()):
+        have = "1 image takes" if slow == 1 else f"{slow:,} images take"
+        longer = f"--set decode_timeout_s={3 * config.decode_timeout_s:g}"
+        notes.append(f"{have} too long to decode and count as unreadable; {longer} allows more time")
     if stored is not None:
         splits = _stored_splits(source, reasons, stored, notes)
     elif for_training:
@@ -251,7 +256,7 @@ def open_source(data: str, data_dir: Path | None, track: Track = untracked) -> S
             f"{data!a}: its path has a name that is not UTF-8, to be written down: rename it"
         ) from error
     except (ValueError, RuntimeError) as error:  # a NUL character; a user without a home
-        raise DataError(f"{data!a} is no path ({error}): give cifar10, digits, a folder or a file") from error
+        raise DataError(f"{data!a} is not a path ({error}): give cifar10, digits, a folder or a file") from error
     with reading(path):
         if path.is_dir():
             return _open_folder(path, track)
@@ -298,7 +303,7 @@ def _open_file(path: Path, track: Track) -> Source:
             from foveate.data.npz import open_npz
 
             return open_npz(path, track)
-    raise DataError(f"{path} is no data set: give a folder of images, a .csv, .parquet or .npz file")
+    raise DataError(f"{path} is not a data set: give a folder of images, a .csv, .parquet or .npz file")
 
 
 def _not_found(data: str, path: Path) -> str:
@@ -347,7 +352,7 @@ def _check_share(data: str, bad: tuple[BadImage, ...], count: int, allowed: floa
         first = "; ".join(f"{image.id}: {image.reason}" for image in bad[:3])
         raise DataError(
             f"{len(bad)} of {count} images of {data} cannot be read, more than max_bad={allowed:g} allows "
-            f"({first}{'; …' if len(bad) > 3 else ''}): mend or remove them, or train without them by "
+            f"({first}{'; …' if len(bad) > 3 else ''}): repair or remove them, or train without them by "
             "--allow-bad, which lists them all"
         )
 

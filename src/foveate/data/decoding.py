@@ -141,7 +141,7 @@ class Decoding:
             raise DataError(message)
         if event.kind == "lost":
             hung = self._supervisor.lost(event.job, message) is not None
-            part.lose(message, too_slow=f"{TOO_SLOW} {self._timeout_s:g} s (decode_timeout_s)" if hung else None)
+            part.lose(message, too_slow=f"{TOO_SLOW} {self._timeout_s:g} s" if hung else None)
             self._submit(part)
         elif (code := event.value.get("errno")) is not None:
             raise OSError(code, os.strerror(code))

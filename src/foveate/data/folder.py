@@ -164,7 +164,7 @@ def _check_flat(root: Path, folders: Sequence[Path]) -> list[str]:
     mistaken = [folder for folder in folders if is_held_out(folder.name) or codes[folder] not in {None, _TRAIN}]
     if mistaken or set(codes.values()) == {_TRAIN}:
         raise DataError(
-            f"{(mistaken or folders)[0]} looks like a split, but not all is laid out so: for a split, make it "
+            f"{(mistaken or folders)[0]} looks like a split, but the other folders do not: for a split, make it "
             f"{root}/test/<class>/ (or val) beside {root}/train/<class>/; for a class, rename it, or list the "
             "images in a CSV table"
         )

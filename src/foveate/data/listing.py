@@ -57,5 +57,6 @@ def _in_folder(folder: Path) -> tuple[list[str], list[str]]:
         raise DataError(f"{folder} holds no image files: choose another folder")
     notes = list(told)
     if others := len(tree.files) - len(images):
-        notes.append(f"{folder}: {others:,} {'file is' if others == 1 else 'files are'} no image by name")
+        they = "1 file is" if others == 1 else f"{others:,} files are"
+        notes.append(f"{folder}: {they} left out, because the name does not end like that of an image")
     return images, notes

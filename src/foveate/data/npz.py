@@ -161,7 +161,7 @@ def _find_parts(
     odd = [name for part in (images, labels) for key, name in part.items() if codes[key] is None]
     if odd := odd or [name for name in others if hints_at_split(name)]:
         raise DataError(
-            f"{path}: {odd[0]} looks like a split and cannot be taken for one: {fix}; it holds {listed(names)}"
+            f"{path}: {odd[0]} looks like a split and cannot be read as one: {fix}; it holds {listed(names)}"
         )
     missing = [f"x_{key}" if key else "images" for key in keys if key not in images]
     missing += [f"y_{key}" if key else "labels" for key in keys if key not in labels]

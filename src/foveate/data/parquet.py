@@ -181,8 +181,8 @@ def _split_of(path: Path, base: Path) -> int:
         codes = {code} if code is not None else split_words(name)
         if len(codes) > 1 or is_held_out(name):
             raise DataError(
-                f"{path}: {printable(name)} could be several splits or none: rename it to train, val or test, or "
-                "add a column split"
+                f"{path}: {printable(name)} could belong to several splits or to none: rename it to train, val "
+                "or test, or add a column split"
             )
         if codes:
             return codes.pop()

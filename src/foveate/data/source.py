@@ -329,9 +329,7 @@ def reading(path: Path | str, damaged: tuple[type[Exception], ...] = ()) -> Iter
     try:
         yield
     except PermissionError as error:
-        raise DataError(
-            f"no permission to read {error.filename or path}: give yourself the right to read it"
-        ) from error
+        raise DataError(f"no permission to read {error.filename or path}: change its permissions") from error
     except errors as error:
         told = isinstance(error, OSError) and error.strerror
         reason = " ".join(str(told or error).split())[:200] or type(error).__name__

@@ -107,7 +107,7 @@ def split_codes(names: Sequence[str | None], where: Callable[[int], str]) -> NDA
     for name, code in codes.items():
         if name and code is None:
             raise DataError(
-                f"{where(names.index(name))}: split {name[:100]!r} is none of train, val, test: correct it"
+                f"{where(names.index(name))}: split {name[:100]!r} is not one of train, val, test: correct it"
             )
     return np.array([codes[name] for name in names], np.int8)
 

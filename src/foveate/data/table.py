@@ -214,7 +214,7 @@ def _separator(text: str) -> str:
 def _check_header(file: Path, header: Sequence[str]) -> None:
     named = [name for name in header if name]
     if twice := [name for name, times in Counter(named).items() if times > 1]:
-        raise DataError(f"{file}, line 1: the column {listed(twice)} is there twice: remove or rename one")
+        raise DataError(f"{file}, line 1: the column {listed(twice)} occurs twice: remove or rename one")
     if {"image", "label"} <= set(named):
         return
     first = header[0] if header else ""

@@ -57,7 +57,9 @@ def load_engine(model: Path | str, *, device: str | None = None) -> Engine:
 
         return OnnxEngine(path)
     if path.is_file() and path.suffix.lower() != ".safetensors":
-        raise CheckpointError(f"{path} is no model: give a run folder, a .safetensors or an exported .onnx file")
+        raise CheckpointError(
+            f"{path} is not a model: give a run folder, a .safetensors or an exported .onnx file"
+        )
     from foveate.inference.network import NetworkEngine
 
     return NetworkEngine.load(path, device=device)

@@ -83,7 +83,7 @@ def weights_of(model: Path) -> tuple[Path, Precision]:
     settings = model / "args.yaml"
     if not settings.exists():
         raise CheckpointError(
-            f"{model} is no run: give a folder made by `foveate train`, a .safetensors or an .onnx file"
+            f"{model} is not a run: give a folder made by `foveate train`, a .safetensors or an .onnx file"
         )
     try:
         train = resolve_config(file=settings).train

@@ -167,7 +167,7 @@ def read_onnx(path: Path) -> tuple[bytes, Card]:
     try:
         _walk(memoryview(content), "model", found)
     except MalformedError as error:
-        raise CheckpointError(f"{path} is no ONNX file, or is damaged ({error}): {_FIX}") from error
+        raise CheckpointError(f"{path} is not an ONNX file, or is damaged ({error}): {_FIX}") from error
     _check_seal(path, content, found.properties.pop("checksum", None))
     return content, _card(path, found.properties)
 
@@ -178,7 +178,7 @@ def _check_seal(path: Path, content: bytes, told: str | None) -> None:
         return  # of a file that an earlier version exported
     checksum = told.strip('"').encode()
     if len(checksum) != len(_UNSEALED) or content.count(checksum) != 1:
-        raise CheckpointError(f"{path} is damaged (its checksum is none): {_FIX}")
+        raise CheckpointError(f"{path} is damaged (its checksum is malformed): {_FIX}")
     if hashlib.sha256(content.replace(checksum, _UNSEALED.encode())).hexdigest().encode() != checksum:
         raise CheckpointError(f"{path} is damaged (its checksum differs): {_FIX}")
 
@@ -203,7 +203,7 @@ def _card(path: Path, properties: Mapping[str, str]) -> Card:
         raise CheckpointError(f"{path} has format {version}, this version reads {FORMAT}: update foveate")
     card = validate_record(values, Card, source=f"{path}, metadata", fix=_FIX)
     if card.format != FORMAT or card.imgsz[0] != card.imgsz[1]:
-        raise CheckpointError(f"{path} is damaged (its format or its imgsz is none that there is): {_FIX}")
+        raise CheckpointError(f"{path} is damaged (its format or its imgsz is not valid): {_FIX}")
     return card
 
 
@@ -245,7 +245,7 @@ def _walk(content: memoryview, message: str, found: _Found) -> None:
             pair[number] = name
     if message == "property":
         if pair[1] in found.properties:
-            raise MalformedError(f"{pair[1][:80]!r} is there twice in its metadata")
+            raise MalformedError(f"{pair[1][:80]!r} occurs twice in its metadata")
         found.properties[pair[1]] = pair[2]
 
 

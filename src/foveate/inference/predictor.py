@@ -83,7 +83,7 @@ class Predictor:
 
         Raises:
             ConfigError: where sets are asked for that the model cannot give.
-            DataError: when an array is no image.
+            DataError: when an array is not an image.
         """
         self.check_coverage(coverage)
         one = isinstance(images, str | Path | bytes | PIL.Image.Image | np.ndarray)
@@ -208,7 +208,7 @@ class Predictor:
         is_shape = image.ndim >= 2 and image.shape[2:] in ((), (1,), (3,)) and image.size
         if image.dtype != np.uint8 or not is_shape:
             raise DataError(
-                f"an array of shape {image.shape} and type {image.dtype} is no image: give uint8 pixels "
+                f"an array of shape {image.shape} and type {image.dtype} is not an image: give uint8 pixels "
                 "[height, width], [height, width, 1] or [height, width, 3]"
             )
         return resize_array(image, size)

@@ -459,7 +459,7 @@ _REGISTERED: dict[str, Callable[[int], nn.Module]] = {}
 
 
 def register_attention(module: Callable[[int], nn.Module]) -> str:
-    """Make an attention of one's own known to this process; what to give as the setting `attention`.
+    """Make a custom attention known to this process; what to give as the setting `attention`.
 
     A checkpoint holds this name alone. Nothing is ever imported by it: whoever loads the checkpoint registers the
     class again before. Other processes do not know it, so that studies and comparisons need `workers=0`.
@@ -490,7 +490,7 @@ def attention_named(name: str) -> Callable[[int], nn.Module]:
     """What makes an attention of that name for so many channels.
 
     Raises:
-        ConfigError: for a class of one's own that was not registered in this process.
+        ConfigError: for a custom class that was not registered in this process.
     """
     if not name.startswith(CUSTOM):
         return ATTENTION[cast("AttentionKind", name)]

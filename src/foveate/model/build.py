@@ -177,7 +177,7 @@ def _side_after(config: ModelConfig, size: int, stages: int) -> int:
 
 
 def try_attention(config: ModelConfig, *, num_classes: int, size: int) -> None:
-    """Run the network of `config` once, so that an attention of one's own that does not work in it is refused.
+    """Run the network of `config` once, so that a custom attention that does not work in it is refused.
 
     Raises:
         ConfigError: when it cannot be made or run, gives another shape than it takes, or has weights in common.
@@ -221,7 +221,7 @@ def _attention(config: ModelConfig, channels: int) -> nn.Module:
     make = attention_named(config.attention)
     try:
         attention = make(channels)
-    except Exception as error:  # a class of one's own may raise anything
+    except Exception as error:  # a custom class may raise anything
         raise ConfigError(f"attention={config.attention!r}: {_line(error)}") from error
     if not isinstance(attention, nn.Module):
         raise ConfigError(
@@ -285,7 +285,7 @@ def layer_table(network: nn.Module, size: int) -> LayerTable:
         return LayerRow(name, type(module).__name__, (*shape[1:], *shape[:1]), params)
 
     def record(name: str, module: nn.Module, output: Tensor | tuple[Tensor, ...]) -> None:
-        # A part of a module of one's own may give several tensors, or none that has a shape worth telling.
+        # A part of a custom module may give several tensors, or none that has a shape worth telling.
         first = output[0] if isinstance(output, tuple) else output
         rows.setdefault(name, row(name, module, *(tuple(first.shape[1:]) or (1,))))  # it may be called twice
 

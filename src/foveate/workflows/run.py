@@ -22,7 +22,7 @@ from foveate.checkpoint import (
 )
 from foveate.confidence import fit_confidence
 from foveate.config import Config, resolve_config
-from foveate.data.check import copies_among
+from foveate.data.copies import copies_among
 from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from foveate.data.dataset import Dataset, KnownData, align_classes, load_dataset, load_known
 from foveate.data.loader import Loader, preload

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Serving", "serve"]
 
+_SHARED_NAMES = ("model", "model-int8", "best", "last")
+"""Stems of the files that `export` and `train` write."""
 _TOKEN_VARIABLE = "FOVEATE_TOKEN"  # noqa: S105 (a name)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}", re.ASCII)
@@ -178,9 +180,14 @@ def serve(
 
 
 def _name_of(model: Path) -> str:
-    """The name of a folder or file, of what addresses may have."""
+    """The name of a folder or file, in the characters that an address may have."""
     path = model.resolve()
-    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name if path.is_dir() else path.stem).strip("-._")[:100]
+    name = path.name if path.is_dir() else path.stem
+    if name in _SHARED_NAMES:
+        # Every export has a model.onnx, every run a best.safetensors: their folders tell them apart.
+        folder = path.parent.parent if path.parent.name == "weights" else path.parent
+        name = f"{folder.name}{name.removeprefix('model')}" if name.startswith("model") else folder.name
+    kept = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")[:100]
     return kept or "model"
 
 

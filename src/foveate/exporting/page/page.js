@@ -137,7 +137,7 @@ async function show(blob) {
   } catch {
     if (turn !== current) return;
     byId("result").hidden = true;  // what is still there would be taken for the answer
-    byId("status").textContent = `${isolated(blob.name ?? "This")} is no image that the browser can read.`;
+    byId("status").textContent = `${isolated(blob.name ?? "This")} is not an image that the browser can read.`;
     return;
   }
   try {

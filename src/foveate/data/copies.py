@@ -1,0 +1,107 @@
+"""Images that are there more than once: the same pixels, and nearly the same."""
+
+import hashlib
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from foveate.data.dataset import Dataset
+
+Relate = Callable[[int, NDArray[np.intp]], Mapping[str, NDArray[np.bool_]]]
+_HASH_SIDE = 32
+_THUMBNAIL_SIDE = 16
+_NEAR_BITS = 10
+"""Bits of 64 in which the hashes of near duplicates differ at most."""
+_NEAR_CORRELATION = 0.94
+"""Of the grey thumbnails of near duplicates, at least; hashes alone take flat images for each other."""
+_CHUNK_BYTES = 2**26
+"""Of images as floating-point numbers, at once."""
+
+
+def exact_groups(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Those of the images [N, H, W, 3] at `indices` that have the same pixels, where there are two or more."""
+    by_pixels: dict[bytes, list[int]] = defaultdict(list)
+    for index in indices.tolist():
+        by_pixels[_digest(images[index])].append(index)
+    return [np.array(group) for group in by_pixels.values() if len(group) > 1]
+
+
+def copies_among(dataset: Dataset, split: str, other: Dataset, splits: Iterable[str]) -> NDArray[np.int64]:
+    """Indices of a split's images whose pixels are those of an image in one of the `splits` of another data set.
+
+    Both are decoded to one size.
+    """
+    indices = [other.splits[name] for name in splits if name in other.splits]
+    known = {_digest(other.images[index]) for index in itertools.chain.from_iterable(indices)}
+    return np.array(
+        [index for index in dataset.splits[split] if _digest(dataset.images[index]) in known], np.int64
+    )
+
+
+def perceptual_hashes(
+    images: NDArray[np.uint8], indices: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
+    """64 bits of each image that hardly change with its size, light and compression, and a thumbnail to check by.
+
+    The bits are the signs of the 8 × 8 lowest coefficients of the cosine transform of 32 × 32 grey pixels against
+    their median, the mean of the image left out (Zauner 2010, "pHash", section 3.2.1).
+
+    Returns:
+        [N] uint64; and [N, 256] grey thumbnails without mean, of length 1 (or 0, of a flat image).
+    """
+    places = np.arange(_HASH_SIDE)
+    cosines = torch.from_numpy(np.cos(np.pi / _HASH_SIDE * (places + 0.5) * np.arange(8)[:, None])).float()
+    hashes, thumbnails = [np.zeros(0, np.uint64)], [np.zeros((0, _THUMBNAIL_SIDE**2), np.float32)]
+    chunk = max(1, _CHUNK_BYTES // (4 * math.prod(images.shape[1:])))
+    for start in range(0, len(indices), chunk):
+        pixels = torch.from_numpy(images[indices[start : start + chunk]])
+        grey = (pixels.float() @ torch.tensor([0.299, 0.587, 0.114])).unsqueeze(1)
+        low = (cosines @ F.interpolate(grey, size=(_HASH_SIDE,) * 2, mode="area") @ cosines.T).flatten(1)
+        bits = low > low[:, 1:].median(dim=1, keepdim=True).values
+        bits[:, 0] = False
+        hashes.append(np.packbits(bits.numpy(), axis=1).view(np.uint64)[:, 0])
+        thumbnail = F.interpolate(grey, size=(_THUMBNAIL_SIDE,) * 2, mode="area").flatten(1)
+        thumbnails.append(F.normalize(thumbnail - thumbnail.mean(1, keepdim=True), eps=1e-3).numpy())
+    return np.concatenate(hashes), np.concatenate(thumbnails)
+
+
+def near_groups(
+    hashes: NDArray[np.uint64], thumbnails: NDArray[np.float32], relate: Relate
+) -> dict[str, list[NDArray[np.intp]]]:
+    """Places of images whose hashes differ in few bits and whose thumbnails agree, by one step or several.
+
+    Every hash is held against every one behind it: 60,000 take some seconds, and twice as many four times as long.
+    Of those that are in one group already no thumbnails are compared, so that it is not slower, and takes no more
+    memory, where all images are alike.
+
+    Args:
+        relate: kinds of relation, each with groups of its own: given a place and those of some others, by kind
+            which of these are related to it so.
+    """
+    group_of: dict[str, NDArray[np.intp]] = defaultdict(lambda: np.arange(len(hashes)))
+    for place in range(len(hashes) - 1):
+        behind = place + 1 + np.flatnonzero(np.bitwise_count(hashes[place + 1 :] ^ hashes[place]) <= _NEAR_BITS)
+        for kind, related in relate(place, behind).items() if len(behind) else ():
+            group = group_of[kind]
+            others = behind[related & (group[behind] != group[place])]
+            near = others[thumbnails[others] @ thumbnails[place] >= _NEAR_CORRELATION]
+            if len(near):
+                group[np.isin(group, group[near])] = group[place]
+    return {kind: _parts(group) for kind, group in group_of.items()}
+
+
+def _parts(group: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """The places of each value that several places have, in the order of the first."""
+    order = np.argsort(group, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    return sorted((part for part in parts if len(part) > 1), key=lambda part: int(part[0]))
+
+
+def _digest(pixels: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=16).digest()
