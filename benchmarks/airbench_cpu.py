@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from harness import command_line, prepare, write_record
+from harness import begin, command_line, prepare, write_record
 
 # isort: split
 import numpy as np
@@ -225,7 +225,7 @@ def main() -> None:
         train_limit=(int, "train on the first images alone, as many as this"),
         test_once=(False, "measure after the last epoch alone"),
     )
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     prepare(arguments.threads)  # keeps freed memory too: the peer must not lose time to page faults
     images = Images.load(arguments.data, arguments.data_dir, arguments.train_limit, torch.device(arguments.device))
     if len(images.padded) < arguments.batch:

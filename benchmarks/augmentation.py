@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from harness import command_line, in_turns, medians, prepare, print_machine, print_row, seconds_of, write_record
+from harness import begin, command_line, in_turns, medians, prepare, print_row, seconds_of, write_record
 
 # isort: split
 import torch
@@ -45,14 +45,13 @@ def main() -> None:
     parser = command_line(
         __doc__, preset="fast", seconds=(20.0, "to time the step"), rounds=30, batch=(int, "images")
     )
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     prepare(None)
     config = resolve_config(arguments.preset).replacing(flip=0.5)
     config = config.replacing(batch=arguments.batch or config.train.batch)
     batch, resident = config.train.batch, noise(4096, config.data.size or 32, torch.device("cpu"))
     rates, _ = training_rates(config, *resident, arguments.seconds, build_augment(config.augment, CLASSES))
     step_ms = 1e3 * batch / medians({"": rates})[""]
-    print_machine()
     told = f"{torch.get_num_threads()} threads, torch {torch.__version__}, kornia {kornia.__version__}"
     print(f"{arguments.preset}: {step_ms:.1f} ms a step of {batch} images; {told}")
     print_row("", "ms a batch", "of a step", "kornia, ms", first=10)

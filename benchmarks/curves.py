@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from harness import command_line, print_machine, read_record, write_record
+from harness import begin, command_line, read_record, write_record
 
 # isort: split
 import numpy as np
@@ -46,10 +46,9 @@ def main() -> None:
         subset=(6000, "images of training and validation together"),
         threads=torch.get_num_threads(),
     )
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     if arguments.json is None:
         parser.error("--json FILE is needed: it keeps each configuration as it ends")
-    print_machine()
     space = read_space(arguments.space)
     base = space.base(epochs=arguments.epochs, threads=arguments.threads, device="cpu")
     prepare_process(base)

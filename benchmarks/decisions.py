@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import command_line, print_machine, print_row, write_record
+from harness import begin, command_line, print_row, write_record
 
 # isort: split
 from foveate.data.dataset import Dataset, load_dataset
@@ -84,8 +84,7 @@ class SimulatedCluster:
 
 def main() -> None:
     """Simulate each plan, print a row as it ends, and write the figures where asked."""
-    arguments = command_line(__doc__, "seed", trials=10_000, workers=64, max_epochs=[9, 81]).parse_args()
-    print_machine()
+    arguments = begin(command_line(__doc__, "seed", trials=10_000, workers=64, max_epochs=[9, 81]))
     print_row("", "epochs", "trials", "jobs", "mean ms", "99 % ms", "largest", "busy", width=10, first=20)
     rows = []
     dataset = study_dataset(load_dataset("digits", read_space("default").base(epochs=1).data), None, 0)

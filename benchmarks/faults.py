@@ -31,7 +31,7 @@ from pathlib import Path
 
 import damage
 import hostile
-from harness import HERE, command_line, write_record
+from harness import HERE, begin, command_line, write_record
 from lives import TRAIN, Life, Tally, Verb, at_write, live, must, preload, verbs, workplace
 
 DISKS = (16, 64, 128, 200, 300, 400, 600, 1000)
@@ -258,7 +258,7 @@ def main() -> None:
         workers=(2, "of studies"),
     )
     parser.add_argument("part", choices=PARTS)
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     if arguments.part != "images":
         preload()
     run, usual = PARTS[arguments.part]

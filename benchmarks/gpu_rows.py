@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from foveate.model.attention import ATTENTION
-from harness import FOVEATE, HERE, command_line, print_machine, write_record
+from harness import FOVEATE, HERE, begin, command_line, write_record
 
 
 def options() -> ArgumentParser:
@@ -42,9 +42,8 @@ def options() -> ArgumentParser:
 
 def main() -> None:
     """Run each script that is asked for, its output on the terminal and in a file, and say how long it took."""
-    arguments = options().parse_args()
+    arguments = begin(options())
     arguments.out.mkdir(parents=True, exist_ok=True)
-    print_machine()
     took: dict[str, float] = {}
     for name, words in scripts(arguments):
         began = time.perf_counter()

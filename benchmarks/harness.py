@@ -63,6 +63,15 @@ def command_line(doc: str | None, *shared: str, **options: Any) -> argparse.Argu
     return parser
 
 
+def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line, and say on what machine this runs, and how busy it is: a neighbour can cost much."""
+    arguments, told = parser.parse_args(), machine()
+    vectors = [name for key, name in (("avx2", "AVX2"), ("avx512", "AVX-512")) if told[key]]
+    load = [f"load {os.getloadavg()[0]:.1f}"] if hasattr(os, "getloadavg") else []  # Windows has none
+    print(", ".join([told["processor"], f"{told['cores']} cores", *vectors, *load]))
+    return arguments
+
+
 def prepare(threads: int | None) -> None:
     """Set torch's threads, and keep freed memory as `foveate.train` does."""
     import torch
@@ -96,13 +105,6 @@ def machine() -> dict[str, Any]:
     has = set(flags[1].split()) if flags else set()
     processor = name[1] if name else platform.processor() or platform.machine()
     return {"processor": processor, "cores": os.cpu_count(), "avx2": "avx2" in has, "avx512": "avx512f" in has}
-
-
-def print_machine() -> None:
-    """Say on what machine this runs, and how busy it is: a neighbour can cost a multiple."""
-    told = machine()
-    vectors = [name for key, name in (("avx2", "AVX2"), ("avx512", "AVX-512")) if told[key]]
-    print(", ".join([told["processor"], f"{told['cores']} cores", *vectors, f"load {os.getloadavg()[0]:.1f}"]))
 
 
 def run_python(*words: object, python: str = sys.executable, **environment: str) -> tuple[float, str]:

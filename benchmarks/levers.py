@@ -17,7 +17,7 @@ from statistics import mean
 from types import SimpleNamespace
 from typing import Any
 
-from harness import command_line, mean_and_sd, print_machine, print_row, read_record, write_record
+from harness import begin, command_line, mean_and_sd, print_row, read_record, write_record
 
 # isort: split
 import torch
@@ -71,11 +71,10 @@ def main() -> None:
     parser = command_line(__doc__, "set", preset="minute", data="cifar10", seeds=3)
     parser.add_argument("--levers", nargs="*", choices=list(CHANGES), help="which (default: all)")
     parser.add_argument("--one", nargs="*", help="train with these settings alone, in this process")
-    options = parser.parse_args()
+    options = begin(parser)
     if options.one is not None:
         print(json.dumps(run_once(options.preset, options.data, options.one)))
         return
-    print_machine()
     runs: list[dict[str, Any]] = read_record(options.json, [])
     names = ["the preset", *(options.levers or CHANGES)]
     for seed, name in ((seed, name) for seed in range(options.seeds) for name in names):

@@ -18,7 +18,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from harness import command_line, measure_apart, print_goal, print_machine, print_row, write_record
+from harness import begin, command_line, measure_apart, print_goal, print_row, write_record
 
 
 def load(arguments: Namespace) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def main() -> None:
         batch=(32, "images in a step of training"),
     )
     parser.add_argument("--stage", choices=STAGES, help="measure this stage alone, in this process")
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     if arguments.data == "cifar10" and not (arguments.data_dir or os.environ.get("FOVEATE_DATA")):
         # Foveate would download it otherwise: the binary version, and over a network nobody asked for.
         sys.exit("name the folder of CIFAR-10's Parquet shards by --data-dir or $FOVEATE_DATA")
@@ -75,7 +75,6 @@ def main() -> None:
                         known.unlink()
                 measured.append(apart("load", cache))
         record["train"] = apart("train", Path(folder) / "0")
-    print_machine()
     print(f"{record['cold'][0]['images']} images, medians of {arguments.rounds} processes")
     import_s = statistics.median(each["import_s"] for each in record["cached"])
     cold, cached, hashed = (

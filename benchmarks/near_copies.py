@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from foveate.config import DataConfig
 from foveate.data.copies import near_groups, perceptual_hashes
 from foveate.data.dataset import load_dataset
-from harness import command_line, print_machine, write_record
+from harness import begin, command_line, write_record
 
 Pixels = NDArray[np.uint8]
 BILINEAR = Image.Resampling.BILINEAR
@@ -58,9 +58,8 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 def main() -> None:
     """Measure each change, then all images, and print what was found."""
     parser = command_line(__doc__, "data", images=1500, threads=torch.get_num_threads())
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     torch.set_num_threads(arguments.threads)
-    print_machine()
     dataset = load_dataset(arguments.data, DataConfig(), data_dir=arguments.data_dir)
     every = np.sort(np.concatenate(list(dataset.splits.values())))
     some = dataset.images[every[np.linspace(0, len(every) - 1, min(arguments.images, len(every))).astype(int)]]

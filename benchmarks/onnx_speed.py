@@ -16,11 +16,11 @@ from typing import Any
 
 from harness import (
     FOVEATE,
+    begin,
     command_line,
     in_turns,
     medians,
     print_goal,
-    print_machine,
     print_row,
     read_record,
     seconds_of,
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="run folder")
     parser.add_argument("exported", type=Path, help="folder made of it by `foveate export --int8`")
     parser.add_argument("image", type=Path, help="an image file, for the cold start")
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     eager = NetworkEngine.load(arguments.run)
     plain, small = (OnnxEngine(arguments.exported / name) for name in ("model.onnx", "model-int8.onnx"))
     size = eager.about.size
@@ -74,13 +74,13 @@ def main() -> None:
         "cold_s": {name: each["seconds"] for name, each in starts.items()},
         "cold_processor_s": {name: each["processor"] for name, each in starts.items()},
     }
-    print_machine()
     for what in ("ms_one", "ms_64"):
         print_row(what, *(f"{name} {each:.2f}" for name, each in found[what].items()), width=16, first=12)
     for name, (_, _, goal) in ratios.items():
-        print_row(f"{name}, of the least", f"{found['ratios_of_least'][name]:.3f}", width=10, first=56)
+        median, least = found["ratios_of_medians"][name], found["ratios_of_least"][name]
+        print_row(name, f"{median:.2f} of medians", f"{least:.2f} of the least", width=20)
         if goal:
-            print_goal(name, found["ratios_of_medians"][name], "≥", goal)
+            print_goal(name, median, "≥", goal)
     print_goal("accuracy lost by 8 bits", lost, "≤", GOAL_LOST_POINTS, " points")
     for name, goal in GOAL_COLD_S.items():
         worked = f"{found['cold_processor_s'][name]:.2f} s of a processor"

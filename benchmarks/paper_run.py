@@ -7,7 +7,7 @@ from typing import Any
 
 import foveate
 from foveate.report.page import PAPER_TABLE
-from harness import command_line, print_machine, print_row, write_record
+from harness import begin, command_line, print_row, write_record
 
 
 def main() -> None:
@@ -15,8 +15,7 @@ def main() -> None:
     runs = (Path("runs"), "folder of the runs")
     parser = command_line(__doc__, "data", seeds=[0, 1, 2], device="auto", runs=runs)
     parser.add_argument("--settings", type=json.loads, default={}, help='JSON over the preset, as {"epochs": 1}')
-    arguments = parser.parse_args()
-    print_machine()
+    arguments = begin(parser)
     place = {"runs": arguments.runs, "data_dir": arguments.data_dir, "device": arguments.device}
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:

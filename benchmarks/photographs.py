@@ -19,7 +19,7 @@ from PIL import Image
 import foveate
 from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, load_dataset
-from harness import command_line, print_machine, print_row, read_record, write_record
+from harness import begin, command_line, print_row, read_record, write_record
 
 SIDE, QUALITY = 64, 90
 
@@ -27,11 +27,10 @@ SIDE, QUALITY = 64, 90
 def main() -> None:
     """Write each folder, train each preset at each size, and print the table."""
     options: dict[str, Any] = {"images": [500, 5000], "presets": ["minute"], "sizes": [16, 32, 64, 96]}
-    arguments = command_line(__doc__, "data", "seed", "set", **options).parse_args()
+    arguments = begin(command_line(__doc__, "data", "seed", "set", **options))
     rows: list[dict[str, Any]] = read_record(arguments.json, [])
     source = load_dataset(arguments.data, DataConfig(size=32), data_dir=arguments.data_dir)
     settings = dict(item.split("=", 1) for item in arguments.set)
-    print_machine()
     with tempfile.TemporaryDirectory() as name:
         for count in arguments.images:
             folder = write_folder(source, count, Path(name) / str(count))

@@ -24,11 +24,11 @@ from foveate.data.stream import stream_files
 from foveate.inference.engine import BATCH
 from foveate.inference.predictor import Predictor
 from harness import (
+    begin,
     command_line,
     in_turns,
     medians,
     print_goal,
-    print_machine,
     print_row,
     seconds_of,
     write_record,
@@ -40,9 +40,8 @@ def main() -> None:
     side = (128, "of the photographs, in pixels")
     parser = command_line(__doc__, "data", images=20_000, side=side, turns=3)
     parser.add_argument("--model", type=Path, required=True, help="a run, a .safetensors or an .onnx file")
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     predictor = Predictor.load(arguments.model)
-    print_machine()
     with tempfile.TemporaryDirectory() as name:
         seconds, growth = measure(predictor, write_photographs(arguments, Path(name)), arguments.turns)
     found = medians(seconds)

@@ -30,7 +30,7 @@ from foveate.tuning.hyperband import (
 )
 from foveate.tuning.samplers import TpeSampler
 from foveate.tuning.space import ChoiceKnob, Space, read_space
-from harness import command_line, print_row, read_record, write_record
+from harness import begin, command_line, print_row, read_record, write_record
 
 FACTOR = 3
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -83,7 +83,7 @@ def main() -> None:
     """Replay every plan; print a row of each and write the figures where asked."""
     parser = command_line(__doc__, replays=200, rounds=(3, "of Hyperband's brackets: the epochs of all plans"))
     parser.add_argument("curves", type=Path)
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     table = Table(read_record(arguments.curves, {}))
     each = cost(li2018_brackets(table.epochs, FACTOR)).epochs
     marks = [each // 2, *(each * number for number in range(1, arguments.rounds + 1))]

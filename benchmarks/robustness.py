@@ -16,10 +16,10 @@ from statistics import mean, stdev
 from typing import Any
 
 from harness import (
+    begin,
     command_line,
     mean_and_sd,
     prepare,
-    print_machine,
     print_row,
     read_record,
     write_record,
@@ -46,11 +46,10 @@ def main() -> None:
     """Measure what was not measured yet, a run at a time, and print the table."""
     parser = command_line(__doc__, "threads", images=(1000, "the same share of every class"))
     parser.add_argument("comparison", type=Path)
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     if arguments.json is None:
         parser.error("--json FILE is needed: it keeps each run as it is measured")
     prepare(arguments.threads)
-    print_machine()
     comparison = foveate.open_comparison(arguments.comparison)
     experiment, config = comparison.experiment, comparison.config
     data = config.arms[0].config.data

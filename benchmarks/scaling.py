@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from harness import command_line, measure_apart, print_goal, print_machine, print_row, write_record
+from harness import begin, command_line, measure_apart, print_goal, print_row, write_record
 
 GOAL = 1.02
 """For the memory at the end over that at a quarter, and a step's time over that on the fewest images."""
@@ -85,13 +85,12 @@ def main() -> None:
         folder=(Path, "where the files are made, 31 GB at 100× (default: temporary)"),
         measure=(Path, "train on this file alone, in this process"),
     )
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     if not STATUS.exists():
         sys.exit(f"there is no {STATUS} on this system: run this on Linux")
     if arguments.measure:
         print(json.dumps(measure(arguments)))
         return
-    print_machine()
     rows: list[dict[str, Any]] = []
     for factor in arguments.factors:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as name:

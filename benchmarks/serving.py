@@ -26,7 +26,7 @@ from campaign import Campaign, ask
 from foveate.data.arriving import ArrivingImages
 from foveate.inference.engine import BATCH
 from foveate.inference.predictor import Predictor
-from harness import command_line, in_turns, medians, print_goal, print_machine, print_row, write_record
+from harness import begin, command_line, in_turns, medians, print_goal, print_row, write_record
 from served import Server, client, jpeg, jpegs, random_batch, served, tensor_request
 from serving_client import Answers, closed_loop, open_loop, request
 
@@ -270,13 +270,12 @@ def main() -> None:
     )
     parser.add_argument("part", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--model", type=Path, required=True, help="an exported .onnx file")
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     if unknown := set(arguments.part) - set(PARTS):
         parser.error(f"there is no part {', '.join(unknown)}: there are {', '.join(PARTS)}")
     record: dict[str, Any] = {"load_before": os.getloadavg()[0], "processors": os.cpu_count()}
     for part in arguments.part or PARTS:
         print(part)
-        print_machine()
         record[part] = PARTS[part](arguments)
         write_record(arguments.json, record)
 

@@ -17,7 +17,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from harness import command_line, prepare, print_machine, print_row, write_record
+from harness import begin, command_line, prepare, print_row, write_record
 
 os.environ["KERAS_BACKEND"] = "torch"
 
@@ -57,9 +57,8 @@ def main() -> None:
     options: dict[str, Any] = {"subset": (2000, "images of training and validation together")}
     options |= {"rounds": (3, "seeds, each with a study of each side"), "max_epochs": 9}
     parser = command_line(__doc__, "data", threads=torch.get_num_threads(), **options)
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     prepare(arguments.threads)  # for both sides
-    print_machine()
     whole = load_dataset(arguments.data, DataConfig(size=32), data_dir=arguments.data_dir)
     rows = []
     for seed in range(arguments.rounds):

@@ -14,7 +14,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from harness import FOVEATE, command_line, print_machine, print_row, run_python, write_record
+from harness import FOVEATE, begin, command_line, print_row, run_python, write_record
 
 WAYS: dict[str, list[str]] = {
     "one worker, one thread": ["--workers", "1", "--threads", "1"],
@@ -28,8 +28,7 @@ def main() -> None:
     """Run the study each way in turns; print the table and write the figures where asked."""
     parser = command_line(__doc__, "data", "set", rounds=3, max_epochs=9, subset=3000)
     parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=list(WAYS))
-    arguments = parser.parse_args()
-    print_machine()
+    arguments = begin(parser)
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(arguments.rounds):

@@ -9,7 +9,7 @@ of `torch.mm` and oneDNN's; on a GPU in bf16 where the preset trains so.
 from collections.abc import Iterator
 from typing import Any
 
-from harness import command_line, medians, prepare, print_machine, print_row, write_record
+from harness import begin, command_line, medians, prepare, print_row, write_record
 
 # isort: split
 import torch
@@ -35,11 +35,10 @@ def main() -> None:
         seconds=(20.0, "for each measurement"),
         batch=(int, f"images in a step of both (default: the preset's, and {EVAL_BATCH_SIZE})"),
     )
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     prepare(arguments.threads)
     device = torch.device(arguments.device)
     told = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print_machine()
     print(f"{told}, torch {torch.__version__}")
     print_row("", "batch", "images/s", "GFLOP/image", "GFLOP/s", "product", "share", first=24)
     rows = [row for preset in arguments.presets for row in measure(preset, device, arguments)]

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from harness import (
     FOVEATE,
     HERE,
+    begin,
     command_line,
     mean_and_sd,
     prepare,
-    print_machine,
     print_row,
     read_record,
     run_python,
@@ -82,9 +82,8 @@ def main() -> None:
         airbench_more=("", 'more of its command line, as "--batch 500"'),
         product_seconds=(2.0, "to measure the matrix product before each run"),
     )
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     prepare(arguments.threads)
-    print_machine()
     load_dataset(arguments.data, DataConfig(size=32), data_dir=arguments.data_dir)  # warms the decode cache
     rows: list[Row] = read_record(arguments.json, [])
     done = {(row["who"], row["seed"]) for row in rows}

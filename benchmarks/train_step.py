@@ -17,12 +17,12 @@ from typing import Any
 
 from harness import (
     HERE,
+    begin,
     command_line,
     machine,
     measure_apart,
     prepare,
     print_goal,
-    print_machine,
     print_row,
     run_python,
     write_record,
@@ -49,7 +49,7 @@ def main() -> None:
         ours=(False, "measure our side alone, in this process"),
     )
     parser.add_argument("--peer", choices=["keras", "none"], default="keras", help="what to measure against")
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     if arguments.ours:
         print(json.dumps(measure_ours(arguments)))
         return
@@ -63,7 +63,6 @@ def main() -> None:
             keras.append(measure_keras(keras_python, arguments.batch, arguments.seconds, arguments.threads))
             print(f"round {number}  keras   {rate(keras[-1]):7.1f} images/s", flush=True)
     summary = summarize(ours, keras)
-    print_machine()
     show(summary, arguments.batch)
     record = {
         "settings": {key: str(value) for key, value in vars(arguments).items() if key not in ("json", "ours")},

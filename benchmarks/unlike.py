@@ -27,7 +27,7 @@ from foveate.data.dataset import Dataset, load_dataset
 from foveate.data.decode import decode_file
 from foveate.data.listing import list_images
 from foveate.inference.network import NetworkEngine
-from harness import command_line, print_machine, print_row, write_record
+from harness import begin, command_line, print_row, write_record
 
 SIZE, TRAINED_ON, SHRINKAGE = 32, 5000, 0.01
 CHOSEN_BY = ("digits", "noise")
@@ -39,8 +39,7 @@ def main() -> None:
     """Train with all classes and without one, measure every pair, and print the table."""
     photographs = (Path, "a folder of images of other things")
     options = {"left_out": ("dog", "the class that is left out of training"), "photographs": photographs}
-    arguments = command_line(__doc__, "data", "seed", "set", preset="minute", **options).parse_args()
-    print_machine()
+    arguments = begin(command_line(__doc__, "data", "seed", "set", preset="minute", **options))
     data = load_dataset(arguments.data, DataConfig(size=SIZE), data_dir=arguments.data_dir)
     random = np.random.default_rng(arguments.seed)
     noise = random.integers(0, 256, (2000, SIZE, SIZE, 3), dtype=np.uint8)

@@ -24,7 +24,7 @@ from foveate.data.dataset import Dataset, load_dataset
 from foveate.execution.local import LocalPool
 from foveate.execution.serial import SerialPool
 from foveate.training.setup import prepare_process, settle
-from harness import command_line, print_machine, read_record, write_record
+from harness import begin, command_line, read_record, write_record
 
 STAGES = "[{filters: 8, kernels: [3, 3]}, {filters: 16, kernels: [3, 3]}]"
 ARM = f"minute,attention=none,stages={STAGES},epochs=1,passes=4,batch=50,views=1"
@@ -47,8 +47,7 @@ def main() -> None:
         workers=(2, "processes; 0: this one alone"),
         folder=(Path, "keep the runs there, and do not repeat those that lie there"),
     )
-    arguments = parser.parse_args()
-    print_machine()
+    arguments = begin(parser)
     with tempfile.TemporaryDirectory() as temporary:
         measure(arguments, arguments.folder or Path(temporary))
 

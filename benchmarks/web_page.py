@@ -19,7 +19,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from foveate.data.decode import decode_file
 from foveate.inference.onnx import OnnxEngine
-from harness import command_line, print_goal, print_machine, write_record
+from harness import begin, command_line, print_goal, write_record
 
 GOAL_EQUAL = 0.995
 ASK = """async ([base64]) => {
@@ -37,7 +37,7 @@ def main() -> None:
     parser = command_line(__doc__, chromium=shutil.which("chromium") or "chromium")
     parser.add_argument("exported", type=Path, help="folder made by `foveate export --web`")
     parser.add_argument("images", type=Path, nargs="+", help="folders of image files, or files")
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     held = "model-int8.onnx" if (arguments.exported / "model-int8.onnx").exists() else "model.onnx"
     engine, requests = OnnxEngine(arguments.exported / held), list[str]()
     found: dict[str, Any] = {"file": held, "sets": {}}
@@ -62,7 +62,6 @@ def main() -> None:
             }
         found["requests"] = [url for url in requests if not url.startswith(("blob:", "data:", "file:"))]
         browser.close()
-    print_machine()
     for name, each in found["sets"].items():
         print(f"{name}: {each}")
     total = sum(each["images"] for each in found["sets"].values())
