@@ -179,5 +179,5 @@ def print_goal(name: str, value: float, sign: str, goal: float, unit: str = "") 
     """Print a figure with its goal, `sign` being ≥, ≤ or <; whether it is reached."""
     reached = {"≥": value >= goal, "≤": value <= goal, "<": value < goal}[sign]
     told = "reached" if reached else "NOT reached"
-    print(f"{name:56}{value:10.3f}{unit}   goal {sign} {goal:.2f}{unit}: {told}", flush=True)
+    print(f"{name:56}{value:10.3f}{unit}   goal {sign} {goal:g}{unit}: {told}", flush=True)
     return reached

@@ -127,7 +127,7 @@ def test_train_step_measures_the_step_the_product_and_the_augmentation(run: Run)
     assert summary["ratio_to_keras"] is None
     assert record["foveate"][0]["threads"] == 1
     assert "goal ≥ 0.85" in printed
-    assert "goal < 0.10" in printed
+    assert "goal < 0.1:" in printed
 
 
 def test_loading_times_a_cold_and_a_cached_load_and_the_memory(shards: Path, run: Run) -> None:
@@ -148,14 +148,14 @@ def test_loading_refuses_what_is_no_parquet(run: Run) -> None:
         run("loading.py", "--data", "digits", "--stage", "load")
 
 
-def test_scaling_repeats_the_images_measures_each_size_and_removes_what_it_made(
+def test_scaling_repeats_the_images_measures_a_size_and_removes_what_it_made(
     shards: Path, tmp_path: Path, run: Run
 ) -> None:
     folder = tmp_path / "large"
     folder.mkdir()
-    sizes = ("--factors", 1, 3, "--steps", 8, "--batch", 4, "--data", shards)
+    sizes = ("--factors", 3, "--steps", 8, "--batch", 4, "--data", shards)
     printed, record = run("scaling.py", "--folder", folder, *sizes)
-    assert [row["images"] for row in record] == [80, 240]
+    assert [row["images"] for row in record] == [240]
     for row in record:
         assert row["steps"] == 8
         assert row["step_s"] > 0
@@ -590,4 +590,4 @@ def test_serving_measures_each_part_against_its_peer(run_apart: Run, tmp_path: P
         assert record["overload"][kind]["answers"]["200"] > 0
         assert record["overload"][kind]["p99_s"] > 0
     assert printed.count("goal ≥ 0.85") == 2
-    assert printed.count("goal ≤ 3.00") == 2
+    assert printed.count("goal ≤ 3:") == 2
