@@ -47,13 +47,15 @@ def main() -> None:
     took: dict[str, float] = {}
     for name, words in scripts(arguments):
         began = time.perf_counter()
-        with (arguments.out / f"{name}.txt").open("w", encoding="utf-8") as file:
-            process = subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True)
+        with (
+            (arguments.out / f"{name}.txt").open("w", encoding="utf-8") as file,
+            subprocess.Popen([sys.executable, *words], stdout=subprocess.PIPE, text=True) as process,
+        ):
             assert process.stdout is not None
             for line in process.stdout:
                 print(line, end="", flush=True)
                 file.write(line)
-        if process.wait():
+        if process.returncode:
             sys.exit(f"{name} failed with exit code {process.returncode}")
         took[name] = time.perf_counter() - began
     print("  ".join(f"{name}: {seconds:.0f} s" for name, seconds in took.items()))
