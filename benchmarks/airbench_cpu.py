@@ -9,18 +9,16 @@ import time
 
 STARTED = time.perf_counter()
 
-import argparse
-import ctypes
-import json
-import os
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as Foveate's command line: read when torch is imported
+from harness import begin, command_line, prepare, write_record
 
+# isort: split
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -164,7 +162,7 @@ def accuracy(network: Network, images: Images, views: tuple[View, ...]) -> float
     return right.item() / len(images.test)
 
 
-def train(images: Images, arguments: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
+def train(images: Images, arguments: Namespace, seed: int) -> list[dict[str, Any]]:
     """One run; a row for each epoch, the accuracies measured outside of its time."""
     torch.manual_seed(seed)
     device, batch = images.padded.device, arguments.batch
@@ -214,36 +212,27 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep what large tensors free, as Foveate does: the peer must not lose time to page faults."""
-    if mallopt := getattr(ctypes.CDLL(None) if os.name == "posix" else None, "mallopt", None):
-        mallopt(-1, 2**31 - 1), mallopt(-3, 2**30)  # trim and mmap thresholds
-
-
 def main() -> None:
-    """Load, train each seed, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=8, help="whole passes (default 8)")
-    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one run each, in one process")
-    parser.add_argument("--batch", type=int, default=2000, help="images in a step (default 2,000, as published)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--data", default="cifar10", help="data set (default cifar10)")
-    parser.add_argument("--data-dir", type=Path, help="where it lies (default $FOVEATE_DATA)")
-    parser.add_argument("--train-limit", type=int, help="train on the first so many images alone")
-    parser.add_argument("--test-once", action="store_true", help="measure after the last epoch alone")
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
-    arguments = parser.parse_args()
-    keep_freed_memory()
-    torch.set_num_threads(arguments.threads or torch.get_num_threads())
+    """Load the images, train with each seed, print and write."""
+    parser = command_line(
+        __doc__,
+        "data",
+        "threads",
+        "device",
+        epochs=(8, "whole passes"),
+        seed=([0], "a run for each, in one process"),
+        batch=(2000, "images in a step, as published"),
+        train_limit=(int, "train on the first images alone, as many as this"),
+        test_once=(False, "measure after the last epoch alone"),
+    )
+    arguments = begin(parser)
+    prepare(arguments.threads)  # keeps freed memory too: the peer must not lose time to page faults
     images = Images.load(arguments.data, arguments.data_dir, arguments.train_limit, torch.device(arguments.device))
     if len(images.padded) < arguments.batch:
         parser.error(f"{len(images.padded)} training images make no batch of {arguments.batch}: lower --batch")
     rows = [row for seed in arguments.seed for row in train(images, arguments, seed)]
     print(f"{rows[-1]['since_start_s']:.1f} s since the process began")
-    if arguments.json:
-        record = {"torch": torch.__version__, "threads": torch.get_num_threads(), "rows": rows}
-        arguments.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_record(arguments.json, {"torch": torch.__version__, "threads": torch.get_num_threads(), "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,41 +1,35 @@
 """What the families of augmentation cost, as a share of a training step of `fast`.
 
-Each family beside the geometric one is timed on a batch of the preset's, as the product calls it; the step is that
-of the product's own loop. Goal: under 10 % of the step. **Peer:** kornia's augmentation of the same kind, where it
-has one, in turns with ours on the same batch, as floats of 0…1 as it takes them.
+Each family but the geometric one is timed on a batch, as the product calls it; the step is that of the product's
+own loop. Goal: under 10 % of the step. **Peer:** kornia's augmentation of the same kind, where it has one, in
+turns with ours on the same batch, as floats from 0 to 1.
 
     python benchmarks/augmentation.py --json docs/records/augmentation.json
 """
 
-import argparse
-import json
-import os
-import statistics
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, before torch is imported
+from harness import begin, command_line, in_turns, medians, prepare, print_row, seconds_of, write_record
 
+# isort: split
 import torch
 from torch import Tensor
 
-from foveate.allocator import keep_freed_memory
 from foveate.config import resolve_config
 from foveate.data.augment import build_augment
 from foveate.data.families import FAMILIES, MIXES
 from rates import CLASSES, noise, training_rates
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of kornia's own imports
+    warnings.simplefilter("ignore")  # raised by kornia's own imports
     import kornia
     from kornia import augmentation
 
 STRENGTH = 0.5
-"""As the presets have it."""
+"""The presets' own."""
 PEERS: dict[str, Callable[[], Any]] = {
     "filter": lambda: augmentation.RandomSharpness(0.5, p=1.0),
     "colour": lambda: augmentation.ColorJiggle(0.4, 0.4, 0.4, 0.125, p=1.0),
@@ -47,33 +41,27 @@ PEERS: dict[str, Callable[[], Any]] = {
 
 
 def main() -> None:
-    """Time the step, then each family and its peer in turns; print a line each and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="fast")
-    parser.add_argument("--seconds", type=float, default=20, help="of the step's measurement (default 20)")
-    parser.add_argument("--rounds", type=int, default=30, help="of each family (default 30)")
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
-    arguments = parser.parse_args()
-    keep_freed_memory()  # as `foveate.train` does
+    """Time the step, then each family and its peer in turns."""
+    parser = command_line(
+        __doc__, preset="fast", seconds=(20.0, "to time the step"), rounds=30, batch=(int, "images")
+    )
+    arguments = begin(parser)
+    prepare(None)
     config = resolve_config(arguments.preset).replacing(flip=0.5)
-    resident = noise(4096, config.data.size or 32, torch.device("cpu"))
+    config = config.replacing(batch=arguments.batch or config.train.batch)
+    batch, resident = config.train.batch, noise(4096, config.data.size or 32, torch.device("cpu"))
     rates, _ = training_rates(config, *resident, arguments.seconds, build_augment(config.augment, CLASSES))
-    batch = config.train.batch
-    step = batch / statistics.median(rates)
+    step_ms = 1e3 * batch / medians({"": rates})[""]
     told = f"{torch.get_num_threads()} threads, torch {torch.__version__}, kornia {kornia.__version__}"
-    print(f"{arguments.preset}: {1e3 * step:.1f} ms a step of {batch} images; {told}")
-    print(f"{'':10}{'ms a batch':>12}{'of a step':>11}{'kornia, ms':>12}")
-    images, labels = resident[0][:batch].permute(0, 3, 1, 2), resident[1][:batch]
-    rows = [
-        {"family": family, "step_ms": 1e3 * step, **measure(family, images, labels, arguments.rounds)}
-        for family in (*FAMILIES, *MIXES)
-    ]
-    for row in rows:
-        row["share"] = row["ms"] / row["step_ms"]
-        peer = "" if row["kornia_ms"] is None else f"{row['kornia_ms']:12.2f}"
-        print(f"{row['family']:10}{row['ms']:12.2f}{row['share']:11.1%}{peer}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"batch": batch, "rows": rows}, indent=1) + "\n", encoding="utf-8")
+    print(f"{arguments.preset}: {step_ms:.1f} ms a step of {batch} images; {told}")
+    print_row("", "ms a batch", "of a step", "kornia, ms", first=10)
+    images, labels, rows = resident[0][:batch].permute(0, 3, 1, 2), resident[1][:batch], []
+    for family in (*FAMILIES, *MIXES):
+        row = {"family": family, "step_ms": step_ms, **measure(family, images, labels, arguments.rounds)}
+        rows.append({**row, "share": row["ms"] / step_ms})
+        peer = "" if row["kornia_ms"] is None else f"{row['kornia_ms']:.2f}"
+        print_row(family, f"{row['ms']:.2f}", f"{row['ms'] / step_ms:.1%}", peer, first=10)
+    write_record(arguments.json, {"batch": batch, "rows": rows})
 
 
 def measure(family: str, images: Tensor, labels: Tensor, rounds: int) -> dict[str, Any]:
@@ -86,14 +74,8 @@ def measure(family: str, images: Tensor, labels: Tensor, rounds: int) -> dict[st
         peer, floats = PEERS[family](), images.float() / 255
         given = (floats, labels) if family in MIXES else (floats,)
         calls["kornia_ms"] = lambda: peer(*given)
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 2):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            if number >= 2:  # the first allocate
-                seconds[name].append(time.perf_counter() - began)
-    return {"kornia_ms": None, **{name: 1e3 * statistics.median(each) for name, each in seconds.items()}}
+    taken = in_turns({name: seconds_of(call) for name, call in calls.items()}, rounds, warm_up=2)
+    return {"kornia_ms": None, **{name: 1e3 * seconds for name, seconds in medians(taken).items()}}
 
 
 if __name__ == "__main__":

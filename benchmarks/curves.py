@@ -1,15 +1,13 @@
 """Learning curves of many configurations of a space, recorded once, for `regret.py` to replay.
 
 Every configuration is trained to the last epoch by the tuner's own trial, on a subset of CIFAR-10's training
-images; each epoch is measured on the halves that stop and that rank, and the last one also on the validation
-images that the subset leaves out, which is what the configuration is worth. The test split is never opened.
+images; each epoch is measured on the halves of validation that stop and that rank, and the last one also on the
+validation images that the subset leaves out: their accuracy is the configuration's worth. The test split is never
+opened.
 
     python benchmarks/curves.py --configurations 64 --json curves.json
 """
 
-import argparse
-import json
-import os
 import sys
 import tempfile
 import time
@@ -17,8 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from harness import begin, command_line, read_record, write_record
 
+# isort: split
 import numpy as np
 import torch
 
@@ -37,20 +36,20 @@ KEPT = ("epoch", "val_accuracy", "rank_accuracy", "seconds")
 
 
 def main() -> None:
-    """Train each configuration, keep it as it ends, and go on from what was kept."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--data-dir", type=Path, help="where it lies (default $FOVEATE_DATA)")
-    parser.add_argument("--space", default="default")
-    parser.add_argument("--configurations", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=9)
-    parser.add_argument("--subset", type=int, default=6000, help="images of training and validation together")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--json", type=Path, required=True, help="file that keeps each as it ends, and is gone on from"
+    """Train each configuration and record it as it ends; those that are recorded are not trained again."""
+    parser = command_line(
+        __doc__,
+        "data",
+        "seed",
+        space="default",
+        configurations=64,
+        epochs=9,
+        subset=(6000, "images of training and validation together"),
+        threads=torch.get_num_threads(),
     )
-    arguments = parser.parse_args()
+    arguments = begin(parser)
+    if arguments.json is None:
+        parser.error("--json FILE is needed: it keeps each configuration as it ends")
     space = read_space(arguments.space)
     base = space.base(epochs=arguments.epochs, threads=arguments.threads, device="cpu")
     prepare_process(base)
@@ -60,16 +59,9 @@ def main() -> None:
     left = np.setdiff1d(
         whole.splits["validation"], np.concatenate([dataset.splits["validation"], dataset.splits["rank"]])
     )
-    record: dict[str, Any] = {"runs": []}
-    if arguments.json.exists():
-        record = json.loads(arguments.json.read_text(encoding="utf-8"))
-    record |= {
-        "space": arguments.space,
-        "epochs": arguments.epochs,
-        "subset": arguments.subset,
-        "images": {**{name: len(indices) for name, indices in dataset.splits.items()}, "worth": len(left)},
-    }
-
+    record: dict[str, Any] = read_record(arguments.json, {"runs": []})
+    record |= {"space": arguments.space, "epochs": arguments.epochs, "subset": arguments.subset}
+    record["images"] = {**{name: len(indices) for name, indices in dataset.splits.items()}, "worth": len(left)}
     draws = random_draws(space, arguments.seed, usable_in(space, base, dataset))
     for number, settings in enumerate(islice(draws, arguments.configurations)):
         if number < len(record["runs"]):
@@ -94,10 +86,9 @@ def main() -> None:
             except FoveateError as error:
                 run["failed"] = str(error)
         record["runs"].append(run)
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        print(
-            f"{number}: {run.get('worth', 0):.2%} in {time.monotonic() - began:.0f} s  {settings}", file=sys.stderr
-        )
+        write_record(arguments.json, record)
+        took = f"{run.get('worth', 0):.2%} in {time.monotonic() - began:.0f} s"
+        print(f"{number}: {took}  {settings}", file=sys.stderr)
 
 
 def worth_of(checkpoint: Path, whole: Dataset, indices: np.ndarray[Any, Any]) -> float:

@@ -1,31 +1,24 @@
 """What a decision of the tuner costs, and how busy 64 workers are, in a study of 10,000 simulated trials.
 
 The study is the product's own, with its plan, its journal on the disk, the space `default` and the check that a
-network can be built of what is drawn; only the cluster is simulated. Jobs take a lognormal time an epoch (σ 0.5,
-each trial its own) and give a random score; nothing is trained. **Peers:** synchronous Hyperband, brackets side by
-side, and the same with one bracket after another, as the sampler `tpe` needs it; ASHA, where nobody waits. A
-decision is all that a driver does from hearing of a job's end until the worker has its next one, or none. Told:
-the mean, the 99th percentile and the largest in milliseconds (goal: at most 5 ms), and the share of the time until
-the last job ended in which workers had a job (goal: at least 95 % in asynchronous mode). What is missing there is
-the end of the study, when no new trials are left and the last promoted ones train alone: longer the more epochs
-they have.
+network can be built of what is drawn; only the cluster is simulated. **Peers:** Hyperband with brackets side by
+side, with one bracket after another, and ASHA. Goals: a decision takes at most 5 ms; workers have a job in at
+least 95 % of the time in asynchronous mode.
 """
 
-import argparse
 import heapq
-import json
-import os
 import random
 import statistics
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from harness import begin, command_line, print_row, write_record
 
-
+# isort: split
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.execution.campaign import run_campaign
 from foveate.execution.pool import Event, Message
@@ -93,30 +86,21 @@ class SimulatedCluster:
 
 def main() -> None:
     """Simulate each plan, print a row as it ends, and write the figures where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--workers", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
-    arguments = parser.parse_args()
-    print(f"{'':20}{'epochs':>7}{'trials':>8}{'jobs':>8}{'mean ms':>10}{'99 % ms':>10}{'largest':>10}{'busy':>9}")
+    arguments = begin(command_line(__doc__, "seed", trials=10_000, workers=64, max_epochs=[9, 81]))
+    print_row("", "epochs", "trials", "jobs", "mean ms", "99 % ms", "largest", "busy", width=10, first=20)
     rows = []
     dataset = study_dataset(load_dataset("digits", read_space("default").base(epochs=1).data), None, 0)
-    for epochs in (9, 81):
+    for epochs in arguments.max_epochs:
         for name, more in PLANS.items():
-            rows.append({"plan": name, "max_epochs": epochs, **simulate(arguments, dataset, epochs, more)})
-            row = rows[-1]
-            print(
-                f"{name:20}{epochs:7}{row['trials']:8}{row['jobs']:8}{row['mean_ms']:10.3f}{row['p99_ms']:10.3f}"
-                f"{row['largest_ms']:10.2f}{row['busy']:9.1%}",
-                flush=True,
-            )
-    if arguments.json:
-        record = {"workers": arguments.workers, "factor": FACTOR, "rows": rows}
-        arguments.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+            row = {"plan": name, "max_epochs": epochs, **simulate(arguments, dataset, epochs, more)}
+            rows.append(row)
+            figures = (f"{row[key]:.3f}" for key in ("mean_ms", "p99_ms", "largest_ms"))
+            cells = (epochs, row["trials"], row["jobs"], *figures, f"{row['busy']:.1%}")
+            print_row(name, *cells, width=10, first=20)
+    write_record(arguments.json, {"workers": arguments.workers, "factor": FACTOR, "rows": rows})
 
 
-def simulate(arguments: argparse.Namespace, dataset: Dataset, epochs: int, more: dict[str, Any]) -> dict[str, Any]:
+def simulate(arguments: Namespace, dataset: Dataset, epochs: int, more: dict[str, Any]) -> dict[str, Any]:
     """A study of so many trials, each of at most so many epochs, on a simulated cluster."""
     space = read_space("default")
     base = resolve_settings(space.base(epochs=epochs, device="cpu"), dataset)

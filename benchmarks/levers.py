@@ -1,24 +1,25 @@
 """What each lever of a fast preset gives, alone: the preset with one thing changed, against the preset itself.
 
 Every row is the preset trained on the training images and measured on the validation images of CIFAR-10 (the
-test split is never opened), over seeds, in turns: the preset first, then each change, then the next seed. Told:
+test split is never opened), over seeds, in turns: the preset first, then each change, then the next seed. Shown:
 points of validation accuracy and seconds of training against the preset at the same seeds. Its peer is the preset.
 
     python benchmarks/levers.py --preset minute --seeds 3 --json levers.json
 """
 
-import argparse
 import contextlib
 import json
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from types import SimpleNamespace
 from typing import Any
 
+from harness import begin, command_line, mean_and_sd, print_row, read_record, write_record
+
+# isort: split
 import torch
 import yaml
 
@@ -67,45 +68,35 @@ preset's."""
 
 def main() -> None:
     """Run the levers and print their table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="minute")
-    parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser = command_line(__doc__, "set", preset="minute", data="cifar10", seeds=3)
     parser.add_argument("--levers", nargs="*", choices=list(CHANGES), help="which (default: all)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of every row")
-    parser.add_argument("--json", type=Path, help="file that keeps each run as it ends, and is gone on from")
-    parser.add_argument("--one", nargs="*", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    parser.add_argument("--one", nargs="*", help="train with these settings alone, in this process")
+    options = begin(parser)
     if options.one is not None:
         print(json.dumps(run_once(options.preset, options.data, options.one)))
         return
-    runs = json.loads(options.json.read_text()) if options.json and options.json.exists() else []
+    runs: list[dict[str, Any]] = read_record(options.json, [])
     names = ["the preset", *(options.levers or CHANGES)]
-    for seed in range(options.seeds):
-        for name in names:
-            if any((run["lever"], run["seed"]) == (name, seed) for run in runs):
-                continue
-            settings = [*options.set, *CHANGES.get(name, []), f"seed={seed}"]
-            command = [
-                sys.executable,
-                __file__,
-                "--preset",
-                options.preset,
-                "--data",
-                options.data,
-                "--one",
-                *settings,
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            outcome = (
-                json.loads(done.stdout.splitlines()[-1])
-                if done.returncode == 0
-                else {"failed": done.stderr[-300:]}
-            )
-            runs.append({"lever": name, "seed": seed, "settings": settings, **outcome})
-            print(runs[-1], file=sys.stderr, flush=True)
-            if options.json:
-                options.json.write_text(json.dumps(runs, indent=1))
+    for seed, name in ((seed, name) for seed in range(options.seeds) for name in names):
+        if any((run["lever"], run["seed"]) == (name, seed) for run in runs):
+            continue
+        settings = [*options.set, *CHANGES.get(name, []), f"seed={seed}"]
+        command = [
+            sys.executable,
+            __file__,
+            "--preset",
+            options.preset,
+            "--data",
+            options.data,
+            "--one",
+            *settings,
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        failed = {"failed": done.stderr[-300:]}
+        outcome = failed if done.returncode else json.loads(done.stdout.splitlines()[-1])
+        runs.append({"lever": name, "seed": seed, "settings": settings, **outcome})
+        print(runs[-1], file=sys.stderr, flush=True)
+        write_record(options.json, runs)
     print_table(runs, names)
 
 
@@ -117,25 +108,19 @@ def run_once(preset: str, data: str, given: list[str]) -> dict[str, float]:
     settings: dict[str, Any] = {
         key: yaml.safe_load(value) for key, value in (item.split("=", 1) for item in given)
     }
-    patch = settings.pop("patch", None)
-    config = resolve_config(preset)
+    patch, config = PATCHES[settings.pop("patch", None)], resolve_config(preset)
     if "batch" in settings:
         settings["batch"] = round(settings["batch"] * config.train.batch)
     if "filters" in settings:
         times = settings.pop("filters")
         stages = [stage.model_dump() for stage in config.model.stages]
         settings["stages"] = [stage | {"filters": round(times * stage["filters"])} for stage in stages]
-    with tempfile.TemporaryDirectory() as runs, PATCHES[patch]():
+    with tempfile.TemporaryDirectory() as runs, patch():
         run = foveate.train(data, preset=preset, runs=runs, **settings)
-        measured = run.metrics["validation"]
-        seconds = json.loads((run.path / "timing.json").read_text())["train_s"]
-    return {
-        "accuracy": measured["accuracy"],
-        "loss": measured["loss"],
-        "train_s": seconds,
-        **{name: variant["accuracy"] for name, variant in measured["variants"].items()},
-        **({"gate": measured["gate"]} if measured["gate"] is not None else {}),
-    }
+        measured, seconds = run.metrics["validation"], run.folder.read_timing()["train_s"]
+    found = {"accuracy": measured["accuracy"], "loss": measured["loss"], "train_s": seconds}
+    found |= {name: variant["accuracy"] for name, variant in measured["variants"].items()}
+    return found | ({} if measured["gate"] is None else {"gate": measured["gate"]})
 
 
 @contextlib.contextmanager
@@ -291,24 +276,17 @@ PATCHES: dict[str | None, Callable[[], contextlib.AbstractContextManager[Any]]] 
 def print_table(runs: list[dict[str, Any]], names: list[str]) -> None:
     """Each lever against the preset at the same seeds: points of accuracy, and seconds of training."""
     base = {run["seed"]: run for run in runs if run["lever"] == names[0] and "accuracy" in run}
-    print(f"{'lever':36} {'accuracy %':>16} {'against, points':>18} {'seconds':>9} {'times':>6}")
+    print_row("lever", "accuracy %", "minus preset, points", "seconds", "times", width=22)
     for name in names:
         done = [run for run in runs if run["lever"] == name and "accuracy" in run and run["seed"] in base]
         if not done:
-            print(f"{name:36} failed")
+            print_row(name, "failed", width=22)
             continue
-        points = [100 * (run["accuracy"] - base[run["seed"]]["accuracy"]) for run in done]
+        accuracy = mean_and_sd([run["accuracy"] for run in done], 100)
+        points = mean_and_sd([run["accuracy"] - base[run["seed"]]["accuracy"] for run in done], 100)
         ratio = mean(run["train_s"] / base[run["seed"]]["train_s"] for run in done)
-        accuracy, seconds = mean(100 * run["accuracy"] for run in done), mean(run["train_s"] for run in done)
-        print(
-            f"{name:36} {accuracy:9.2f} ± {spread([100 * run['accuracy'] for run in done])}"
-            f" {mean(points):+11.2f} ± {spread(points)} {seconds:9.1f} {ratio:6.2f}"
-        )
-
-
-def spread(values: list[float]) -> str:
-    """Standard deviation over seeds."""
-    return f"{stdev(values):4.2f}" if len(values) > 1 else "   –"
+        seconds = mean(run["train_s"] for run in done)
+        print_row(name, accuracy, points, f"{seconds:.1f}", f"{ratio:.2f}", width=22)
 
 
 if __name__ == "__main__":

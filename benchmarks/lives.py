@@ -1,9 +1,9 @@
 """Lives of verbs, to be cut short: processes forked from one that has imported the product already."""
 
 import contextlib
+import importlib
 import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -17,24 +17,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "TRAINING",
-    "Course",
-    "Life",
-    "Tally",
-    "Verb",
-    "at_write",
-    "fail_with",
-    "kill_self",
-    "live",
-    "must",
-    "verbs",
-    "workplace",
-]
-
 STAGES = "[{filters: 4, kernels: [3], pool: 2}, {filters: 6, kernels: [3], pool: 3, dropout: 0.25}]"
 NETWORK = ["--set", f"stages={STAGES}", "--set", "hidden=8", "--set", "batch=50", "--threads", "1"]
 TRAINING = ["--preset", "small", "--epochs", "3", "--set", "save_every_s=0", *NETWORK]
+TRAIN = ["train", "digits", "--name", "x", *TRAINING]
 SPACE = f"""
 preset: small
 settings: {{stages: {STAGES}, hidden: 8, passes: 1}}
@@ -54,9 +40,13 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
-    def say(self) -> None:
-        """Print a line of progress."""
+    def print_progress(self) -> None:
+        """Print a line."""
         print(f"{self.part}: {self.done:,} done, {len(self.wrong)} wrong", flush=True)
+
+    def largest(self, name: str, value: float) -> None:
+        """Keep the largest value of a figure."""
+        self.figures[name] = max(self.figures.get(name, 0), value)
 
 
 @dataclass(frozen=True)
@@ -69,52 +59,42 @@ class Life:
 
     @property
     def is_clean(self) -> bool:
-        """Whether it ended well, or said in one line why not."""
+        """Whether it ended well, or with one line that says why not."""
         last = self.shown.strip().splitlines()[-1:] or [""]
-        return self.status == 0 or (
-            self.status in (1, 2) and "Traceback" not in self.shown and last[0].startswith("foveate: ")
-        )
+        one_line = "Traceback" not in self.shown and last[0].startswith("foveate: ")
+        return self.status == 0 or (self.status in (1, 2) and one_line)
+
+
+def preload() -> None:
+    """Import once what every life needs; `torch._dynamo` is imported, in seconds, by the first optimizer."""
+    libraries = ("matplotlib.backends.backend_svg", "matplotlib.figure", "sklearn.datasets", "torch._dynamo")
+    verbs = ("check", "comparison", "run", "study")
+    ours = ("cli", "comparison.training", "data.parquet", *(f"workflows.{verb}" for verb in verbs))
+    for name in (*libraries, *(f"foveate.{module}" for module in ours)):
+        importlib.import_module(name)
+    import torch
+
+    torch.set_num_threads(1)  # no thread of torch's may run before a fork
 
 
 def live(
     root: Path,
     words: Sequence[str],
     *,
-    spare_s: float | None = None,
+    killed_after_s: float | None = None,
     fault: Callable[[], None] = lambda: None,
 ) -> Life:
-    """Run a command in a process forked from this one; SIGKILL it after `spare_s`.
+    """Run a command in a process forked from this one, in the folder `root`.
 
     Args:
+        killed_after_s: SIGKILL it after these seconds.
         fault: called in that process before the command.
     """
     log = root / "log.txt"
     process = os.fork()
     if not process:
-        status = 70
-        try:
-            with log.open("w") as out:
-                os.dup2(out.fileno(), 1)
-                os.dup2(out.fileno(), 2)
-            sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
-            os.chdir(root)
-            os.environ["FOVEATE_CACHE"] = str(root / "cache")
-            sys.argv = ["foveate", *words]
-            from foveate.cli import main as foveate
-
-            fault()
-            try:
-                foveate()
-            except SystemExit as ended:
-                status = int(ended.code or 0)
-        except BaseException:  # the parent looks for it
-            traceback.print_exc()
-        finally:
-            with contextlib.suppress(BaseException):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(status)
-    deadline = time.monotonic() + (600 if spare_s is None else spare_s)
+        _run_command(root, log, words, fault)
+    deadline = time.monotonic() + (600 if killed_after_s is None else killed_after_s)
     while not (ended := os.waitpid(process, os.WNOHANG))[0]:
         if time.monotonic() > deadline:
             os.kill(process, signal.SIGKILL)
@@ -125,8 +105,41 @@ def live(
     return Life(None if os.WIFSIGNALED(ended[1]) else os.waitstatus_to_exitcode(ended[1]), shown)
 
 
+def _run_command(root: Path, log: Path, words: Sequence[str], fault: Callable[[], None]) -> None:
+    """Run a command in this process, its output in `log`, and end the process."""
+    status = 70
+    try:
+        with log.open("w") as out:
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        os.chdir(root)
+        os.environ["FOVEATE_CACHE"] = str(root / "cache")
+        sys.argv = ["foveate", *words]
+        from foveate.cli import main as foveate
+
+        fault()
+        try:
+            foveate()
+        except SystemExit as ended:
+            status = int(ended.code or 0)
+    except BaseException:  # the parent reads it in the log
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def must(life: Life) -> None:
+    """End everything where a life without a fault went wrong."""
+    if life.status != 0:
+        sys.exit(f"without a fault it ended with {life.status}:\n{life.shown[-2000:]}")
+
+
 def at_write(number: int, below: Path, act: Callable[[], None]) -> Callable[[], None]:
-    """What makes the `number`-th write call below a folder, from 1, do `act`, which may raise; later ones too.
+    """A fault: each write call below a folder, from the `number`-th on (from 1), does `act`, which may raise.
 
     Write calls are those by which Python opens to write, makes, renames, truncates or removes, and os.fsync; what
     libraries of another language write is left to the real full disk.
@@ -163,55 +176,41 @@ def at_write(number: int, below: Path, act: Callable[[], None]) -> Callable[[], 
     return install
 
 
-def kill_self() -> None:
-    """SIGKILL to this process, as it is about to write."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def fail_with(code: int) -> Callable[[], None]:
-    """What raises the OSError of a code."""
-
-    def act() -> None:
-        raise OSError(code, os.strerror(code))
-
-    return act
-
-
 @dataclass(frozen=True)
 class Verb:
-    """A verb in a folder: how it begins, how it goes on after a fault, and what it comes to."""
+    """A verb in a folder: how it begins, how it is resumed after a fault, and what it comes to."""
 
     name: str
     begin: Sequence[str]
     resume: Sequence[str]
     marker: str | None
-    """A file whose presence says that the work is there to be resumed; None: it works on a trained run."""
+    """A file whose presence means that the work can be resumed; None: the verb works on a trained run."""
     result: Callable[[Path], dict[str, bytes]]
 
 
-def verbs(root: Path) -> list[Verb]:
-    """Every verb that writes, on the digits or a part of them, at a size of a second or two."""
+def verbs(root: Path, names: Sequence[str] = ()) -> list[Verb]:
+    """The verbs that write, or those of `names`, on the digits or a part of them, at a size of a second or two."""
     run, study, comparison = "runs/train/x", "runs/tune/x", "runs/compare/x"
-    train, retrain = ["train", "digits", "--name", "x", *TRAINING], ["train", "--resume", run]
-    measure = ["evaluate", run]
+    retrain, measure = ["train", "--resume", run], ["evaluate", run]
     tune = ["tune", "digits", "--name", "x", "--space", str(root / "space.yaml"), "--subset", "300"]
     tune += ["--max-epochs", "3", "--workers", "0", "--threads", "1"]
     arms = ["--arm", "small", "--seeds", "2", "--subset", "200", "--no-controls", "--workers", "0"]
     compare = ["compare", "digits", "--name", "x", *arms, "--set", "epochs=1", *NETWORK]
     recompare = ["compare", "--resume", comparison, "--workers", "0"]
     trained, compared = f"{run}/run.json", f"{comparison}/comparison.yaml"
-    return [
-        Verb("train", train, retrain, trained, run_contents),
-        Verb("train --final", [*train, "--final"], retrain, trained, run_contents),
-        Verb("evaluate", measure, measure, None, run_contents),
-        Verb("evaluate --final", [*measure, "--final"], [*measure, "--final"], None, run_contents),
-        Verb("tune", tune, ["tune", "--resume", study, "--workers", "0"], f"{study}/study.yaml", study_contents),
-        Verb("compare", compare, recompare, compared, comparison_contents),
-        Verb("compare --final", [*compare, "--final"], [*recompare, "--final"], compared, comparison_contents),
+    every = [
+        Verb("train", TRAIN, retrain, trained, _run_contents),
+        Verb("train --final", [*TRAIN, "--final"], retrain, trained, _run_contents),
+        Verb("evaluate", measure, measure, None, _run_contents),
+        Verb("evaluate --final", [*measure, "--final"], [*measure, "--final"], None, _run_contents),
+        Verb("tune", tune, ["tune", "--resume", study, "--workers", "0"], f"{study}/study.yaml", _study_contents),
+        Verb("compare", compare, recompare, compared, _comparison_contents),
+        Verb("compare --final", [*compare, "--final"], [*recompare, "--final"], compared, _comparison_contents),
     ]
+    return [verb for verb in every if not names or verb.name in names]
 
 
-def run_contents(root: Path) -> dict[str, bytes]:
+def _run_contents(root: Path) -> dict[str, bytes]:
     """All that must be equal between two runs: tensors, headers but for times, and the text files."""
     from foveate.checkpoint import load_tensors
 
@@ -219,36 +218,31 @@ def run_contents(root: Path) -> dict[str, bytes]:
     names = ("results.csv", "metrics.json", "predictions.parquet", "splits.npy", "args.yaml")
     found = {name: (run / name).read_bytes() for name in names}
     for name in ("weights/best.safetensors", "weights/last/state.safetensors"):
-        if not (run / name).exists():
-            continue
-        tensors, meta = load_tensors(run / name)
-        found[f"{name} header"] = json.dumps(_without_times(meta), default=str).encode()
-        found |= {f"{name} {key}": tensor.numpy().tobytes() for key, tensor in tensors.items()}
+        if (run / name).exists():
+            tensors, meta = load_tensors(run / name)
+            found[f"{name} header"] = json.dumps(_without_times(meta), default=str).encode()
+            found |= {f"{name} {key}": tensor.numpy().tobytes() for key, tensor in tensors.items()}
     return found
 
 
 def _without_times(value: Any) -> Any:
     if isinstance(value, dict):
-        left = {key: each for key, each in value.items() if key not in ("seconds", "images_per_s")}
-        return {key: _without_times(each) for key, each in left.items()}
+        return {key: _without_times(each) for key, each in value.items() if key not in ("seconds", "images_per_s")}
     return [_without_times(each) for each in value] if isinstance(value, list) else value
 
 
-def study_contents(root: Path) -> dict[str, bytes]:
+def _study_contents(root: Path) -> dict[str, bytes]:
     """The table and the winner of a study."""
     return {name: (root / "runs/tune/x" / name).read_bytes() for name in ("tune_results.csv", "best.yaml")}
 
 
-def comparison_contents(root: Path) -> dict[str, bytes]:
-    """The bits of a comparison's runs, and what they come to."""
+def _comparison_contents(root: Path) -> dict[str, bytes]:
+    """Which images each run of a comparison got right, and its findings."""
     folder = root / "runs/compare/x"
-    found = {}
-    for path in sorted([*folder.glob("right-*.npz"), *folder.glob("findings-*.json")]):
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                found |= {f"{path.name} {key}": arrays[key].tobytes() for key in arrays.files}
-        else:
-            found[path.name] = path.read_bytes()
+    found = {path.name: path.read_bytes() for path in folder.glob("findings-*.json")}
+    for path in folder.glob("right-*.npz"):
+        with np.load(path, allow_pickle=False) as arrays:
+            found |= {f"{path.name} {key}": arrays[key].tobytes() for key in arrays.files}
     return found
 
 
@@ -259,72 +253,3 @@ def workplace() -> Iterator[Path]:
         root = Path(folder).resolve()
         (root / "space.yaml").write_text(SPACE, encoding="utf-8")
         yield root
-
-
-@dataclass
-class Course:
-    """A verb without a fault: what it comes to, how long it takes, and how often it writes."""
-
-    verb: Verb
-    root: Path
-    expected: dict[str, bytes] = field(default_factory=dict)
-    seconds: float = 0.0
-    writes: int = 0
-
-    def prepare(self) -> None:
-        """Begin anew: nothing is there, or the trained run that the verb works on."""
-        shutil.rmtree(self.root / "runs", ignore_errors=True)
-        if self.verb.marker is None:
-            shutil.copytree(self.root / "trained", self.root / "runs/train/x")
-
-    def measure(self) -> None:
-        """Do it once without a fault, and once more to count."""
-        if self.verb.marker is None and not (self.root / "trained").exists():
-            shutil.rmtree(self.root / "runs", ignore_errors=True)
-            must(live(self.root, ["train", "digits", "--name", "x", *TRAINING]))
-            shutil.move(self.root / "runs/train/x", self.root / "trained")
-        counter = self.root / "writes.txt"
-
-        def note() -> None:
-            descriptor = os.open(counter, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-            os.write(descriptor, b".")
-            os.close(descriptor)
-
-        self.prepare()
-        must(
-            live(self.root, self.verb.begin, fault=at_write(1, self.root / "runs", note))
-        )  # which fills the cache
-        self.writes = counter.stat().st_size
-        counter.unlink()
-        self.prepare()
-        began = time.monotonic()
-        must(live(self.root, self.verb.begin))
-        self.seconds, self.expected = time.monotonic() - began, self.verb.result(self.root)
-
-    def words(self) -> Sequence[str]:
-        """The command that goes on from what is there."""
-        there = self.verb.marker is None or (self.root / self.verb.marker).exists()
-        return self.verb.resume if there else self.verb.begin
-
-    def finish(self, tally: Tally, what: str) -> None:
-        """Go on to the end, and hold the result against the expected one."""
-        life = live(self.root, self.words())
-        if life.status != 0:
-            tally.wrong.append(f"{what}: does not go on: {life.shown[-300:]}")
-            return
-        try:
-            found = self.verb.result(self.root)
-        except Exception as error:  # whatever it is, it is told
-            tally.wrong.append(f"{what}: {type(error).__name__}: {error}")
-            return
-        differing = [key for key in {*self.expected, *found} if found.get(key) != self.expected.get(key)]
-        if differing:
-            tally.wrong.append(f"{what}: differs in {', '.join(sorted(differing)[:3])}")
-        if left := [str(path) for path in (self.root / "runs").rglob(".*.tmp")]:
-            tally.wrong.append(f"{what}: left {left[0]}")
-
-
-def must(life: Life) -> None:
-    """End everything where a life without a fault went wrong."""
-    if life.status != 0:
-        sys.exit(f"without a fault it ended with {life.status}:\n{life.shown[-2000:]}")

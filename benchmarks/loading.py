@@ -4,27 +4,25 @@ The cost of verifying the cache is the difference between two rows: cached, wher
 by its identity; and cached with that forgotten, where its pixels are hashed.
 
 Each measurement is a fresh process. Cold means that Foveate's cache is empty, not that the system's page cache is.
+There is no peer.
 """
 
-import argparse
 import json
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-GOAL_COLD_S = 10.0
-GOAL_CACHED_S = 1.0
-GOAL_RSS_GB = 1.2
+from harness import begin, command_line, measure_apart, print_goal, print_row, write_record
 
 
-def load(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Import and load, apart."""
+def load(arguments: Namespace) -> dict[str, Any]:
+    """Seconds of the import and of loading, and how many images there are."""
     began = time.perf_counter()
     from foveate.config import resolve_config
     from foveate.data.dataset import load_dataset
@@ -37,73 +35,62 @@ def load(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"images": len(dataset.images), "import_s": imported - began, "load_s": loaded - imported}
 
 
-def train(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Train the paper's model, and take the highest resident memory until then."""
-    from bounded import train_steps
+def train(arguments: Namespace) -> dict[str, Any]:
+    """The highest resident memory while the paper's model is trained."""
+    from rates import train_steps
 
-    train_steps(
-        arguments.data, arguments.steps, preset="paper", data_dir=arguments.data_dir, device="cpu", batch=32
-    )
+    settings = {"preset": "paper", "device": "cpu", "batch": arguments.batch}
+    train_steps(arguments.data, arguments.steps, data_dir=arguments.data_dir, **settings)
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
     return {"rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9}
 
 
-def in_fresh_process(stage: str, cache: Path) -> dict[str, Any]:
-    """What a fresh process of this script measures of one stage: its last line."""
-    environment = {**os.environ, "FOVEATE_CACHE": str(cache)}
-    command = [sys.executable, __file__, *sys.argv[1:], "--stage", stage]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{stage} failed with exit code {done.returncode}:\n{done.stderr}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
-def compare(arguments: argparse.Namespace) -> None:
-    """Run the stages in turns and print the table."""
-    cold, cached, hashed = [], [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for number in range(arguments.rounds):
-            cache = Path(folder) / str(number)
-            cold.append(in_fresh_process("load", cache))
-            cached.append(in_fresh_process("load", cache))
-            for known in cache.rglob("verified.json"):
-                known.unlink()
-            hashed.append(in_fresh_process("load", cache))
-        trained = in_fresh_process("train", Path(folder) / "0")
-    print(f"{cold[0]['images']} images, medians of {arguments.rounds} processes, load {os.getloadavg()[0]:.1f}")
-    rows = [
-        ("import", statistics.median(each["import_s"] for each in cached), None, "s"),
-        ("load, cold", statistics.median(each["load_s"] for each in cold), GOAL_COLD_S, "s"),
-        ("load, cached", statistics.median(each["load_s"] for each in cached), GOAL_CACHED_S, "s"),
-        ("load, cached, pixels hashed", statistics.median(each["load_s"] for each in hashed), None, "s"),
-        (f"peak memory of {arguments.steps} paper steps", trained["rss_gb"], GOAL_RSS_GB, "GB"),
-    ]
-    for name, value, goal, unit in rows:
-        verdict = "" if goal is None else f"goal ≤ {goal:g}: {'reached' if value <= goal else 'NOT reached'}"
-        print(f"{name:36}{value:8.2f} {unit:3} {verdict}".rstrip())
-    if arguments.json:
-        record = {"cold": cold, "cached": cached, "hashed": hashed, "train": trained}
-        arguments.json.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+STAGES = {"load": load, "train": train}
 
 
 def main() -> None:
-    """The whole comparison, or one stage of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="cifar10", help="the data set (default cifar10)")
-    parser.add_argument("--data-dir", type=Path, help="where it lies (default $FOVEATE_DATA)")
-    parser.add_argument("--rounds", type=int, default=5, help="fresh processes, cold and cached (default 5)")
-    parser.add_argument("--steps", type=int, default=50, help="steps to train for the memory (default 50)")
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
-    parser.add_argument("--stage", choices=["load", "train"], help="measure this stage alone, in this process")
-    arguments = parser.parse_args()
+    """Measure the stages in fresh processes in turns, or one stage in this process."""
+    parser = command_line(
+        __doc__,
+        "data",
+        rounds=(5, "fresh processes for cold and for cached"),
+        steps=(50, "of training, for the memory"),
+        batch=(32, "images in a step of training"),
+    )
+    parser.add_argument("--stage", choices=STAGES, help="measure this stage alone, in this process")
+    arguments = begin(parser)
     if arguments.data == "cifar10" and not (arguments.data_dir or os.environ.get("FOVEATE_DATA")):
         # Foveate would download it otherwise: the binary version, and over a network nobody asked for.
         sys.exit("name the folder of CIFAR-10's Parquet shards by --data-dir or $FOVEATE_DATA")
-    if arguments.stage is None:
-        compare(arguments)
-    else:
-        print(json.dumps(load(arguments) if arguments.stage == "load" else train(arguments)))
+    if arguments.stage:
+        print(json.dumps(STAGES[arguments.stage](arguments)))
+        return
+    record: dict[str, Any] = {"cold": [], "cached": [], "hashed": []}
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(arguments.rounds):
+            cache = Path(folder) / str(number)
+            for kind, measured in record.items():
+                if kind == "hashed":
+                    for known in cache.rglob("verified.json"):
+                        known.unlink()
+                measured.append(apart("load", cache))
+        record["train"] = apart("train", Path(folder) / "0")
+    print(f"{record['cold'][0]['images']} images, medians of {arguments.rounds} processes")
+    import_s = statistics.median(each["import_s"] for each in record["cached"])
+    cold, cached, hashed = (
+        statistics.median(each["load_s"] for each in record[kind]) for kind in ("cold", "cached", "hashed")
+    )
+    print_row("import", f"{import_s:.3f} s", width=11, first=56)
+    print_goal("load, cold", cold, "≤", 10, " s")
+    print_goal("load, cached", cached, "≤", 1, " s")
+    print_row("load, cached, pixels hashed", f"{hashed:.3f} s", width=12, first=56)
+    print_goal(f"peak memory of {arguments.steps} paper steps", record["train"]["rss_gb"], "≤", 1.2, " GB")
+    write_record(arguments.json, record)
+
+
+def apart(stage: str, cache: Path) -> dict[str, Any]:
+    """What a fresh process of this script measures of one stage."""
+    return measure_apart(__file__, *sys.argv[1:], "--stage", stage, FOVEATE_CACHE=str(cache))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Which near copies `foveate check` finds: images of CIFAR-10 beside themselves, changed in one way at a time.
 
-Told: the share of images that are found with their changed selves; how many groups there are among the images as
+Shown: the share of images that are found with their changed selves; how many groups there are among the images as
 they are; then, of all 60,000, how many test images have a near copy among the training images, and the seconds
 that hashing and comparing take. There is no peer: the pairs of ciFAIR (Barz and Denzler 2020), 286 test images by
 hand, are numbered in an order that the Parquet files do not have.
@@ -8,12 +8,9 @@ hand, are numbered in an order that the Parquet files do not have.
     FOVEATE_DATA=FOLDER python benchmarks/near_copies.py --json docs/records/near_copies.json
 """
 
-import argparse
 import io
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,6 +20,7 @@ from PIL import Image, ImageOps
 from foveate.config import DataConfig
 from foveate.data.copies import near_groups, perceptual_hashes
 from foveate.data.dataset import load_dataset
+from harness import begin, command_line, write_record
 
 Pixels = NDArray[np.uint8]
 BILINEAR = Image.Resampling.BILINEAR
@@ -36,7 +34,7 @@ def jpeg(image: Image.Image, quality: int) -> Image.Image:
 
 
 def cropped(image: Image.Image, share: float) -> Image.Image:
-    """Without a share of each side, at every edge, of an image four times as large."""
+    """Enlarged four times, and a share of each side cut off at every edge."""
     width, height = (4 * side for side in image.size)
     left, top = round(width * share), round(height * share)
     return image.resize((width, height), Image.Resampling.BICUBIC).crop((left, top, width - left, height - top))
@@ -58,14 +56,9 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 
 def main() -> None:
-    """Measure every change, then the whole; print, and write what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--images", type=int, default=1500)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
-    arguments = parser.parse_args()
+    """Measure each change, then all images, and print what was found."""
+    parser = command_line(__doc__, "data", images=1500, threads=torch.get_num_threads())
+    arguments = begin(parser)
     torch.set_num_threads(arguments.threads)
     dataset = load_dataset(arguments.data, DataConfig(), data_dir=arguments.data_dir)
     every = np.sort(np.concatenate(list(dataset.splits.values())))
@@ -79,24 +72,14 @@ def main() -> None:
     groups = groups_of(dataset.images, every)
     seconds = time.perf_counter() - began
     test = set(dataset.splits["test"].tolist())
-    leaks = sum(
-        index in test for group in groups if any(each not in test for each in group) for index in group.tolist()
-    )
+    mixed = [group.tolist() for group in groups if any(each not in test for each in group)]
+    leaks = sum(index in test for group in mixed for index in group)
+    largest = max(map(len, groups), default=0)
     told = f"{leaks} of {len(test):,} test images have a near copy among the others, in {len(groups):,} groups"
-    print(f"all {len(every):,}: {told}; the largest has {max(map(len, groups), default=0)}; {seconds:.1f} s")
-    if arguments.json:
-        record = {
-            "images": len(some),
-            "found": found,
-            "groups_as_they_are": alike,
-            "all": len(every),
-            "groups": len(groups),
-            "largest": max(map(len, groups), default=0),
-            "test_images_with_a_near_copy": leaks,
-            "seconds": seconds,
-            "threads": arguments.threads,
-        }
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(f"all {len(every):,}: {told}; the largest has {largest}; {seconds:.1f} s")
+    record = {"images": len(some), "found": found, "groups_as_they_are": alike, "all": len(every)}
+    record |= {"groups": len(groups), "largest": largest, "test_images_with_a_near_copy": leaks}
+    write_record(arguments.json, {**record, "seconds": seconds, "threads": arguments.threads})
 
 
 def share_found(images: Pixels, change: Callable[[Image.Image], Image.Image]) -> float:

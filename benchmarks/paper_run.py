@@ -1,6 +1,5 @@
 """The paper's experiment as it was: 45 epochs on CIFAR-10, some seeds, each tested once; figure 4.1 beside it."""
 
-import argparse
 import json
 import statistics
 from pathlib import Path
@@ -8,49 +7,31 @@ from typing import Any
 
 import foveate
 from foveate.report.run_results import PAPER_TABLE
+from harness import begin, command_line, print_row, write_record
 
 
 def main() -> None:
     """Train, open each run's test split once, and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--runs", type=Path, default=Path("runs"))
-    parser.add_argument("--data-dir", type=Path, help="where cifar10 lies (else $FOVEATE_DATA)")
+    runs = (Path("runs"), "folder of the runs")
+    parser = command_line(__doc__, "data", seeds=[0, 1, 2], device="auto", runs=runs)
     parser.add_argument("--settings", type=json.loads, default={}, help='JSON over the preset, as {"epochs": 1}')
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = begin(parser)
+    place = {"runs": arguments.runs, "data_dir": arguments.data_dir, "device": arguments.device}
     rows: list[dict[str, Any]] = []
     for seed in arguments.seeds:
-        run = foveate.train(
-            "cifar10",
-            preset="paper",
-            seed=seed,
-            device=arguments.device,
-            runs=arguments.runs,
-            data_dir=arguments.data_dir,
-            **arguments.settings,
-        )
-        test = foveate.evaluate(run, final=True).metrics["test"]
-        timing = run.folder.read_timing()
-        rows.append(
-            {
-                "seed": seed,
-                "epochs": timing["epochs"],
-                "train_s": timing["train_s"],
-                "images_per_s": timing["images_per_s"],
-                "device": run.folder.read_environment()["device"],
-                "test": {name: test[name] for name in PAPER_TABLE},
-                "intervals": {name: test["intervals"][name] for name in PAPER_TABLE},
-            }
-        )
+        run = foveate.train(arguments.data, preset="paper", seed=seed, **place, **arguments.settings)
+        test, timing = foveate.evaluate(run, final=True).metrics["test"], run.folder.read_timing()
+        row = {"seed": seed, **{key: timing[key] for key in ("epochs", "train_s", "images_per_s")}}
+        row |= {"device": run.folder.read_environment()["device"]}
+        row |= {"test": {name: test[name] for name in PAPER_TABLE}}
+        rows.append({**row, "intervals": {name: test["intervals"][name] for name in PAPER_TABLE}})
         print(f"seed {seed}: accuracy {test['accuracy']:.4f} after {timing['train_s']:.0f} s", flush=True)
-    print(f"\n{'metric':<30}{'paper':>8}{'mean':>8}{'lowest':>9}{'highest':>9}")
+    print_row("metric", "paper", "mean", "lowest", "highest", width=9)
     for name, (published, _) in PAPER_TABLE.items():
         values = [row["test"][name] for row in rows]
-        print(f"{name:<30}{published:8.3f}{statistics.mean(values):8.3f}{min(values):9.3f}{max(values):9.3f}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        figures = (published, statistics.mean(values), min(values), max(values))
+        print_row(name, *(f"{each:.3f}" for each in figures), width=9)
+    write_record(arguments.json, rows)
 
 
 if __name__ == "__main__":

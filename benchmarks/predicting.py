@@ -1,22 +1,18 @@
-"""`foveate predict` on a folder of JPEGs, against decoding them and asking the network, each alone.
+"""`foveate predict` on a folder of JPEGs, against decoding them and running the network, each alone.
 
 The photographs are CIFAR-10's, enlarged (Lanczos) and written as JPEG (quality 90). In turns: all of them decoded
-by as many processes as there are processors, and not looked at; as many decoded images run through the network;
-and `Predictor.predict_files`. **Peer:** 1 / (decoding + network), the rate of doing one after the other with the
-same processors. Told: the ratio of medians (goal: at least .90), and how much memory grows from a tenth of the
-images on.
+by as many processes as there are processors, and thrown away; as many decoded images run through the network; and
+`Predictor.predict_files`. **Peer:** 1 / (decoding + network), the rate of doing one after the other with the same
+processors. Shown: the ratio of medians (goal: at least .90), and how much memory grows from a tenth of the images
+on.
 
     python benchmarks/predicting.py --model runs/train/NAME --images 20000 --json FILE
 """
 
-import argparse
-import json
 import os
 import resource
-import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -27,41 +23,39 @@ from foveate.data.dataset import load_dataset
 from foveate.data.stream import stream_files
 from foveate.inference.engine import BATCH
 from foveate.inference.predictor import Predictor
+from harness import (
+    begin,
+    command_line,
+    in_turns,
+    medians,
+    print_goal,
+    print_row,
+    seconds_of,
+    write_record,
+)
 
 
 def main() -> None:
     """Write the folder, time the three in turns, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    side = (128, "of the photographs, in pixels")
+    parser = command_line(__doc__, "data", images=20_000, side=side, turns=3)
     parser.add_argument("--model", type=Path, required=True, help="a run, a .safetensors or an .onnx file")
-    parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--data-dir", type=Path, help="where it lies (default $FOVEATE_DATA)")
-    parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--side", type=int, default=128, help="of the photographs, in pixels")
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     predictor = Predictor.load(arguments.model)
     with tempfile.TemporaryDirectory() as name:
-        seconds, growth = timed(predictor, photographs(arguments, Path(name)), arguments.turns)
-    medians = {what: statistics.median(times) for what, times in seconds.items()}
-    ratio = (medians["decoding"] + medians["network"]) / medians["predicting"]
-    for what, median in medians.items():
-        print(f"{what:12}{median:9.2f} s{arguments.images / median:10,.0f} images/s")
-    print(f"ratio to decoding and network alone, one after the other: {ratio:.2f} (goal: at least .90)")
+        seconds, growth = measure(predictor, write_photographs(arguments, Path(name)), arguments.turns)
+    found = medians(seconds)
+    ratio = (found["decoding"] + found["network"]) / found["predicting"]
+    for what, median in found.items():
+        print_row(what, f"{median:.2f} s", f"{arguments.images / median:,.0f} images/s", width=20, first=12)
+    print_goal("decoding and network one after the other / predicting", ratio, "≥", 0.90)
     print(f"memory from a tenth of the images to the last: {max(growth) / 2**20:+.1f} MiB")
-    if arguments.json:
-        record = {
-            "images": arguments.images,
-            "side": arguments.side,
-            "seconds": seconds,
-            "ratio": ratio,
-            "growth_bytes": growth,
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        }
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record = {"images": arguments.images, "side": arguments.side, "seconds": seconds, "ratio": ratio}
+    record |= {"growth_bytes": growth, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    write_record(arguments.json, record)
 
 
-def timed(predictor: Predictor, paths: list[str], turns: int) -> tuple[dict[str, list[float]], list[int]]:
+def measure(predictor: Predictor, paths: list[str], turns: int) -> tuple[dict[str, list[float]], list[int]]:
     """Seconds of each of the three in every turn, and the bytes that predicting has grown by in each."""
     size = predictor.about.size
     batch = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), dtype=np.uint8)
@@ -71,7 +65,7 @@ def timed(predictor: Predictor, paths: list[str], turns: int) -> tuple[dict[str,
         for _ in stream_files(paths, size, at_once=BATCH):
             pass
 
-    def ask() -> None:
+    def run_network() -> None:
         for _ in range(-(-len(paths) // BATCH)):
             predictor.engine.logits(batch)
 
@@ -81,26 +75,18 @@ def timed(predictor: Predictor, paths: list[str], turns: int) -> tuple[dict[str,
             before = resident() if number == len(paths) // 10 else before
         growth.append(resident() - before)
 
-    works: dict[str, Callable[[], None]] = {"decoding": decode, "network": ask, "predicting": predict}
-    seconds: dict[str, list[float]] = {what: [] for what in works}
-    for _ in range(turns):
-        for what, work in works.items():
-            began = time.perf_counter()
-            work()
-            seconds[what].append(time.perf_counter() - began)
-    return seconds, growth
+    works = {"decoding": decode, "network": run_network, "predicting": predict}
+    return in_turns({what: seconds_of(work) for what, work in works.items()}, turns), growth
 
 
-def photographs(arguments: argparse.Namespace, folder: Path) -> list[str]:
-    """Write the images as files."""
+def write_photographs(arguments: Namespace, folder: Path) -> list[str]:
+    """Write the images as files; their paths."""
     data = load_dataset(arguments.data, DataConfig(size=32), data_dir=arguments.data_dir)
-    paths = []
-    for number in range(arguments.images):
+    paths = [folder / f"{number:06}.jpg" for number in range(arguments.images)]
+    for number, path in enumerate(paths):
         pixels = Image.fromarray(data.images[number % len(data.images)])
-        path = folder / f"{number:06}.jpg"
         pixels.resize((arguments.side, arguments.side), Image.Resampling.LANCZOS).save(path, quality=90)
-        paths.append(os.fspath(path))
-    return paths
+    return list(map(os.fspath, paths))
 
 
 def resident() -> int:

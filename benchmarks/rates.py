@@ -1,9 +1,12 @@
-"""How fast the product's own loop, loader and augmentation run a preset, and the matrix product beside them."""
+"""The product's own loop, ended after some seconds or steps, and the matrix product that it is compared with."""
 
+import contextlib
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+import foveate
 from foveate.config import Config
 from foveate.data.augment import Augment
 from foveate.data.loader import Loader
@@ -20,17 +24,7 @@ from foveate.inference.network import collect_logits
 from foveate.model.build import build_model
 from foveate.training.loop import TrainingState, train_epochs
 from foveate.training.optim import build_optimizer
-
-__all__ = [
-    "CLASSES",
-    "Stopwatch",
-    "inference_rates",
-    "matmul_gflop_per_s",
-    "new_state",
-    "noise",
-    "run_gflop",
-    "training_rates",
-]
+from foveate.workflows.request import NullDisplay
 
 T = TypeVar("T")
 
@@ -39,8 +33,10 @@ WARM_UP = 3
 """Steps that are not counted: memory is allocated and kernels are chosen in them."""
 GPU_WARM_UP, GPU_STEPS_TIMED_AT_ONCE = 20, 20
 """A GPU captures its graphs in the first, and is waited for only after so many."""
-MOST_IMAGES = 4_000_000
-"""Of one epoch: more than a measurement has time for."""
+LEAST_PRODUCT_S = 0.1
+"""Smaller products are enough where nobody has time for large ones, as in a test: their rate is no figure."""
+MAX_IMAGES = 4_000_000
+"""In one epoch: more than a measurement has time for."""
 
 
 class Stopwatch:
@@ -52,25 +48,58 @@ class Stopwatch:
         self.step_seconds: list[float] = []
 
     def __call__(self, items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterator[T]:  # noqa: ARG002
-        """Yield `items`, timing what is done with each and the making of it."""
+        """Yield `items`; each step's time includes making its item."""
         on_gpu = self.device.type == "cuda"
         warm_up, at_once = (GPU_WARM_UP, GPU_STEPS_TIMED_AT_ONCE) if on_gpu else (WARM_UP, 1)
         began = time.perf_counter()
         for number, item in enumerate(items, start=1):
             yield item
             if number <= warm_up:
-                began = self._now()
+                began = clock(self.device)
             elif (number - warm_up) % at_once == 0:
-                now = self._now()
+                now = clock(self.device)
                 self.step_seconds.append((now - began) / at_once)
                 began = now
                 if sum(self.step_seconds) * at_once >= self.seconds:
                     return
 
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+
+class _EnoughError(Exception):
+    """Ends training after the last step that was asked for."""
+
+
+def train_steps(
+    data: str | Path, steps: int, after_step: Callable[[int], None] = lambda _: None, **arguments: Any
+) -> None:
+    """Call `foveate.train` on `data`, as the command line does, and stop it after `steps` steps.
+
+    Args:
+        after_step: is given the number of steps done so far.
+        arguments: given to `foveate.train`; the run folder is thrown away.
+    """
+    done = 0
+
+    def track(items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterator[T]:  # noqa: ARG001
+        nonlocal done
+        for item in items:
+            yield item
+            if label.startswith("epoch "):
+                done += 1
+                after_step(done)
+                if done >= steps:
+                    raise _EnoughError
+
+    display = NullDisplay()
+    display.track = track
+    with tempfile.TemporaryDirectory() as runs, contextlib.suppress(_EnoughError):
+        foveate.train(data, runs=runs, display=display, **arguments)
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def noise(count: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -80,41 +109,39 @@ def noise(count: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images).to(device), torch.from_numpy(random.integers(0, CLASSES, count)).to(device)
 
 
-def over_and_over(count: int) -> NDArray[np.int64]:
+def _over_and_over(count: int) -> NDArray[np.int64]:
     """Indices of `count` images, many times: one long epoch, which a stopwatch ends."""
-    return np.tile(np.arange(count), max(1, MOST_IMAGES // count))
+    return np.tile(np.arange(count), max(1, MAX_IMAGES // count))
 
 
-def new_state(config: Config, images: Tensor) -> TrainingState:
-    """The state before the first step, on the device of `images` [N, H, W, C], from which a stem is made."""
+def _new_state(config: Config, images: Tensor) -> TrainingState:
+    """The state before the first step, on the device of `images` [N, H, W, C], which fit a whitening stem."""
     model = build_model(config.model, num_classes=CLASSES, size=images.shape[1])
     model.init_whitening(images.cpu().permute(0, 3, 1, 2))
     model.to(images.device)
-    draws = (torch.Generator(images.device).manual_seed(seed) for seed in (0, 1))
-    return TrainingState(model, build_optimizer(model, config.train), *draws)
+    generators = (torch.Generator(images.device).manual_seed(seed) for seed in (0, 1))
+    return TrainingState(model, build_optimizer(model, config.train), *generators)
 
 
 def training_rates(
     config: Config, images: Tensor, labels: Tensor, seconds: float, augment: Augment
 ) -> tuple[list[float], float]:
-    """Images per second of each step of the product's loop, and the operations of an image in GFLOP.
+    """Images per second in each step of the product's loop, and the operations per image in GFLOP.
 
-    Of a preset that begins with smaller images, the steps at full size.
+    Where a preset begins with smaller images, the steps at full size are measured.
     """
     batch, device = config.train.batch, images.device
     config = config.replacing(epochs=1, resize_until=0)
-    loader = Loader(images, labels, over_and_over(len(images)), batch, seed=0)
-    state, stopwatch = new_state(config, images), Stopwatch(seconds, device)
-    gflop = training_gflop(state.model, next(loader.epoch()).images)
+    loader = Loader(images, labels, _over_and_over(len(images)), batch, seed=0)
+    state, stopwatch = _new_state(config, images), Stopwatch(seconds, device)
+    gflop = _training_gflop(state.model, next(loader.epoch()).images)
     for _ in train_epochs(state, loader, None, config.train, augment=augment, device=device, track=stopwatch):
         pass
     return [batch / each for each in stopwatch.step_seconds], gflop
 
 
-def training_gflop(model: nn.Module, images: Tensor) -> float:
-    """The operations of training on an image of a batch [N, C, H, W], in GFLOP: those of convolutions and matrix
-    products, forward and backward, without the optimizer's.
-    """
+def _training_gflop(model: nn.Module, images: Tensor) -> float:
+    """GFLOP per image [N, C, H, W] of convolutions and matrix products, forward and backward, no optimizer."""
     # The fused kernel of attention is not counted on a CPU; the plain one is, on any device.
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
         model(images).sum().backward()
@@ -122,14 +149,11 @@ def training_gflop(model: nn.Module, images: Tensor) -> float:
 
 
 def run_gflop(config: Config, size: int) -> float:
-    """The operations of a whole training on images of `size`, in GFLOP, the small ones of its beginning as such.
-
-    `config` says in images how long it is.
-    """
+    """The operations of a whole training on images of `size`, in GFLOP; `config` gives its length in images."""
     train, (images, _) = config.train, noise(2, size, torch.device("cpu"))
-    model = new_state(config, images).model
+    model = _new_state(config, images).model
     whole, small = (
-        training_gflop(model, torch.zeros(2, 3, side, side)) for side in (size, round(size * train.resize_scale))
+        _training_gflop(model, torch.zeros(2, 3, side, side)) for side in (size, round(size * train.resize_scale))
     )
     assert train.images_seen is not None
     return train.images_seen * (train.resize_until * small + (1 - train.resize_until) * whole)
@@ -138,10 +162,10 @@ def run_gflop(config: Config, size: int) -> float:
 def inference_rates(
     config: Config, images: Tensor, labels: Tensor, seconds: float, batch: int
 ) -> tuple[list[float], float]:
-    """Images per second of each batch of the product's measuring, and the operations of an image in GFLOP."""
+    """Images per second in each batch of the product's evaluation, and the operations per image in GFLOP."""
     device = images.device
-    loader = Loader(images, labels, over_and_over(len(images)), batch)
-    model, stopwatch = new_state(config, images).model.eval(), Stopwatch(seconds, device)
+    loader = Loader(images, labels, _over_and_over(len(images)), batch)
+    model, stopwatch = _new_state(config, images).model.eval(), Stopwatch(seconds, device)
     first = next(loader.epoch())
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.inference_mode():
         model(first.images)
@@ -150,17 +174,17 @@ def inference_rates(
 
 
 def matmul_gflop_per_s(seconds: float, device: torch.device | str = "cpu") -> dict[str, float]:
-    """The best rates of matrix products of two sizes, each tried at least once, in fp32 and on a GPU in bf16 too.
+    """The best rates of matrix products of two sizes in `seconds`, in fp32 and on a GPU in bf16 too.
 
     On a CPU torch multiplies by MKL, which leaves half of some processors' vector width idle, and convolves by
     oneDNN, so oneDNN's own product is measured as well: a step beats the other without effort there.
     """
     device = torch.device(device)
-    on_gpu = device.type == "cuda"
-    best: dict[str, float] = {}
+    on_gpu, best = device.type == "cuda", dict[str, float]()
+    sides = (8192, 12288) if on_gpu else (2048, 3072) if seconds >= LEAST_PRODUCT_S else (512,)
     until = time.perf_counter() + seconds
-    while True:
-        for side in (8192, 12288) if on_gpu else (2048, 3072):
+    while not best or time.perf_counter() < until:
+        for side in sides:
             left, right, out = torch.randn(3, side, side, device=device).unbind()
             products: dict[str, Callable[[], object]] = {"torch.mm": partial(torch.mm, left, right, out=out)}
             if on_gpu:
@@ -169,13 +193,7 @@ def matmul_gflop_per_s(seconds: float, device: torch.device | str = "cpu") -> di
                 products["oneDNN"] = partial(F.linear, left.to_mkldnn(), right.to_mkldnn())
             for name, product in products.items():
                 product()
-                if on_gpu:
-                    torch.cuda.synchronize(device)
-                began = time.perf_counter()
+                began = clock(device)
                 product()
-                if on_gpu:
-                    torch.cuda.synchronize(device)
-                rate = 2 * side**3 / (time.perf_counter() - began) / 1e9
-                best[name] = max(best.get(name, 0.0), rate)
-        if time.perf_counter() >= until:
-            return best
+                best[name] = max(best.get(name, 0.0), 2 * side**3 / (clock(device) - began) / 1e9)
+    return best

@@ -1,19 +1,12 @@
 """Does it search well? Plans replayed on the recorded learning curves of `curves.py`, at equal epochs.
 
-A replay draws configurations of the table in an order of its own, runs a plan on them as one worker would, and
-after every job looks at the incumbent: of the trials trained furthest the one with the best score. Its regret is
-how much less it is worth than the best of the table, in points of accuracy, on images that no plan ever saw.
-**Peers:** Hyperband as published and by KerasTuner's formula (imitated in its scores too: one set of validation
-images stops and ranks; that it resets the optimizer cannot be replayed), ASHA, Hyperband with TPE from the second
-bracket on, random search and grid search at full length. TPE and grid take the configuration of the table that is
-nearest to what they ask for. Told: mean regret with its 95 % interval over replays, after so many epochs.
+**Peers:** Hyperband as published and by KerasTuner's formula, ASHA, Hyperband with TPE from the second bracket on,
+random search and grid search at full length. docs/benchmarks.md says what a replay does.
 
     python benchmarks/regret.py docs/records/curves.json --json docs/records/regret.json
 """
 
-import argparse
 import itertools
-import json
 import random
 import statistics
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +17,6 @@ import numpy as np
 
 from foveate.tuning.asha import Asha
 from foveate.tuning.hyperband import (
-    Bracket,
     Hyperband,
     Job,
     Outcome,
@@ -39,6 +31,7 @@ from foveate.tuning.hyperband import (
 from foveate.tuning.hyperparameters import Choice
 from foveate.tuning.samplers import TpeSampler
 from foveate.tuning.space import Space, read_space
+from harness import begin, command_line, print_row, read_record, write_record
 
 FACTOR = 3
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
@@ -89,17 +82,14 @@ class Table:
 
 def main() -> None:
     """Replay every plan; print a row of each and write the figures where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, replays=200, rounds=(3, "of Hyperband's brackets: the epochs of all plans"))
     parser.add_argument("curves", type=Path)
-    parser.add_argument("--replays", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=3, help="of Hyperband's brackets: the epochs of all plans")
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
-    arguments = parser.parse_args()
-    table = Table(json.loads(arguments.curves.read_text(encoding="utf-8")))
+    arguments = begin(parser)
+    table = Table(read_record(arguments.curves, {}))
     each = budget_of(li2018_brackets(table.epochs, FACTOR)).epochs
     marks = [each // 2, *(each * number for number in range(1, arguments.rounds + 1))]
     print(f"{len(table.runs)} configurations, worth {min(table.worth):.1f} to {max(table.worth):.1f} %")
-    print(f"{'mean regret, points, after':28}" + "".join(f"{f'{mark} epochs':>18}" for mark in marks))
+    print_row("mean regret, points, after", *(f"{mark} epochs" for mark in marks), width=18, first=28)
     rows = []
     for name, make in methods(table, arguments.rounds).items():
         regrets = [replay(table, *make(seed), marks) for seed in range(arguments.replays)]
@@ -108,35 +98,40 @@ def main() -> None:
         errors = [1.96 * statistics.stdev(column) / len(column) ** 0.5 for column in columns]
         rows.append({"method": name, "epochs": marks, "regret": means, "interval": errors})
         cells = (f"{mean:.2f} ± {error:.2f}" for mean, error in zip(means, errors, strict=True))
-        print(f"{name:28}" + "".join(f"{cell:>18}" for cell in cells), flush=True)
-    if arguments.json:
-        record = {"replays": arguments.replays, "configurations": len(table.runs), "rows": rows}
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        print_row(name, *cells, width=18, first=28)
+    record = {"replays": arguments.replays, "configurations": len(table.runs), "rows": rows}
+    write_record(arguments.json, record)
 
 
 Method = tuple[Plan, Callable[[int, Job], float]]
+Draw = Callable[[Table, int], Callable[[int, Scores], Settings | None]]
 
 
 def methods(table: Table, rounds: int) -> dict[str, Callable[[int], Method]]:
     """Each plan, made anew for every replay, and how it scores."""
-    ours, theirs = (
-        li2018_brackets(table.epochs, FACTOR) * rounds,
-        kerastuner_brackets(table.epochs, FACTOR) * rounds,
-    )
-    single: Bracket = (Rung(len(table.runs), table.epochs),)
+    brackets = {"li2018": li2018_brackets, "kerastuner": kerastuner_brackets}
+    ours, theirs = (formula(table.epochs, FACTOR) * rounds for formula in brackets.values())
+    whole = [(Rung(len(table.runs), table.epochs),)]
+
+    def hyperband(draw: Draw) -> Callable[[int], Method]:
+        return lambda seed: (Hyperband(ours, draw(table, seed), in_turn=True), table.ours)
+
+    def full_length(draw: Draw) -> Callable[[int], Method]:
+        return lambda seed: (Hyperband(whole, draw(table, seed)), table.ours)
+
+    def as_kerastuner(seed: int) -> Method:
+        return Hyperband(theirs, by_chance(table, seed), in_turn=True), table.theirs
+
+    def asha(seed: int) -> Method:
+        return Asha(table.epochs, FACTOR, len(table.runs), by_chance(table, seed)), table.ours
+
     return {
-        "hyperband, li2018": lambda seed: (Hyperband(ours, by_chance(table, seed), in_turn=True), table.ours),
-        "hyperband, kerastuner": lambda seed: (
-            Hyperband(theirs, by_chance(table, seed), in_turn=True),
-            table.theirs,
-        ),
-        "asha": lambda seed: (
-            Asha(table.epochs, FACTOR, len(table.runs), by_chance(table, seed)),
-            table.ours,
-        ),
-        "hyperband with tpe": lambda seed: (Hyperband(ours, by_tpe(table, seed), in_turn=True), table.ours),
-        "random search": lambda seed: (Hyperband([single], by_chance(table, seed)), table.ours),
-        "grid search": lambda seed: (Hyperband([single], by_grid(table, seed)), table.ours),
+        "hyperband, li2018": hyperband(by_chance),
+        "hyperband, kerastuner": as_kerastuner,
+        "asha": asha,
+        "hyperband with tpe": hyperband(by_tpe),
+        "random search": full_length(by_chance),
+        "grid search": full_length(by_grid),
     }
 
 

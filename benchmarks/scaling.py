@@ -1,42 +1,36 @@
 """Training on 1, 10 and 100 times CIFAR-10's images takes the same time a step and no more memory as it goes on.
 
-CIFAR-10's 50,000 training images are repeated into one .npz file of each size, trained on for so many steps by the
+CIFAR-10's 50,000 training images are repeated into one .npz file of each size, trained on for some steps by the
 call that the command line makes, each in a fresh process, and removed. The images are memory-mapped. RssAnon, the
 memory of the process that no file backs, is sampled at every eighth of the steps from a quarter on.
 There is no peer.
 """
 
-import argparse
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
 
+from harness import begin, command_line, measure_apart, print_goal, print_row, write_record
+
 GOAL = 1.02
-"""Of the memory at the end to that at a quarter, and of the time of a step to that on the fewest images."""
+"""For the memory at the end over that at a quarter, and a step's time over that on the fewest images."""
 WARM_UP = 5
 SIZE = 32
 STATUS = Path("/proc/self/status")
 
 
-def anonymous_mb() -> float:
-    """RssAnon of this process in MB."""
-    line = next(line for line in STATUS.read_text(encoding="ascii").splitlines() if line.startswith("RssAnon"))
-    return int(line.split()[1]) * 1024 / 1e6
-
-
-def write_repeated(path: Path, arguments: argparse.Namespace, factor: int) -> int:
-    """An .npz file of the data set's training images and labels, `factor` times over; how many that makes."""
+def write_repeated(path: Path, arguments: Namespace, factor: int) -> int:
+    """Write the data set's training images and labels `factor` times into an .npz file; how many that makes."""
     from foveate.config import DataConfig
     from foveate.data.dataset import load_dataset
 
@@ -54,44 +48,49 @@ def write_repeated(path: Path, arguments: argparse.Namespace, factor: int) -> in
     return count
 
 
-def measure(arguments: argparse.Namespace, data: Path) -> dict[str, Any]:
-    """Train on `data` in this process."""
-    from bounded import train_steps
+def measure(arguments: Namespace) -> dict[str, Any]:
+    """Train on the file `arguments.measure` in this process."""
+    from rates import train_steps
 
     moments: list[float] = []
-    anonymous: list[float] = []
+    anonymous_mb: list[float] = []
     sampled = {max(1, eighth * arguments.steps // 8) for eighth in range(2, 9)}
 
     def sample(step: int) -> None:
         moments.append(time.perf_counter())
         if step in sampled:
-            anonymous.append(anonymous_mb())
+            line = next(line for line in STATUS.read_text().splitlines() if line.startswith("RssAnon"))
+            anonymous_mb.append(int(line.split()[1]) * 1024 / 1e6)
 
-    # However few images there are, there are steps enough.
-    settings = {
-        "epochs": arguments.steps,
-        "resize_until": 0,
-        "device": arguments.device,
-        "threads": arguments.threads,
-    }
-    train_steps(data, arguments.steps, sample, preset=arguments.preset, size=SIZE, **settings)
+    # As many epochs as steps: enough, however few images there are.
+    settings = {"epochs": arguments.steps, "resize_until": 0, "size": SIZE, "preset": arguments.preset}
+    settings |= {"device": arguments.device, "threads": arguments.threads}
+    settings |= {"batch": arguments.batch} if arguments.batch else {}
+    train_steps(arguments.measure, arguments.steps, sample, **settings)
     seconds = statistics.median(np.diff(moments)[WARM_UP:])
-    return {"step_s": float(seconds), "steps": len(moments), "rss_anon_mb": anonymous}
+    return {"step_s": float(seconds), "steps": len(moments), "rss_anon_mb": anonymous_mb}
 
 
-def in_fresh_process(folder: Path, data: Path) -> dict[str, Any]:
-    """What a fresh process of this script measures on `data`: its last line."""
-    command = [sys.executable, __file__, *sys.argv[1:], "--measure", str(data)]
-    environment = {**os.environ, "FOVEATE_CACHE": str(folder / "cache")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"training on {data} failed with exit code {done.returncode}:\n{done.stderr}")
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
-def compare(arguments: argparse.Namespace) -> None:
-    """Make, train and remove each size, and print the table."""
+def main() -> None:
+    """Make, train on and remove each size in turn, or train on one file in this process."""
+    parser = command_line(
+        __doc__,
+        "data",
+        "threads",
+        "device",
+        factors=([1, 10, 100], "times the images"),
+        steps=(2000, "of training"),
+        preset=("minute", "what is trained"),
+        batch=(int, "images in a step (default: the preset's)"),
+        folder=(Path, "where the files are made, 31 GB at 100× (default: temporary)"),
+        measure=(Path, "train on this file alone, in this process"),
+    )
+    arguments = begin(parser)
+    if not STATUS.exists():
+        sys.exit(f"there is no {STATUS} on this system: run this on Linux")
+    if arguments.measure:
+        print(json.dumps(measure(arguments)))
+        return
     rows: list[dict[str, Any]] = []
     for factor in arguments.factors:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
@@ -103,40 +102,19 @@ def compare(arguments: argparse.Namespace) -> None:
                 )
             print(f"{factor}×: making {needed / 1e9:.1f} GB in {folder}", flush=True)
             images = write_repeated(folder / "repeated.npz", arguments, factor)
-            rows.append({"factor": factor, "images": images, **in_fresh_process(folder, folder / "repeated.npz")})
-    print(f"\n{'images':>12}{'ms a step':>12}{'RssAnon at 1/4':>18}{'at the end':>14}{'ratio':>9}")
+            words = (__file__, *sys.argv[1:], "--measure", folder / "repeated.npz")
+            measured = measure_apart(*words, FOVEATE_CACHE=str(folder / "cache"))
+            rows.append({"factor": factor, "images": images, **measured})
+    print_row("images", "ms a step", "MB at 1/4", "at the end", "ratio", first=12)
     for row in rows:
         quarter, *_, end = row["rss_anon_mb"]
-        memory = f"{quarter:15.1f} MB{end:11.1f} MB{end / quarter:9.3f}"
-        print(f"{row['images']:12,}{1000 * row['step_s']:12.2f}{memory}")
+        cells = (f"{1000 * row['step_s']:.2f}", f"{quarter:.1f}", f"{end:.1f}", f"{end / quarter:.3f}")
+        print_row(f"{row['images']:,}", *cells, first=12)
     growth = max(row["rss_anon_mb"][-1] / row["rss_anon_mb"][0] for row in rows)
+    print_goal("RssAnon, at the end over at a quarter", growth, "≤", GOAL)
     slowing = max(row["step_s"] for row in rows) / rows[0]["step_s"]
-    for name, ratio in (("RssAnon, end to quarter", growth), ("a step, slowest to the first size", slowing)):
-        print(f"{name}: {ratio:.3f}   goal ≤ {GOAL:.2f}: {'reached' if ratio <= GOAL else 'NOT reached'}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-
-
-def main() -> None:
-    """The whole comparison, or one size of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--factors", type=int, nargs="+", default=[1, 10, 100], help="times the images")
-    parser.add_argument("--steps", type=int, default=2000, help="steps to train (default 2,000)")
-    parser.add_argument("--preset", default="minute", help="what to train (default minute)")
-    parser.add_argument("--data", default="cifar10", help="what to repeat (default cifar10)")
-    parser.add_argument("--data-dir", type=Path, help="where it lies (default $FOVEATE_DATA)")
-    parser.add_argument("--folder", type=Path, help="where to make them, 31 GB at 100× (default: temporary)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: torch's choice)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
-    parser.add_argument("--measure", type=Path, help="train on this file alone, in this process")
-    arguments = parser.parse_args()
-    if not STATUS.exists():
-        sys.exit(f"there is no {STATUS} on this system: run this on Linux")
-    if arguments.measure:
-        print(json.dumps(measure(arguments, arguments.measure)))
-    else:
-        compare(arguments)
+    print_goal("a step, the slowest over that on the first size", slowing, "≤", GOAL)
+    write_record(arguments.json, rows)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ in our own. Takes turns; both have the same threads. Told: epochs trained, secon
 each tells it, and what the winner scores on images that neither saw (validation images the subset leaves out).
 """
 
-import argparse
 import json
 import os
 import statistics
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-os.environ.update(KERAS_BACKEND="torch", OMP_WAIT_POLICY="PASSIVE")
+from harness import begin, command_line, prepare, print_row, write_record
+
+os.environ["KERAS_BACKEND"] = "torch"
 
 import numpy as np
 import torch
@@ -25,7 +27,6 @@ import yaml
 
 import foveate
 from curves import worth_of
-from foveate.allocator import keep_freed_memory
 from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.tuning.trial import study_dataset
@@ -53,17 +54,11 @@ SPACE = {
 
 def main() -> None:
     """Run the studies in turns; print the table and write the figures where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="cifar10", help="of ten classes")
-    parser.add_argument("--data-dir", type=Path, help="where it lies (default $FOVEATE_DATA)")
-    parser.add_argument("--subset", type=int, default=2000, help="images of training and validation together")
-    parser.add_argument("--rounds", type=int, default=3, help="seeds, one study of each side each")
-    parser.add_argument("--max-epochs", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
-    arguments = parser.parse_args()
-    keep_freed_memory()  # for both sides
-    torch.set_num_threads(arguments.threads)
+    options: dict[str, Any] = {"subset": (2000, "images of training and validation together")}
+    options |= {"rounds": (3, "seeds, each with a study of each side"), "max_epochs": 9}
+    parser = command_line(__doc__, "data", threads=torch.get_num_threads(), **options)
+    arguments = begin(parser)
+    prepare(arguments.threads)  # for both sides
     whole = load_dataset(arguments.data, DataConfig(size=32), data_dir=arguments.data_dir)
     rows = []
     for seed in range(arguments.rounds):
@@ -74,17 +69,16 @@ def main() -> None:
         ):
             rows.append({"who": who, "seed": seed, **run(arguments, whole, seed)})
             print(rows[-1], file=sys.stderr, flush=True)
-    print(f"{'':24}{'trials':>8}{'epochs':>8}{'seconds':>10}{'s/epoch':>10}{'best, told':>14}{'unseen':>18}")
+    heads = ("trials", "epochs", "seconds", "s/epoch", "best, told", "unseen")
+    print_row("", *heads, first=24)
     for who in dict.fromkeys(row["who"] for row in rows):
         own = [row for row in rows if row["who"] == who]
         middle = {key: statistics.median(row[key] for row in own) for key in ("trials", "epochs", "seconds")}
         pace = statistics.median(row["seconds"] / row["epochs"] for row in own)
         told, worth = (f"{100 * statistics.mean(row[key] for row in own):.1f} %" for key in ("told", "worth"))
-        cells = f"{middle['trials']:8.0f}{middle['epochs']:8.0f}{middle['seconds']:10.1f}{pace:10.2f}"
-        print(f"{who:24}{cells}{told:>14}{worth:>18}")
-    if arguments.json:
-        record = {"subset": arguments.subset, "threads": arguments.threads, "rows": rows}
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        cells = (f"{middle['trials']:.0f}", f"{middle['epochs']:.0f}", f"{middle['seconds']:.1f}", f"{pace:.2f}")
+        print_row(who, *cells, told, worth, first=24)
+    write_record(arguments.json, {"subset": arguments.subset, "threads": arguments.threads, "rows": rows})
 
 
 def parts(whole: Dataset, subset: int) -> tuple[Dataset, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -94,7 +88,7 @@ def parts(whole: Dataset, subset: int) -> tuple[Dataset, np.ndarray[Any, Any], n
     return dataset, validation, np.setdiff1d(whole.splits["validation"], validation)
 
 
-def ours(arguments: argparse.Namespace, whole: Dataset, seed: int, *, semantics: str) -> dict[str, Any]:
+def ours(arguments: Namespace, whole: Dataset, seed: int, *, semantics: str) -> dict[str, Any]:
     """Our study."""
     with tempfile.TemporaryDirectory() as folder:
         space = Path(folder) / "space.yaml"
@@ -129,7 +123,7 @@ def ours(arguments: argparse.Namespace, whole: Dataset, seed: int, *, semantics:
         }
 
 
-def kerastuner(arguments: argparse.Namespace, whole: Dataset, seed: int) -> dict[str, Any]:
+def kerastuner(arguments: Namespace, whole: Dataset, seed: int) -> dict[str, Any]:
     """KerasTuner's study, as a user of it writes figure 3.2."""
     import keras
     import keras_tuner

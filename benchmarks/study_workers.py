@@ -6,15 +6,15 @@ turns, in rounds, and every study must end with the same table but the one of tw
 within 10 % of the same number of local workers (its start of some seconds is told apart).
 """
 
-import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
+
+from harness import FOVEATE, begin, command_line, print_row, run_python, write_record
 
 WAYS: dict[str, list[str]] = {
     "one worker, one thread": ["--workers", "1", "--threads", "1"],
@@ -22,20 +22,13 @@ WAYS: dict[str, list[str]] = {
     "one worker, two threads": ["--workers", "1", "--threads", "2"],
     "Ray, two of one thread": ["--ray", "local", "--workers", "2", "--threads", "1"],
 }
-FOVEATE = [sys.executable, "-c", "from foveate.cli import main; main()"]
 
 
 def main() -> None:
     """Run the study each way in turns; print the table and write the figures where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--max-epochs", type=int, default=9)
-    parser.add_argument("--subset", type=int, default=3000)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of every trial")
+    parser = command_line(__doc__, "data", "set", rounds=3, max_epochs=9, subset=3000)
     parser.add_argument("--ways", nargs="*", choices=list(WAYS), default=list(WAYS))
-    parser.add_argument("--json", type=Path, help="write every figure to this file")
-    arguments = parser.parse_args()
+    arguments = begin(parser)
     runs: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(arguments.rounds):
@@ -43,35 +36,26 @@ def main() -> None:
                 runs.append({"way": way, "round": number, **study(arguments, Path(folder), way, number)})
                 print(f"{way}: {runs[-1]['seconds']:.1f} s", file=sys.stderr, flush=True)
     tables = {run["table"] for run in runs if "two threads" not in run["way"]}
-    print(f"{'':32}{'epochs/hour':>13}{'times':>8}{'outside of jobs, s':>20}")
+    print_row("", "epochs/hour", "times", "outside of jobs, s", width=20, first=32)
     base = statistics.median(rate(run) for run in runs if run["way"] == arguments.ways[0])
     for way in arguments.ways:
         own = [run for run in runs if run["way"] == way]
         median = statistics.median(map(rate, own))
         rest = statistics.median(run["whole_s"] - run["seconds"] for run in own)
-        print(f"{way:32}{median:13,.0f}{median / base:8.2f}{rest:20.1f}")
+        print_row(way, f"{median:,.0f}", f"{median / base:.2f}", f"{rest:.1f}", width=20, first=32)
     print("the same table each time" if len(tables) == 1 else f"{len(tables)} DIFFERENT TABLES")
-    if arguments.json:
-        record = {
-            "subset": arguments.subset,
-            "max_epochs": arguments.max_epochs,
-            "tables": len(tables),
-            "runs": runs,
-        }
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record = {"subset": arguments.subset, "max_epochs": arguments.max_epochs, "tables": len(tables), "runs": runs}
+    write_record(arguments.json, record)
 
 
-def study(arguments: argparse.Namespace, folder: Path, way: str, number: int) -> dict[str, Any]:
+def study(arguments: Namespace, folder: Path, way: str, number: int) -> dict[str, Any]:
     """One study: epochs, seconds from its first job's begin to its last one's end, and of the whole process."""
     name = f"{list(WAYS).index(way)}-{number}"
     words = ["tune", arguments.data, "--max-epochs", str(arguments.max_epochs), "--subset", str(arguments.subset)]
     words += ["--search", "lr", "--search", "label_smoothing", "--runs", str(folder), "--name", name, *WAYS[way]]
     words += [word for setting in arguments.set for word in ("--set", setting)]
-    began = time.perf_counter()
-    done = subprocess.run([*FOVEATE, *words], capture_output=True, text=True, check=False)
-    whole = time.perf_counter() - began
-    if done.returncode:
-        sys.exit(f"{' '.join(words)} failed with exit code {done.returncode}:\n{done.stderr}")
+    words += ["--data-dir", str(arguments.data_dir)] if arguments.data_dir else []
+    whole, _ = run_python(*FOVEATE, *words)
     place = folder / "tune" / name
     lines = (place / "journal.jsonl").read_text(encoding="utf-8").splitlines()
     told = [entry for entry in (json.loads(line.partition(" ")[2]) for line in lines) if entry["event"] == "told"]

@@ -1,100 +1,107 @@
 """Seconds to an accuracy on CIFAR-10's test images: Foveate's presets against airbench and the paper's script.
 
-**Ours:** `foveate train cifar10 --preset P --final`, a whole process from its start to its end: metrics and report
-are written, and six views measured too where the preset says so. **Peers:** airbench94_muon's algorithm in
-fp32 (`airbench_cpu.py`), a whole process as well, less its six views where plain accuracies are compared; fewer
-epochs are runs of their own, as its rates end at zero. And the paper's script in Keras on TensorFlow: the images
-per second of its training step (`train_step_keras.py`, the faster of five fresh processes) are extrapolated over
-its 45 epochs of 40,000 images; its accuracy is the paper's. All take turns, with the same threads and data; the
-decode cache is warm (`loading.py` tells the cold one). Before each run the fp32 matrix product is measured;
-seconds are told raw and scaled to 180 GFLOP/s of `torch.mm`; `share` is what a whole training of ours reaches of
-the faster product. Each run opens the test split once, at its end; nothing is chosen by it. `--warm` adds, for a
-GPU, runs in one process after a first one with a seed of its own, whose extra seconds are compiling and waking
-the device.
+**Peers:** airbench94_muon's algorithm in fp32 (`airbench_cpu.py`), and the paper's script in Keras on TensorFlow,
+extrapolated from its training step (`train_step_keras.py`). docs/benchmarks.md says how each side is measured.
+Each run opens the test split once, at its end; nothing is chosen by it.
 """
 
-import argparse
 import json
-import os
+import shlex
 import statistics
 import tempfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # of the matrix product, and of every process below
+from harness import (
+    FOVEATE,
+    HERE,
+    begin,
+    command_line,
+    mean_and_sd,
+    prepare,
+    print_row,
+    read_record,
+    run_python,
+    write_record,
+)
 
+# isort: split
 import torch
 
-from contenders import (
-    PAPER_ACCURACY,
-    Row,
-    airbench_process,
-    airbench_warm,
-    foveate_process,
-    foveate_warm,
-    keras_process,
-)
 from foveate.config import DataConfig, preset_names
 from foveate.data.dataset import load_dataset
-from rates import matmul_gflop_per_s
+from foveate.training.runs import RunFolder
+from rates import matmul_gflop_per_s, run_gflop
+from train_step import install_keras, measure_keras, rate
 
 STANDARD_GFLOP_PER_S = 180.0
+PAPER_ACCURACY, PAPER_IMAGES = 0.854, 45 * 40_000
 GOALS, GOAL_RATIO = (PAPER_ACCURACY, 0.90, 0.94, 0.96), 1.3
 AIRBENCH_ACCURACY, AIRBENCH_WITHIN = 0.940, 0.0015
 KERAS_ROUNDS = 5
 VIEWS = ("plain", "six_views")
+WARM = """
+import json, sys, time
+from foveate.cli import app
+for words in json.loads(sys.argv[1]):
+    began = time.perf_counter()
+    app(words, standalone_mode=False)
+    print("seconds", time.perf_counter() - began)
+"""
+"""Several command lines of Foveate's in one process, and the seconds of each."""
+
+Row = dict[str, Any]
 
 
 class Turn(NamedTuple):
-    """Runs that one process, or one process each, makes."""
+    """Runs that one process, or one process for each, makes."""
 
     who: str
     side: str
     seeds: list[int]
-    run: Callable[[argparse.Namespace, Path, str, list[int]], list[Row]]
+    run: Callable[[Namespace, Path, str, list[int]], list[Row]]
     what: str
-    """The preset, or how many epochs."""
+    """The preset, or the number of epochs."""
 
 
 def main() -> None:
-    """Run what is asked for in turns, keep each run as it ends, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    there = [name for name in ("minute", "fast", "strong", "best") if name in preset_names()]
-    parser.add_argument("--presets", nargs="*", default=there, help="ours (default: the fast ones)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--airbench-epochs", type=int, nargs="*", default=[8], help="of the port (default 8)")
-    parser.add_argument("--skip-keras", action="store_true")
-    parser.add_argument("--warm", action="store_true", help="all seeds in one process as well")
-    parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--data-dir", type=Path, help="where it lies (default $FOVEATE_DATA)")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of all sides")
-    parser.add_argument("--foveate-more", default="", help='more of its command line, as "--set batch=64"')
-    parser.add_argument("--airbench-more", default="", help='more of its command line, as "--batch 500"')
-    parser.add_argument("--json", type=Path, help="file that keeps each run as it ends, and is gone on from")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    """Run the turns, keep each run as it ends, and print the table."""
+    parser = command_line(
+        __doc__,
+        "data",
+        "device",
+        presets=([name for name in ("minute", "fast", "strong", "best") if name in preset_names()], "ours"),
+        seeds=[0],
+        airbench_epochs=([8], "of the port"),
+        skip_keras=False,
+        warm=(False, "all seeds in one process as well"),
+        threads=(torch.get_num_threads(), "of all sides"),
+        foveate_more=("", 'more of its command line, as "--set batch=64"'),
+        airbench_more=("", 'more of its command line, as "--batch 500"'),
+        product_seconds=(2.0, "to measure the matrix product before each run"),
+    )
+    arguments = begin(parser)
+    prepare(arguments.threads)
     load_dataset(arguments.data, DataConfig(size=32), data_dir=arguments.data_dir)  # warms the decode cache
-    kept = arguments.json and arguments.json.exists()
-    rows: list[Row] = json.loads(arguments.json.read_text(encoding="utf-8")) if kept else []
+    rows: list[Row] = read_record(arguments.json, [])
     done = {(row["who"], row["seed"]) for row in rows}
     with tempfile.TemporaryDirectory() as folder:
         for who, side, every, run, what in turns(arguments):
             if not (seeds := [seed for seed in every if (who, seed) not in done]):
                 continue
             also = {"side": side, "threads": arguments.threads, "device": arguments.device}
-            also["matmul_gflop_per_s"] = matmul_gflop_per_s(2.0, arguments.device)
+            also["matmul_gflop_per_s"] = matmul_gflop_per_s(arguments.product_seconds, arguments.device)
             for row in run(arguments, Path(folder), what, seeds):
                 rows.append({"who": who, **row, **also})
                 print(f"{who}, seed {row['seed']}: {row['seconds']:.1f} s", flush=True)
-            if arguments.json:
-                arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+            write_record(arguments.json, rows)
     show(rows, on_gpu=arguments.device.startswith("cuda"))
 
 
-def turns(arguments: argparse.Namespace) -> Iterator[Turn]:
-    """Whose turn it is, from the first to the last."""
+def turns(arguments: Namespace) -> Iterator[Turn]:
+    """The turns, from the first to the last."""
     presets = [
         (preset, f"{preset} {arguments.foveate_more}".strip(), "twin" if preset.endswith("-twin") else "ours")
         for preset in arguments.presets
@@ -113,10 +120,94 @@ def turns(arguments: argparse.Namespace) -> Iterator[Turn]:
         yield from (Turn(f"{who}, warm", "airbench", seeds, airbench_warm, epochs) for who, epochs in ports)
 
 
+def foveate_process(arguments: Namespace, folder: Path, preset: str, seeds: list[int]) -> list[Row]:
+    """Ours as a user starts it, a process for each seed."""
+    words = [foveate_words(arguments, folder, preset, seed) for seed in seeds]
+    return [
+        read_run(folder, preset, seed, run_python(*FOVEATE, *each)[0])
+        for seed, each in zip(seeds, words, strict=True)
+    ]
+
+
+def foveate_warm(arguments: Namespace, folder: Path, preset: str, seeds: list[int]) -> list[Row]:
+    """Ours in one process, after a first run."""
+    folder, every = folder / "warm", [max(seeds) + 1, *seeds]
+    _, printed = run_python(
+        "-c", WARM, json.dumps([foveate_words(arguments, folder, preset, seed) for seed in every])
+    )
+    lines = [line for line in printed.splitlines() if line.startswith("seconds ")]
+    first, *rest = (float(line.split()[1]) for line in lines)
+    return [read_run(folder, preset, *each) | {"first_s": first} for each in zip(seeds, rest, strict=True)]
+
+
+def foveate_words(arguments: Namespace, folder: Path, preset: str, seed: int) -> list[str]:
+    """The command line of ours."""
+    words = ["train", arguments.data, "--preset", preset, "--final", "--runs", str(folder), "--seed", str(seed)]
+    return [*words, "--name", f"{preset}-{seed}", *shared_words(arguments), *shlex.split(arguments.foveate_more)]
+
+
+def shared_words(arguments: Namespace) -> list[str]:
+    """What the command lines of ours and of the port have in common."""
+    words = ["--device", arguments.device, "--threads", str(arguments.threads)]
+    return [*words, *(["--data-dir", str(arguments.data_dir)] if arguments.data_dir else [])]
+
+
+def read_run(folder: Path, preset: str, seed: int, seconds: float) -> Row:
+    """The row of a run that took `seconds`, from its folder."""
+    run = RunFolder(folder / "train" / f"{preset}-{seed}")
+    test, config = run.read_metrics()["test"], run.read_config()
+    measured = {name: variant["accuracy"] for name, variant in test["variants"].items()}
+    views = next((accuracy for name, accuracy in measured.items() if "views" in name), None)
+    row = {"seed": seed, "seconds": seconds, "train_s": run.read_timing()["train_s"]}
+    row |= {"plain": test["accuracy"], "six_views": views}
+    if config.train.images_seen is not None:
+        row["train_gflop"] = run_gflop(config, config.data.size)
+    return {**row, "variants": measured, "gate": test["gate"]}
+
+
+def airbench_process(arguments: Namespace, folder: Path, epochs: str, seeds: list[int]) -> list[Row]:
+    """The port, a process for each seed."""
+    every = [airbench_runs(arguments, folder, epochs, [seed]) for seed in seeds]
+    return [{**row, "seconds": seconds} for seconds, (row,) in every]
+
+
+def airbench_warm(arguments: Namespace, folder: Path, epochs: str, seeds: list[int]) -> list[Row]:
+    """The port in one process, after a first run: training and its one measurement."""
+    _, rows = airbench_runs(arguments, folder, epochs, [max(seeds) + 1, *seeds])
+    first, *rest = ({**row, "seconds": row["train_s"] + row["plain_s"] + row["six_views_s"]} for row in rows)
+    return [{**row, "first_s": first["seconds"]} for row in rest]
+
+
+def airbench_runs(arguments: Namespace, folder: Path, epochs: str, seeds: list[int]) -> tuple[float, list[Row]]:
+    """Seconds of a process of the port, and its row after the last epoch of each seed."""
+    record = folder / "airbench.json"
+    words = [
+        HERE / "airbench_cpu.py",
+        "--test-once",
+        "--data",
+        arguments.data,
+        "--json",
+        record,
+        "--epochs",
+        epochs,
+    ]
+    words += ["--seed", *seeds, *shared_words(arguments), *shlex.split(arguments.airbench_more)]
+    seconds, _ = run_python(*words)
+    return seconds, [row for row in read_record(record, {})["rows"] if "plain" in row]
+
+
+def keras_process(arguments: Namespace, folder: Path, what: str, seeds: list[int]) -> list[Row]:  # noqa: ARG001
+    """The paper's script, from the step of its model; `seeds` are the numbers of the processes."""
+    rates = [rate(measure_keras(install_keras(), 64, 30, arguments.threads)) for _ in seeds]
+    known = {"plain": PAPER_ACCURACY, "six_views": None}
+    return [
+        {"seed": seed, "seconds": PAPER_IMAGES / each, **known} for seed, each in zip(seeds, rates, strict=True)
+    ]
+
+
 def show(rows: list[Row], *, on_gpu: bool) -> None:
     """The table, then the seconds to each accuracy."""
-    heads = f"{'n':>3}{'seconds':>17}{'scaled':>17}{'plain %':>14}{'six views %':>14}{'mm':>7}{'oneDNN':>8}"
-    print(f"\n{'':34}{heads}{'share':>7}")
+    print_row("", "n", "seconds", "scaled", "plain %", "six views %", "mm", "oneDNN", "share", width=17, first=34)
     means: dict[str, Row] = {}
     for who in dict.fromkeys(row["who"] for row in rows):
         own = [row for row in rows if row["who"] == who]
@@ -124,23 +215,25 @@ def show(rows: list[Row], *, on_gpu: bool) -> None:
             own = [min(own, key=lambda row: row["seconds"])]
         products = [row["matmul_gflop_per_s"] for row in own]
         scales = [1.0 if on_gpu else product["torch.mm"] / STANDARD_GFLOP_PER_S for product in products]
-        columns = {name: [row[name] for row in own if row[name] is not None] for name in VIEWS}
-        columns |= {"seconds": [row["seconds"] for row in own]}
+        columns = {name: [row[name] for row in own if row[name] is not None] for name in (*VIEWS, "seconds")}
         columns["scaled"] = [row["seconds"] * scale for row, scale in zip(own, scales, strict=True)]
         # The port always measures six views as well: to a plain accuracy it would not have had to.
         spared = [row.get("six_views_s", 0.0) for row in own]
         columns["spared"] = [each * scale for each, scale in zip(spared, scales, strict=True)]
         means[who] = {name: statistics.mean(values) if values else 0.0 for name, values in columns.items()}
         means[who]["side"] = own[0]["side"]
-        cells = [f"{spread(columns[name], 1):>17}" for name in ("seconds", "scaled")]
-        cells += [f"{spread(columns[name], 100):>14}" for name in VIEWS]
-        mm, onednn = (statistics.mean(each.get(name, 0) for each in products) for name in ("torch.mm", "oneDNN"))
-        share = (
-            f"{statistics.mean(map(share_of_product, own)):7.2f}"
-            if all("train_gflop" in row for row in own)
-            else ""
-        )
-        print(f"{who:34}{len(own):3}{''.join(cells)}{mm:7.0f}{onednn:8.0f}{share}")
+        cells = [mean_and_sd(columns[name]) for name in ("seconds", "scaled")]
+        cells += [mean_and_sd(columns[name], 100) for name in VIEWS]
+        cells += [
+            f"{statistics.mean(each.get(name, 0) for each in products):.0f}" for name in ("torch.mm", "oneDNN")
+        ]
+        # Operations per second of a whole training over those of the faster matrix product before it.
+        shares = [
+            row["train_gflop"] / row["train_s"] / max(row["matmul_gflop_per_s"].values())
+            for row in own
+            if "train_gflop" in row
+        ]
+        print_row(who, len(own), *cells, f"{statistics.mean(shares):.2f}" if shares else "", width=17, first=34)
         if "first_s" in own[0]:
             print(f"{'':37}{own[0]['first_s']:8.2f}, the first run of that process")
     for who, row in means.items():
@@ -153,13 +246,8 @@ def show(rows: list[Row], *, on_gpu: bool) -> None:
             show_goal(means, goal, views)
 
 
-def share_of_product(row: Row) -> float:
-    """Operations per second of a whole training to those of the matrix product before it, the faster one."""
-    return float(row["train_gflop"] / row["train_s"] / max(row["matmul_gflop_per_s"].values()))
-
-
 def show_goal(means: dict[str, Row], goal: float, views: str) -> None:
-    """Who is the first of each side to reach an accuracy, in scaled seconds, and the peers' seconds over ours."""
+    """The first of each side to reach an accuracy, in scaled seconds, and the peers' seconds over ours."""
     told, ours = [], None
     for side in ("ours", "airbench", "keras"):
         seconds = {
@@ -176,15 +264,6 @@ def show_goal(means: dict[str, Row], goal: float, views: str) -> None:
                 verdict = "reached" if seconds[first] >= GOAL_RATIO * ours else "NOT reached"
                 told[-1] += f", {seconds[first] / ours:.2f} × ours (goal ≥ {GOAL_RATIO}: {verdict})"
     print(f"to {goal:.1%} {views.replace('_', ' ')}: {'; '.join(told) or 'nobody'}")
-
-
-def spread(values: list[float], factor: float) -> str:
-    """Mean ± standard deviation."""
-    numbers = [value * factor for value in values]
-    if not numbers:
-        return "–"
-    deviation = f" ± {statistics.stdev(numbers):.2f}" if len(numbers) > 1 else ""
-    return f"{statistics.mean(numbers):.2f}{deviation}"
 
 
 if __name__ == "__main__":

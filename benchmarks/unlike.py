@@ -1,4 +1,4 @@
-"""Which score tells best that an image is unlike those that a network was trained on.
+"""Which score says best that an image is unlike those that a network was trained on.
 
 Three scores, of a preset trained on CIFAR-10: the largest probability, the energy of the logits, and the distance
 of the features before the classifier from the nearest class (Mahalanobis, one covariance for all classes, of 5,000
@@ -8,8 +8,6 @@ the pairs that the choice did not see are a class that is left out of training, 
     python benchmarks/unlike.py --photographs FOLDER --json FILE
 """
 
-import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +27,7 @@ from foveate.data.dataset import Dataset, load_dataset
 from foveate.data.decode import decode_file
 from foveate.data.listing import list_images
 from foveate.inference.network import NetworkEngine
+from harness import begin, command_line, print_row, write_record
 
 SIZE, TRAINED_ON, SHRINKAGE = 32, 5000, 0.01
 CHOSEN_BY = ("digits", "noise")
@@ -38,22 +37,13 @@ Scores = dict[str, NDArray[np.float64]]
 
 def main() -> None:
     """Train with all classes and without one, measure every pair, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--data-dir", type=Path, help="where it lies (default $FOVEATE_DATA)")
-    parser.add_argument("--left-out", default="dog", help="the class that is left out of training")
-    parser.add_argument("--photographs", type=Path, help="a folder of images of other things")
-    parser.add_argument("--preset", default="minute")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the network")
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    photographs = (Path, "a folder of images of other things")
+    options = {"left_out": ("dog", "the class that is left out of training"), "photographs": photographs}
+    arguments = begin(command_line(__doc__, "data", "seed", "set", preset="minute", **options))
     data = load_dataset(arguments.data, DataConfig(size=SIZE), data_dir=arguments.data_dir)
     random = np.random.default_rng(arguments.seed)
-    others = {
-        "digits": digits(),
-        "noise": random.integers(0, 256, (2000, SIZE, SIZE, 3), dtype=np.uint8),
-    }
+    noise = random.integers(0, 256, (2000, SIZE, SIZE, 3), dtype=np.uint8)
+    others = {"digits": digits(), "noise": noise}
     if arguments.photographs:
         paths, _ = list_images([arguments.photographs])
         others["photographs"] = np.stack([decode_file(Path(path), SIZE) for path in paths])
@@ -63,47 +53,36 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         whole = save_splits(data, Path(name) / "whole.npz")
         scored = scores_of(foveate.train(whole, runs=Path(name) / "runs", **common), data)
-        validation = scored(data.images[data.splits["validation"]])
+        known = scored(data.images[data.splits["validation"]])
         for what, images in others.items():
-            rows += compared(what, validation, scored(images))
+            rows += compared(what, known, scored(images))
         index = data.class_names.index(arguments.left_out)
         part = save_splits(data, Path(name) / "part.npz", without=index)
         scored = scores_of(foveate.train(part, runs=Path(name) / "runs", **common), data, without=index)
-        known, left = (data.splits["validation"][chosen] for chosen in by_class(data, index))
+        validation = data.splits["validation"]
+        own = data.labels[validation] == index
         what = f"{arguments.left_out}, left out of training"
-        rows += compared(what, scored(data.images[known]), scored(data.images[left]))
-    print(f"{'unlike':32}{'score':20}{'AUROC':>8}{'called unlike':>15}")
+        rows += compared(what, scored(data.images[validation[~own]]), scored(data.images[validation[own]]))
+    print_row("unlike", "score", "AUROC", "called unlike", width=20)
     for row in rows:
-        print(f"{row['unlike']:32}{row['score']:20}{row['auroc']:8.3f}{row['flagged']:15.1%}")
+        print_row(row["unlike"], row["score"], f"{row['auroc']:.3f}", f"{row['flagged']:.1%}", width=20)
     means = {
         score: np.mean([row["auroc"] for row in rows if row["score"] == score and row["unlike"] in CHOSEN_BY])
         for score in dict.fromkeys(row["score"] for row in rows)
     }
     print(f"chosen by {' and '.join(CHOSEN_BY)}: {max(means, key=lambda score: means[score])}")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    write_record(arguments.json, rows)
 
 
 def digits() -> NDArray[np.uint8]:
     """Handwritten digits as RGB images."""
     scaled = (load_digits().images * 255 / 16).astype(np.uint8)
-    shape = (SIZE, SIZE)
-    return np.stack(
-        [
-            np.asarray(Image.fromarray(each).resize(shape, Image.Resampling.BILINEAR).convert("RGB"))
-            for each in scaled
-        ]
-    )
-
-
-def by_class(data: Dataset, index: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which validation images are of other classes, and which of that one."""
-    own = data.labels[data.splits["validation"]] == index
-    return ~own, own
+    larger = (Image.fromarray(each).resize((SIZE, SIZE), Image.Resampling.BILINEAR) for each in scaled)
+    return np.stack([np.asarray(each.convert("RGB")) for each in larger])
 
 
 def save_splits(data: Dataset, path: Path, without: int | None = None) -> Path:
-    """Training and validation images as a data set of its own, perhaps without a class."""
+    """Save training and validation images as a data set, perhaps without a class."""
     arrays: dict[str, Any] = {}
     for split, short in (("train", "train"), ("validation", "val")):
         indices = data.splits[split]
@@ -124,7 +103,7 @@ def scores_of(
     if without is not None:
         train = train[data.labels[train] != without]
     some = np.sort(np.random.default_rng(0).permutation(train)[:TRAINED_ON])
-    _, features = asked(engine, data.images[some])
+    _, features = logits_and_features(engine, data.images[some])
     labels = data.labels[some]
     means = np.stack([features[labels == label].mean(axis=0) for label in np.unique(labels)])
     centred = features - means[np.searchsorted(np.unique(labels), labels)]
@@ -133,7 +112,7 @@ def scores_of(
     root = np.linalg.cholesky(np.linalg.inv(covariance))
 
     def scores(images: NDArray[np.uint8]) -> Scores:
-        logits, features = asked(engine, images)
+        logits, features = logits_and_features(engine, images)
         distances = (((features[:, None] - means) @ root) ** 2).sum(axis=-1).min(axis=1)
         top = -(np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1) ** -1.0)
         return {"largest probability": top, "energy": energy(logits), "distance": distances}
@@ -141,8 +120,10 @@ def scores_of(
     return scores
 
 
-def asked(engine: NetworkEngine, images: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Logits, and what comes to the classifier, of images."""
+def logits_and_features(
+    engine: NetworkEngine, images: NDArray[np.uint8]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The logits of images, and the features that the classifier is given."""
     features: list[torch.Tensor] = []
     hook = engine.network.head.classifier.register_forward_pre_hook(lambda _, given: features.append(given[0]))
     try:

@@ -1,22 +1,15 @@
 """Are the verdicts of `foveate compare` right as often as they promise?
 
-One arm, a small network on a part of the digits, is trained with many seeds. **A/A:** comparisons of it with
-itself, the two sides with disjoint seeds. There is nothing to find, and with α = 0.05 about 5 % of them may say
-helps or hurts: at most 16 of 200 is the 97.5 % point of Binomial(200, 0.05). **Planted:** one side is made
-better by so many points: as many of the answers of each of its seeds are put right, at random among the wrong
-ones, so that how seeds spread stays as it is. The number of seeds is what `--plan` says, from a pilot of other
-seeds, for a power of 80 %; at least 70 of 100 must say helps. The sides of a comparison share no seed here, as
-those of equal seeds would be equal, and no two comparisons of a kind do; the two kinds take the same runs.
-There is no peer.
+One arm, a small network on a part of the digits, is compared with itself (A/A), and with an effect planted.
+docs/benchmarks.md says how, and which counts are expected. There is no peer.
 
-    python benchmarks/verdicts.py --folder FOLDER --json docs/records/verdicts.json    # killed, it goes on
+    python benchmarks/verdicts.py --folder FOLDER --json docs/records/verdicts.json    # resumes when it was killed
 """
 
-import argparse
 import contextlib
-import json
 import sys
 import tempfile
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
@@ -29,8 +22,10 @@ from foveate.comparison.training import ArmJob, result_path, run_arm, unpack
 from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.execution.local import LocalPool
+from foveate.execution.serial import SerialPool
 from foveate.training.device import prepare_process
 from foveate.training.settings import resolve_settings
+from harness import begin, command_line, read_record, write_record
 
 STAGES = "[{filters: 8, kernels: [3, 3]}, {filters: 16, kernels: [3, 3]}]"
 ARM = f"minute,attention=none,stages={STAGES},epochs=1,passes=4,batch=50,views=1"
@@ -42,23 +37,23 @@ Bits = NDArray[np.bool_]
 
 def main() -> None:
     """Train every run, then compare; print and write what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--comparisons", type=int, default=200, help="of the arm with itself")
-    parser.add_argument("--seeds", type=int, default=5, help="of each side of those")
-    parser.add_argument("--planted", type=int, default=100, help="comparisons with a planted effect")
-    parser.add_argument("--points", type=float, default=1.0, help="the effect, in points of accuracy")
-    parser.add_argument("--pilot", type=int, default=10, help="seeds of each side of the pilot")
-    parser.add_argument("--subset", type=int, default=1100, help="training images")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="keep the runs there, and do not repeat what lies there")
-    told = "write every figure to this file, and who was right on which image to the .npz file beside it"
-    parser.add_argument("--json", type=Path, help=told)
-    arguments = parser.parse_args()
+    parser = command_line(
+        __doc__,
+        comparisons=(200, "of the arm with itself"),
+        seeds=(5, "of each side of those"),
+        planted=(100, "comparisons with a planted effect"),
+        points=(1.0, "the effect, in points of accuracy"),
+        pilot=(10, "seeds of each side of the pilot"),
+        subset=(1100, "training images"),
+        workers=(2, "processes; 0: this one alone"),
+        folder=(Path, "keep the runs there, and do not repeat those that lie there"),
+    )
+    arguments = begin(parser)
     with tempfile.TemporaryDirectory() as temporary:
         measure(arguments, arguments.folder or Path(temporary))
 
 
-def measure(arguments: argparse.Namespace, folder: Path) -> None:
+def measure(arguments: Namespace, folder: Path) -> None:
     """All of it, with the runs in `folder`."""
     effect, draw = arguments.points / 100, np.random.default_rng(0)
     dataset = load_dataset("digits", DataConfig(size=16))
@@ -83,30 +78,23 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
         for one, other in runs[:planted].reshape(arguments.planted, 2, needed, -1)
     )
     print(f"planted {arguments.points:g} points, {arguments.planted} comparisons of {needed} seeds: {dict(found)}")
-    if arguments.json:
-        record = {
-            "images": runs.shape[1],
-            "accuracy": float(runs.mean()),
-            "seeds": arguments.seeds,
-            "alike": dict(verdicts),
-            "pilot_sd": sd,
-            "planted_seeds": needed,
-            "planted_points": arguments.points,
-            "planted": dict(found),
-        }
-        arguments.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        bits = np.packbits(np.concatenate([pilot, runs]), axis=1)  # by seed, from 0 on
+    record = {"images": runs.shape[1], "accuracy": float(runs.mean()), "seeds": arguments.seeds}
+    record |= {"alike": dict(verdicts), "pilot_sd": sd, "planted_seeds": needed}
+    write_record(arguments.json, {**record, "planted_points": arguments.points, "planted": dict(found)})
+    if arguments.json:  # which images each seed got right, from seed 0 on
+        bits = np.packbits(np.concatenate([pilot, runs]), axis=1)
         np.savez_compressed(arguments.json.with_suffix(".npz"), right=bits)
 
 
-def train(arguments: argparse.Namespace, dataset: Dataset, seeds: range, folder: Path) -> Bits:
-    """Who was right on which validation image: [seeds, images]."""
+def train(arguments: Namespace, dataset: Dataset, seeds: range, folder: Path) -> Bits:
+    """Which validation images each seed gets right: [seeds, images]."""
     arm = parse_arm(ARM, {"threads": 1, "device": "cpu", "size": 16})
     prepare_process(arm.config)  # as many threads as a worker will have
     config = resolve_settings(arm.config, dataset)
     done = {seed: result_path(folder / str(seed), "validation") for seed in seeds}
-    results = {seed: json.loads(path.read_text()) for seed, path in done.items() if path.exists()}
-    with contextlib.closing(LocalPool(run_arm, arguments.workers)) as pool:
+    results = {seed: read_record(path, None) for seed, path in done.items() if path.exists()}
+    pool = LocalPool(run_arm, arguments.workers) if arguments.workers else SerialPool(run_arm)
+    with contextlib.closing(pool):
         waiting, running = [seed for seed in seeds if seed not in results][::-1], 0
         while waiting or running:
             while waiting and running < pool.workers:
