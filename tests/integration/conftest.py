@@ -1,8 +1,10 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from foveate.cli import main
 
@@ -23,6 +25,22 @@ class Outcome:
     status: int
     out: str
     err: str
+
+
+@pytest.fixture(autouse=True)
+def blank_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing but in slow tests: plots are 95 % of what a tiny run costs, and tests/report draws them all."""
+    if request.node.get_closest_marker("slow"):
+        return
+    from matplotlib.figure import Figure
+
+    def savefig(figure: Figure, file: Any, *, format: str, **_: Any) -> None:  # noqa: A002: matplotlib's name
+        if format == "svg":
+            file.write('<svg xmlns="http://www.w3.org/2000/svg"/>')
+        else:
+            Image.new("RGB", (1, 1)).save(file, format)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
 
 
 @pytest.fixture
