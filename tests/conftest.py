@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests share."""
 
+import io
 import os
 import subprocess
 import sys
@@ -39,6 +40,20 @@ def cifar10() -> str:
     if not folder:
         pytest.skip("needs the real CIFAR-10: set FOVEATE_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cifar10_images(cifar10: str) -> Callable[[str, int], tuple[np.ndarray, np.ndarray]]:
+    """Gives the first images [N, 32, 32, 3] and labels [N] of a split, without decoding all others."""
+
+    import pyarrow.parquet as pq
+
+    def first(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = pq.read_table(min(Path(cifar10).rglob(f"{split}-*.parquet"))).slice(0, count).to_pylist()
+        pixels = [np.asarray(Image.open(io.BytesIO(row["img"]["bytes"]))) for row in rows]
+        return np.stack(pixels), np.array([row["label"] for row in rows])
+
+    return first
 
 
 @pytest.fixture

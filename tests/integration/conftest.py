@@ -29,18 +29,23 @@ class Outcome:
 
 @pytest.fixture(autouse=True)
 def blank_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw nothing but in slow tests: plots are 95 % of what a tiny run costs, and tests/report draws them all."""
-    if request.node.get_closest_marker("slow"):
+    """Draw nothing, unless a test asks for `drawn_plots`: they are 95 % of what a tiny run costs."""
+    if "drawn_plots" in request.fixturenames:
         return
     from matplotlib.figure import Figure
 
-    def savefig(figure: Figure, file: Any, *, format: str, **_: Any) -> None:  # noqa: A002: matplotlib's name
-        if format == "svg":
+    def savefig(figure: Figure, file: Any, **named: Any) -> None:
+        if named["format"] == "svg":
             file.write('<svg xmlns="http://www.w3.org/2000/svg"/>')
         else:
-            Image.new("RGB", (1, 1)).save(file, format)
+            Image.new("RGB", (1, 1)).save(file, named["format"])
 
     monkeypatch.setattr(Figure, "savefig", savefig)
+
+
+@pytest.fixture
+def drawn_plots() -> None:
+    """Draw plots as they are; tests/report draws each of them too."""
 
 
 @pytest.fixture

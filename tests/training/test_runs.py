@@ -233,6 +233,7 @@ def test_nonsense_in_a_file_of_a_run_is_one_line_that_names_it(tmp_path: Path, n
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_mutated_files_of_a_run_are_read_or_refused(tmp_path: Path) -> None:
     folder, rng = whole_run(tmp_path), np.random.default_rng(0)
     contents = {path.name: path.read_bytes() for path in folder.path.iterdir() if path.is_file()}
