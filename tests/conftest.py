@@ -16,6 +16,9 @@ from PIL import Image
 os.environ["KERAS_BACKEND"] = "torch"
 # As the command line does it: threads that wait for each other sleep. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many workers as processors, with as many threads each, wait for each other most of the time.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -44,6 +44,7 @@ def test_every_preset_trains_two_steps(name: str, size: int, classes: int) -> No
     assert all(bool(value.isfinite().all()) for value in model.state_dict().values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
 @pytest.mark.parametrize("name", ["small", "minute"])
 def test_every_optimizer_learns_with_its_own_rates(name: str, optimizer: str, tmp_path: Path) -> None:

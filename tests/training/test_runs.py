@@ -306,6 +306,7 @@ def _open_test_split(path: Path, times: int) -> None:
             done += 1
 
 
+@pytest.mark.slow
 def test_two_writers_lose_no_opening_of_the_test_split(tmp_path: Path) -> None:
     folder = run(tmp_path)
     context = multiprocessing.get_context("spawn")
