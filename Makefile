@@ -34,8 +34,8 @@ $(VENV)/.check: $(VENV)/.installed
 demo: $(VENV)/.installed ## train on handwritten digits and show the results and the report, in under a minute
 	$(BIN)/foveate train digits
 
-test-fast: $(VENV)/.test ## run the quick tests of single modules, in a minute and a half
-	$(PYTEST) -m "not slow and not ray and not browser" --ignore tests/integration
+test-fast: $(VENV)/.test ## run the quick tests of single modules, without pages, servers and whole journeys
+	$(PYTEST) -m "not slow and not ray and not browser" $(addprefix --ignore=tests/,integration report serving)
 
 test: $(VENV)/.test ## run the tests that a change needs, in about five minutes; counts branch coverage
 	$(PYTEST) -m "not slow and not ray and not browser" --cov --cov-report=
