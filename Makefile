@@ -4,7 +4,8 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-all test-package docs web check clean
+.PHONY: help install demo test-fast test test-all coverage test-package docs web check clean
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,11 +34,17 @@ $(VENV)/.check: $(VENV)/.installed
 demo: $(VENV)/.installed ## train on handwritten digits and show the results and the report, in under a minute
 	$(BIN)/foveate train digits
 
-test: $(VENV)/.test ## run the tests, with branch coverage
-	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --cov-fail-under=90 -m "not browser"
+test-fast: $(VENV)/.test ## run the quick tests of single modules, without pages, servers and whole journeys
+	$(PYTEST) -m "not slow and not ray and not browser" $(addprefix --ignore=tests/,integration report serving)
 
-test-fast: $(VENV)/.test ## run the tests of single modules, without those that take long
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not ray and not browser" --ignore tests/integration
+test: $(VENV)/.test ## run the tests that a change needs, in about five minutes; counts branch coverage
+	$(PYTEST) -m "not slow and not ray and not browser" --cov --cov-report=
+
+test-all: $(VENV)/.browser ## run the others: slow ones, Ray clusters, pages in Debian's chromium
+	$(PYTEST) -m "slow or ray or browser" --cov --cov-append --cov-report=
+
+coverage: ## show what `make test test-all` did not cover, and fail below 90 % of branches
+	$(BIN)/python -m coverage report --skip-covered --show-missing --fail-under=90
 
 test-package: ## build the sdist and the wheel, and train on digits from the wheel in an environment of its own
 	rm -rf dist build/package
@@ -47,9 +54,6 @@ test-package: ## build the sdist and the wheel, and train on digits from the whe
 	build/package/bin/python -m build --quiet
 	build/package/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
 	cd build/package && bin/foveate train digits --set images_seen=8000
-
-test-all: $(VENV)/.browser ## run the tests that need more: pages in a browser (Debian's chromium)
-	$(BIN)/python -m pytest -m browser
 
 docs: $(VENV)/.installed ## build the docs as a site, in site/
 	$(PIP) --editable ".[docs]"

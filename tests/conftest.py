@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests share."""
 
+import io
 import os
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from PIL import Image
 os.environ["KERAS_BACKEND"] = "torch"
 # As the command line does it: threads that wait for each other sleep. Read when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # As many workers as processors, with as many threads each, wait for each other most of the time.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +43,20 @@ def cifar10() -> str:
     if not folder:
         pytest.skip("needs the real CIFAR-10: set FOVEATE_DATA to the folder that holds it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def cifar10_images(cifar10: str) -> Callable[[str, int], tuple[np.ndarray, np.ndarray]]:
+    """Gives the first images [N, 32, 32, 3] and labels [N] of a split, without decoding all others."""
+
+    import pyarrow.parquet as pq
+
+    def first(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+        rows = pq.read_table(min(Path(cifar10).rglob(f"{split}-*.parquet"))).slice(0, count).to_pylist()
+        pixels = [np.asarray(Image.open(io.BytesIO(row["img"]["bytes"]))) for row in rows]
+        return np.stack(pixels), np.array([row["label"] for row in rows])
+
+    return first
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ def faults(how: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 def test_freed_memory_is_not_faulted_in_again() -> None:
     assert faults("leave") > 5 * 1024  # pages
     assert faults("keep") < 100

@@ -78,8 +78,16 @@ def check(control: Arm, parameters: float, flops: float) -> None:
 
 
 class TestControls:
-    @pytest.mark.parametrize("kind", ["luong_scaled", "multi_head", "augmented_conv", "residual_mask", "cbam"])
-    @pytest.mark.parametrize("preset", ["minute", "small"])
+    @pytest.mark.parametrize(
+        ("preset", "kind"),
+        [
+            *(
+                ("small", kind)
+                for kind in ("luong_scaled", "multi_head", "augmented_conv", "residual_mask", "cbam")
+            ),
+            pytest.param("minute", "augmented_conv", marks=pytest.mark.slow),
+        ],
+    )
     def test_one_costs_the_arms_parameters_and_one_its_operations(self, preset: str, kind: str) -> None:
         arm, plain = parse_arm(f"{preset},attention={kind}", {}), parse_arm(f"{preset},attention=none", {})
         controls = matched_controls([arm], plain, num_classes=10, size=32)
@@ -120,6 +128,7 @@ class TestControls:
         arm, plain = parse_arm("minute,attention=none,lr=0.1", {}), parse_arm("minute,attention=none", {})
         assert matched_controls([arm], plain, num_classes=10, size=32) == []
 
+    @pytest.mark.slow
     @given(classes=st.integers(2, 200), size=st.sampled_from([16, 32, 48]))
     @settings(max_examples=2, deadline=None)
     def test_of_any_classes_and_size(self, classes: int, size: int) -> None:

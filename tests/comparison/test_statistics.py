@@ -1,12 +1,14 @@
 """The statistics: against SciPy and statsmodels on fixed numbers; by simulation where their promise is a rate."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import ndtr
 
 from foveate.comparison.statistics import Difference, Interval, compare, conclude, sd_interval, seeds_needed
 
@@ -17,8 +19,8 @@ def of(per_seed: list[float]) -> Difference:
 
 
 def intervals(difference: Difference, level: float = 0.95) -> tuple[Interval, Interval]:
-    """Over seeds, and over seeds and images."""
-    verdict = conclude(difference, delta=1e-9, alpha=1 - level)
+    """Over seeds, and over seeds and images; they do not depend on δ."""
+    verdict = conclude(difference, delta=2, alpha=1 - level)  # so large a one that no number of seeds is searched
     assert verdict.interval is not None
     assert verdict.image_interval is not None
     return verdict.interval, verdict.image_interval
@@ -88,11 +90,13 @@ class TestCompare:
             compare(np.zeros((2, 3), bool), np.zeros((2, 4), bool))
 
     @pytest.mark.parametrize("seeds", [3, 5, 10, 30])
-    def test_both_intervals_cover_what_they_promise(self, seeds: int) -> None:
+    def test_both_intervals_cover_what_they_promise(self, seeds: int, monkeypatch: pytest.MonkeyPatch) -> None:
         """2,000 studies each: 93 to 97 % of the 95 % intervals hold the truth, of two arms that are alike.
 
         Images differ in difficulty and arms in what they find difficult; a seed's network has a skill of its own.
         """
+        # The exact tests of single seeds are no part of the intervals, and would take nine tenths of the time.
+        monkeypatch.setattr(stats, "binomtest", lambda *_: SimpleNamespace(pvalue=1.0))
         generator, images, pool = np.random.default_rng(seeds), 300, 20_000
         covered = np.zeros(2)
         difficulty = generator.normal(1.5, 1.0, pool)
@@ -101,7 +105,7 @@ class TestCompare:
         for _ in range(2000):
             here = generator.integers(pool, size=images)
             skill = generator.normal(0, 0.12, (2, seeds, 1))
-            chance = stats.norm.cdf(difficulty[here] + own[:, None, here] + skill)
+            chance = ndtr(difficulty[here] + own[:, None, here] + skill)
             arm, other = generator.random((2, seeds, images)) < chance
             over_seeds, over_both = intervals(compare(arm, other))
             on_these = _expected(difficulty[here], own[:, here], 0.12)
@@ -111,7 +115,7 @@ class TestCompare:
 
 def _expected(difficulty: np.ndarray, own: np.ndarray, skill_sd: float) -> float:
     """The difference over all seeds: a normal skill within a probit widens it."""
-    rates = stats.norm.cdf((difficulty + own) / math.sqrt(1 + skill_sd**2)).mean(1)
+    rates = ndtr((difficulty + own) / math.sqrt(1 + skill_sd**2)).mean(1)
     return float(rates[0] - rates[1])
 
 

@@ -176,6 +176,7 @@ def reference(image: np.ndarray, shift: int, down: int, right: int, *, mirror: b
     return window[..., ::-1] if mirror else window
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width", "shift"), [(6, 9, 2), (8, 8, 1), (7, 7, 3), (5, 5, 0)])
 def test_crops_are_those_of_numpy_and_every_offset_occurs(height: int, width: int, shift: int) -> None:
     count = 60 * (2 * shift + 1) ** 2

@@ -79,7 +79,7 @@ def test_every_head_and_block_gives_what_it_gives_in_torch(head: str, block: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize("preset", [name for name in preset_names() if not name.endswith("-twin")])
 def test_every_preset_gives_what_it_gives_in_torch(preset: str, tmp_path: Path) -> None:
     check(engine_of(resolve_config(preset).model, 32), tmp_path / "model.onnx")
 

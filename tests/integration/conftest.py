@@ -1,8 +1,10 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from foveate.cli import main
 
@@ -23,6 +25,27 @@ class Outcome:
     status: int
     out: str
     err: str
+
+
+@pytest.fixture(autouse=True)
+def blank_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing, unless a test asks for `drawn_plots`: they are 95 % of what a tiny run costs."""
+    if "drawn_plots" in request.fixturenames:
+        return
+    from matplotlib.figure import Figure
+
+    def savefig(figure: Figure, file: Any, **named: Any) -> None:
+        if named["format"] == "svg":
+            file.write('<svg xmlns="http://www.w3.org/2000/svg"/>')
+        else:
+            Image.new("RGB", (1, 1)).save(file, named["format"])
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+
+
+@pytest.fixture
+def drawn_plots() -> None:
+    """Draw plots as they are; tests/report draws each of them too."""
 
 
 @pytest.fixture

@@ -147,6 +147,7 @@ def test_the_test_split_stays_closed_for_a_run_that_is_not_trained_to_its_end(fo
     assert len(folder.read_record().test_openings) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a device that is always full")
 def test_output_that_cannot_be_written_is_said_and_the_run_is_whole(tmp_path: Path) -> None:
     code = "from foveate.cli import main; main()"

@@ -38,6 +38,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return names
 
 
+@pytest.mark.slow
 def test_it_is_trained_and_comes_back_when_the_class_is_handed_over(
     tmp_path: Path, registry: dict[str, Any]
 ) -> None:

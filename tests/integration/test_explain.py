@@ -76,6 +76,7 @@ def test_a_damaged_explanation_is_one_line(run: Path, damage: dict[str, Any]) ->
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_an_exported_file_is_explained_by_occlusion_alone(
     foveate: Foveate, photographs: Photographs, run: Path, tmp_path: Path
 ) -> None:

@@ -166,6 +166,7 @@ def test_wrong_requests_are_one_line_and_nothing_is_written(
     assert {each.relative_to(tmp_path) for each in tmp_path.rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_run_whose_images_are_gone_says_how_to_name_them(
     tmp_path: Path, photographs: Callable[..., Path]
 ) -> None:
@@ -177,6 +178,7 @@ def test_a_run_whose_images_are_gone_says_how_to_name_them(
     assert api.export(made.path, tmp_path / "out", data=moved).certificate.passed
 
 
+@pytest.mark.slow
 def test_a_run_without_held_out_images_says_so(tmp_path: Path) -> None:
     made = api.train("digits", preset="small", runs=tmp_path, name="f", final=True, **SETTINGS)
     done = api.export(made.path, tmp_path / "out", bundle=True)

@@ -36,6 +36,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("drawn_plots")
 def test_digits_by_default_learn_and_leave_a_whole_run_folder(foveate: Foveate, tmp_path: Path) -> None:
     done = foveate("train", "digits", "--epochs", 8)
     assert done.status == 0, done.err

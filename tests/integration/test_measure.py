@@ -20,6 +20,7 @@ def run(foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: P
     return tmp_path / "runs" / "train" / "m"
 
 
+@pytest.mark.slow
 def test_weights_and_an_exported_file_measure_what_the_run_measures(
     foveate: Foveate, photographs: Photographs, run: Path, tmp_path: Path
 ) -> None:

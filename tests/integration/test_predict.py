@@ -205,6 +205,7 @@ def many(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_workers_predict_the_same_table(
     foveate: Foveate, model: Path, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

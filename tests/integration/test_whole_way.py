@@ -41,30 +41,28 @@ KNOWN_AS = tuple(map(printable, NAMES))
 BATCH = 64
 
 
-def _images(name: str) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
+@pytest.fixture(params=["digits", "cifar10"])
+def images(request: pytest.FixtureRequest) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
     """Images [N, 32, 32, 3] and labels, and how many of them, from the first on, are to be trained on."""
-    if name == "cifar10" and "FOVEATE_DATA" not in os.environ:
-        pytest.skip("needs the real CIFAR-10: set FOVEATE_DATA to the folder that holds it")
-    data = load_dataset(name, DataConfig(size=32))
-    train, test = data.splits["train"][:3000], data.splits["test"]
-    if name == "cifar10":
-        assert len(test) == 10_000
-    chosen = np.concatenate([train, test])
-    return data.images[chosen], data.labels[chosen], len(train)
+    if request.param == "cifar10":
+        first = request.getfixturevalue("cifar10_images")
+        (train, labels), (test, others) = first("train", 3000), first("test", 2000)
+        return np.concatenate([train, test]), np.concatenate([labels, others]), len(train)
+    data = load_dataset("digits", DataConfig(size=32))
+    chosen = np.concatenate([data.splits["train"], data.splits["test"]])
+    return data.images[chosen], data.labels[chosen], len(data.splits["train"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["digits", "cifar10"])
 def test_all_forms_of_a_network_give_one_answer(
-    foveate: Foveate, tiny: list[str], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    foveate: Foveate, tiny: list[str], tmp_path: Path, images: tuple[NDArray[np.uint8], NDArray[np.int64], int]
 ) -> None:
-    images, labels, trained = _images(name)
-    monkeypatch.setenv("FOVEATE_CACHE", str(tmp_path / "cache"))
-    arrays = {"x_train": images[:trained], "y_train": labels[:trained]}
-    arrays |= {"x_test": images[trained:], "y_test": labels[trained:], "class_names": np.array(NAMES)}
+    pixels, labels, trained = images
+    arrays = {"x_train": pixels[:trained], "y_train": labels[:trained]}
+    arrays |= {"x_test": pixels[trained:], "y_test": labels[trained:], "class_names": np.array(NAMES)}
     np.savez(tmp_path / "data.npz", **arrays)  # type: ignore[arg-type]
     assert foveate("train", "data.npz", "--size", 32, "--epochs", 2, "--name", "run", *tiny).status == 0
-    run, tested = tmp_path / "runs" / "train" / "run", images[trained:]
+    run, tested = tmp_path / "runs" / "train" / "run", pixels[trained:]
 
     # What the others are held against: the figures of the test split.
     assert foveate("evaluate", run, "--final").status == 0

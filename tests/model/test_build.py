@@ -188,7 +188,7 @@ def test_the_scores_of_all_pairs_of_positions_are_part_of_a_forward_pass(kind: A
     assert forward_bytes(config, 32) == max(4 * maps * 32**4, convolved)
 
 
-@pytest.mark.parametrize("name", ["paper", "small", "minute"])
+@pytest.mark.parametrize("name", [pytest.param("paper", marks=pytest.mark.slow), "small", "minute"])
 def test_the_largest_size_works(name: str) -> None:
     config = resolve_config(name, settings={"attention": "luong", "hidden": 8}).model
     network = build_model(config, num_classes=2, size=256)

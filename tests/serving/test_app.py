@@ -136,6 +136,7 @@ def test_a_token_is_compared(model: Path) -> None:
         assert client.get("/about", headers=right).status_code == 200
 
 
+@pytest.mark.slow
 def test_an_exported_file_is_served_and_explained_by_occlusion_alone(tmp_path: Path) -> None:
     limits = Limits()
     predictor = Predictor.load(exported.write(tmp_path / "model.onnx"))

@@ -193,6 +193,7 @@ def test_requests_that_come_together_share_a_batch_and_get_their_own_answers(
     assert [answer.json()["predictions"][0]["label"] for answer in answers] == expected
 
 
+@pytest.mark.slow
 def test_what_it_cannot_bear_gets_503_and_the_rest_is_answered(serve: Any) -> None:
     images = [picture(seed, side=600) for seed in range(8)]
     with (
@@ -226,6 +227,7 @@ def test_a_site_that_is_allowed_may_use_it(serve: Any) -> None:
         assert other.status_code == 403
 
 
+@pytest.mark.slow
 def test_what_was_accepted_is_answered_after_sigterm(serve: Any) -> None:
     with serve() as running, running.client() as client, concurrent.futures.ThreadPoolExecutor(8) as pool:
         asked = [pool.submit(client.post, "/predict", content=picture(seed, side=1500)) for seed in range(4)]
@@ -305,6 +307,7 @@ def test_a_server_that_cannot_decode_says_so_and_ends(model: Path, small_disk: C
     assert "make room, or name another folder in TMPDIR" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_answer_is_sent_at_once() -> None:
     # asyncio switches Nagle's algorithm off for sockets of this protocol alone; with it, bodies come 40 ms late.
     with bind("127.0.0.1", 0) as listening:

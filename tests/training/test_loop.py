@@ -125,6 +125,7 @@ def test_an_epoch_tells_the_rate_of_its_last_update(
     assert [row.lr for row in rows] == pytest.approx([rates[5], rates[11], rates[15]])
 
 
+@pytest.mark.slow
 def test_the_speed_settings_learn_an_easy_task(quick: Settings, fresh: Fresh, loaders: Loaders) -> None:
     config = quick(images_seen=800)
     augment = build_augment(config.augment, 3)
@@ -232,6 +233,7 @@ EXPLODING = {"adamw": {}, "sgd": {"lr": 2e-3}, "muon": {"lr": 0.05}}
 """Optimizers with rates at which the easy task is learnt."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", EXPLODING)
 def test_clipping_helps_when_one_gradient_explodes(
     tiny: Settings, fresh: Fresh, loaders: Loaders, optimizer: str

@@ -93,6 +93,7 @@ def test_updates_are_those_of_keras_adamw() -> None:
     np.testing.assert_allclose(layer.weight.detach().numpy(), variable.numpy(), atol=1e-5 * moved + 1e-6)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=25)
 @given(
     rows=st.integers(1, 256),

@@ -168,6 +168,7 @@ def test_nonsense_in_a_file_of_a_run_is_one_line_that_names_it(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_mutated_files_of_a_run_are_read_or_refused(whole_run: RunFolder) -> None:
     folder, rng = whole_run, np.random.default_rng(0)
     contents = {path.name: path.read_bytes() for path in folder.path.iterdir() if path.is_file()}
@@ -219,6 +220,7 @@ def _open_test_split(path: Path, times: int) -> None:
             done += 1
 
 
+@pytest.mark.slow
 def test_two_writers_lose_no_opening_of_the_test_split(tmp_path: Path) -> None:
     folder = run(tmp_path)
     context = multiprocessing.get_context("spawn")

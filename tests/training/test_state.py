@@ -82,6 +82,7 @@ def killed_and_resumed(
     return state
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kills=st.lists(st.integers(1, 23), min_size=1, max_size=4), clip=st.sampled_from([None, 0.5]))
 def test_killed_at_any_steps_and_resumed_it_ends_with_the_same_bits(
@@ -104,6 +105,7 @@ def test_killed_at_any_steps_and_resumed_it_ends_with_the_same_bits(
     assert (state.epoch, state.step, state.seconds) == (4, 0, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["muon", "sgd"])
 @settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kills=st.lists(st.integers(1, 25), min_size=1, max_size=4), micro_batch=st.sampled_from([None, 5]))

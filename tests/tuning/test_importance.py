@@ -1,6 +1,7 @@
 """Knob importance: it finds the one that matters, and is silent of few trials."""
 
 import numpy as np
+import pytest
 
 from foveate.tuning.importance import importances
 from foveate.tuning.space import Space
@@ -30,6 +31,7 @@ def trials(count: int) -> list[Trial]:
     return found
 
 
+@pytest.mark.slow
 def test_the_hyperparameter_that_decides_has_nearly_all_of_it() -> None:
     shares = importances(SPACE, trials(60))
     assert shares[0][0] == "lr"

@@ -65,6 +65,7 @@ def test_any_number_of_workers_finds_the_same(
     assert table(one) == table(many)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["hyperband", "asha"])
 @given(cuts=st.lists(st.integers(1, 60), max_size=6), workers=st.integers(1, 4), seed=st.integers(0, 1000))
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
