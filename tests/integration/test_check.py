@@ -53,8 +53,8 @@ def test_a_folder_with_faults_is_told_and_left_alone(
     done = foveate("check", folder, "--name", "c")
     assert done.status == 1
     assert not done.err
-    assert "mend  1 image has copies with another label" in done.out
-    assert "mend  1 image cannot be read" in done.out
+    assert "error   1 image has copies with another label" in done.out
+    assert "error   1 image cannot be read" in done.out
     assert tree(folder) == before
     told = json.loads((tmp_path / "runs" / "check" / "c" / "check.json").read_text())
     kinds = [finding["kind"] for finding in told["findings"]]
