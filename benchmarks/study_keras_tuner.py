@@ -123,33 +123,37 @@ def ours(arguments: Namespace, whole: Dataset, seed: int, *, semantics: str) -> 
         }
 
 
-def kerastuner(arguments: Namespace, whole: Dataset, seed: int) -> dict[str, Any]:
-    """KerasTuner's study, as a user of it writes figure 3.2."""
+def keras_model(hp: Any) -> Any:
+    """Figure 3.2's network with the hyperparameters that KerasTuner draws, as its user writes it."""
     import keras
-    import keras_tuner
     from keras import layers
 
-    def build(hp: Any) -> Any:
-        x = inputs = keras.Input((32, 32, 3), dtype="uint8")
-        x = layers.Rescaling(1 / 255)(x)
-        for stage in (1, 2):
-            filters = hp.Int(f"f{stage}", FILTERS["low"], FILTERS["high"], FILTERS["step"])
-            for number in (2 * stage - 1, 2 * stage):
-                side = hp.Choice(f"ks{number}", SIDES)
-                x = layers.Conv2D(filters, side, padding="same", activation="relu")(x)
-            x = layers.BatchNormalization()(x)
-            x = layers.MaxPooling2D(hp.Choice(f"ps{stage}", POOLS))(x)
-            x = layers.Attention()([x, x]) if stage == 1 else layers.Dropout(0.25)(x)
-        x = layers.Dense(hp.Int("hidden", HIDDEN["low"], HIDDEN["high"], HIDDEN["step"]), activation="relu")(
-            layers.Flatten()(x)
-        )
-        model = keras.Model(inputs, layers.Dense(10)(layers.Dropout(0.5)(x)))
-        model.compile(
-            optimizer=keras.optimizers.AdamW(1e-3, weight_decay=4e-3),
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-        )
-        return model
+    x = inputs = keras.Input((32, 32, 3), dtype="uint8")
+    x = layers.Rescaling(1 / 255)(x)
+    for stage in (1, 2):
+        filters = hp.Int(f"f{stage}", FILTERS["low"], FILTERS["high"], FILTERS["step"])
+        for number in (2 * stage - 1, 2 * stage):
+            side = hp.Choice(f"ks{number}", SIDES)
+            x = layers.Conv2D(filters, side, padding="same", activation="relu")(x)
+        x = layers.BatchNormalization()(x)
+        x = layers.MaxPooling2D(hp.Choice(f"ps{stage}", POOLS))(x)
+        x = layers.Attention()([x, x]) if stage == 1 else layers.Dropout(0.25)(x)
+    x = layers.Dense(hp.Int("hidden", HIDDEN["low"], HIDDEN["high"], HIDDEN["step"]), activation="relu")(
+        layers.Flatten()(x)
+    )
+    model = keras.Model(inputs, layers.Dense(10)(layers.Dropout(0.5)(x)))
+    model.compile(
+        optimizer=keras.optimizers.AdamW(1e-3, weight_decay=4e-3),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def kerastuner(arguments: Namespace, whole: Dataset, seed: int) -> dict[str, Any]:
+    """KerasTuner's study."""
+    import keras
+    import keras_tuner
 
     epochs = 0
 
@@ -170,7 +174,7 @@ def kerastuner(arguments: Namespace, whole: Dataset, seed: int) -> dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         tuner = keras_tuner.Hyperband(
-            build,
+            keras_model,
             objective="val_accuracy",
             max_epochs=arguments.max_epochs,
             factor=FACTOR,
