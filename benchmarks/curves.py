@@ -28,7 +28,8 @@ from foveate.data.loader import Loader
 from foveate.errors import FoveateError
 from foveate.evaluation import point_metrics
 from foveate.inference.network import collect_logits
-from foveate.training.setup import EVAL_BATCH_SIZE, prepare_process, settle
+from foveate.training.device import EVAL_BATCH_SIZE, prepare_process
+from foveate.training.settings import resolve_settings
 from foveate.tuning.space import random_draws, read_space
 from foveate.tuning.trial import TrialJob, study_dataset, train_trial, usable_in
 
@@ -55,7 +56,7 @@ def main() -> None:
     prepare_process(base)
     whole = load_dataset(arguments.data, base.data, data_dir=arguments.data_dir)
     dataset = study_dataset(whole, arguments.subset, base.data.split_seed)
-    base = settle(base, dataset, final=False)
+    base = resolve_settings(base, dataset)
     left = np.setdiff1d(
         whole.splits["validation"], np.concatenate([dataset.splits["validation"], dataset.splits["rank"]])
     )
@@ -88,8 +89,7 @@ def main() -> None:
             )
             run: dict[str, Any] = {"settings": settings}
             try:
-                rows = train_trial(job, dataset, lambda _: None)["rows"]
-                run["rows"] = [{name: row[name] for name in KEPT} for row in rows]
+                run["rows"] = [{name: row[name] for name in KEPT} for row in train_trial(job, dataset)]
                 run["worth"] = worth_of(Path(folder) / "state.safetensors", whole, left)
             except FoveateError as error:
                 run["failed"] = str(error)

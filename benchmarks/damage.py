@@ -35,8 +35,8 @@ def read_run(root: Path) -> None:
     folder.read_metrics()
     folder.read_timing()
     folder.read_environment()
-    folder.read_predicted_ids()
-    folder.read_probabilities("validation", names)
+    folder.predictions.ids()
+    folder.predictions.probabilities("validation", names)
     stored = folder.stored_splits(folder.read_record())
     if stored is not None:
         stored.read(1797)

@@ -29,7 +29,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.execution.campaign import run_campaign
 from foveate.execution.pool import Event, Message
-from foveate.training.setup import settle
+from foveate.training.settings import resolve_settings
 from foveate.tuning.hyperband import budget_of, li2018_brackets
 from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import RandomSampler
@@ -119,7 +119,7 @@ def main() -> None:
 def simulate(arguments: argparse.Namespace, dataset: Dataset, epochs: int, more: dict[str, Any]) -> dict[str, Any]:
     """A study of so many trials, each of at most so many epochs, on a simulated cluster."""
     space = read_space("default")
-    base = settle(space.base(epochs=epochs, device="cpu"), dataset, final=False)
+    base = resolve_settings(space.base(epochs=epochs, device="cpu"), dataset)
     rounds = -(-arguments.trials // budget_of(li2018_brackets(epochs, FACTOR)).trials)
     config = StudyConfig(
         data="digits",

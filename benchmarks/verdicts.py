@@ -29,7 +29,8 @@ from foveate.comparison.training import ArmJob, result_path, run_arm, unpack
 from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.execution.local import LocalPool
-from foveate.training.setup import prepare_process, settle
+from foveate.training.device import prepare_process
+from foveate.training.settings import resolve_settings
 
 STAGES = "[{filters: 8, kernels: [3, 3]}, {filters: 16, kernels: [3, 3]}]"
 ARM = f"minute,attention=none,stages={STAGES},epochs=1,passes=4,batch=50,views=1"
@@ -102,7 +103,7 @@ def train(arguments: argparse.Namespace, dataset: Dataset, seeds: range, folder:
     """Who was right on which validation image: [seeds, images]."""
     arm = parse_arm(ARM, {"threads": 1, "device": "cpu", "size": 16})
     prepare_process(arm.config)  # as many threads as a worker will have
-    config = settle(arm.config, dataset, final=False)
+    config = resolve_settings(arm.config, dataset)
     done = {seed: result_path(folder / str(seed), "validation") for seed in seeds}
     results = {seed: json.loads(path.read_text()) for seed, path in done.items() if path.exists()}
     with contextlib.closing(LocalPool(run_arm, arguments.workers)) as pool:

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
         plan_comparison,
         resume_comparison,
     )
+    from foveate.workflows.evaluate import MeasuredModel, evaluate, evaluate_model
     from foveate.workflows.explain import Explanation, explain, explain_run
     from foveate.workflows.export import Export, export
-    from foveate.workflows.measure import MeasuredModel, evaluate_model
     from foveate.workflows.predict import predict
-    from foveate.workflows.run import Run, evaluate, open_run, resume, summarize, train
+    from foveate.workflows.run import Run, open_run, resume, summarize, train
     from foveate.workflows.serve import Serving, serve
     from foveate.workflows.study import Study, open_study, resume_study, train_best, tune
 
@@ -96,11 +96,11 @@ _HOMES = {
         "plan_comparison",
         "resume_comparison",
     ),
-    "foveate.workflows.measure": ("MeasuredModel", "evaluate_model"),
+    "foveate.workflows.evaluate": ("MeasuredModel", "evaluate", "evaluate_model"),
     "foveate.workflows.predict": ("predict",),
     "foveate.workflows.explain": ("Explanation", "explain", "explain_run"),
     "foveate.workflows.export": ("Export", "export"),
-    "foveate.workflows.run": ("Run", "evaluate", "open_run", "resume", "summarize", "train"),
+    "foveate.workflows.run": ("Run", "open_run", "resume", "summarize", "train"),
     "foveate.workflows.serve": ("Serving", "serve"),
     "foveate.workflows.study": ("Study", "open_study", "resume_study", "train_best", "tune"),
 }

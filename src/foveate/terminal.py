@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from foveate.training.loop import EpochResult
     from foveate.workflows.cache import Cached
     from foveate.workflows.comparison import Comparison
-    from foveate.workflows.measure import MeasuredModel
+    from foveate.workflows.evaluate import MeasuredModel
     from foveate.workflows.predict import Predicted
     from foveate.workflows.run import Run
 

@@ -20,7 +20,9 @@ from foveate.comparison.training import ArmJob, pack, run_arm, training_subset, 
 from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import CheckpointError
-from foveate.training.setup import settle
+from foveate.training import fit
+from foveate.training import job as training_job
+from foveate.training.settings import resolve_settings
 
 TINY = (
     "minute,stages=[{filters: 6, kernels: [3, 3]}, {filters: 8, kernels: [3, 3], dropout: 0.25}],"
@@ -40,7 +42,7 @@ def digits() -> Dataset:
 def job(tmp_path: Path, digits: Dataset) -> Callable[..., ArmJob]:
     def make(more: str = "", seed: int = 0, **fields: Any) -> ArmJob:
         arm = parse_arm(f"{TINY}{more}", {"threads": 1, "device": "cpu"})
-        config = settle(arm.config, digits, final=False).replacing(seed=seed)
+        config = resolve_settings(arm.config, digits).replacing(seed=seed)
         values = {
             "config": config, "dataset": "digits", "data_dir": None,
             "fingerprint": digits.fingerprint, "subset": 200, "folder": str(tmp_path / f"run{more}{seed}"),
@@ -108,7 +110,7 @@ class TestRun:
         self, job: Callable[..., ArmJob], digits: Dataset, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         first = do(job())
-        monkeypatch.setattr(training, "_train", None)  # it is not trained again
+        monkeypatch.setattr(training, "Fit", None)  # it is not trained again
         again = do(job(split="test"))
         assert again["images"] == len(digits.splits["test"])
         assert again["train_s"] == first["train_s"]
@@ -146,7 +148,7 @@ class TestRun:
         self, job: Callable[..., ArmJob], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(progress, "_BEAT_EVERY_S", 0.0)
-        training._loaded.clear()
+        training_job._loaded.clear()
         beats: list[list[Any]] = []
 
         def stop(*_: Any) -> Any:
@@ -180,7 +182,7 @@ class TestPairing:
             return []
 
         with monkeypatch.context() as patch:
-            patch.setattr(training, "train_epochs", no_epochs)
+            patch.setattr(fit, "train_epochs", no_epochs)
             do(made)
         return kept
 

@@ -31,8 +31,9 @@ from foveate.config import DataConfig, read_yaml, resolve_config
 from foveate.data.dataset import Dataset, KnownData, load_dataset
 from foveate.errors import CheckpointError, ConfigError, FoveateError
 from foveate.files import locked
+from foveate.training.device import with_place
 from foveate.training.environment import environment
-from foveate.training.setup import settle, with_place
+from foveate.training.settings import resolve_settings
 from foveate.tuning.settings import StudyConfig
 from foveate.tuning.space import Space
 from foveate.tuning.storage import mark_place, own_place, working_folder
@@ -97,7 +98,7 @@ def make_study(folder: Path, digits: Dataset, *, updates: int | None = None, **m
             "fingerprint": digits.fingerprint,
             "space_name": "test",
             "space": space,
-            "base": with_place(settle(base, part, final=False), torch.device("cpu")),
+            "base": with_place(resolve_settings(base, part), torch.device("cpu")),
             "max_epochs": 3,
             **more,
         }
@@ -120,7 +121,7 @@ def make_study(folder: Path, digits: Dataset, *, updates: int | None = None, **m
 def make_comparison(folder: Path, digits: Dataset, *, final: bool) -> Path:
     arms = [parse_arm(text, {"size": 16, "device": "cpu"}) for text in ("minute,attention=none", "minute")]
     settled = [
-        arm.model_copy(update={"config": with_place(settle(arm.config, digits, final=False), torch.device("cpu"))})
+        arm.model_copy(update={"config": with_place(resolve_settings(arm.config, digits), torch.device("cpu"))})
         for arm in arms
     ]
     values = {"data": "digits", "data_dir": None, "fingerprint": digits.fingerprint, "num_classes": 10, "seeds": 2}

@@ -36,7 +36,7 @@ def decoder(monkeypatch: pytest.MonkeyPatch) -> _Decoder:
 
 
 def split_ids(run: fv.Run) -> dict[str, list[str]]:
-    return run.folder.read_predicted_ids()
+    return run.folder.predictions.ids()
 
 
 def test_an_image_that_can_be_read_now_moves_no_other(
@@ -128,7 +128,7 @@ def test_a_comparison_opens_the_test_split_that_it_drew(
     decoder.cannot_read()
     whole = fv.resume_comparison(comparison.path, final=True, workers=0)
     experiment = whole.experiment
-    count = {experiment.result(run, "test").images for run in experiment.runs}  # type: ignore[union-attr]
+    count = {experiment.result(run).images for run in experiment.runs}  # type: ignore[union-attr]
     assert count == {len(fv_test_images(whole))}
 
 

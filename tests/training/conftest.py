@@ -6,6 +6,7 @@ import torch
 
 from foveate.config import AugmentConfig, Config, resolve_config
 from foveate.data.augment import Augment, build_augment
+from foveate.data.dataset import Dataset
 from foveate.data.loader import Loader
 from foveate.model.build import build_model
 from foveate.training.loop import TrainingState
@@ -77,3 +78,32 @@ def fresh() -> Callable[[Config], TrainingState]:
 def augment() -> Augment:
     """The paper's augmentation."""
     return build_augment(AugmentConfig(flip=0.5, shift=0.1, rotation=15.0, zoom=0.1), 3)
+
+
+@pytest.fixture
+def two_classes() -> Callable[..., Dataset]:
+    """Makes a data set of the images `ids`, all in one split."""
+
+    def make(
+        ids: list[str],
+        labels: list[int],
+        class_names: tuple[str, str] = ("a", "b"),
+        groups: tuple[str, ...] | None = None,
+        split: str = "validation",
+    ) -> Dataset:
+        return Dataset(
+            name="two",
+            location="two",
+            class_names=class_names,
+            images=np.zeros((len(ids), 4, 4, 3), np.uint8),
+            labels=np.array(labels),
+            ids=ids,
+            groups=groups,
+            splits={split: np.arange(len(ids))},
+            bad=(),
+            notes=(),
+            fingerprint="f" * 64,
+            mirror_safe=True,
+        )
+
+    return make

@@ -3,23 +3,22 @@ import csv
 import json
 import multiprocessing
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from foveate.config import resolve_config
+from foveate.data.dataset import Dataset
 from foveate.data.splits import StoredSplits
-from foveate.errors import CheckpointError, ConfigError, OutputError
+from foveate.errors import CheckpointError, ConfigError
 from foveate.evaluation import score
 from foveate.files import write_json
 from foveate.training.loop import EpochResult
-from foveate.training.runs import RunFolder, RunRecord
+from foveate.training.record import RunRecord
+from foveate.training.runs import RunFolder
 
 HISTORY = [
     EpochResult(1, 1.5, 0.25, 1.4, 0.3, 0.2, 1e-3, 2.0, 100.0),
@@ -35,52 +34,12 @@ RECORD = RunRecord(
 )
 
 
-def created(root: Path, name: str | None = None, fallback: str = "x") -> RunFolder:
-    return RunFolder.create(root, "train", name, fallback=fallback, fill=lambda made: made.write_record(RECORD))
-
-
 def run(tmp_path: Path) -> RunFolder:
-    folder = created(tmp_path, None, "digits-small")
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
     folder.write_config(resolve_config("paper"), "foveate train digits --preset paper")
     folder.write_record(RECORD)
     return folder
-
-
-def test_a_run_is_named_by_itself_and_numbered_where_the_name_is_taken(tmp_path: Path) -> None:
-    made = [created(tmp_path).path for _ in range(3)]
-    assert [path.relative_to(tmp_path).as_posix() for path in made] == ["train/x", "train/x-2", "train/x-3"]
-    assert created(tmp_path, "mine").path == tmp_path / "train" / "mine"
-
-
-def test_a_run_that_cannot_be_filled_is_not_there(tmp_path: Path) -> None:
-    def fill(made: RunFolder) -> None:
-        made.write_record(RECORD)
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        RunFolder.create(tmp_path, "train", "mine", fallback="x", fill=fill)
-    assert [path.name for path in (tmp_path / "train").iterdir()] == [".lock"]
-    assert created(tmp_path, "mine").read_record() == RECORD
-
-
-def test_a_chosen_name_that_is_taken_or_no_name_is_refused(tmp_path: Path) -> None:
-    created(tmp_path, "mine")
-    with pytest.raises(ConfigError, match=r"mine exists: choose another --name, or continue it with --resume"):
-        created(tmp_path, "mine")
-    for name in ("a/b", "..", ""):
-        with pytest.raises(ConfigError, match="plain name"):
-            created(tmp_path, name)
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="files as folders are told otherwise there")
-def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"cannot write .*file.*: a part of the path is a file"):
-        created(tmp_path / "file")
-    if os.geteuid():
-        (tmp_path / "closed").mkdir(mode=0o500)
-        with pytest.raises(OutputError, match="no permission"):
-            created(tmp_path / "closed")
 
 
 def test_settings_and_record_come_back(tmp_path: Path) -> None:
@@ -145,41 +104,14 @@ def test_metrics_of_one_split_stand_beside_those_of_the_other(tmp_path: Path) ->
     }
 
 
-def test_predictions_hold_every_image_of_every_split_once(tmp_path: Path) -> None:
-    folder = run(tmp_path)
-    probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]], np.float32)
-    common = {"labels": np.array([0, 1, 0]), "probabilities": probabilities, "class_names": ("cat", "a b")}
-    for split in ("validation", "test", "validation"):
-        folder.write_predictions(split, ids=["1", "2", "3"], groups=None, **common)
-    folder.write_predictions("all", ids=["x", "y", "z"], groups=("g", "h", "g"), **common)
-    table = pq.read_table(folder.path / "predictions.parquet").to_pydict()
-    assert sorted(table["split"]) == ["all"] * 3 + ["test"] * 3 + ["validation"] * 3
-    last = {column: values[-1] for column, values in table.items()}
-    assert last == {
-        "image": "z",
-        "split": "all",
-        "label": "cat",
-        "predicted": "a b",
-        "group": "g",
-        "p_cat": pytest.approx(0.4),
-        "p_a b": pytest.approx(0.6),
-    }
-
-
-def whole_run(tmp_path: Path) -> RunFolder:
+@pytest.fixture
+def whole_run(tmp_path: Path, two_classes: Callable[..., Dataset]) -> RunFolder:
     folder = run(tmp_path)
     folder.write_history(HISTORY)
     folder.write_metrics("validation", measured(3))
     write_json(folder.path / "env.json", {"python": "3.11"})
     probabilities = np.array([[0.75, 0.25], [0.5, 0.5]], np.float32)
-    folder.write_predictions(
-        "validation",
-        ids=["x#1", "x#2"],
-        labels=np.array([0, 1]),
-        probabilities=probabilities,
-        class_names=("a", "b"),
-        groups=None,
-    )
+    folder.predictions.write("validation", two_classes(["x#1", "x#2"], [0, 1]), probabilities)
     return folder
 
 
@@ -191,8 +123,8 @@ def read_all(folder: RunFolder) -> None:
     folder.read_metrics()
     folder.read_timing()
     folder.read_environment()
-    folder.read_probabilities("validation", ("a", "b"))
-    folder.read_predicted_ids()
+    folder.predictions.probabilities("validation", ("a", "b"))
+    folder.predictions.ids()
 
 
 NONSENSE = (
@@ -219,8 +151,10 @@ NONSENSE = (
     "name",
     ["args.yaml", "run.json", "results.csv", "timing.json", "metrics.json", "predictions.parquet", "env.json"],
 )
-def test_nonsense_in_a_file_of_a_run_is_one_line_that_names_it(tmp_path: Path, name: str, content: bytes) -> None:
-    folder = whole_run(tmp_path)
+def test_nonsense_in_a_file_of_a_run_is_one_line_that_names_it(
+    whole_run: RunFolder, name: str, content: bytes
+) -> None:
+    folder = whole_run
     (folder.path / name).write_bytes(content)
     if (name, content) in {("env.json", b"{}"), ("metrics.json", b"{}")} or (
         name == "env.json" and content.startswith(b'{"') and b"999" not in content and len(content) < 100
@@ -233,8 +167,9 @@ def test_nonsense_in_a_file_of_a_run_is_one_line_that_names_it(tmp_path: Path, n
     assert "\n" not in str(error.value)
 
 
-def test_mutated_files_of_a_run_are_read_or_refused(tmp_path: Path) -> None:
-    folder, rng = whole_run(tmp_path), np.random.default_rng(0)
+@pytest.mark.slow
+def test_mutated_files_of_a_run_are_read_or_refused(whole_run: RunFolder) -> None:
+    folder, rng = whole_run, np.random.default_rng(0)
     contents = {path.name: path.read_bytes() for path in folder.path.iterdir() if path.is_file()}
     for name, content in contents.items():
         for _ in range(60):
@@ -248,21 +183,6 @@ def test_mutated_files_of_a_run_are_read_or_refused(tmp_path: Path) -> None:
     read_all(folder)
 
 
-def test_predictions_that_claim_more_rows_than_they_can_hold_are_refused(tmp_path: Path) -> None:
-    folder = whole_run(tmp_path)
-    claimed = pq.read_schema(folder.path / "predictions.parquet")
-    rows = 5_000_000
-    same = {
-        field.name: pa.array(
-            ["validation"] * rows if pa.types.is_string(field.type) else np.zeros(rows, np.float32)
-        )
-        for field in claimed
-    }
-    pq.write_table(pa.table(same), folder.path / "predictions.parquet", compression="zstd")
-    with pytest.raises(CheckpointError, match="claims 5,000,000 rows"):
-        read_all(folder)
-
-
 def test_the_settings_of_a_command_with_line_breaks_are_read(tmp_path: Path) -> None:
     folder = run(tmp_path)
     folder.write_config(resolve_config("paper"), "foveate train 'a\nb: [' --name \x1b[31m")
@@ -270,15 +190,9 @@ def test_the_settings_of_a_command_with_line_breaks_are_read(tmp_path: Path) -> 
     assert "\x1b" not in (folder.path / "args.yaml").read_text()
 
 
-def test_a_long_or_odd_name_of_the_data_makes_a_name_that_a_folder_can_have(tmp_path: Path) -> None:
-    made = [created(tmp_path, fallback="é" * 300 + "\n") for _ in range(2)]
-    assert all(len(each.path.name.encode()) <= 160 for each in made)
-    assert created(tmp_path, fallback="a\nb").path.name == "a\\nb"
-
-
 @pytest.mark.parametrize("name", ["weights", "events"])
-def test_a_run_whose_parts_are_links_is_refused(tmp_path: Path, name: str) -> None:
-    folder = whole_run(tmp_path)
+def test_a_run_whose_parts_are_links_is_refused(whole_run: RunFolder, tmp_path: Path, name: str) -> None:
+    folder = whole_run
     (tmp_path / "elsewhere").mkdir()
     (folder.path / name).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(CheckpointError, match="is a link"):
@@ -315,11 +229,3 @@ def test_two_writers_lose_no_opening_of_the_test_split(tmp_path: Path) -> None:
         writer.join()
     openings = [opening.command for opening in folder.read_record().test_openings]
     assert len(openings) == len(set(openings)) == 20
-
-
-def test_what_is_used_of_pyarrow_is_imported_here() -> None:
-    """Where pandas is installed it imports more of pyarrow, and hides that a plain installation lacks it."""
-    code = (
-        "import sys; sys.modules['pandas'] = None; import foveate.training.runs as r; r.pc.equal; r.pq.ParquetFile"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 
 from foveate.errors import CheckpointError, OutputError
-from foveate.tuning.journal import Asked, Journal, Opened, Returned, Times, Told
+from foveate.tuning.journal import Asked, Ended, Journal, Opened, Returned, Times
 
 STUDY = "a" * 64
 ROW = {"epoch": 1, "val_accuracy": 0.5, "rank_accuracy": 0.5, "val_loss": None, "of_a_later_version": 3.0}
 ENTRIES = [
     Asked(trial=0, bracket=0, rung=0, settings={"größe": 1, "depth": (3, 3), "lr": 0.1}),
-    Told.model_validate(
+    Ended.model_validate(
         {
             "trial": 0,
             "rung": 0,

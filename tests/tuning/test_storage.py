@@ -13,14 +13,14 @@ SCHEMES = ["", "file://", "memory://"]
 
 def state(location: str) -> list[str]:
     """What a worker would find there."""
-    with working_folder(location) as (folder, _):
-        return [path.read_text() for path in folder.iterdir()]
+    with working_folder(location) as folder:
+        return [file.read_text() for file in folder.path.iterdir()]
 
 
 def save(location: str, text: str = "state") -> None:
-    with working_folder(location) as (folder, bring):
-        (folder / "state").write_text(text)
-        bring(folder / "state")
+    with working_folder(location) as folder:
+        (folder.path / "state").write_text(text)
+        folder.upload(folder.path / "state")
 
 
 @pytest.fixture
@@ -41,26 +41,26 @@ def storage(request: pytest.FixtureRequest, tmp_path: Path, folder: Path) -> Sto
 
 
 def test_a_folder_is_used_as_it_is(tmp_path: Path) -> None:
-    with working_folder(str(tmp_path / "a" / "b")) as (folder, bring):
-        (folder / "state").write_text("1")
-        bring(folder / "state")
+    with working_folder(str(tmp_path / "a" / "b")) as folder:
+        (folder.path / "state").write_text("1")
+        folder.upload(folder.path / "state")
     assert (tmp_path / "a" / "b" / "state").read_text() == "1"
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])
-def test_what_was_brought_to_a_url_is_there_again(tmp_path: Path, scheme: str) -> None:
+def test_what_was_uploaded_to_a_url_is_there_again(tmp_path: Path, scheme: str) -> None:
     place = own_place(f"{scheme}://{tmp_path}/store/")
     assert place.startswith(f"{scheme}://{tmp_path}/store/")
     location = f"{place}/0001"
     for content in ("1", "2"):
-        with working_folder(location) as (folder, bring):
-            assert [path.name for path in folder.iterdir()] == ([] if content == "1" else ["state"])
-            (folder / "state").write_text(content)
-            bring(folder / "state")
-            (folder / "other").write_text("never brought")
-        assert not folder.exists()
-    with working_folder(location) as (folder, _):
-        assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("state", "2")]
+        with working_folder(location) as folder:
+            assert [file.name for file in folder.path.iterdir()] == ([] if content == "1" else ["state"])
+            (folder.path / "state").write_text(content)
+            folder.upload(folder.path / "state")
+            (folder.path / "other").write_text("never uploaded")
+        assert not folder.path.exists()
+    with working_folder(location) as folder:
+        assert [(file.name, file.read_text()) for file in folder.path.iterdir()] == [("state", "2")]
 
 
 def test_every_study_has_a_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,10 +87,10 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     location = f"file://{tmp_path}/file/store"
     with pytest.raises(ConfigError, match="checkpoints cannot be kept"):
         own_place(location)
-    with working_folder(location) as (folder, bring):
-        (folder / "state").write_text("1")
+    with working_folder(location) as folder:
+        (folder.path / "state").write_text("1")
         with pytest.raises(OutputError, match="cannot write"):
-            bring(folder / "state")
+            folder.upload(folder.path / "state")
 
 
 class TestWhatAStudyMayDelete:
@@ -128,9 +128,9 @@ class TestWhatAStudyMayDelete:
 
     @pytest.mark.parametrize("marker", ["", "{", "[]", "null", '{"study": 1, "folder": "x"}', "x" * 200_000])
     def test_not_by_a_damaged_marker(self, storage: Storage, folder: Path, marker: str) -> None:
-        with working_folder(storage.root) as (place, bring):
-            (place / MARKER).write_text(marker)
-            bring(place / MARKER)
+        with working_folder(storage.root) as place:
+            (place.path / MARKER).write_text(marker)
+            place.upload(place.path / MARKER)
         with pytest.raises(CheckpointError, match=f"has no {MARKER}"):
             open_storage(storage.root, STUDY, folder)
 

@@ -16,6 +16,8 @@ from foveate.config import Config, resolve_config
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import CheckpointError, DataError, TrainingError
 from foveate.model import attention
+from foveate.training import fit
+from foveate.training import job as training_job
 from foveate.training.state import save_state
 from foveate.tuning import trial
 from foveate.tuning.trial import TrialJob, run_trial, study_dataset, train_trial
@@ -65,6 +67,16 @@ def quiet(_: Any) -> None:
     pass
 
 
+def finish(job: TrialJob, dataset: Dataset, heard: Callable[[Any], None] = quiet) -> dict[str, Any]:
+    """What comes of a trial, whose rows are handed to `heard` as they are yielded."""
+    rows = train_trial(job, dataset)
+    while True:
+        try:
+            heard(next(rows))
+        except StopIteration as ended:
+            return ended.value
+
+
 def best_alone(path: Path, *what: Any) -> None:
     """As `save_state`, but killed before it writes the state."""
     if not path.name.startswith("best"):
@@ -103,11 +115,11 @@ class TestTrainTrial:
     def test_in_pieces_it_is_bit_identical(
         self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path
     ) -> None:
-        straight = train_trial(job(folder=str(tmp_path / "straight")), digits, quiet)
+        straight = finish(job(folder=str(tmp_path / "straight")), digits)
         pieces, torch_state = [], torch.get_rng_state()
         for from_epoch, to_epoch in ((0, 1), (1, 3), (3, 10)):
             torch.manual_seed(99)  # another trial was here in between
-            pieces.append(train_trial(job(from_epoch=from_epoch, to_epoch=to_epoch), digits, quiet))
+            pieces.append(finish(job(from_epoch=from_epoch, to_epoch=to_epoch), digits))
         torch.set_rng_state(torch_state)
         assert untimed([row for piece in pieces for row in piece["rows"]]) == untimed(straight["rows"])
         assert pieces[-1]["score"] == straight["score"]
@@ -117,24 +129,24 @@ class TestTrainTrial:
     def test_cut_off_within_a_job_it_goes_on_from_its_last_epoch(
         self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path
     ) -> None:
-        straight = train_trial(job(folder=str(tmp_path / "straight"), to_epoch=4), digits, quiet)
+        straight = finish(job(folder=str(tmp_path / "straight"), to_epoch=4), digits)
 
         def cut_off(row: Any) -> None:
             if row["epoch"] == 2:
                 raise InterruptedError
 
         with pytest.raises(InterruptedError):
-            train_trial(job(to_epoch=4), digits, cut_off)
+            finish(job(to_epoch=4), digits, cut_off)
         heard: list[Any] = []
-        done = train_trial(job(to_epoch=4), digits, heard.append)
+        done = finish(job(to_epoch=4), digits, heard.append)
         assert [row["epoch"] for row in heard] == [3, 4]
         assert untimed(done["rows"]) == untimed(straight["rows"])
         assert_same_tensors(tmp_path / "straight" / "state.safetensors", tmp_path / "trial" / "state.safetensors")
 
     def test_done_already_it_trains_no_more(self, job: Callable[..., TrialJob], digits: Dataset) -> None:
-        first = train_trial(job(to_epoch=2), digits, quiet)
+        first = finish(job(to_epoch=2), digits)
         heard: list[Any] = []
-        assert train_trial(job(to_epoch=2), digits, heard.append) == first
+        assert finish(job(to_epoch=2), digits, heard.append) == first
         assert heard == []
 
     @pytest.mark.parametrize(("from_epoch", "to_epoch", "done_to"), [(2, 4, 0), (0, 2, 4), (2, 3, 4), (3, 4, 2)])
@@ -148,12 +160,12 @@ class TestTrainTrial:
         done_to: int,
     ) -> None:
         if from_epoch:
-            train_trial(job(folder=str(tmp_path / "straight"), to_epoch=from_epoch), digits, quiet)
+            finish(job(folder=str(tmp_path / "straight"), to_epoch=from_epoch), digits)
         wanted = job(folder=str(tmp_path / "straight"), from_epoch=from_epoch, to_epoch=to_epoch)
-        straight = train_trial(wanted, digits, quiet)
+        straight = finish(wanted, digits)
         if done_to:
-            train_trial(job(to_epoch=done_to), digits, quiet)
-        done = train_trial(job(from_epoch=from_epoch, to_epoch=to_epoch), digits, quiet)
+            finish(job(to_epoch=done_to), digits)
+        done = finish(job(from_epoch=from_epoch, to_epoch=to_epoch), digits)
         assert untimed(done["rows"]) == untimed(straight["rows"])
         assert done["score"] == straight["score"]
         assert_same_tensors(tmp_path / "straight" / "state.safetensors", tmp_path / "trial" / "state.safetensors")
@@ -161,7 +173,7 @@ class TestTrainTrial:
     def test_the_score_is_of_the_best_epoch_on_other_images(
         self, job: Callable[..., TrialJob], digits: Dataset
     ) -> None:
-        done = train_trial(job(to_epoch=3), digits, quiet)
+        done = finish(job(to_epoch=3), digits)
         best = max(done["rows"], key=lambda row: row["val_accuracy"])
         assert done["score"] == best["rank_accuracy"]
         assert [row["rank_loss"] for row in done["rows"]] != [row["val_loss"] for row in done["rows"]]
@@ -171,7 +183,7 @@ class TestTrainTrial:
     ) -> None:
         none = {"family": "affine", "alternate": False, "shift": 0.0, "rotation": 0.0, "zoom": 0.0}
         off, bare, on = (
-            train_trial(job(config=tiny(**settings), to_epoch=1, folder=str(tmp_path / str(n))), digits, quiet)
+            finish(job(config=tiny(**settings), to_epoch=1, folder=str(tmp_path / str(n))), digits)
             for n, settings in enumerate(({"augmentation": False, "shift": 0.2}, none, {"shift": 0.2}))
         )
         assert untimed(off["rows"]) == untimed(bare["rows"])
@@ -179,25 +191,22 @@ class TestTrainTrial:
 
     def test_it_stops_early_by_the_stopping_images(self, job: Callable[..., TrialJob], digits: Dataset) -> None:
         still = tiny(lr=1e-12, head_lr=1e-12, bias_lr=1e-12, gate_lr=1e-12, weight_decay=0.0, patience=2)
-        done = train_trial(job(config=still), digits, quiet)
+        done = finish(job(config=still), digits)
         assert done["stopped"]
         assert len(done["rows"]) < 10
 
 
 def test_checkpoints_may_lie_at_a_url(job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path) -> None:
-    straight = train_trial(job(to_epoch=3), digits, quiet)
+    straight = finish(job(to_epoch=3), digits)
     url = (tmp_path / "store").as_uri()
-    pieces = [
-        train_trial(job(folder=f"{url}/0001", from_epoch=a, to_epoch=b), digits, quiet)
-        for a, b in ((0, 1), (1, 3))
-    ]
+    pieces = [finish(job(folder=f"{url}/0001", from_epoch=a, to_epoch=b), digits) for a, b in ((0, 1), (1, 3))]
     assert untimed([row for piece in pieces for row in piece["rows"]]) == untimed(straight["rows"])
     assert [path.name for path in (tmp_path / "store" / "0001").iterdir()] == ["state.safetensors"]
 
 
 class TestAsKerasTuner:
     def test_one_set_of_images_stops_and_ranks(self, job: Callable[..., TrialJob], digits: Dataset) -> None:
-        done = train_trial(job(to_epoch=3, semantics="kerastuner"), digits, quiet)
+        done = finish(job(to_epoch=3, semantics="kerastuner"), digits)
         for row in done["rows"]:
             assert (row["rank_loss"], row["rank_accuracy"]) == (row["val_loss"], row["val_accuracy"])
 
@@ -205,12 +214,9 @@ class TestAsKerasTuner:
         self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path
     ) -> None:
         theirs = [
-            train_trial(job(from_epoch=a, to_epoch=b, semantics="kerastuner"), digits, quiet)
-            for a, b in ((0, 3), (3, 5))
+            finish(job(from_epoch=a, to_epoch=b, semantics="kerastuner"), digits) for a, b in ((0, 3), (3, 5))
         ]
-        straight = train_trial(
-            job(folder=str(tmp_path / "straight"), to_epoch=5, semantics="kerastuner"), digits, quiet
-        )
+        straight = finish(job(folder=str(tmp_path / "straight"), to_epoch=5, semantics="kerastuner"), digits)
         assert [row["epoch"] for row in theirs[1]["rows"]] == [4, 5]
         assert untimed(theirs[0]["rows"]) == untimed(straight["rows"][:3])
         assert untimed(theirs[1]["rows"]) != untimed(straight["rows"][3:])
@@ -221,7 +227,7 @@ class TestAsKerasTuner:
     ) -> None:
         outcomes = []
         for folder, cut in ((tmp_path / "a", False), (tmp_path / "b", True)):
-            train_trial(job(folder=str(folder), to_epoch=2, semantics="kerastuner"), digits, quiet)
+            finish(job(folder=str(folder), to_epoch=2, semantics="kerastuner"), digits)
             promoted = job(folder=str(folder), from_epoch=2, to_epoch=5, semantics="kerastuner")
 
             def cut_off(row: Any) -> None:
@@ -230,8 +236,8 @@ class TestAsKerasTuner:
 
             if cut:
                 with pytest.raises(InterruptedError):
-                    train_trial(promoted, digits, cut_off)
-            outcomes.append(train_trial(promoted, digits, quiet))
+                    finish(promoted, digits, cut_off)
+            outcomes.append(finish(promoted, digits))
         assert untimed(outcomes[0]["rows"]) == untimed(outcomes[1]["rows"])
 
     def test_killed_between_its_two_files_it_does_as_if_it_had_not_been(
@@ -239,34 +245,34 @@ class TestAsKerasTuner:
     ) -> None:
         outcomes = []
         for folder, cut in ((tmp_path / "a", False), (tmp_path / "b", True)):
-            train_trial(job(folder=str(folder), to_epoch=2, semantics="kerastuner"), digits, quiet)
+            finish(job(folder=str(folder), to_epoch=2, semantics="kerastuner"), digits)
             promoted = job(folder=str(folder), from_epoch=2, to_epoch=4, semantics="kerastuner")
             if cut:
                 with monkeypatch.context() as patch:
-                    patch.setattr(trial, "save_state", best_alone)
+                    patch.setattr(fit, "save_state", best_alone)
                     with pytest.raises(InterruptedError):
-                        train_trial(promoted, digits, quiet)
-            outcomes.append(train_trial(promoted, digits, quiet))
+                        finish(promoted, digits)
+            outcomes.append(finish(promoted, digits))
         assert untimed(outcomes[0]["rows"]) == untimed(outcomes[1]["rows"])
 
     def test_a_trial_that_stopped_early_is_trained_on_when_promoted(
         self, job: Callable[..., TrialJob], digits: Dataset
     ) -> None:
         still = tiny(lr=1e-12, head_lr=1e-12, bias_lr=1e-12, gate_lr=1e-12, weight_decay=0.0, patience=2)
-        stopped = train_trial(job(config=still, to_epoch=5, semantics="kerastuner"), digits, quiet)
+        stopped = finish(job(config=still, to_epoch=5, semantics="kerastuner"), digits)
         assert stopped["stopped"]
         assert len(stopped["rows"]) < 5
         promoted = job(config=still, from_epoch=5, to_epoch=10, semantics="kerastuner")
-        assert [row["epoch"] for row in train_trial(promoted, digits, quiet)["rows"]][:2] == [6, 7]
+        assert [row["epoch"] for row in finish(promoted, digits)["rows"]][:2] == [6, 7]
 
     def test_a_checkpoint_that_is_gone_or_ahead_is_told(
         self, job: Callable[..., TrialJob], digits: Dataset
     ) -> None:
         with pytest.raises(CheckpointError, match="begin a new study"):
-            train_trial(job(from_epoch=1, to_epoch=2, semantics="kerastuner"), digits, quiet)
-        train_trial(job(to_epoch=2, semantics="kerastuner"), digits, quiet)
+            finish(job(from_epoch=1, to_epoch=2, semantics="kerastuner"), digits)
+        finish(job(to_epoch=2, semantics="kerastuner"), digits)
         with pytest.raises(CheckpointError, match="begin a new study"):
-            train_trial(job(to_epoch=1, semantics="kerastuner"), digits, quiet)
+            finish(job(to_epoch=1, semantics="kerastuner"), digits)
 
 
 class TestRunTrial:
@@ -291,11 +297,11 @@ class TestRunTrial:
     ) -> None:
         monkeypatch.setattr(progress, "_BEAT_EVERY_S", 0.0)
         message = job(to_epoch=1).model_dump(mode="json")
-        trial._loaded.clear()
+        training_job._loaded.clear()
         shutil.rmtree(own_cache / "decoded")
         beats: list[list[Any]] = []
 
-        def stop(*_: Any) -> Any:
+        def stop(*_: Any, **__: Any) -> Any:
             raise InterruptedError
 
         monkeypatch.setattr(trial, "train_trial", stop)
@@ -341,7 +347,7 @@ def test_a_trial_that_runs_out_of_memory_fails_by_one_line_that_says_what_to_low
     """And so its worker is replaced, as after any failure."""
     monkeypatch.setattr(attention, "_REGISTERED", {"custom:Hungry": Hungry})
     with pytest.raises(TrainingError, match=r"^out of memory in a step of .*: lower micro_batch, batch or size$"):
-        train_trial(job(config=tiny(attention="custom:Hungry")), digits, quiet)
+        finish(job(config=tiny(attention="custom:Hungry")), digits)
 
 
 @pytest.mark.parametrize("draws", [1, 2])
@@ -354,7 +360,7 @@ def test_a_trial_draws_as_its_study_does(
         seen.append(draws)
         raise InterruptedError
 
-    monkeypatch.setattr(trial, "new_state", noted)
+    monkeypatch.setattr(fit, "new_state", noted)
     with pytest.raises(InterruptedError):
-        train_trial(job(draws=draws), digits, quiet)
+        finish(job(draws=draws), digits)
     assert seen == [draws]

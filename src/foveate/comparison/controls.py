@@ -81,7 +81,7 @@ def _parameters(config: Config, num_classes: int, size: int) -> int:
     try:
         with torch.device("meta"):  # shapes alone
             network = build_model(config.model, num_classes=num_classes, size=size)
-    except (RuntimeError, ConfigError):  # a module of one's own may look at values
+    except (RuntimeError, ConfigError):  # a custom module may look at values
         network = build_model(config.model, num_classes=num_classes, size=size)
     return sum(each.numel() for each in network.parameters() if each.requires_grad)
 
@@ -114,7 +114,7 @@ def _flops(model: ModelConfig, num_classes: int, size: int, side: int) -> int:
 
     try:
         return count("meta")  # shapes alone: nothing is computed
-    except (RuntimeError, ConfigError):  # a module of one's own may look at values
+    except (RuntimeError, ConfigError):  # a custom module may look at values
         return count("cpu")
 
 

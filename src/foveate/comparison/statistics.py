@@ -134,7 +134,7 @@ def _first(low: int, enough: Callable[[int], bool]) -> int | None:
 
 
 def _quantile(count: int, level: float) -> float:
-    """Student's, two-sided, for the mean of so many."""
+    """Student's, two-sided, for the mean of `count` values."""
     return float(stats.t.ppf((1 + level) / 2, count - 1))
 
 

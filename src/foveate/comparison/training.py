@@ -1,39 +1,29 @@
 """One run of a comparison: an arm trained with a seed, and which images it gets right."""
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from foveate.checkpoint import checkpoint_metadata, load_model, load_tensors, save_tensors, section
-from foveate.config import Config, DataConfig, Section
-from foveate.data.dataset import Dataset, KnownData, load_known
-from foveate.data.splits import StoredSplits, stratified_subset
+from foveate.checkpoint import checkpoint_metadata, load_model, load_tensors, section
+from foveate.config import Config
+from foveate.data.dataset import Dataset
+from foveate.data.splits import stratified_subset
 from foveate.evaluation import point_metrics
 from foveate.execution.pool import Message
 from foveate.files import write_json
-from foveate.inference.network import collect_logits
 from foveate.progress import COMPILING_S, Track, heartbeat
 from foveate.records import Accuracy, Count, Record, Seconds
-from foveate.training.loop import train_epochs
-from foveate.training.setup import (
-    DRAWS,
-    EVAL_BATCH_SIZE,
-    Feed,
-    new_state,
-    pick_device,
-    prepare_process,
-    settle,
-)
-from foveate.training.state import restore_state, save_state
-
-__all__ = ["ArmJob", "ArmResult", "JudgedSplit", "pack", "result_path", "run_arm", "training_subset", "unpack"]
+from foveate.training.device import EVAL_BATCH_SIZE, DeviceData, pick_device, prepare_process
+from foveate.training.fit import Fit
+from foveate.training.job import TrainingJob
+from foveate.training.loop import EpochResult
+from foveate.training.settings import resolve_settings
 
 JudgedSplit = Literal["validation", "test"]
 
@@ -68,24 +58,14 @@ class _Trained(Record):
     images_shown: Count
 
 
-class ArmJob(Section):
-    """What a worker is given: train an arm with a seed where that is not done yet, and measure it on a split."""
+class ArmJob(TrainingJob):
+    """What a worker is given: train an arm with a seed where that is not done yet, and measure it on a split.
 
-    config: Config
-    """Settled, with its seed."""
-    dataset: str
-    data_dir: str | None
-    fingerprint: str
-    splits: str | None = None
-    """The file of the comparison's splits; None: it keeps none."""
-    splits_sha256: str | None = None
-    subset: int | None
-    """Training images; None: all."""
-    folder: str
-    """The run's own."""
+    `config` is resolved, with the run's seed; how many `passes` make an epoch may be open. `subset` counts
+    training images alone.
+    """
+
     split: JudgedSplit
-    draws: int = DRAWS
-    """Of the comparison, as `new_state` takes it."""
 
 
 def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
@@ -96,7 +76,7 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
     shape, the initial weights are the same for all arms of a seed: each draws from generators of its own.
 
     Returns:
-        `accuracy`, `loss`, `right` (the packed bits of who was right, in base64), `images`; `gate` and
+        `accuracy`, `loss`, `right` (the packed bits of which images were right, in base64), `images`; `gate` and
         `without_attention`, None where there is none; and `train_s` and `images_shown` of the training.
 
     Raises:
@@ -107,32 +87,26 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
     report({})
     job = ArmJob.model_validate(message)
     prepare_process(job.config)
-    whole = _dataset(job, heartbeat(report))
+    whole = job.load_dataset("the comparison", heartbeat(report))
     dataset = training_subset(whole, job.subset, job.config.data.split_seed)
-    folder, device = Path(job.folder), pick_device(job.config.train.device)
-    folder.mkdir(parents=True, exist_ok=True)
-    config = settle(job.config, dataset, final=False)  # an epoch is as long as this many images make it
+    config = resolve_settings(job.config, dataset)  # an epoch is as long as this many images make it
     track = heartbeat(report, COMPILING_S if config.train.compile else 0.0)
-    feed = Feed(config, dataset, device, final=False)
+    data = DeviceData.load(dataset, pick_device(config.train.device))
+    folder = Path(job.folder)
     weights = folder / "weights.safetensors"
     if not weights.exists():
-        _train(config, dataset, feed, device, folder, report, track, job.draws)
-    card = checkpoint_metadata(config.model, dataset.class_names, dataset.images.shape[1])
+        for result in _train(job, config, data, track):
+            report({"epoch": result.epoch, "train_loss": result.train_loss})
+    expect = checkpoint_metadata(config.model, dataset.class_names, dataset.size)
     at_once = min(EVAL_BATCH_SIZE, len(dataset.splits[job.split]))
-    model = load_model(weights, device=device, expect=card, images_at_once=at_once).model
-    images = feed.measured(dataset.splits[job.split])
-
-    def logits_of(label: str) -> tuple[Any, Any]:
-        return collect_logits(
-            model, images, device=device, precision=config.train.precision, label=label, track=track
-        )
-
-    logits, labels = logits_of(job.split)
+    model = load_model(weights, device=data.device, expect=expect, images_at_once=at_once).model
+    logits, labels = data.logits(model, job.split, config, track=track)
     right = logits.argmax(axis=1) == labels
     without = None
     if config.model.attention != "none":
         with model.without_attention():
-            without = point_metrics(*logits_of(f"{job.split}, attention taken out"))["accuracy"]
+            label = f"{job.split}, attention taken out"
+            without = point_metrics(*data.logits(model, job.split, config, label=label, track=track))["accuracy"]
     measured: dict[str, Any] = {
         "accuracy": float(right.mean()),
         "loss": point_metrics(logits, labels)["loss"],
@@ -145,6 +119,26 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
     ArmResult.model_validate(measured)  # what could not be read back is not written
     write_json(result_path(folder, job.split), measured)
     return measured
+
+
+def _train(job: ArmJob, config: Config, data: DeviceData, track: Track) -> Iterator[EpochResult]:
+    """Train to the last epoch and keep the weights; until then, the state from which to go on after a kill."""
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "state.safetensors"
+    # Without validation images: the last epoch is judged, so that measuring each would be time lost.
+    training_alone = data.with_splits({"train": data.dataset.splits["train"]})
+    fit = Fit(config, training_alone, path=path, draws=job.draws)
+    if path.exists():
+        fit.resume(path)
+    yield from fit.epochs(track=track)
+    history = fit.state.history
+    trained = {
+        "train_s": sum(row.seconds for row in history),
+        "images_shown": round(sum(row.seconds * row.images_per_s for row in history)),
+    }
+    fit.save_weights(folder / "weights.safetensors", run=trained)
+    path.unlink(missing_ok=True)
 
 
 def result_path(folder: Path, split: JudgedSplit) -> Path:
@@ -169,46 +163,3 @@ def pack(right: NDArray[np.bool_]) -> str:
 def unpack(text: str, images: int) -> NDArray[np.bool_]:
     """What `pack` packed."""
     return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8), count=images).astype(bool)
-
-
-_loaded: dict[tuple[str, str | None, str, str | None, DataConfig], Dataset] = {}
-"""What this process trained on last: a worker's next job most often trains on the same."""
-
-
-def _dataset(job: ArmJob, track: Track) -> Dataset:
-    config = job.config.data
-    same = (job.dataset, job.data_dir, job.fingerprint, job.splits, config)
-    if same not in _loaded:
-        stored = StoredSplits(Path(job.splits), job.splits_sha256) if job.splits and job.splits_sha256 else None
-        known = KnownData(job.fingerprint, stored, "the comparison")
-        dataset = load_known(job.dataset, config, known, data_dir=job.data_dir, track=track)
-        _loaded.clear()
-        _loaded[same] = dataset
-    return _loaded[same]
-
-
-def _train(
-    config: Config,
-    dataset: Dataset,
-    feed: Feed,
-    device: torch.device,
-    folder: Path,
-    report: Callable[[Message], None],
-    track: Track,
-    draws: int,
-) -> None:
-    """Train to the last epoch and keep the weights; on the way, what it takes to go on after a kill."""
-    state, path = new_state(config, dataset, device, final=False, draws=draws), folder / "state.safetensors"
-    if path.exists():
-        restore_state(path, state)
-    card = checkpoint_metadata(config.model, dataset.class_names, dataset.images.shape[1], dataset.white)
-    train = config.train
-    for result in train_epochs(state, feed.train, None, train, augment=feed.augment, device=device, track=track):
-        save_state(path, state, card)
-        report({"epoch": result.epoch, "train_loss": result.train_loss})
-    told = {
-        "train_s": sum(row.seconds for row in state.history),
-        "images_shown": round(sum(row.seconds * row.images_per_s for row in state.history)),
-    }
-    save_tensors(folder / "weights.safetensors", state.model.state_dict(), {**card, "run": told})
-    path.unlink(missing_ok=True)

@@ -75,6 +75,17 @@ class Dataset:
     white: int | None = None
     """The value that became 255 in images of more than 8 bits; None: the largest of their format."""
 
+    @property
+    def size(self) -> int:
+        """Width and height of the images, in pixels."""
+        return int(self.images.shape[1])
+
+    def for_final(self) -> "Dataset":
+        """The same data set for a last training before its test split is opened: `train` holds validation too."""
+        joined = np.sort(np.concatenate([self.splits["train"], self.splits["validation"]]))
+        rest = {name: self.splits[name] for name in self.splits if name not in ("train", "validation")}
+        return replace(self, splits={"train": joined, **rest})
+
 
 def load_dataset(
     data: str,

@@ -27,7 +27,7 @@ class CampaignConfig(Section):
     hang_limit_s: float = Field(600, gt=0)
     """Seconds without a step after which a job counts as hanging."""
     draws: Literal[1, 2] = 1
-    """Version of what random numbers are drawn from (`training.setup.DRAWS`); files that lack it have 1."""
+    """Version of what random numbers are drawn from (`training.fit.DRAWS`); files that lack it have 1."""
 
 
 class Campaign(Protocol):

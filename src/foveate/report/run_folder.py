@@ -34,7 +34,7 @@ def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, datas
     record, history, names = folder.read_record(), folder.read_history(), dataset.class_names
     reports = measured_splits(folder.read_metrics())
     lead = lead_split(reports)
-    probabilities = folder.read_probabilities(lead, names)
+    probabilities = folder.predictions.probabilities(lead, names)
     run = RunPage(
         title=folder.path.name,
         subtitle=f"{dataset.name}, {len(names)} classes, seed {config.train.seed}",

@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["environment", "environment_changes", "places_resumed"]
-
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What a figure depends on beside the settings: versions, processor, threads, device."""

@@ -8,22 +8,20 @@ from typing import Any
 
 from foveate.training.loop import EpochResult
 
-__all__ = ["event_writer"]
-
 
 @contextlib.contextmanager
 def event_writer(folder: Path, history: Sequence[EpochResult]) -> Iterator[Any]:
     """A function that logs an epoch as TensorBoard events, where tensorboard is installed; else does nothing.
 
     Args:
-        history: the epochs already logged, when a run is taken up again.
+        history: the epochs already logged, when a run is resumed.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         yield lambda _: None
         return
-    # What a killed run logged beyond its last saved state would stand twice: purge_step takes it back.
+    # A killed run may have logged more than its last saved state, and would log it twice: purge_step removes it.
     writer = SummaryWriter(str(folder / "events"), purge_step=len(history) + 1 if history else None)
 
     def log(row: EpochResult) -> None:

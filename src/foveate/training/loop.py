@@ -1,8 +1,8 @@
-"""The training loop: a generator of epochs over a state that can be saved and taken up after any step."""
+"""The training loop: a generator of epochs over a state that can be saved, and resumed, after any step."""
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -19,8 +19,6 @@ from foveate.evaluation import point_metrics
 from foveate.inference.network import autocast, collect_logits, out_of_memory_explained
 from foveate.progress import Track, untracked
 from foveate.training.optim import run_length, schedule_factor
-
-__all__ = ["EpochResult", "TrainingState", "best_epoch", "train_epochs"]
 
 _ADVICE = "lower lr, head_lr and bias_lr, or set (or lower) gradient_clip"
 _ADVICE_ADAMW = "lower lr"
@@ -46,20 +44,20 @@ class EpochResult:
 
 @dataclass
 class TrainingState:
-    """All that a step changes: with it, and the settings, the rest of a run is determined."""
+    """Everything that a step changes: with the settings, it determines the rest of a run."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     generator: torch.Generator
-    """Draws the geometric augmentation; on the model's device. Dropout draws from torch's global generators."""
+    """Draws the geometric augmentation, on the model's device. Dropout draws from torch's global generators."""
     extras: torch.Generator
-    """Draws the other families: runs that differ in these alone see the same of all else."""
+    """Draws the other families of augmentation, so that runs that differ only in these share all other draws."""
     epoch: int = 1
     """The epoch under way, from 1."""
     step: int = 0
     """Updates done in it."""
     totals: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
-    """Over the epoch's images so far: the sum of their losses, and how many were right; on the model's device."""
+    """Over the epoch's images so far: the sum of their losses and the number of correct ones; on the device."""
     gradient_norms: Tensor = field(default_factory=lambda: torch.zeros(()))
     """The sum of the gradients' norms since this state was made, which stays finite as long as each of them is; on
     the model's device. A saved state needs none: only finite ones are saved."""
@@ -166,31 +164,35 @@ def train_epochs(
             now = time.monotonic()
             state.seconds, ticked = state.seconds + now - ticked, now
         state.check_finite()
-        now = time.monotonic()
-        state.seconds += now - ticked
-        loss_sum, correct = state.totals.tolist()
-        seen = train.images_before(steps)
+        state.seconds += time.monotonic() - ticked
         val: dict[str, float] = {}
         if validation is not None:
             logits = collect_logits(
                 forward, validation, device=device, precision=config.precision, label="validation", track=track
             )
             val = point_metrics(*logits)
-        result = EpochResult(
-            epoch=state.epoch,
-            train_loss=loss_sum / seen,
-            train_accuracy=correct / seen,
-            val_loss=val.get("loss"),
-            val_accuracy=val.get("accuracy"),
-            val_macro_f1=val.get("macro_f1"),
-            lr=config.lr * schedule_factor(config, before + steps - 1, total_steps),
-            seconds=state.seconds,
-            images_per_s=seen / state.seconds,
-        )
-        state.history.append(result)
-        state.epoch, state.step = state.epoch + 1, 0
-        state.totals, state.seconds = torch.zeros_like(state.totals), 0.0
-        yield result
+        lr = config.lr * schedule_factor(config, before + steps - 1, total_steps)
+        yield _end_epoch(state, train.images_before(steps), val, lr)
+
+
+def _end_epoch(state: TrainingState, images: int, val: Mapping[str, float], lr: float) -> EpochResult:
+    """Add the epoch under way to the history, and put the state before the first step of the next."""
+    loss_sum, correct = state.totals.tolist()
+    result = EpochResult(
+        epoch=state.epoch,
+        train_loss=loss_sum / images,
+        train_accuracy=correct / images,
+        val_loss=val.get("loss"),
+        val_accuracy=val.get("accuracy"),
+        val_macro_f1=val.get("macro_f1"),
+        lr=lr,
+        seconds=state.seconds,
+        images_per_s=images / state.seconds,
+    )
+    state.history.append(result)
+    state.epoch, state.step = state.epoch + 1, 0
+    state.totals, state.seconds = torch.zeros_like(state.totals), 0.0
+    return result
 
 
 def _step(
@@ -238,10 +240,10 @@ def _step(
 class _RunningStatistics:
     """Moves the running statistics of normalisations once a step where its batch is taken in parts.
 
-    Every part finds them as they were before the step, and the mean of what the parts make of them is kept: so the
-    step moves them by their momentum towards the mean of the parts' statistics, and counts as one batch, also
-    where `momentum` is None and they are a cumulative average. They are written in place and outside of what is
-    compiled, which therefore is compiled once.
+    Each part starts from the statistics before the step, and the mean over the parts is kept. So a step moves
+    them once by their momentum, towards the mean of the parts' statistics, and counts as one batch; this holds for
+    a cumulative average (`momentum` None) too. They are written in place and outside the compiled network, which
+    is therefore compiled once.
     """
 
     def __init__(self, model: nn.Module, parts: int) -> None:

@@ -1,4 +1,4 @@
-"""What `metrics.json` and `timing.json` hold, as they are read back: any of them may be a stranger's."""
+"""The schemas of `metrics.json`, `timing.json` and `env.json`, which may come from a stranger."""
 
 from typing import Annotated, Literal
 
@@ -7,8 +7,6 @@ from pydantic.dataclasses import dataclass
 
 from foveate.evaluation import AblationResult, Report, Scores
 from foveate.records import FiniteJson, Record
-
-__all__ = ["Environment", "Measured", "MeasuredSplits", "Timing"]
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 

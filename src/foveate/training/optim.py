@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from foveate.config import TrainConfig
 
-__all__ = ["Muon", "build_optimizer", "orthogonalize", "run_length", "schedule_factor"]
-
 _REST_MOMENTUM = 0.85
 """Of whatever is no convolution kernel, as in airbench94_muon."""
 

@@ -1,54 +1,35 @@
-"""The run folder: where everything a run makes lies, and the record of what the run is."""
+"""The folder of a run: what lies in it, written whole and read back with suspicion."""
 
 import contextlib
 import csv
-import errno
 import hashlib
 import io
-import itertools
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
+import torch
 import yaml
-from filelock import FileLock
-from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from foveate.checkpoint import BEST, LAST
+from foveate.checkpoint import BEST, LAST, Checkpoint, checkpoint_metadata, load_model
 from foveate.config import Config, read_yaml, resolve_config
-from foveate.data.dataset import Dataset
+from foveate.data.dataset import Dataset, KnownData
 from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError
-from foveate.files import (
-    locked,
-    new_folder,
-    open_regular,
-    read_regular,
-    replacing,
-    write_atomically,
-    write_json,
-    writing_to,
-)
-from foveate.records import ClassNames, Record, first_problem, printable, read_record, validate_record
+from foveate.files import locked, read_regular, write_atomically, write_json
+from foveate.records import first_problem, printable, read_record, validate_record
+from foveate.training.device import EVAL_BATCH_SIZE
+from foveate.training.environment import environment
 from foveate.training.loop import EpochResult
 from foveate.training.measured import Environment, MeasuredSplits, Timing
+from foveate.training.predictions import Predictions
+from foveate.training.record import RunRecord, TestOpening
 
-__all__ = ["RunFolder", "RunRecord", "TestOpening"]
-
-_NAME_BYTES = 150
-"""Of the name of a folder: file systems take 255, of which a number and a temporary name need some."""
 _TABLE_BYTES = 64 << 20
-_ROWS_PER_BYTE = 4
-"""Of `predictions.parquet`, at most: a row has the id of its image and a number for each class."""
 _NO_MATTER = ("device", "threads", "save_every_s")
 """Settings of the training that may be others when a run goes on."""
 _HISTORY = TypeAdapter(list[EpochResult])
@@ -59,100 +40,11 @@ TIMING_COLUMNS = ("seconds", "images_per_s")
 """Kept out of results.csv: a run that was killed and resumed has the same results.csv as one that was not."""
 
 
-class TestOpening(Record):
-    """A look at the test split."""
-
-    time: str
-    command: str
-
-
-class RunRecord(Record):
-    """What a run is, beside its settings: the data it belongs to, and how often its test split was opened."""
-
-    command: str
-    dataset: str = Field(min_length=1)
-    """A known name or an absolute path."""
-    data_dir: str | None
-    fingerprint: str
-    class_names: ClassNames
-    final: bool
-    """Trained on train + validation: there is no validation split to speak of."""
-    splits: str | None = None
-    """sha256 of `splits.npy`, which says which images are in which split; None: a run of an earlier version."""
-    test_openings: tuple[TestOpening, ...] = ()
-    finished: bool = False
-    """Trained to its end, measured and reported."""
-
-
 @dataclass(frozen=True)
 class RunFolder:
-    """`runs/<verb>/<name>/`. Every file in it is written whole or not at all."""
+    """The folder of a run, as `train` and `evaluate` make it. Each file in it is written whole or not at all."""
 
     path: Path
-
-    @classmethod
-    def create(
-        cls, root: Path, verb: str, name: str | None, *, fallback: str, fill: Callable[["RunFolder"], None]
-    ) -> "RunFolder":
-        """Make a new run: `name`, which must be free, or `fallback`, numbered until it is free.
-
-        Args:
-            fill: writes into the folder what makes it a run, before it appears under its name: a kill leaves
-                a whole run or none.
-
-        Raises:
-            ConfigError: when `name` is taken or is not a plain name.
-            OutputError: when it cannot be made.
-        """
-        cls.refuse_name(root, verb, name)
-        parent = root / verb
-        with writing_to(parent):
-            parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(parent / ".lock")  # two runs that start at once take two numbers
-            lock.acquire()
-        try:
-            numbers = itertools.count(2)
-            fallback = _clipped(printable(fallback))
-            path = parent / (name or fallback)
-            while path.exists():
-                cls.refuse_name(root, verb, name)
-                path = parent / f"{fallback}-{next(numbers)}"
-            with new_folder(path) as temporary:
-                fill(cls(temporary))
-        finally:
-            lock.release()
-        return cls(path)
-
-    @staticmethod
-    def refuse_name(root: Path, verb: str, name: str | None) -> None:
-        """Refuse a name or a place that `create` would: before work that comes first.
-
-        Raises:
-            ConfigError: when it is taken or is not a plain name.
-            OutputError: when nothing can be made there.
-        """
-        parent = (root / verb).absolute()
-        with writing_to(root / verb):
-            nearest = next(each for each in (parent, *parent.parents) if each.exists())
-            if not nearest.is_dir():
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            if not os.access(nearest, os.W_OK | os.X_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        if name is None:
-            return
-        if Path(name).name != name or name in ("", ".."):
-            raise ConfigError(f"name={_clipped(name)!r}: give a plain name; choose the place with --runs")
-        if name[0] in "-~":  # a shell or a command line would take it for something else
-            raise ConfigError(f"name={_clipped(name)!r}: give a name that begins with a letter or a digit")
-        if printable(name) != name or len(name.encode()) > _NAME_BYTES:
-            raise ConfigError(
-                f"name={_clipped(name)!r}: give a name of at most {_NAME_BYTES} bytes that are all printable"
-            )
-        path = root / verb / name
-        if path.exists():
-            resumed = verb in ("train", "tune", "compare")
-            going_on = f", or continue it with --resume {path}" if resumed else ""
-            raise ConfigError(f"{path} exists: choose another --name{going_on}")
 
     @classmethod
     def open(cls, path: Path) -> "RunFolder":
@@ -198,6 +90,42 @@ class RunFolder:
     def report(self) -> Path:
         """The page that tells everything about the run."""
         return self.path / "report.html"
+
+    @property
+    def predictions(self) -> Predictions:
+        """The label, the prediction and the probabilities of every image that was measured."""
+        return Predictions(self.path / "predictions.parquet")
+
+    def kept_weights(self, config: Config) -> Path:
+        """The file of the weights that the run is measured by."""
+        return self.best if config.train.keep == "best" else self.last
+
+    def load_network(self, config: Config, device: torch.device, *, images: int = 1) -> Checkpoint:
+        """The network that the run is measured by.
+
+        Args:
+            images: how many images it must be able to see; more than a batch of them are not seen at once.
+
+        Raises:
+            CheckpointError: when it is missing, damaged, or not the network that the run describes.
+        """
+        if config.data.size is None:
+            raise CheckpointError(f"{self.path / 'args.yaml'} is damaged (it has no size): restore it from a copy")
+        record = self.read_record()
+        expect = checkpoint_metadata(config.model, record.class_names, config.data.size)
+        expect["settings"] = self.identity(record)
+        at_once = min(EVAL_BATCH_SIZE, images)
+        return load_model(self.kept_weights(config), device=device, expect=expect, images_at_once=at_once)
+
+    def known_data(self, record: RunRecord) -> KnownData:
+        """By what the run knows its data set, and the splits that it keeps."""
+        return KnownData(record.fingerprint, self.stored_splits(record), self.path)
+
+    def write_identity(self, config: Config, device: torch.device, record: RunRecord) -> None:
+        """Write what makes the folder a run: its settings, where it runs, and its record."""
+        self.write_config(config, record.command)
+        write_json(self.path / "env.json", environment(device))
+        self.write_record(record)
 
     def write_config(self, config: Config, command: str) -> None:
         """Write `args.yaml`: every setting as resolved, in the form `--config` reads."""
@@ -263,8 +191,7 @@ class RunFolder:
         The caller has the run `locked`, so that no opening of another process is lost.
         """
         record = self.read_record()
-        opening = TestOpening(time=datetime.now(UTC).isoformat(timespec="seconds"), command=command)
-        self._change_record(test_openings=(*record.test_openings, opening))
+        self._change_record(test_openings=(*record.test_openings, TestOpening.now(command)))
 
     def record_finished(self) -> None:
         """Record that there is nothing left to do: the last thing that a training does."""
@@ -338,76 +265,6 @@ class RunFolder:
         validate_record(values, MeasuredSplits, source=str(path), fix=_FIX_MEASURED)
         return values
 
-    def write_predictions(
-        self,
-        split: str,
-        *,
-        ids: Sequence[str],
-        labels: NDArray[np.int64],
-        probabilities: NDArray[np.float32],
-        class_names: Sequence[str],
-        groups: Sequence[str] | None,
-    ) -> None:
-        """Put every image of a split into `predictions.parquet`: its label, prediction and p_<class> columns."""
-        names = np.asarray(class_names, dtype=object)
-        columns: dict[str, Any] = {
-            "image": pa.array(ids, pa.string()),
-            "split": pa.array([split] * len(ids), pa.string()),
-            "label": pa.array(names[labels], pa.string()),
-            "predicted": pa.array(names[probabilities.argmax(1)], pa.string()),
-            "group": pa.array(groups if groups is not None else [None] * len(ids), pa.string()),
-        }
-        columns |= {f"p_{name}": pa.array(probabilities[:, k], pa.float32()) for k, name in enumerate(class_names)}
-        table = pa.table(columns)
-        path = self.path / "predictions.parquet"
-        if path.exists():
-            known = self._read_predictions(table.schema)
-            table = pa.concat_tables([known.filter(pc.not_equal(known["split"], split)), table])
-        with replacing(path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
-
-    def read_probabilities(self, split: str, class_names: Sequence[str]) -> NDArray[np.float32]:
-        """What `write_predictions` wrote of a split: [N, K], in its order.
-
-        Raises:
-            CheckpointError: when the file is damaged.
-        """
-        schema = pa.schema([("split", pa.string()), *((f"p_{name}", pa.float32()) for name in class_names)])
-        table = self._read_predictions(schema)
-        table = table.filter(pc.equal(table["split"], split))
-        return np.stack([table[f"p_{name}"].to_numpy() for name in class_names], axis=1)
-
-    def read_predicted_ids(self) -> dict[str, list[str]]:
-        """The ids of the images that were measured, by split, in order; none where nothing was measured.
-
-        Raises:
-            CheckpointError: when the file is damaged.
-        """
-        if not (self.path / "predictions.parquet").exists():
-            return {}
-        table = self._read_predictions(pa.schema([("split", pa.string()), ("image", pa.string())]))
-        ids: dict[str, list[str]] = {}
-        for split, image in zip(table["split"].to_pylist(), table["image"].to_pylist(), strict=True):
-            ids.setdefault(split, []).append(image)
-        return ids
-
-    def _read_predictions(self, schema: pa.Schema) -> pa.Table:
-        """The columns of `schema` of `predictions.parquet`; CheckpointError when they are not there."""
-        path = self.path / "predictions.parquet"
-        try:
-            with open_regular(path) as opened, pq.ParquetFile(opened) as file:
-                found, size = list(file.schema_arrow), os.fstat(opened.fileno()).st_size
-                # Looked at before they are read: a few bytes can claim any number of rows.
-                problems = [f"it has no column {field.name} as written" for field in schema if field not in found]
-                if (rows := file.metadata.num_rows) > _ROWS_PER_BYTE * size:
-                    problems.append(f"it claims {rows:,} rows in {size:,} bytes")
-                table = file.read(columns=schema.names, use_threads=False) if not problems else pa.table({})
-        except (pa.ArrowException, OSError, ValueError) as error:
-            problems = [" ".join(str(error).split())[:200]]
-        if problems:
-            raise CheckpointError(f"{path} is damaged ({problems[0]}): {_FIX_MEASURED}")
-        return table.select(schema.names)
-
     def read_environment(self) -> dict[str, Any]:
         """What `env.json` says of the machine and the versions; nobody but a reader of the report needs it.
 
@@ -425,8 +282,3 @@ class RunFolder:
         """
         timing = read_record(self.path / "timing.json", Timing, fix=_FIX)
         return {"train_s": timing.train_s, "images_per_s": timing.images_per_s, "epochs": len(timing.epochs)}
-
-
-def _clipped(name: str) -> str:
-    """The beginning of a name, in as many bytes as a folder's name can have beside a number."""
-    return name.encode()[:_NAME_BYTES].decode(errors="ignore")

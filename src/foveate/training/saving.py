@@ -1,4 +1,4 @@
-"""Saving while training runs: every so often, and when Ctrl-C or SIGTERM asks it to stop."""
+"""Saving while training runs: at intervals, and when Ctrl-C or SIGTERM asks it to stop."""
 
 import contextlib
 import signal
@@ -10,8 +10,6 @@ from typing import Any, TypeVar
 
 from foveate.errors import Interrupted
 from foveate.progress import Track
-
-__all__ = ["interruptible", "saving"]
 
 T = TypeVar("T")
 
@@ -36,11 +34,11 @@ def saving(track: Track, save: Callable[[], None], every_s: float, interrupted: 
 
 @contextlib.contextmanager
 def interruptible(command: str, *, at_once: bool = False) -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C or SIGTERM into an event that is looked at between steps; the second acts at once.
+    """Turn the first Ctrl-C or SIGTERM into an event that is checked between steps; the second acts at once.
 
     Args:
-        command: that continues.
-        at_once: let the first act at once too: for work whose steps are long, and can be done again.
+        command: the command line that resumes the work.
+        at_once: let the first act at once too, for work whose steps are long and can be repeated.
 
     Raises:
         Interrupted: with the `command`, for a KeyboardInterrupt raised inside.

@@ -24,8 +24,6 @@ from foveate.errors import CheckpointError
 from foveate.records import Record
 from foveate.training.loop import EpochResult, TrainingState
 
-__all__ = ["restore_state", "save_state"]
-
 
 def _in_order(history: tuple[EpochResult, ...]) -> tuple[EpochResult, ...]:
     if any(before.epoch >= after.epoch for before, after in pairwise(history)):
@@ -72,11 +70,11 @@ def restore_state(path: Path, state: TrainingState, *, settings: str | None = No
     """Put what `save_state` wrote into `state`, of the same settings, and into torch's global generators.
 
     Args:
-        settings: what `RunFolder.identity` gives of the run that it must be of; None: any is taken.
+        settings: the `RunFolder.identity` of the run that the state must belong to; None: that of any.
 
     Returns:
-        Whether the random generators go on from where they were. Those of another kind of device cannot: then all
-        that is left to draw comes from seeds of this state's own, folded with the position in the training.
+        Whether the random generators continue from their saved states. On another kind of device they cannot: then
+        everything that is still to be drawn comes from this state's seeds, folded with the position in training.
 
     Raises:
         CheckpointError: when the file is missing, damaged, foreign, of another network, or holds values that are
@@ -148,7 +146,7 @@ def _restore_generators(state: TrainingState, tensors: Mapping[str, Tensor]) -> 
     The states of generators differ in size by the kind of device: 5056 bytes on a CPU, 16 on CUDA.
 
     Raises:
-        ValueError: for what is the state of no generator.
+        ValueError: for a tensor that is not the state of a generator.
     """
     device, augment = state.generator.device, tensors["generator.augment"]
     if augment.dtype != torch.uint8 or not 16 <= augment.numel() <= 5056:

@@ -59,7 +59,7 @@ class Asha:
         return "wait" if self._running else "done"
 
     def tell(self, job: Job, outcome: Outcome) -> list[int]:
-        """Take the outcome of a job; only the failed and those at the last rung are out, until all are."""
+        """Take the outcome of a job; only failed trials and those at the last rung end by it."""
         self._running -= 1
         if outcome.stopped:
             self._stopped.add(job.trial)

@@ -20,7 +20,7 @@ Settings = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rung:
-    """So many trials are trained to so many epochs, counted from their first."""
+    """How many trials are trained, and to which epoch, counted from their first."""
 
     trials: int
     epochs: int
@@ -70,7 +70,7 @@ class Plan(Protocol):
     """What runs a study asks and tells."""
 
     def ask(self) -> Job | Literal["wait", "done"]:
-        """The next job; `wait` when it hangs on outcomes not told yet; `done` when no more will come."""
+        """The next job; `wait` when it depends on outcomes not known yet; `done` when no more will come."""
         ...
 
     def tell(self, job: Job, outcome: Outcome) -> list[int]:
@@ -151,7 +151,7 @@ class _Halving:
     def __init__(self, number: int, rungs: Bracket, first_trial: int) -> None:
         self.number, self.rungs, self.first_trial = number, rungs, first_trial
         self.entrants = [rungs[0].trials, *(0 for _ in rungs[1:])]
-        """How many trials each rung has to hear of before it promotes; of a later one, once known."""
+        """How many trials each rung waits for before it promotes; of a later rung, once that is known."""
         self.drawn = 0
         self.settings: dict[int, Settings] = {}
         self.scores: list[dict[int, float | None]] = [{} for _ in rungs]
@@ -168,14 +168,14 @@ class _Halving:
         trial = self.first_trial + self.drawn
         if (settings := draw(trial)) is None:
             self.entrants[0] = self.drawn
-            self._promote(0)  # who is out by it is told nobody: their checkpoints stay to the end
+            self._promote(0)  # nobody hears which trials are pruned by it: their checkpoints stay to the end
             return self.ready.popleft() if self.ready else None
         self.drawn += 1
         self.settings[trial] = settings
         return Job(trial, settings, self.number, 0, 0, self.rungs[0].epochs)
 
     def tell(self, job: Job, outcome: Outcome) -> list[int]:
-        """Take an outcome; a rung that is complete promotes. Who is out by it."""
+        """Take an outcome; a rung that is complete promotes. Returns the trials that end by it."""
         self.scores[job.rung][job.trial] = outcome.score
         if outcome.stopped:
             self.stopped.add(job.trial)
@@ -235,7 +235,7 @@ class Hyperband:
         return "wait" if self._open else "done"
 
     def tell(self, job: Job, outcome: Outcome) -> list[int]:
-        """Take the outcome of a job; a rung that is complete promotes, and its others are out."""
+        """Take the outcome of a job; a rung that is complete promotes, and its other trials are pruned."""
         bracket = self._brackets[job.bracket]
         out = bracket.tell(job, outcome)
         self._close(bracket)
@@ -249,7 +249,7 @@ class Hyperband:
         return self._draw(trial, self._seen)
 
     def _close(self, bracket: _Halving) -> None:
-        """Where a bracket has ended: it is asked no more, and what it found may be drawn from."""
+        """Where a bracket has ended, it is not asked again, and draws may depend on its scores."""
         if bracket.finished:
             self._open.remove(bracket)
             for rung, scores in zip(bracket.rungs, bracket.scores, strict=True):
@@ -273,4 +273,4 @@ def check_plan(max_epochs: int, factor: int) -> None:
     if max_epochs > MAX_EPOCHS:
         raise ConfigError(f"max_epochs={max_epochs}: give {MAX_EPOCHS:,} at most")
     if factor < 2:
-        raise ConfigError(f"factor={factor}: give 2 at least; a rung keeps one trial in so many")
+        raise ConfigError(f"factor={factor}: give 2 at least; a rung keeps one trial in `factor`")

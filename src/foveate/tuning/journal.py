@@ -75,8 +75,8 @@ class Asked(Record):
     settings: dict[Name, Value]
 
 
-class Told(Record):
-    """The outcome of a job, as the plan was told."""
+class Ended(Record):
+    """The outcome of a job, as the plan was told it; hence its name in the file."""
 
     event: Literal["told"] = "told"
     trial: Count
@@ -89,7 +89,7 @@ class Told(Record):
     time: Times
 
     @model_validator(mode="after")
-    def _scored_or_failed(self) -> "Told":
+    def _scored_or_failed(self) -> "Ended":
         if (self.score is None) == (self.reason is None):
             raise ValueError("it must hold either a score or the reason of a failure")
         return self
@@ -103,7 +103,7 @@ class Returned(Record):
     reason: Reason
 
 
-Entry = Opened | Asked | Told | Returned
+Entry = Opened | Asked | Ended | Returned
 
 
 class _Line(RootModel[Annotated[Entry, Field(discriminator="event")]]):

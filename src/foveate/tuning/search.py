@@ -17,7 +17,7 @@ from foveate.records import first_problem
 from foveate.tuning.asha import Asha
 from foveate.tuning.hyperband import Hyperband, Job, Outcome, Plan, Scores
 from foveate.tuning.hyperparameters import Value
-from foveate.tuning.journal import Asked, Entry, Journal, Opened, Returned, Times, Told
+from foveate.tuning.journal import Asked, Ended, Entry, Journal, Opened, Returned, Times
 from foveate.tuning.samplers import Sampler
 from foveate.tuning.settings import StudyConfig
 from foveate.tuning.storage import open_storage
@@ -99,14 +99,14 @@ class Search:
         failed = {**common, "score": None, "stopped": False, "rows": ()}
         try:
             if event.kind == "done":
-                entry = Told.model_validate({**common, **event.value, "reason": None})
+                entry = Ended.model_validate({**common, **event.value, "reason": None})
             else:
-                entry = Told.model_validate({**failed, "reason": event.value["reason"]})
+                entry = Ended.model_validate({**failed, "reason": event.value["reason"]})
         except ValidationError as error:  # as a loss that is not finite
             reason = f"what it measured is not valid: {first_problem(error)}"
-            entry = Told.model_validate({**failed, "reason": reason})
+            entry = Ended.model_validate({**failed, "reason": reason})
         self.journal.append(entry)
-        self._delete(self._note_told(job, entry))
+        self._delete(self._note_ended(job, entry))
         return Event(job.trial, "done" if entry.reason is None else "failed", entry.model_dump())
 
     @property
@@ -218,7 +218,7 @@ class Search:
         epochs = [running.from_epoch, *(row.epoch for row in entry.rows), running.to_epoch + 1]
         if entry.rung != running.rung or any(later <= epoch for epoch, later in pairwise(epochs)):
             raise _ImpossibleError(f"trial {entry.trial} trains to epoch {running.to_epoch} here")
-        self._note_told(running, entry)
+        self._note_ended(running, entry)
 
     def _check_settings(self, settings: Mapping[str, Value]) -> None:
         """Raises _ImpossibleError for settings that no trial of the study can have."""
@@ -235,20 +235,20 @@ class Search:
         self.trials.setdefault(job.trial, Trial(job.trial, job.settings, job.bracket)).state = "running"
         self.running[job.trial] = self._asked[job.trial] = job
 
-    def _note_told(self, job: Job, told: Told) -> list[int]:
+    def _note_ended(self, job: Job, entry: Ended) -> list[int]:
         """Let the plan and the trial know; the trials that need no more training."""
         del self.running[job.trial]
         trial = self.trials[job.trial]
         # KerasTuner begins a promoted trial's early stopping anew.
-        stopped = told.stopped and self.config.semantics == "foveate"
-        trial.note_end(told, reached=self.config.max_epochs if stopped else job.to_epoch)
-        if told.score is None:
+        stopped = entry.stopped and self.config.semantics == "foveate"
+        trial.note_end(entry, reached=self.config.max_epochs if stopped else job.to_epoch)
+        if entry.score is None:
             trial.state = "failed"
             self._failed.append(trial)
         else:
             at_end = job.to_epoch == self.config.max_epochs
             trial.state = "stopped" if stopped else "finished" if at_end else "waiting"
-        ended = self._plan.tell(job, Outcome(told.score, stopped=stopped))
+        ended = self._plan.tell(job, Outcome(entry.score, stopped=stopped))
         # Only where the best itself may have fallen back are all trials looked at.
         rivals = self.trials.values() if trial is self.best else filter(None, (self.best, trial))
         scored = (each for each in rivals if each.score is not None and each.state != "failed")

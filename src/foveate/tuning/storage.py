@@ -9,7 +9,7 @@ import contextlib
 import secrets
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,6 @@ from fsspec.implementations.local import LocalFileSystem
 from foveate.errors import CheckpointError, ConfigError, OutputError
 from foveate.files import refuse_links, writing_to
 from foveate.records import Digest, Line, Record, parse_record
-
-__all__ = ["Storage", "is_url", "mark_place", "open_storage", "own_place", "working_folder"]
 
 MARKER = ".foveate-study.json"
 _MOST_BYTES = 100_000
@@ -166,30 +164,45 @@ def _read_marker(root: str) -> _Marker | None:
         return None
 
 
-@contextlib.contextmanager
-def working_folder(location: str) -> Iterator[tuple[Path, Callable[[Path], None]]]:
-    """A folder on this machine with what lies at `location`, and what brings a file of it there.
+@dataclass(frozen=True)
+class WorkingFolder:
+    """A folder on this machine that stands for a trial's, which may be elsewhere."""
 
-    Raises:
-        OutputError: when the folder cannot be made, or what lies there not be fetched; and by that function, when
-            the file cannot be written there.
-    """
-    if not is_url(location):
-        folder = Path(location)
-        with writing_to(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        yield folder, lambda _: None
-        return
-    system, path = fsspec.core.url_to_fs(location)
+    path: Path
+    url: str | None = None
+    """Where the trial's folder is; None: it is `path` itself."""
 
-    def bring(file: Path) -> None:
+    def upload(self, file: Path) -> None:
+        """Put a file of the folder where the trial's folder is.
+
+        Raises:
+            OutputError: when it cannot be written there.
+        """
+        if self.url is None:
+            return
+        system, path = fsspec.core.url_to_fs(self.url)
         try:  # beside it and then in its place: nobody sees half a file
             system.makedirs(path, exist_ok=True)
             system.put_file(str(file), f"{path}/.{file.name}.tmp")
             system.mv(f"{path}/.{file.name}.tmp", f"{path}/{file.name}")
         except OSError as error:
-            raise OutputError(f"cannot write {location}/{file.name}: {error}") from error
+            raise OutputError(f"cannot write {self.url}/{file.name}: {error}") from error
 
+
+@contextlib.contextmanager
+def working_folder(location: str) -> Iterator[WorkingFolder]:
+    """A folder on this machine with the files that are at `location`, a path or a URL.
+
+    Raises:
+        OutputError: when the folder cannot be made, or the files cannot be fetched.
+    """
+    if not is_url(location):
+        folder = Path(location)
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        yield WorkingFolder(folder)
+        return
+    system, path = fsspec.core.url_to_fs(location)
     with tempfile.TemporaryDirectory(prefix="foveate-") as temporary:
         try:
             for name in system.ls(path, detail=False) if system.exists(path) else ():
@@ -198,4 +211,4 @@ def working_folder(location: str) -> Iterator[tuple[Path, Callable[[Path], None]
                     system.get_file(name, str(file))
         except OSError as error:
             raise OutputError(f"cannot fetch {location}: {error}") from error
-        yield Path(temporary), bring
+        yield WorkingFolder(Path(temporary), location)

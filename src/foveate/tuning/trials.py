@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from foveate.tuning.hyperparameters import Value
-from foveate.tuning.journal import Told
+from foveate.tuning.journal import Ended
 from foveate.tuning.trial import Row
 
 
@@ -34,10 +34,10 @@ class Trial:
         """To which it was trained."""
         return self.rows[-1]["epoch"] if self.rows else 0
 
-    def note_end(self, told: Told, *, reached: int) -> None:
+    def note_end(self, entry: Ended, *, reached: int) -> None:
         """Take what the journal says of a job that ended; if it has a score, that stands for `reached` epochs."""
-        self.rung, self.reason = told.rung, told.reason
-        self.rows += [row.model_dump() for row in told.rows]
-        self.jobs.append({"rung": told.rung, **told.time.model_dump(), "failed": told.reason is not None})
-        if told.reason is None:
-            self.score, self.reached = told.score, reached
+        self.rung, self.reason = entry.rung, entry.reason
+        self.rows += [row.model_dump() for row in entry.rows]
+        self.jobs.append({"rung": entry.rung, **entry.time.model_dump(), "failed": entry.reason is not None})
+        if entry.reason is None:
+            self.score, self.reached = entry.score, reached

@@ -18,9 +18,9 @@ from foveate.execution.pool import Pool
 from foveate.execution.serial import SerialPool
 from foveate.files import write_atomically, write_json
 from foveate.records import FiniteJson, Name, read_record
+from foveate.training.device import pick_device, prepare_process
 from foveate.training.environment import environment
-from foveate.training.runs import RunFolder
-from foveate.training.setup import pick_device, prepare_process
+from foveate.workflows.output import new_output
 from foveate.workflows.request import Display, find_device, print_data_warnings, settings_digest
 
 S = TypeVar("S", bound=Section)
@@ -75,16 +75,14 @@ def create_folder(
     Args:
         sealed: whether to write the digest of the settings, too.
     """
-
-    def fill(folder: RunFolder) -> None:
-        stored = StoredSplits.write(folder.path, dataset.splits, len(dataset.labels))
+    with new_output(Path(runs), verb, name, fallback=fallback) as (path, draft):
+        stored = StoredSplits.write(draft, dataset.splits, len(dataset.labels))
         values = config.model_copy(update={"splits": stored.sha256}).model_dump(mode="json")
-        write_atomically(folder.path / file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
-        write_json(folder.path / "env.json", environment(device))
+        write_atomically(draft / file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        write_json(draft / "env.json", environment(device))
         if sealed:
-            write_json(folder.path / "digest.json", {"sha256": settings_digest(read_yaml(folder.path / file))})
-
-    return RunFolder.create(Path(runs), verb, name, fallback=fallback, fill=fill).path
+            write_json(draft / "digest.json", {"sha256": settings_digest(read_yaml(draft / file))})
+    return path
 
 
 def read_settings(path: Path, kind: type[S]) -> S:

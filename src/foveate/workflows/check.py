@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,17 @@ from foveate.data.check import Finding, audit, pooled, sort_by_severity, suspect
 from foveate.data.dataset import Dataset, dataset_of, open_source
 from foveate.errors import DataError
 from foveate.files import write_json
-from foveate.inference.network import collect_logits
 from foveate.report.check_page import EACH_SHOWN, GROUPS_SHOWN, check_page
 from foveate.report.html import write_page
-from foveate.training.loop import train_epochs
-from foveate.training.runs import RunFolder
-from foveate.training.setup import Feed, new_state, prepare_process, settle
+from foveate.training.device import DeviceData, prepare_process
+from foveate.training.fit import Fit
+from foveate.training.settings import resolve_settings
+from foveate.workflows.output import check_output_name, new_output
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, find_device
 
-__all__ = ["Check", "check"]
-
 _FOLDS = 3
+_HELD_OUT = "held out"
+"""The split of images that a fold's network has not seen; each epoch would be measured on `validation`."""
 _SHEET_IMAGES = 8
 _FEWEST_TO_TRAIN = 6
 """Images of every class that folds can be made of."""
@@ -95,7 +95,7 @@ def check(
     """
     display = display or NullDisplay()
     check_output_dir(Path(runs), data)
-    RunFolder.refuse_name(Path(runs), "check", name)
+    check_output_name(Path(runs), "check", name)
     config = resolve_config(preset, settings=settings)
     device = find_device(display, config.train.device)
     prepare_process(config)
@@ -116,23 +116,18 @@ def check(
         },
         "findings": [{**asdict(finding), "count": finding.count} for finding in findings],
     }
-    folder = RunFolder.create(
-        Path(runs),
-        "check",
-        name,
-        fallback=dataset.name,
-        fill=lambda made: write_json(made.path / "check.json", told),
-    )
+    with new_output(Path(runs), "check", name, fallback=dataset.name) as (path, draft):
+        write_json(draft / "check.json", told)
     page = check_page(
-        title=folder.path.name,
+        title=path.name,
         subtitle=f"{dataset.location}, {len(source.labels):,} images, {len(dataset.class_names)} classes",
         counts=told["counts"],
         findings=findings,
         pictures=_pictures(dataset, findings),
         sheet=_sheet(config, dataset) if augment else {},
     )
-    write_page(page, folder.path / "check.html")
-    return Check(folder.path)
+    write_page(page, path / "check.html")
+    return Check(path)
 
 
 def _pictures(dataset: Dataset, findings: list[Finding]) -> dict[str, NDArray[np.uint8]]:
@@ -183,23 +178,15 @@ def _suspects(config: Config, dataset: Dataset, device: torch.device, display: D
     every = np.sort(np.concatenate(list(dataset.splits.values())))
     labels = dataset.labels[every]
     probabilities = np.zeros((len(every), len(dataset.class_names)))
+    data = DeviceData.load(dataset, device)
     folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=config.data.split_seed)
     for number, (rest, fold) in enumerate(folds.split(every, labels), start=1):
         display.say(f"labels: training network {number} of {_FOLDS}")
-        part = replace(dataset, splits={"train": every[rest], "validation": every[fold]})
-        settled = settle(config, part, final=False)
-        state, feed = new_state(settled, part, device, final=False), Feed(settled, part, device, final=False)
-        for _ in train_epochs(
-            state, feed.train, None, settled.train, augment=feed.augment, device=device, track=display.track
-        ):
+        part = data.with_splits({"train": every[rest], _HELD_OUT: every[fold]})
+        resolved = resolve_settings(config, part.dataset)
+        fit = Fit(resolved, part)
+        for _ in fit.epochs(track=display.track):
             pass
-        logits, _ = collect_logits(
-            state.model,
-            feed.measured(every[fold]),
-            device=device,
-            precision=settled.train.precision,
-            label="asking it",
-            track=display.track,
-        )
+        logits, _ = part.logits(fit.state.model, _HELD_OUT, resolved, label="asking it", track=display.track)
         probabilities[fold] = softmax(logits, axis=1)
     return suspects_finding(dataset, every, probabilities)

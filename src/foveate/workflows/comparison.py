@@ -21,8 +21,10 @@ from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataEr
 from foveate.execution.pool import Pool
 from foveate.files import locked
 from foveate.records import Digest, Record, read_record
+from foveate.training.device import with_place
+from foveate.training.fit import DRAWS
 from foveate.training.saving import interruptible
-from foveate.training.setup import DRAWS, settle, with_place
+from foveate.training.settings import resolve_settings
 from foveate.workflows.campaign import (
     create_folder,
     finish,
@@ -150,18 +152,18 @@ def compare(
     _check_subsets(subsets, dataset)
     few = min((each for each in subsets if each), default=None)
     smallest = training_subset(dataset, few, base.data.split_seed)
-    settled = [arm.model_copy(update={"config": _resolve_arm(arm.config, smallest, device)}) for arm in parsed]
-    check_different(settled)
+    resolved = [arm.model_copy(update={"config": _resolve_arm(arm.config, smallest, device)}) for arm in parsed]
+    check_different(resolved)
     if controls:
         costs = {"num_classes": len(dataset.class_names), "size": dataset.images.shape[1]}
-        settled += matched_controls(settled[1:], settled[0], **costs)
+        resolved += matched_controls(resolved[1:], resolved[0], **costs)
     config = validated(
         ComparisonConfig,
         {
             **more,
             **location,
             "num_classes": len(dataset.class_names),
-            "arms": settled,
+            "arms": resolved,
             "seeds": seeds,
             "draws": DRAWS,
         },
@@ -281,7 +283,7 @@ def _resolve_arm(config: Config, dataset: Dataset, device: torch.device) -> Conf
     }
     if config.model.attention == "none":
         without |= {"attention_mode": "replace", "attention_stage": 1}
-    return with_place(settle(config, dataset, final=False), device).replacing(**without)
+    return with_place(resolve_settings(config, dataset), device).replacing(**without)
 
 
 def _check_subsets(subsets: Sequence[int | None], dataset: Dataset) -> None:

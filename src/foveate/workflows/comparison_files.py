@@ -4,7 +4,6 @@ import csv
 import io
 import shlex
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from foveate.files import write_atomically, write_json
 from foveate.records import read_record
 from foveate.report.comparison_page import comparison_page
 from foveate.report.html import write_page
-from foveate.training.runs import TestOpening
+from foveate.training.record import TestOpening
 from foveate.workflows.campaign import read_environment
 
 
@@ -69,5 +68,4 @@ def record_test_opening(path: Path, command: str) -> None:
     before: tuple[TestOpening, ...] = ()
     if path.exists():
         before = read_record(path, tuple[TestOpening, ...], fix="restore it from a copy")
-    opening = TestOpening(time=datetime.now(UTC).isoformat(timespec="seconds"), command=command)
-    write_json(path, [each.model_dump() for each in (*before, opening)])
+    write_json(path, [each.model_dump() for each in (*before, TestOpening.now(command))])

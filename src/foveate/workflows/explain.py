@@ -31,6 +31,7 @@ from foveate.report.explanation_page import (
 from foveate.report.html import render, write_page
 from foveate.report.run_folder import page_of_run
 from foveate.training.runs import RunFolder
+from foveate.workflows.output import check_output_name, new_output
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, command_line
 from foveate.workflows.run import dataset_of_run
 
@@ -87,7 +88,7 @@ def explain(
     paths, notes = list_images(images, listed)
     for source in images:
         check_output_dir(Path(runs), source)
-    RunFolder.refuse_name(Path(runs), "explain", name)
+    check_output_name(Path(runs), "explain", name)
     engine = load_engine(model, device=device)
     chosen, passed = _methods(engine, methods)
     for line in [*notes, *passed]:
@@ -113,14 +114,9 @@ def explain(
         verdicts=verdicts,
         hint=hint,
     )
-    folder = RunFolder.create(
-        Path(runs),
-        "explain",
-        name,
-        fallback=Path(model).stem or "model",
-        fill=lambda made: _write(made.path, shown, render(page)),
-    )
-    return Explanation(folder.path, [image.id for image in shown], unreadable)
+    with new_output(Path(runs), "explain", name, fallback=Path(model).stem or "model") as output:
+        _write(output.draft, shown, render(page))
+    return Explanation(output.path, [image.id for image in shown], unreadable)
 
 
 def explain_run(

@@ -34,6 +34,7 @@ from foveate.records import MAX_LINE, printable
 from foveate.report.export_page import export_page
 from foveate.report.html import render
 from foveate.training.runs import RunFolder
+from foveate.workflows.output import check_output_name
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, print_data_warnings
 from foveate.workflows.run import dataset_of_run
 
@@ -179,7 +180,7 @@ def _check_request(
         )
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise ConfigError(f"{to} exists already: name a new folder by --to")
-    RunFolder.refuse_name(to.parent, "", None)  # a place that cannot be written, before work that takes a minute
+    check_output_name(to.parent, "", None)  # a place that cannot be written, before work that takes a minute
     if data is not None:
         check_output_dir(to, data, "--to")
     if unproved and data is not None:

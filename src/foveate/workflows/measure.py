@@ -1,123 +1,125 @@
-"""Measuring a model file, of which no run is known, on images with labels."""
+"""A trained network measured on images with labels: the figures, every image's probabilities, and the page."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import softmax
+from torch import nn
 
-from foveate.config import DataConfig
-from foveate.data.dataset import Dataset, align_classes, load_dataset
-from foveate.errors import ConfigError
-from foveate.evaluation import point_metrics, score
-from foveate.inference.engine import BATCH, Engine, load_engine
+from foveate.checkpoint import Checkpoint, save_confidence, weights_digest
+from foveate.confidence import Confidence, fit_confidence
+from foveate.config import Config
+from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
+from foveate.data.dataset import Dataset
+from foveate.evaluation import Report, point_metrics, score, score_ablation
+from foveate.inference.network import ViewsAveraged
+from foveate.progress import Track
 from foveate.report.html import write_page
-from foveate.report.run_folder import measured_splits, summarize
-from foveate.report.run_page import RunPage, run_page
+from foveate.report.run_folder import page_of_run
+from foveate.training.device import DeviceData
 from foveate.training.runs import RunFolder
-from foveate.workflows.request import Display, NullDisplay, check_output_dir, print_data_warnings
-
-__all__ = ["MeasuredModel", "evaluate_model"]
 
 
 @dataclass(frozen=True)
-class MeasuredModel:
-    """What a model file came to on some images, and the folder that tells of it, `runs/evaluate/<name>/`."""
+class Measurement:
+    """A run's network, the images that it is measured on, and the folder that keeps what comes of it."""
 
-    path: Path
-    metrics: dict[str, dict[str, Any]]
+    folder: RunFolder
+    config: Config
+    """Of the run."""
+    checkpoint: Checkpoint
+    data: DeviceData
+    split: str
+    weights: Path | None = None
+    """The network's file, which keeps the confidence that is fitted on validation; None: nothing is fitted."""
+    corrupted: DeviceData | None = None
+    """The images of the split that are measured under corruptions too."""
 
-    @property
-    def report(self) -> Path:
-        """The page that shows it."""
-        return RunFolder(self.path).report
+    def write(self, track: Track) -> None:
+        """Score the split; put the measurements, every image's probabilities and the report into the folder."""
+        model, dataset, split = self.checkpoint.model, self.data.dataset, self.split
+        logits, labels = self.data.logits(model, split, self.config, track=track)
+        variants = self._variants(track)
+        report = score_split(dataset, split, logits)  # which refuses what is not finite
+        confidence = self.checkpoint.confidence
+        if self.weights is not None and split == "validation":
+            seed, grouped = self.config.data.split_seed, bool(dataset.groups)
+            confidence = fit_confidence(logits, labels, seed=seed, grouped=grouped)
+            if confidence != self.checkpoint.confidence:
+                save_confidence(self.weights, confidence)
+        measured: dict[str, Any] = {"variants": variants, "gate": model.gate}
+        measured["calibration"] = calibration(logits, labels, confidence)
+        self.folder.predictions.write(split, dataset, softmax(logits, axis=1))
+        before = self.folder.read_metrics().get(split, {}).get("corruptions", {})
+        if self.corrupted is not None:
+            measured["corruptions"] = self._under_corruptions(self.corrupted, track)
+        elif before.get("weights") == weights_digest(model):
+            measured["corruptions"] = before  # of the same network
+        self.folder.write_metrics(split, {**report.to_dict(), **measured})
+        checkpoint = replace(self.checkpoint, confidence=confidence)
+        write_page(page_of_run(self.folder, checkpoint, self.config, dataset), self.folder.report)
 
+    def _variants(self, track: Track) -> dict[str, Any]:
+        """The split as the network sees it in several views, and without its attention."""
+        model, variants = self.checkpoint.model, {}
 
-def evaluate_model(
-    model: Path | str,
-    data: str | Path,
-    *,
-    final: bool = False,
-    device: str | None = None,
-    data_dir: Path | str | None = None,
-    runs: Path | str = "runs",
-    name: str | None = None,
-    display: Display | None = None,
-) -> MeasuredModel:
-    """Measure a weights file (`.safetensors`) or an exported `.onnx` file on images whose classes match by name.
+        def ablated(network: nn.Module, name: str) -> None:
+            label = f"{self.split}, {name}"
+            logits = self.data.logits(network, self.split, self.config, label=label, track=track)
+            variants[name] = asdict(score_ablation(*logits))
 
-    It is measured on all images where the data declares no splits, and else on its validation split.
+        if self.config.train.views > 1:
+            mirror = bool(self.config.augment.flip)
+            ablated(ViewsAveraged(model, mirror=mirror), f"mean of {6 if mirror else 3} views")
+        if self.config.model.attention != "none":
+            with model.without_attention():
+                ablated(model, "attention taken out")
+        return variants
 
-    Args:
-        final: on the test split. Of a run that knows its data, use `evaluate`, which records that it was opened.
+    def _under_corruptions(self, images: DeviceData, track: Track) -> dict[str, Any]:
+        """Accuracy of the images as they are, and by kind and severity of corruption."""
+        model = self.checkpoint.model
 
-    Raises:
-        CheckpointError, ConfigError, DataError, OutputError: for a request that cannot be met.
-    """
-    display = display or NullDisplay()
-    check_output_dir(Path(runs), str(data))
-    RunFolder.refuse_name(Path(runs), "evaluate", name)
-    engine = load_engine(model, device=device)
-    about = engine.about
-    settings = DataConfig(size=about.size, depth=about.white or "format")
-    place = Path(data_dir) if data_dir else None
-    found = load_dataset(str(data), settings, data_dir=place, for_training=False, track=display.track)
-    dataset = align_classes(found, about.class_names)
-    print_data_warnings(dataset, display)
-    split = "test" if final else "all" if "all" in dataset.splits else "validation"
-    if split not in dataset.splits:
-        there = ", ".join(dataset.splits)
-        raise ConfigError(
-            f"{dataset.name} has no {split} images (it has: {there}): give --final for its test split"
-        )
-    logits = _logits(engine, dataset, split, display)
-    folder = RunFolder.create(
-        Path(runs),
-        "evaluate",
-        name,
-        fallback=f"{Path(model).stem}-on-{dataset.name}",
-        fill=lambda made: _write(made, engine, dataset, split, logits, Path(model).name),
-    )
-    return MeasuredModel(folder.path, folder.read_metrics())
+        def accuracy(network: nn.Module, label: str) -> float:
+            logits, labels = images.logits(network, self.split, self.config, label=label, track=track)
+            return float((logits.argmax(axis=1) == labels).mean())
 
-
-def _logits(engine: Engine, dataset: Dataset, split: str, display: Display) -> np.ndarray[Any, Any]:
-    indices = dataset.splits[split]
-    batches = [indices[at : at + BATCH] for at in range(0, len(indices), BATCH)]
-    tracked = display.track(batches, total=len(batches), label=split, images_each=BATCH)
-    return np.concatenate([engine.logits(dataset.images[batch]) for batch in tracked])
-
-
-def _write(
-    folder: RunFolder, engine: Engine, dataset: Dataset, split: str, logits: np.ndarray[Any, Any], model: str
-) -> None:
-    """Measurements, every image's probabilities, and the page."""
-    indices, names, confidence = dataset.splits[split], dataset.class_names, engine.about.confidence
-    labels = dataset.labels[indices]
-    groups = [dataset.groups[index] for index in indices] if dataset.groups else None
-    measured: dict[str, Any] = {**score(logits, labels, names, groups).to_dict(), "variants": {}, "gate": None}
-    if confidence.temperature is not None:
-        scaled = point_metrics(logits / confidence.temperature, labels)
-        measured["calibration"] = {
-            "loss": scaled["loss"],
-            "expected_calibration_error": scaled["expected_calibration_error"],
-            "temperature": confidence.temperature,
+        found = {
+            kind: [
+                accuracy(Corrupted(model, kind, severity), f"{kind}, severity {severity}")
+                for severity in range(1, SEVERITIES + 1)
+            ]
+            for kind in CORRUPTIONS
         }
-    folder.write_metrics(split, measured)
-    probabilities = softmax(logits, axis=1).astype(np.float32)
-    folder.write_predictions(
-        split,
-        ids=[dataset.ids[index] for index in indices],
-        labels=labels,
-        probabilities=probabilities,
-        class_names=names,
-        groups=groups,
-    )
-    page = RunPage(
-        title=model,
-        subtitle=f"{dataset.name}, {len(names)} classes",
-        dataset=summarize(dataset, split, probabilities, confidence, size=engine.about.size),
-        reports=measured_splits({split: measured}),
-    )
-    write_page(run_page(page), folder.report)
+        return {
+            "images": len(images.dataset.splits[self.split]),
+            "clean": accuracy(model, "as they are"),
+            "mean": mean(value for values in found.values() for value in values),
+            "accuracy": found,
+            "weights": weights_digest(model),
+        }
+
+
+def score_split(dataset: Dataset, split: str, logits: NDArray[np.float32]) -> Report:
+    """The report of a split's logits [N, K]; DataError where they are not finite."""
+    indices = dataset.splits[split]
+    groups = [dataset.groups[index] for index in indices] if dataset.groups else None
+    return score(logits, dataset.labels[indices], dataset.class_names, groups)
+
+
+def calibration(
+    logits: NDArray[np.float32], labels: NDArray[np.int64], confidence: Confidence
+) -> dict[str, float] | None:
+    """Loss and calibration error at the fitted temperature; None where none was fitted."""
+    if confidence.temperature is None:
+        return None
+    scaled = point_metrics(logits / confidence.temperature, labels)
+    return {
+        "loss": scaled["loss"],
+        "expected_calibration_error": scaled["expected_calibration_error"],
+        "temperature": confidence.temperature,
+    }

@@ -14,8 +14,8 @@ from foveate.errors import ConfigError
 from foveate.execution.campaign import Campaign
 from foveate.execution.pool import Event
 from foveate.progress import Track, untracked
+from foveate.training.device import device_for
 from foveate.training.loop import EpochResult
-from foveate.training.setup import device_for
 
 
 class Display(Protocol):
@@ -65,7 +65,7 @@ def settings_digest(values: Mapping[str, Any]) -> str:
 
 
 def find_device(display: Display, asked: str | None, recorded: str = "auto") -> torch.device:
-    """As `training.setup.device_for`, with what must be said of it said."""
+    """As `training.device.device_for`, which says what the user must be told."""
     device, lines = device_for(asked, recorded)
     for line in lines:
         display.say(line)

@@ -17,8 +17,10 @@ from foveate.data.dataset import Dataset, KnownData
 from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
 from foveate.execution.pool import Pool
 from foveate.files import locked
+from foveate.training.device import with_place
+from foveate.training.fit import DRAWS
 from foveate.training.saving import interruptible
-from foveate.training.setup import DRAWS, settle, with_place
+from foveate.training.settings import resolve_settings
 from foveate.tuning.hyperband import li2018_brackets
 from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import RandomSampler, TpeSampler
@@ -172,7 +174,7 @@ def tune(
         "subset": subset,
         "space_name": space,
         "space": chosen,
-        "base": with_place(settle(base, dataset, final=False), device),
+        "base": with_place(resolve_settings(base, dataset), device),
         "max_epochs": max_epochs,
         "factor": factor,
         "draws": DRAWS,

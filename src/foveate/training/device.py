@@ -1,0 +1,133 @@
+"""Which device a training runs on, and a data set that lies there."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foveate.allocator import keep_freed_memory
+from foveate.config import Config, TrainConfig
+from foveate.data.dataset import Dataset
+from foveate.data.loader import Loader, preload
+from foveate.errors import ConfigError
+from foveate.inference.network import collect_logits
+from foveate.progress import Track, untracked
+
+EVAL_BATCH_SIZE = 250
+"""Images in a batch that is measured: its activations stay in the processor's cache."""
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that a setting names; for `auto`, CUDA where there is a CUDA device, else the CPU.
+
+    `auto` never picks an Apple GPU: its results have not been checked against a CPU's yet.
+
+    Raises:
+        ConfigError: when this machine does not have the device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name!r} is not a device: use auto, cpu, cuda, cuda:N or mps") from error
+    count = {
+        "cpu": 1,
+        "cuda": torch.cuda.device_count(),
+        "mps": int(torch.backends.mps.is_available()),
+    }.get(device.type, 0)
+    if (device.index or 0) >= count:
+        raise ConfigError(f"device={name!r} is not there on this machine: use cpu or auto")
+    return device
+
+
+def device_for(asked: str | None, recorded: str = "auto") -> tuple[torch.device, list[str]]:
+    """The device to work on, and what the user must be told about it.
+
+    Args:
+        asked: the device that this command names, if any.
+        recorded: the device that a run asked for, perhaps on another machine: where this machine does not have it,
+            `auto` takes its place.
+
+    Raises:
+        ConfigError: when this machine does not have the device that was `asked` for.
+    """
+    lines: list[str] = []
+    try:
+        device = pick_device(asked or recorded)
+    except ConfigError:
+        if asked:
+            raise
+        device = pick_device("auto")
+        lines.append(f"device={recorded!r} of the run is not there on this machine: {device} is used")
+    if (asked or recorded) == "auto" and device.type == "cpu" and torch.backends.mps.is_available():
+        lines.append("the Apple GPU is not used, as its results are not checked yet: --device mps turns it on")
+    return device, lines
+
+
+def prepare_process(config: Config) -> None:
+    """Set the memory allocator and the number of CPU threads of this process."""
+    keep_freed_memory()
+    if config.train.threads is not None:
+        torch.set_num_threads(config.train.threads)
+
+
+def with_place(config: Config, device: torch.device) -> Config:
+    """`config` with this device and this process' number of threads in place of what was asked for.
+
+    For work that many processes share, perhaps at different times: no figure must depend on where each runs.
+    """
+    return config.replacing(device=str(device), threads=torch.get_num_threads())
+
+
+@dataclass(frozen=True, eq=False)
+class DeviceData:
+    """A data set on a device, in batches of its splits."""
+
+    dataset: Dataset
+    device: torch.device
+    images: Tensor
+    """[N, H, W, C] uint8, as a `Loader` takes them."""
+    labels: Tensor
+    """[N] int64."""
+
+    @classmethod
+    def load(cls, dataset: Dataset, device: torch.device) -> "DeviceData":
+        """Put the images on the device, where they fit (see `preload`)."""
+        return cls(dataset, device, *preload(dataset, device))
+
+    def with_splits(self, splits: Mapping[str, NDArray[np.int64]]) -> "DeviceData":
+        """The same images in other splits, without another copy of them."""
+        return replace(self, dataset=replace(self.dataset, splits=splits))
+
+    def shuffled(self, train: TrainConfig) -> Loader:
+        """The training images, in the order of each epoch."""
+        return Loader(
+            self.images,
+            self.labels,
+            self.dataset.splits["train"],
+            train.batch,
+            seed=train.seed,
+            passes=train.passes or 1,
+        )
+
+    def in_order(self, split: str) -> Loader:
+        """The images of a split in their own order, in batches to be measured."""
+        return Loader(self.images, self.labels, self.dataset.splits[split], EVAL_BATCH_SIZE)
+
+    def logits(
+        self, model: nn.Module, split: str, config: Config, *, label: str | None = None, track: Track = untracked
+    ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], NDArray[np.int64]]:
+        """The logits [N, K] of a split's images, and their labels [N], as `collect_logits` gives them."""
+        return collect_logits(
+            model,
+            self.in_order(split),
+            device=self.device,
+            precision=config.train.precision,
+            label=label or split,
+            track=track,
+        )

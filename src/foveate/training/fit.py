@@ -1,0 +1,170 @@
+"""One training, from its settings to its epochs: what `train`, trials, arms and out-of-fold labels all do."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from foveate.checkpoint import checkpoint_metadata, save_tensors
+from foveate.config import Config
+from foveate.data.augment import build_augment
+from foveate.data.dataset import Dataset
+from foveate.data.loader import channel_statistics, fold_in_seed
+from foveate.errors import ConfigError
+from foveate.inference.network import out_of_memory_explained
+from foveate.memory import device_memory
+from foveate.model.build import CHANNELS, build_model
+from foveate.progress import Track, untracked
+from foveate.training.device import DeviceData
+from foveate.training.loop import EpochResult, TrainingState, train_epochs
+from foveate.training.optim import build_optimizer, run_length
+from foveate.training.state import restore_state, save_state
+
+DRAWS = 2
+"""Version of what random numbers are drawn from. 1: initial weights, dropout and augmentation drew from one seed,
+and the other families from that of the first pass' order. 2: each draws from a seed of its own."""
+_PURPOSES = ("weights", "custom weights", "dropout", "augmentation", "extras")
+_FIRST_PURPOSE = 2**32
+"""Added to a purpose's place: no purpose shares its seed with the order of a pass, whose number is below it."""
+_STEM_SAMPLE = 2000
+"""Training images whose patches the whitening is made from: their covariance has converged by then."""
+
+
+class Fit:
+    """A network in training: resolved settings, data on a device, and the state that each step changes.
+
+    It trains on the split `train`, and after each epoch is measured on `validation` where the data has that split.
+
+    Args:
+        config: as `resolve_settings` gives it.
+        path: the state is saved there at the end of each epoch, before the epoch is yielded; None: it is not, and
+            whoever consumes the epochs saves what is to last.
+        draws: version of what is drawn from which seed: that of the work that this is part of.
+
+    Raises:
+        ConfigError: when the feature maps of one step are more than there is memory.
+    """
+
+    def __init__(self, config: Config, data: DeviceData, *, path: Path | None = None, draws: int = DRAWS) -> None:
+        self.config, self.data, self.path = config, data, path
+        self.state = new_state(config, data.dataset, data.device, draws=draws)
+        dataset = data.dataset
+        self.metadata = checkpoint_metadata(config.model, dataset.class_names, dataset.size, dataset.white)
+        """What is written beside the weights, as `checkpoint.save_tensors` takes it."""
+
+    @property
+    def length(self) -> int:
+        """Epochs from the first to the last, where nothing stops it early."""
+        loader = self.data.shuffled(self.config.train)
+        return run_length(self.config.train, len(loader), loader.images_before(len(loader)))[0]
+
+    def epochs(self, *, track: Track = untracked) -> Iterator[EpochResult]:
+        """Train from wherever the state is to the end, as `train_epochs`; yield each epoch when it is saved.
+
+        Raises:
+            OutputError: when the state cannot be written.
+            TrainingError: as `train_epochs`.
+        """
+        dataset, device = self.data.dataset, self.data.device
+        validation = self.data.in_order("validation") if "validation" in dataset.splits else None
+        augment = build_augment(self.config.augment, len(dataset.class_names))
+        shuffled, train = self.data.shuffled(self.config.train), self.config.train
+        for result in train_epochs(
+            self.state, shuffled, validation, train, augment=augment, device=device, track=track
+        ):
+            if self.path is not None:
+                self.save(self.path)
+            yield result
+
+    def save(self, path: Path, **sections: Any) -> None:
+        """Write the state, from which `resume` goes on, with `sections` of metadata beside it.
+
+        Raises:
+            OutputError, TrainingError: as `save_state`.
+        """
+        save_state(path, self.state, {**self.metadata, **sections})
+
+    def save_weights(self, path: Path, **sections: Any) -> None:
+        """Write the network alone, with `sections` of metadata beside it.
+
+        Raises:
+            OutputError: when it cannot be written.
+        """
+        save_tensors(path, self.state.model.state_dict(), {**self.metadata, **sections})
+
+    def resume(self, path: Path, *, settings: str | None = None) -> bool:
+        """Go on from a state that `save` wrote; arguments, result and errors are those of `restore_state`."""
+        return restore_state(path, self.state, settings=settings)
+
+
+def new_state(config: Config, dataset: Dataset, device: torch.device, *, draws: int = DRAWS) -> TrainingState:
+    """The state before the first step; seeds torch's global generators, which dropout draws from.
+
+    Raises:
+        ConfigError: when the feature maps of one step are more than there is memory.
+    """
+    seeds = _seeds(config.train.seed, draws)
+    torch.manual_seed(seeds["custom weights"])  # what a custom attention draws as it is made
+    training = dataset.splits["train"]
+    standard = config.model.normalize == "standard"
+    statistics = channel_statistics(dataset.images, training) if standard else ()
+    weights = torch.Generator().manual_seed(seeds["weights"])
+    model = build_model(
+        config.model,
+        *statistics,
+        num_classes=len(dataset.class_names),
+        size=dataset.size,
+        generator=weights,
+    )
+    _check_memory(model, config, dataset, device)
+    sample = torch.from_numpy(training)[torch.randperm(len(training), generator=weights)[:_STEM_SAMPLE]]
+    model.init_whitening(torch.from_numpy(dataset.images[sample.sort().values]).permute(0, 3, 1, 2))
+    with out_of_memory_explained("use a smaller network, or --device cpu", "moving the weights to the device"):
+        model.to(device)
+    torch.manual_seed(seeds["dropout"])  # last: some layers draw more than others as they are made
+    generator, extras = (
+        torch.Generator(device).manual_seed(seeds[purpose]) for purpose in ("augmentation", "extras")
+    )
+    return TrainingState(model, build_optimizer(model, config.train), generator, extras)
+
+
+def _seeds(seed: int, draws: int) -> dict[str, int]:
+    """The seed of each purpose; the order of the images has those of `loader.Loader`."""
+    if draws == 1:
+        return {**dict.fromkeys(_PURPOSES, seed), "extras": fold_in_seed(seed, 1)}
+    return {purpose: fold_in_seed(seed, _FIRST_PURPOSE + place) for place, purpose in enumerate(_PURPOSES)}
+
+
+def _check_memory(model: nn.Module, config: Config, dataset: Dataset, device: torch.device) -> None:
+    """Refuse a step that the system would kill without a message, by what one image keeps for the backward pass.
+
+    Raises:
+        ConfigError: when all images of a micro-batch keep more than there is memory.
+    """
+    weights = {each.untyped_storage().data_ptr() for each in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    size, train = dataset.size, config.train
+    was_training = model.training
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        logits = model.eval()(torch.zeros(1, CHANNELS, size, size, dtype=torch.uint8))
+    model.train(was_training)
+    part = min(train.micro_batch or train.batch, len(dataset.splits["train"]))
+    del logits  # which held all of it until here
+    memory, needed = device_memory(device), part * sum(kept.values())
+    if needed > memory:
+        fits = part * memory // (2 * needed)
+        raise ConfigError(
+            f"batch={train.batch} at size={size}: the maps of {part} images take {needed / 2**30:.0f} GiB, "
+            f"and there are {memory / 2**30:.0f}: give "
+            + (f"--set micro_batch={fits}, or a smaller size" if fits > 1 else "a smaller size")
+        )

@@ -1,0 +1,51 @@
+"""What a worker is given of a training that is part of a study or a comparison, and its data set."""
+
+from pathlib import Path
+
+from foveate.config import Config, DataConfig, Section
+from foveate.data.dataset import Dataset, KnownData, load_known
+from foveate.data.splits import StoredSplits
+from foveate.progress import Track
+from foveate.training.fit import DRAWS
+
+
+class TrainingJob(Section):
+    """Settings, data and a folder: what a trial and the run of an arm have in common."""
+
+    config: Config
+    dataset: str
+    data_dir: str | None
+    fingerprint: str
+    splits: str | None = None
+    """The file of the splits that all jobs share; None: an earlier version kept none."""
+    splits_sha256: str | None = None
+    subset: int | None
+    """How many images to train on; None: all."""
+    folder: str
+    """Where this training alone keeps its files."""
+    draws: int = DRAWS
+    """Version of what is drawn from which seed: that of the study or the comparison."""
+
+    def load_dataset(self, owner: str, track: Track) -> Dataset:
+        """The whole data set; the last one stays in memory, as the next job of a worker most often needs the same.
+
+        Args:
+            owner: names the study or the comparison in a message.
+
+        Raises:
+            CheckpointError: when it is not the data set that `owner` began with any more.
+        """
+        config = self.config.data
+        key = (self.dataset, self.data_dir, self.fingerprint, self.splits, config)
+        if key not in _loaded:
+            stored = None
+            if self.splits and self.splits_sha256:
+                stored = StoredSplits(Path(self.splits), self.splits_sha256)
+            known = KnownData(self.fingerprint, stored, owner)
+            dataset = load_known(self.dataset, config, known, data_dir=self.data_dir, track=track)
+            _loaded.clear()
+            _loaded[key] = dataset
+        return _loaded[key]
+
+
+_loaded: dict[tuple[str, str | None, str, str | None, DataConfig], Dataset] = {}

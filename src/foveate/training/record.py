@@ -1,0 +1,51 @@
+"""What a run is, beside its settings, and when the test split was opened."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import Field
+
+from foveate.data.dataset import Dataset
+from foveate.records import ClassNames, Record
+
+
+class TestOpening(Record):
+    """One opening of the test split. It is recorded before the split is opened, so that a kill hides nothing."""
+
+    time: str
+    command: str
+
+    @classmethod
+    def now(cls, command: str) -> "TestOpening":
+        """The opening that `command` is about to do."""
+        return cls(time=datetime.now(UTC).isoformat(timespec="seconds"), command=command)
+
+
+class RunRecord(Record):
+    """What a run is, beside its settings: the data it belongs to, and how often its test split was opened."""
+
+    command: str
+    dataset: str = Field(min_length=1)
+    """A known name or an absolute path."""
+    data_dir: str | None
+    fingerprint: str
+    class_names: ClassNames
+    final: bool
+    """Trained on train + validation, so that there is nothing to validate on."""
+    splits: str | None = None
+    """sha256 of `splits.npy`, which says which images are in which split; None: a run of an earlier version."""
+    test_openings: tuple[TestOpening, ...] = ()
+    finished: bool = False
+    """Trained to its end, measured and reported."""
+
+    @classmethod
+    def of(cls, dataset: Dataset, data_dir: Path | None, command: str, *, final: bool) -> "RunRecord":
+        """The record of a run that begins, without the digest of its splits."""
+        return cls(
+            command=command,
+            dataset=dataset.location,
+            data_dir=str(data_dir.resolve()) if data_dir else None,
+            fingerprint=dataset.fingerprint,
+            class_names=dataset.class_names,
+            final=final,
+        )

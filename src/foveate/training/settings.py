@@ -1,0 +1,84 @@
+"""The settings that a data set decides, and what is refused before anything is trained with them."""
+
+import math
+from typing import Any
+
+import torch
+
+from foveate.config import CUSTOM, Config
+from foveate.data.augment import UNCHANGED
+from foveate.data.dataset import Dataset
+from foveate.errors import ConfigError
+from foveate.memory import device_memory
+from foveate.model.build import attention_side, feature_size, outline_model, try_attention
+
+_MAX_EPOCHS = 20
+"""Of a run whose length is given in images: every epoch is validated and saved, which takes time."""
+
+
+def resolve_settings(config: Config, dataset: Dataset) -> Config:
+    """Replace the settings that the data decides by their values, so that `args.yaml` says all that a run is.
+
+    The device and the number of threads stay as they were asked for: what was used is in `env.json`.
+
+    Raises:
+        ConfigError: for a network that does not fit into memory or that the images are too small for, batches
+            that batch normalisation cannot be trained with, or a custom attention that does not work.
+    """
+    resolved: dict[str, Any] = {"size": dataset.size, "depth": dataset.white or "format"}
+    if config.train.passes is None:
+        images = config.train.images_seen or 0
+        resolved["passes"] = max(1, math.ceil(images / (_MAX_EPOCHS * len(dataset.splits["train"]))))
+    if not config.augment.augmentation:
+        resolved |= UNCHANGED
+    elif config.augment.flip is None:
+        resolved["flip"] = 0.5 if dataset.mirror_safe else 0.0
+    if "validation" not in dataset.splits:  # nothing can stop such a training early, or choose its best epoch
+        resolved |= {"keep": "last", "patience": None}
+    config = config.replacing(**resolved)
+    _check_weights(config, dataset)
+    _check_batches(config, dataset)
+    if config.model.attention.startswith(CUSTOM):
+        try_attention(config.model, num_classes=len(dataset.class_names), size=dataset.size)
+    return config
+
+
+def _check_weights(config: Config, dataset: Dataset) -> None:
+    """Refuse a network whose weights, their gradients and an optimizer's two values for each do not fit.
+
+    Raises:
+        ConfigError: before any of it was allocated.
+    """
+    # A custom attention may not work on the meta device; the network around it is counted.
+    custom = config.model.attention.startswith(CUSTOM)
+    model = config.model.model_copy(update={"attention": "none"}) if custom else config.model
+    outline = outline_model(model, num_classes=len(dataset.class_names), size=dataset.size)
+    needed = 4 * sum(each.numel() * each.element_size() for each in outline.parameters())
+    memory = device_memory(torch.device("cpu"))
+    if needed > memory:
+        raise ConfigError(
+            f"training this network takes {needed / 2**30:.0f} GiB for its weights alone, and there are "
+            f"{memory / 2**30:.0f}: give fewer filters, smaller kernels or fewer stages"
+        )
+
+
+def _check_batches(config: Config, dataset: Dataset) -> None:
+    """Refuse batches of one image where batch normalisation would see one value for each channel.
+
+    Raises:
+        ConfigError: for that, and for images that become too small for the network.
+    """
+    train = config.train
+    small = round(dataset.size * train.resize_scale) if train.resize_until else dataset.size
+    images = len(dataset.splits["train"]) * (train.passes or 1)
+    steps = math.ceil(images / train.batch)
+    sizes = (images // steps, -(-images // steps))  # batches differ by one image
+    smallest = min(size // math.ceil(size / (train.micro_batch or size)) for size in sizes)
+    side = feature_size(config.model, small)
+    if config.model.attention == "residual_mask":  # which normalises at half the side
+        side = min(side, math.ceil(attention_side(config.model, small) / 2))
+    if config.model.batch_norm and smallest == 1 and side == 1:
+        raise ConfigError(
+            f"batch={train.batch}, micro_batch={train.micro_batch}: batch normalisation needs two images at least "
+            f"where its maps are 1×1, as at size={small}: use larger ones, or a larger size"
+        )

@@ -1,0 +1,264 @@
+"""`evaluate`: a run, or a model file of which no run is known, measured on images with labels."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import softmax
+
+from foveate.config import Config, DataConfig
+from foveate.data.copies import copies_among
+from foveate.data.dataset import Dataset, align_classes, load_dataset, load_known
+from foveate.data.splits import stratified_subset
+from foveate.errors import ConfigError, FoveateError
+from foveate.inference.engine import BATCH, Engine, load_engine
+from foveate.report.html import write_page
+from foveate.report.run_folder import measured_splits, summarize
+from foveate.report.run_page import RunPage, run_page
+from foveate.training.device import DeviceData, prepare_process
+from foveate.training.record import RunRecord
+from foveate.training.runs import RunFolder
+from foveate.workflows.measure import Measurement, calibration, score_split
+from foveate.workflows.output import check_output_name, new_output
+from foveate.workflows.request import (
+    Display,
+    NullDisplay,
+    check_output_dir,
+    command_line,
+    find_device,
+    print_data_warnings,
+)
+from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, require_split, resuming
+
+
+def evaluate(
+    run: Run | Path | str,
+    data: str | Path | None = None,
+    *,
+    final: bool = False,
+    unfinished: bool = False,
+    corruptions: bool = False,
+    images: int | None = None,
+    device: str | None = None,
+    data_dir: Path | str | None = None,
+    runs: Path | str = "runs",
+    name: str | None = None,
+    display: Display | None = None,
+) -> Run:
+    """Measure a trained network: on the validation split of its own data, or on other data.
+
+    On its own data the measurements join the run's. On other data, whose classes are matched by name, they go
+    to `runs/evaluate/<name>`: of its validation split, or of all images where it has no splits.
+
+    Args:
+        final: open the test split instead; the run records each time.
+        unfinished: open it even though the run is not trained to its end, so that it may be opened again after.
+        corruptions: measure under common corruptions as well, each kind at five severities.
+        images: how many of the split's images to corrupt, a stratified sample; None: all.
+
+    Raises:
+        CheckpointError: when it is not a run, is damaged, or its data set is another one now.
+        DataError: when the data cannot be read, has an unknown class, or lacks the split.
+    """
+    display = display or NullDisplay()
+    if data is None and name is not None:
+        raise ConfigError("name: measured on its own data, a run keeps its folder; give other DATA, or no --name")
+    if images is not None and not (corruptions and images > 0):
+        raise ConfigError(f"images={images}: it says how many to corrupt: give --corruptions, and 1 at least")
+    folder = folder_of(run)
+    config, record = folder.read_config(), folder.read_record()
+    if final and not unfinished:
+        _require_finished(folder, record)
+    picked = find_device(display, device, config.train.device)
+    prepare_process(config)
+    place = Path(data_dir) if data_dir else None
+    dataset, own = _dataset(folder, config, record, data, place, display)
+    if own and record.final and not final:
+        raise ConfigError(f"{folder.path} was trained on its validation images as well: measure it with --final")
+    split = "test" if final else "all" if "all" in dataset.splits else "validation"
+    require_split(dataset, split, f"measure on other data with `foveate evaluate {folder.path} DATA`")
+    if not own:
+        check_output_dir(Path(runs), str(data))
+        _warn_of_copies(folder, config, record, dataset, split, display)
+    checkpoint = folder.load_network(config, picked, images=len(dataset.splits[split]))
+    command = command_line(
+        "evaluate",
+        folder.path,
+        *([data] if data else []),
+        data_dir=data_dir,
+        name=name,
+        final=final,
+        corruptions=corruptions,
+        images=images,
+    )
+    on_device = DeviceData.load(dataset, picked)
+    corrupted = _sample(on_device, split, images, config.data.split_seed) if corruptions else None
+    measurement = Measurement(folder, config, checkpoint, on_device, split, corrupted=corrupted)
+    if own and record.finished:
+        measurement = replace(measurement, weights=folder.kept_weights(config))
+    if not own:
+        if final:
+            with folder.locked(IN_USE):
+                folder.record_test_opening(command)
+        with new_output(Path(runs), "evaluate", name, fallback=f"{folder.path.name}-on-{dataset.name}") as output:
+            about = RunRecord.of(dataset, place, command, final=final)
+            RunFolder(output.draft).write_identity(config, picked, about)
+        measurement = replace(measurement, folder=RunFolder(output.path))
+    with measurement.folder.locked(IN_USE):
+        _warn_of_state(folder, record, display, final=final)
+        if own and final:
+            folder.record_test_opening(command)
+        measurement.write(display.track)
+    return Run(measurement.folder)
+
+
+@dataclass(frozen=True)
+class MeasuredModel:
+    """What a model file came to on some images, and the folder that tells of it, `runs/evaluate/<name>/`."""
+
+    path: Path
+    metrics: dict[str, dict[str, Any]]
+
+    @property
+    def report(self) -> Path:
+        """The page that shows it."""
+        return RunFolder(self.path).report
+
+
+def evaluate_model(
+    model: Path | str,
+    data: str | Path,
+    *,
+    final: bool = False,
+    device: str | None = None,
+    data_dir: Path | str | None = None,
+    runs: Path | str = "runs",
+    name: str | None = None,
+    display: Display | None = None,
+) -> MeasuredModel:
+    """Measure a weights file (`.safetensors`) or an exported `.onnx` file on images whose classes match by name.
+
+    It is measured on all images where the data declares no splits, and else on its validation split.
+
+    Args:
+        final: on the test split. Of a run that knows its data, use `evaluate`, which records that it was opened.
+
+    Raises:
+        CheckpointError, ConfigError, DataError, OutputError: for a request that cannot be met.
+    """
+    display = display or NullDisplay()
+    check_output_dir(Path(runs), str(data))
+    check_output_name(Path(runs), "evaluate", name)
+    engine = load_engine(model, device=device)
+    about = engine.about
+    settings = DataConfig(size=about.size, depth=about.white or "format")
+    place = Path(data_dir) if data_dir else None
+    found = load_dataset(str(data), settings, data_dir=place, for_training=False, track=display.track)
+    dataset = align_classes(found, about.class_names)
+    print_data_warnings(dataset, display)
+    split = "test" if final else "all" if "all" in dataset.splits else "validation"
+    if split not in dataset.splits:
+        there = ", ".join(dataset.splits)
+        raise ConfigError(
+            f"{dataset.name} has no {split} images (it has: {there}): give --final for its test split"
+        )
+    indices = dataset.splits[split]
+    batches = [indices[at : at + BATCH] for at in range(0, len(indices), BATCH)]
+    tracked = display.track(batches, total=len(batches), label=split, images_each=BATCH)
+    logits = np.concatenate([engine.logits(dataset.images[batch]) for batch in tracked])
+    fallback = f"{Path(model).stem}-on-{dataset.name}"
+    with new_output(Path(runs), "evaluate", name, fallback=fallback) as output:
+        _write(RunFolder(output.draft), engine, dataset, split, logits, Path(model).name)
+    return MeasuredModel(output.path, RunFolder(output.path).read_metrics())
+
+
+def _write(
+    folder: RunFolder, engine: Engine, dataset: Dataset, split: str, logits: np.ndarray[Any, Any], model: str
+) -> None:
+    """Measurements, every image's probabilities, and the page."""
+    names, confidence = dataset.class_names, engine.about.confidence
+    labels = dataset.labels[dataset.splits[split]]
+    measured: dict[str, Any] = {**score_split(dataset, split, logits).to_dict(), "variants": {}, "gate": None}
+    if (scaled := calibration(logits, labels, confidence)) is not None:
+        measured["calibration"] = scaled
+    folder.write_metrics(split, measured)
+    probabilities = softmax(logits, axis=1).astype(np.float32)
+    folder.predictions.write(split, dataset, probabilities)
+    page = RunPage(
+        title=model,
+        subtitle=f"{dataset.name}, {len(names)} classes",
+        dataset=summarize(dataset, split, probabilities, confidence, size=engine.about.size),
+        reports=measured_splits({split: measured}),
+    )
+    write_page(run_page(page), folder.report)
+
+
+def _dataset(
+    folder: RunFolder,
+    config: Config,
+    record: RunRecord,
+    data: str | Path | None,
+    place: Path | None,
+    display: Display,
+) -> tuple[Dataset, bool]:
+    """The images to measure on, and whether they are the run's own."""
+    if data is not None:
+        other = load_dataset(str(data), config.data, data_dir=place, for_training=False, track=display.track)
+        # By another path it may be the run's own data: then its splits hold, and the record of its test split.
+        if other.fingerprint != record.fingerprint:
+            dataset = align_classes(other, record.class_names)
+            print_data_warnings(dataset, display)
+            return dataset, False
+    return dataset_of_run(folder, config, record, data, place, display), True
+
+
+def _sample(data: DeviceData, split: str, count: int | None, seed: int) -> DeviceData:
+    """A stratified sample of the split's images; all of them where `count` is None or larger."""
+    indices = data.dataset.splits[split]
+    if count is None or count >= len(indices):
+        return data
+    chosen = stratified_subset(data.dataset.labels[indices], count, seed)
+    return data.with_splits({split: indices[chosen]})
+
+
+def _require_finished(folder: RunFolder, record: RunRecord) -> None:
+    """Raises ConfigError for a run that is not trained to its end: its test split would be opened twice."""
+    if not record.finished:
+        with folder.locked(IN_USE):  # one that is still being trained is to be waited for, not resumed
+            pass
+        raise ConfigError(
+            f"{folder.path} is not trained to its end: continue it with `foveate train --resume {folder.path}`, "
+            "or open the test split for it as it is with --unfinished"
+        )
+
+
+def _warn_of_state(folder: RunFolder, record: RunRecord, display: Display, *, final: bool) -> None:
+    """Say what whoever measures a run should know of it."""
+    if not record.finished:
+        display.say(f"training of {folder.path} is not finished; to continue: {resuming(folder)}")
+    if record.test_openings and not final and "test" not in folder.read_metrics():
+        display.say(
+            f"the test split of {folder.path} was opened before, and its figures are no longer there: --final "
+            "measures them again"
+        )
+
+
+def _warn_of_copies(
+    folder: RunFolder, config: Config, record: RunRecord, dataset: Dataset, split: str, display: Display
+) -> None:
+    """Say how many images of other data the run was trained on, or chose its epoch by."""
+    known = folder.known_data(record)
+    try:
+        own = load_known(record.dataset, config.data, known, data_dir=record.data_dir, track=display.track)
+    except FoveateError as error:  # it is not there any more, or has changed
+        display.say(
+            f"whether {folder.path} was trained on images of {dataset.name} is not known, as its own cannot be "
+            f"read: {error}"
+        )
+        return
+    if count := len(copies_among(dataset, split, own, ("train", "validation"))):
+        display.say(
+            f"{count:,} of {len(dataset.splits[split]):,} images are copies of images that {folder.path} was "
+            "trained or validated on: on others it will do worse"
+        )

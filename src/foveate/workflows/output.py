@@ -1,0 +1,92 @@
+"""`runs/<verb>/<name>/`, where a verb writes: named, checked before the work, and there whole or not at all."""
+
+import contextlib
+import errno
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock
+
+from foveate.errors import ConfigError
+from foveate.files import new_folder, writing_to
+from foveate.records import printable
+
+_NAME_BYTES = 150
+"""Of the name of a folder: file systems take 255, of which a number and a temporary name need some."""
+
+
+class NewOutput(NamedTuple):
+    """A folder that is being made."""
+
+    path: Path
+    """Where it will be."""
+    draft: Path
+    """Where its files are written until then."""
+
+
+@contextlib.contextmanager
+def new_output(root: Path, verb: str, name: str | None, *, fallback: str) -> Iterator[NewOutput]:
+    """Make `root/verb/name`, or `fallback`, numbered until it is free. It appears when the block ends well.
+
+    So a killed process leaves a whole folder or none.
+
+    Raises:
+        ConfigError: when `name` is taken or is not a plain name.
+        OutputError: when the folder cannot be made.
+    """
+    check_output_name(root, verb, name)
+    parent = root / verb
+    with writing_to(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(parent / ".lock")  # two runs that start at once take two numbers
+        lock.acquire()
+    try:
+        numbers = itertools.count(2)
+        fallback = _clipped(printable(fallback))
+        path = parent / (name or fallback)
+        while path.exists():
+            check_output_name(root, verb, name)
+            path = parent / f"{fallback}-{next(numbers)}"
+        with new_folder(path) as draft:
+            yield NewOutput(path, draft)
+    finally:
+        lock.release()
+
+
+def check_output_name(root: Path, verb: str, name: str | None) -> None:
+    """Refuse a name or a place that `new_output` would refuse: before the work that comes first.
+
+    Raises:
+        ConfigError: when the name is taken or is not a plain name.
+        OutputError: when nothing can be written there.
+    """
+    parent = (root / verb).absolute()
+    with writing_to(root / verb):
+        nearest = next(each for each in (parent, *parent.parents) if each.exists())
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    if name is None:
+        return
+    if Path(name).name != name or name in ("", ".."):
+        raise ConfigError(f"name={_clipped(name)!r}: give a plain name; choose the place with --runs")
+    if name[0] in "-~":  # a shell or a command line would take it for something else
+        raise ConfigError(f"name={_clipped(name)!r}: give a name that begins with a letter or a digit")
+    if printable(name) != name or len(name.encode()) > _NAME_BYTES:
+        raise ConfigError(
+            f"name={_clipped(name)!r}: give a name of at most {_NAME_BYTES} bytes that are all printable"
+        )
+    path = root / verb / name
+    if path.exists():
+        resumable = verb in ("train", "tune", "compare")
+        or_resume = f", or continue it with --resume {path}" if resumable else ""
+        raise ConfigError(f"{path} exists: choose another --name{or_resume}")
+
+
+def _clipped(name: str) -> str:
+    """The beginning of a name, in as many bytes as a folder's name can have beside a number."""
+    return name.encode()[:_NAME_BYTES].decode(errors="ignore")

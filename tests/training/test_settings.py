@@ -1,0 +1,62 @@
+"""What a data set decides of the settings, and what is refused before anything is trained."""
+
+import pytest
+import torch
+
+from foveate.config import DataConfig, resolve_config
+from foveate.data.augment import build_augment
+from foveate.data.dataset import Dataset, load_dataset
+from foveate.errors import ConfigError
+from foveate.training.settings import resolve_settings
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset("digits", DataConfig(size=16))
+
+
+def test_what_was_left_open_is_resolved(digits: Dataset) -> None:
+    config = resolve_settings(resolve_config("minute"), digits)
+    assert config.data.size == 16
+    assert config.augment.flip == 0  # a mirrored 2 is none
+    per_pass = len(digits.splits["train"])
+    assert config.train.passes is not None
+    assert (config.train.passes - 1) * 20 * per_pass < 88_000 <= config.train.passes * 20 * per_pass
+
+
+def test_a_final_run_has_nothing_to_stop_it_or_to_choose_an_epoch_by(digits: Dataset) -> None:
+    config = resolve_settings(resolve_config("small", settings={"patience": 3}), digits.for_final())
+    assert (config.train.keep, config.train.patience) == ("last", None)
+
+
+@pytest.mark.parametrize("preset", ["paper", "minute"])
+def test_without_augmentation_images_stay_as_they_are(digits: Dataset, preset: str) -> None:
+    loud = {"flip": 0.5, "shift": 0.2, "extra": ["colour", "mixup"], "augmentation": False}
+    config = resolve_settings(resolve_config(preset, settings=loud), digits)
+    images = torch.from_numpy(digits.images[:16]).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(digits.labels[:16])
+    augment = build_augment(config.augment, 10)
+    turn = torch.ones(16, dtype=torch.bool)
+    draws = torch.Generator().manual_seed(0)
+    changed, targets = augment(images, labels, turn, draws, draws)
+    assert torch.equal(changed, images.float())
+    assert torch.equal(targets, labels)
+
+
+def test_one_value_a_channel_is_refused_where_it_would_be_normalised(digits: Dataset) -> None:
+    lonely = {"micro_batch": 1, "stages": [{"filters": 4, "pool": 8}, {"filters": 4}]}
+    with pytest.raises(ConfigError, match="batch normalisation needs two images at least"):
+        resolve_settings(resolve_config("small", settings=lonely), digits)
+    resolve_settings(resolve_config("small", settings={**lonely, "batch_norm": False}), digits)
+    halved = {**lonely, "stages": [{"filters": 4, "pool": 4}, {"filters": 4, "pool": 2}], "attention_stage": 2}
+    resolve_settings(resolve_config("small", settings=halved), digits)
+    with pytest.raises(ConfigError, match="batch normalisation needs two images at least"):
+        resolve_settings(resolve_config("small", settings={**halved, "attention": "residual_mask"}), digits)
+
+
+@pytest.mark.parametrize("kind", ["none", "luong"])
+def test_weights_that_no_memory_holds_are_refused_before_they_are_made(digits: Dataset, kind: str) -> None:
+    stages = [{"filters": 4096, "kernels": [15] * 8}]
+    config = resolve_config("small", settings={"stages": stages, "attention_stage": 1, "attention": kind})
+    with pytest.raises(ConfigError, match=r"takes [\d,]+ GiB for its weights alone, .*: give fewer filters"):
+        resolve_settings(config, digits)

@@ -1,0 +1,60 @@
+"""Where a verb writes: named, numbered, refused beforehand, and there whole or not at all."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from foveate.errors import ConfigError, OutputError
+from foveate.workflows.output import new_output
+
+
+def created(root: Path, name: str | None = None, fallback: str = "x") -> Path:
+    with new_output(root, "train", name, fallback=fallback) as output:
+        (output.draft / "file").touch()
+    return output.path
+
+
+def test_a_folder_is_named_by_itself_and_numbered_where_the_name_is_taken(tmp_path: Path) -> None:
+    made = [created(tmp_path) for _ in range(3)]
+    assert [path.relative_to(tmp_path).as_posix() for path in made] == ["train/x", "train/x-2", "train/x-3"]
+    assert created(tmp_path, "mine") == tmp_path / "train" / "mine"
+
+
+def test_a_folder_that_cannot_be_filled_is_not_there(tmp_path: Path) -> None:
+    def killed() -> None:
+        with new_output(tmp_path, "train", "mine", fallback="x") as output:
+            (output.draft / "file").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
+    assert [path.name for path in (tmp_path / "train").iterdir()] == [".lock"]
+    assert [path.name for path in created(tmp_path, "mine").iterdir()] == ["file"]
+
+
+def test_a_chosen_name_that_is_taken_or_no_name_is_refused(tmp_path: Path) -> None:
+    created(tmp_path, "mine")
+    with pytest.raises(ConfigError, match=r"mine exists: choose another --name, or continue it with --resume"):
+        created(tmp_path, "mine")
+    for name in ("a/b", "..", ""):
+        with pytest.raises(ConfigError, match="plain name"):
+            created(tmp_path, name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="files as folders are told otherwise there")
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot write .*file.*: a part of the path is a file"):
+        created(tmp_path / "file")
+    if os.geteuid():
+        (tmp_path / "closed").mkdir(mode=0o500)
+        with pytest.raises(OutputError, match="no permission"):
+            created(tmp_path / "closed")
+
+
+def test_a_long_or_odd_name_of_the_data_makes_a_name_that_a_folder_can_have(tmp_path: Path) -> None:
+    made = [created(tmp_path, fallback="é" * 300 + "\n") for _ in range(2)]
+    assert all(len(each.name.encode()) <= 160 for each in made)
+    assert created(tmp_path, fallback="a\nb").name == "a\\nb"
