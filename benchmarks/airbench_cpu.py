@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveate.config import DataConfig
 from foveate.data.dataset import load_dataset
+from foveate.settings import DataConfig
 
 MEAN, STD = torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2470, 0.2435, 0.2616])
 WIDTHS = (64, 256, 256)

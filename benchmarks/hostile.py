@@ -89,8 +89,8 @@ def crafted(root: Path) -> Iterator[tuple[str, Path, Read]]:
 
 
 def _load_data(path: Path) -> None:
-    from foveate.config import DataConfig
     from foveate.data.dataset import load_dataset
+    from foveate.settings import DataConfig
 
     load_dataset(str(path), DataConfig(size=16))
 

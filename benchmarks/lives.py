@@ -212,7 +212,7 @@ def verbs(root: Path, names: Sequence[str] = ()) -> list[Verb]:
 
 def _run_contents(root: Path) -> dict[str, bytes]:
     """All that must be equal between two runs: tensors, headers but for times, and the text files."""
-    from foveate.checkpoint import load_tensors
+    from foveate.tensors import load_tensors
 
     run = root / "runs/train/x"
     names = ("results.csv", "metrics.json", "predictions.parquet", "splits.npy", "args.yaml")

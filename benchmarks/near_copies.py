@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from foveate.config import DataConfig
 from foveate.data.copies import near_groups, perceptual_hashes
 from foveate.data.dataset import load_dataset
+from foveate.settings import DataConfig
 from harness import begin, command_line, write_record
 
 Pixels = NDArray[np.uint8]

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 
 import foveate
-from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, load_dataset
+from foveate.settings import DataConfig
 from harness import begin, command_line, print_row, read_record, write_record
 
 SIDE, QUALITY = 64, 90

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from foveate.config import DataConfig
 from foveate.data.dataset import load_dataset
 from foveate.data.stream import stream_files
 from foveate.inference.engine import BATCH
 from foveate.inference.predictor import Predictor
+from foveate.settings import DataConfig
 from harness import (
     begin,
     command_line,

@@ -31,8 +31,8 @@ STATUS = Path("/proc/self/status")
 
 def write_repeated(path: Path, arguments: Namespace, factor: int) -> int:
     """Write the data set's training images and labels `factor` times into an .npz file; how many that makes."""
-    from foveate.config import DataConfig
     from foveate.data.dataset import load_dataset
+    from foveate.settings import DataConfig
 
     found = load_dataset(arguments.data, DataConfig(size=SIZE), data_dir=arguments.data_dir)
     chosen = np.sort(np.concatenate([found.splits["train"], found.splits["validation"]]))

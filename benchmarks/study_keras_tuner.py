@@ -27,8 +27,8 @@ import yaml
 
 import foveate
 from curves import worth_of
-from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, load_dataset
+from foveate.settings import DataConfig
 from foveate.tuning.trial import study_dataset
 
 FACTOR, PATIENCE, BATCH = 3, 5, 32

@@ -30,8 +30,9 @@ from harness import (
 # isort: split
 import torch
 
-from foveate.config import DataConfig, preset_names
+from foveate.config import preset_names
 from foveate.data.dataset import load_dataset
+from foveate.settings import DataConfig
 from foveate.training.runs import RunFolder
 from rates import matmul_gflop_per_s, run_gflop
 from train_step import install_keras, measure_keras, rate

@@ -22,11 +22,11 @@ from sklearn.metrics import roc_auc_score
 
 import foveate
 from foveate.confidence import UNLIKE_SHARE, energy
-from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.data.decode import decode_file
 from foveate.data.listing import list_images
 from foveate.inference.network import NetworkEngine
+from foveate.settings import DataConfig
 from harness import begin, command_line, print_row, write_record
 
 SIZE, TRAINED_ON, SHRINKAGE = 32, 5000, 0.01

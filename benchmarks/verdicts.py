@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from foveate.comparison.arms import parse_arm
 from foveate.comparison.statistics import compare, conclude, seeds_needed
 from foveate.comparison.training import ArmJob, result_path, run_arm, unpack
-from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.execution.local import LocalPool
 from foveate.execution.serial import SerialPool
+from foveate.settings import DataConfig
 from foveate.training.device import prepare_process
 from foveate.training.settings import resolve_settings
 from harness import begin, command_line, read_record, write_record

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from tests.hostile_models import CARD, SIZE, weights
 
-from foveate.checkpoint import load_model, save_tensors
+from foveate.checkpoint import load_model
 from foveate.confidence import Confidence, Unlike
 from foveate.exporting.graph import described, to_onnx
 from foveate.inference.network import NetworkEngine
 from foveate.inference.onnx_file import Card, Preprocessing
+from foveate.tensors import save_tensors
 
 NAMES = ("cat", "Hündin", "<b>")
 CONFIDENCE = Confidence(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from foveate.checkpoint import checkpoint_metadata
-from foveate.config import ModelConfig
 from foveate.model.build import build_model
+from foveate.settings import ModelConfig
 
 CLASSES = ("cat", "Hündin", "<b>")
 CONFIG = ModelConfig.model_validate(

@@ -14,21 +14,15 @@ from tests.hostile_models import CARD, HOSTILE, weights, write_meta, write_text
 from tests.hostile_models import CLASSES as TINY_CLASSES
 from tests.hostile_models import CONFIG as TINY
 
-from foveate.checkpoint import (
-    TRAINING_PREFIX,
-    checkpoint_metadata,
-    load_model,
-    load_tensors,
-    save_confidence,
-    save_tensors,
-    section,
-)
+from foveate.checkpoint import checkpoint_metadata, load_model, save_confidence
 from foveate.confidence import Confidence, Unlike
-from foveate.config import AttentionKind, ModelConfig, resolve_config
+from foveate.config import resolve_config
 from foveate.errors import CheckpointError, OutputError
 from foveate.model.attention import register_attention
 from foveate.model.build import build_model
 from foveate.model.network import AttentionCNN
+from foveate.settings import AttentionKind, ModelConfig
+from foveate.tensors import TRAINING_PREFIX, load_tensors, save_tensors, section
 
 CONFIG = resolve_config("small", settings={"hidden": 8}).model
 CLASSES = ("cat", "Hündin", "<b>")
@@ -451,7 +445,7 @@ def test_a_network_is_refused_where_so_many_images_at_once_do_not_fit(
     load_model(tmp_path / "a", images_at_once=10**6 // one)
     with pytest.raises(CheckpointError, match="a batch of 1000 at size=16 takes"):
         load_model(tmp_path / "a", images_at_once=1000)
-    monkeypatch.setattr("foveate.checkpoint.device_memory", lambda _: 10)
+    monkeypatch.setattr("foveate.tensors.device_memory", lambda _: 10)
     with pytest.raises(CheckpointError, match="of memory"):
         load_tensors(tmp_path / "a")
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from foveate.cli import _settings
+from foveate.cli.options import given_settings
 from foveate.errors import ConfigError
 
 
 def test_settings_are_flags_that_were_given_and_yaml_values_over_them() -> None:
     given = ["lr=1e-2", "patience=null", "stages=[{filters: 2}]", "epochs=4", "attention=none"]
-    assert _settings(given, epochs=3, seed=None, batch=8) == {
+    assert given_settings(given, epochs=3, seed=None, batch=8) == {
         "epochs": 4,
         "batch": 8,
         "lr": 0.01,
@@ -17,4 +17,4 @@ def test_settings_are_flags_that_were_given_and_yaml_values_over_them() -> None:
         "attention": "none",
     }
     with pytest.raises(ConfigError, match="write it as --set KEY=VALUE"):
-        _settings(["epochs"])
+        given_settings(["epochs"])

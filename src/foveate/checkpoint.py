@@ -4,79 +4,38 @@ A checkpoint is a stranger's until it has been checked: its header is read withi
 network is compared with the tensors that it holds, and only then do the tensors get memory.
 """
 
-import hashlib
-import json
-import math
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from io import BufferedReader
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from safetensors.torch import save
+from pydantic import Field
 from torch import Tensor, nn
 
 from foveate.confidence import Confidence
-from foveate.config import CUSTOM, ModelConfig, Side, check_model
 from foveate.errors import CheckpointError, ConfigError
-from foveate.files import open_regular, write_atomically
 from foveate.memory import device_memory
 from foveate.model.build import build_model, forward_bytes, outline_model
 from foveate.model.network import AttentionCNN
-from foveate.records import ClassNames, Digest, Record, parse_record, validate_record
+from foveate.records import ClassNames, Digest, Record, validate_record
+from foveate.settings import CUSTOM, ModelConfig, Side, check_model
+from foveate.tensors import (
+    DTYPES,
+    FIX,
+    TRAINING_PREFIX,
+    StrictRecord,
+    check_finite,
+    digest_of,
+    load_tensors,
+    metadata_of,
+    opened,
+    read_tensors,
+    save_tensors,
+)
 
-__all__ = [
-    "BEST",
-    "LAST",
-    "TRAINING_PREFIX",
-    "Checkpoint",
-    "check_finite",
-    "check_settings",
-    "checkpoint_metadata",
-    "load_model",
-    "load_tensors",
-    "put_weights",
-    "save_confidence",
-    "save_tensors",
-    "section",
-    "weights_digest",
-]
-
-FORMAT = 1
 BEST, LAST = Path("weights", "best.safetensors"), Path("weights", "last", "state.safetensors")
 """Where a run keeps its network's weights, and those of the last epoch with the state of its training."""
-TRAINING_PREFIX = "training/"
-"""Tensors whose names begin so belong to the training state, all others to the network."""
-MAX_HEADER = 16 << 20
-"""Bytes of a header: the history of a run, by far the most in it, takes 300 an epoch."""
-MAX_TENSORS = 20_000
-"""In a file: the deepest network that settings allow has 6,000, and its optimizer as many."""
-MAX_STATE = 1 << 20
-"""Bytes of a training state beside what it keeps for each weight: generators, sums, steps."""
-_FIX = "train again or restore it from a copy"
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-"""By their names in safetensors. The networks of Foveate hold float32, and int64 where batches are counted;
-training states also hold float64 and uint8. The others can only be those of a custom attention: a tensor must have
-the type that the network has at its place. Complex numbers, 8-bit floating point and so on are in no network."""
-
-T = TypeVar("T")
-_Whole = Annotated[int, Field(ge=0, le=2**53)]
 
 
 @dataclass(frozen=True)
@@ -92,64 +51,7 @@ class Checkpoint:
     confidence: Confidence = field(default_factory=Confidence)
 
 
-class _Strict(Record):
-    """A record whose values must have exactly their types: "16" is no number, and true is not 1."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class _TensorEntry(_Strict):
-    """What a safetensors header says of a tensor."""
-
-    dtype: str
-    shape: Annotated[tuple[_Whole, ...], Field(max_length=8, strict=False)]
-    data_offsets: Annotated[tuple[_Whole, _Whole], Field(strict=False)]
-
-    @model_validator(mode="after")
-    def _fits(self) -> "_TensorEntry":
-        if self.dtype not in _DTYPES:
-            raise ValueError(f"dtype {self.dtype[:20]!r} is not a type that networks have")
-        start, end = self.data_offsets
-        if self.bytes != end - start:
-            raise ValueError(f"its shape takes {self.bytes} bytes, and its offsets leave {end - start}")
-        return self
-
-    @property
-    def bytes(self) -> int:
-        return math.prod(self.shape) * _DTYPES[self.dtype].itemsize
-
-
-class _Header(Record):
-    """A safetensors header: strings under `__metadata__`, and an entry a tensor."""
-
-    model_config = ConfigDict(extra="allow")
-    __pydantic_extra__: dict[str, _TensorEntry]
-
-    strings: dict[str, str] = Field({}, alias="__metadata__")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> Any:
-        if isinstance(value, dict):
-            if len(value) > MAX_TENSORS:
-                raise ValueError(f"it has more than {MAX_TENSORS:,} tensors")
-            for name in value:
-                if not (name.isprintable() and 0 < len(name) <= 300):
-                    raise ValueError(f"the name {name[:80]!r} of a tensor is not printable, empty or too long")
-        return value
-
-    @property
-    def tensors(self) -> dict[str, _TensorEntry]:
-        return self.__pydantic_extra__
-
-
-class _Format(BaseModel):
-    """Which version of Foveate can read the rest."""
-
-    format: Annotated[int, Field(strict=True)]
-
-
-class _Preprocessing(_Strict):
+class _Preprocessing(StrictRecord):
     size: Side
     resize: Literal["centre crop, bilinear, antialiased"]
     channels: Literal["RGB"]
@@ -186,40 +88,6 @@ def checkpoint_metadata(
     }
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
-    """Write tensors and JSON metadata as one safetensors file, atomically, with a checksum over both.
-
-    Raises:
-        OutputError: when it cannot be written; what was there stays.
-    """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({"format": FORMAT, **meta}, allow_nan=False)
-    # Through memory: safetensors' own file writer does not tell a full disk from other faults.
-    write_atomically(path, save(plain, metadata={"foveate": text, "sha256": _digest(plain, text)}))
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and metadata that `save_tensors` wrote. Of the metadata, only the format has been checked.
-
-    Raises:
-        CheckpointError: when the file is missing, damaged, or not a Foveate checkpoint.
-    """
-    with _opened(path) as (file, header):
-        meta = _metadata(header, path)
-        return _read_tensors(file, header, path), meta
-
-
-def section(path: Path, meta: Mapping[str, Any], name: str, schema: type[T]) -> T:
-    """A part of the metadata of the checkpoint at `path`, as `schema` describes it.
-
-    Raises:
-        CheckpointError: when it is missing or does not fit.
-    """
-    if name not in meta:
-        raise CheckpointError(f"{path} does not fit its run ({name} is missing in its metadata): {_FIX}")
-    return validate_record(meta[name], schema, source=f"{path}, {name}", fix=_FIX)
-
-
 def load_model(
     path: Path,
     *,
@@ -239,14 +107,14 @@ def load_model(
         CheckpointError: when the file is missing, damaged, foreign, does not fit its own description or what is
             expected, or describes a network that `device` has not the memory to run.
     """
-    with _opened(path) as (file, header):
-        meta = _metadata(header, path)
-        said = validate_record(meta, _Description, source=str(path), fix=_FIX)
+    with opened(path) as (file, header):
+        meta = metadata_of(header, path)
+        said = validate_record(meta, _Description, source=str(path), fix=FIX)
         size, classes = said.preprocessing.size, len(said.class_names)
         if expect is not None:
             _check_expected(path, said, expect)
         own = {name: each for name, each in header.tensors.items() if not name.startswith(TRAINING_PREFIX)}
-        given = {name: (each.shape, _DTYPES[each.dtype]) for name, each in own.items()}
+        given = {name: (each.shape, DTYPES[each.dtype]) for name, each in own.items()}
         try:
             check_model(said.model)
             _check_forward_pass(path, said, torch.device(device), images_at_once)
@@ -264,7 +132,7 @@ def load_model(
         except ConfigError as error:
             raise CheckpointError(f"{path}: {error}") from error
         _check_fit(path, network, given, _ITSELF)
-        tensors = _read_tensors(file, header, path)
+        tensors = read_tensors(file, header, path)
     put_weights(path, network, {name: tensors.pop(name) for name in own}, owner=_ITSELF, assign=True)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Checkpoint(
@@ -303,20 +171,8 @@ def put_weights(
             for statistic in ("running_var", "num_batches_tracked"):
                 values = tensors.get(f"{name}.{statistic}")
                 if values is not None and bool((values < 0).any()):
-                    raise CheckpointError(f"{path} is damaged ({name}.{statistic} is negative): {_FIX}")
+                    raise CheckpointError(f"{path} is damaged ({name}.{statistic} is negative): {FIX}")
     network.load_state_dict(tensors, assign=assign)
-
-
-def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors of the checkpoint at `path` that hold NaN or infinity.
-
-    Raises:
-        CheckpointError: naming the first of them.
-    """
-    for name, tensor in tensors.items():
-        # The extremes of a tensor with a NaN are NaN; and other than `isfinite` this takes no memory.
-        if tensor.is_floating_point() and tensor.numel() and not all(map(math.isfinite, tensor.aminmax())):
-            raise CheckpointError(f"{path} is damaged ({name} holds values that are not finite): {_FIX}")
 
 
 def save_confidence(path: Path, confidence: Confidence) -> None:
@@ -333,84 +189,10 @@ def save_confidence(path: Path, confidence: Confidence) -> None:
 
 def weights_digest(model: nn.Module) -> str:
     """By which a network is known again, wherever it lies and whatever is said of it."""
-    return _digest({name: tensor.cpu() for name, tensor in model.state_dict().items()}, "")
+    return digest_of({name: tensor.cpu() for name, tensor in model.state_dict().items()}, "")
 
 
 _ITSELF = "its own description"
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[BufferedReader, _Header]]:
-    """A file at its first tensor, and its header."""
-    try:
-        file = open_regular(path)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"no checkpoint at {path}: give a run folder made by `foveate train`") from error
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(
-            f"cannot read {path} ({reason}): give a run folder made by `foveate train`"
-        ) from error
-    with file:
-        try:
-            yield file, _read_header(file, path)
-        except OSError as error:
-            raise CheckpointError(f"cannot read {path} ({error.strerror or error}): {_FIX}") from error
-
-
-def _read_header(file: BufferedReader, path: Path) -> _Header:
-    size = os.fstat(file.fileno()).st_size
-    # Nothing is read of a file without size: those of the kernel, as in /proc, can have an effect or no end.
-    length = int.from_bytes(file.read(8), "little") if size >= 8 else size
-    if length > size - 8:
-        raise CheckpointError(f"{path} is damaged (it ends within its header): {_FIX}")
-    if length > MAX_HEADER:
-        raise CheckpointError(
-            f"{path} is damaged (its header has {length:,} bytes, at most {MAX_HEADER:,} are read): {_FIX}"
-        )
-    header = parse_record(file.read(length), _Header, source=str(path), fix=_FIX)
-    spans = sorted(each.data_offsets for each in header.tensors.values())
-    joints = [(0, 0), *spans, (size - 8 - length, 0)]
-    if any(before[1] != after[0] for before, after in pairwise(joints)):
-        raise CheckpointError(f"{path} is damaged (its tensors overlap, or do not fill the file): {_FIX}")
-    state = sum(each.bytes for name, each in header.tensors.items() if name.startswith(TRAINING_PREFIX))
-    if state > 4 * (size - state) + MAX_STATE:  # an optimizer keeps two values for each weight at most
-        raise CheckpointError(f"{path} is damaged (its training state is much larger than its network): {_FIX}")
-    if "foveate" not in header.strings:
-        raise CheckpointError(f"{path} is not a Foveate checkpoint: it was written by another program")
-    return header
-
-
-def _metadata(header: _Header, path: Path) -> dict[str, Any]:
-    meta = parse_record(header.strings["foveate"], dict[str, Any], source=f"{path}, metadata", fix=_FIX)
-    found = validate_record(meta, _Format, source=f"{path}, metadata", fix=_FIX).format
-    if found != FORMAT:
-        raise CheckpointError(f"{path} has format {found}, this version reads {FORMAT}: update foveate")
-    return meta
-
-
-def _read_tensors(file: BufferedReader, header: _Header, path: Path) -> dict[str, Tensor]:
-    needed, memory = sum(each.bytes for each in header.tensors.values()), device_memory(torch.device("cpu"))
-    if needed > memory:
-        raise CheckpointError(
-            f"{path} takes {needed:,} bytes, and there are {memory:,} of memory: use a machine with more memory"
-        )
-    tensors = {}
-    for name, each in sorted(header.tensors.items(), key=lambda item: item[1].data_offsets):
-        try:
-            content = torch.empty(each.bytes, dtype=torch.uint8)
-        except RuntimeError as error:  # a limit that is lower than the memory there is
-            raise CheckpointError(f"{path} takes {needed:,} bytes, more than there is memory for") from error
-        if file.readinto(content.numpy().data) != each.bytes:
-            raise CheckpointError(f"{path} is damaged (it ends within {name}): {_FIX}")
-        if each.dtype == "BOOL" and bool((content > 1).any()):
-            raise CheckpointError(
-                f"{path} is damaged ({name} holds values that are neither true nor false): {_FIX}"
-            )
-        tensors[name] = content.view(_DTYPES[each.dtype]).reshape(each.shape)
-    if header.strings.get("sha256") != _digest(tensors, header.strings["foveate"]):
-        raise CheckpointError(f"{path} is damaged (its checksum differs): {_FIX}")
-    return tensors
 
 
 def check_settings(path: Path, meta: Mapping[str, Any], expect: str | None) -> None:
@@ -422,7 +204,7 @@ def check_settings(path: Path, meta: Mapping[str, Any], expect: str | None) -> N
     if expect is not None and meta.get("settings") not in (None, expect):
         raise CheckpointError(
             f"{path} does not belong to its run: it was saved with other settings or data than args.yaml and "
-            f"run.json say now; restore these, or {_FIX}"
+            f"run.json say now; restore these, or {FIX}"
         )
 
 
@@ -443,7 +225,7 @@ def _check_expected(path: Path, said: _Description, expect: Mapping[str, Any]) -
         name = next(name for name, value in model if getattr(said.model, name) != value)
         differs = f"its model.{name} is not that of its run"
     if differs:
-        raise CheckpointError(f"{path} does not belong to its run ({differs}): {_FIX}")
+        raise CheckpointError(f"{path} does not belong to its run ({differs}): {FIX}")
 
 
 def _check_forward_pass(path: Path, said: _Description, device: torch.device, images: int) -> None:
@@ -475,12 +257,4 @@ def _check_fit(
             differs = f"{name} is {dtype} in place of {tensor.dtype}"
             break
     if differs:
-        raise CheckpointError(f"{path} is damaged (it does not fit {owner}: {differs}): {_FIX}")
-
-
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name in sorted(tensors):
-        digest.update(f"{name}{tuple(tensors[name].shape)}{tensors[name].dtype}".encode())
-        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        raise CheckpointError(f"{path} is damaged (it does not fit {owner}: {differs}): {FIX}")

@@ -11,10 +11,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.comparison.arms import Arm, parse_arm
 from foveate.comparison.controls import matched_controls, network_cost
-from foveate.config import AttentionKind
 from foveate.errors import ConfigError
 from foveate.model import attention
 from foveate.model.build import build_model, layer_table
+from foveate.settings import AttentionKind
 
 
 class Looking(torch.nn.Module):

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foveate import progress
-from foveate.checkpoint import load_tensors
 from foveate.comparison import training
 from foveate.comparison.arms import parse_arm
 from foveate.comparison.training import ArmJob, pack, run_arm, training_subset, unpack
-from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import CheckpointError
+from foveate.settings import DataConfig
+from foveate.tensors import load_tensors
 from foveate.training import fit
 from foveate.training import job as training_job
 from foveate.training.settings import resolve_settings

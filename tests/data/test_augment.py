@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from foveate.config import AugmentConfig
 from foveate.data import augment
 from foveate.data.augment import build_augment, crop_batch, resize_batch
 from foveate.data.loader import Loader
+from foveate.settings import AugmentConfig
 
 PAPER = {"flip": 0.5, "shift": 0.1, "rotation": 15.0, "zoom": 0.1}
 NOTHING = {"flip": 0.0, "shift": 0.0, "rotation": 0.0, "zoom": 0.0}

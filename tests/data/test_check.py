@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.config import DataConfig
 from foveate.data.check import Finding, audit, label_suspects, pooled, sort_by_severity
 from foveate.data.dataset import dataset_of, open_source
 from foveate.data.decode import read_header
+from foveate.settings import DataConfig
 
 Scene = Callable[[int], Image.Image]
 

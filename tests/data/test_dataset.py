@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, align_classes, load_dataset
 from foveate.errors import DataError
+from foveate.settings import DataConfig
 
 WriteFolder = Callable[..., Path]
 Encode = Callable[..., bytes]

@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 from tests.data.files import plain_png
 
-from foveate.config import DataConfig
 from foveate.data.check import audit, pooled
 from foveate.data.dataset import Dataset, dataset_of, load_dataset, open_source
 from foveate.data.depth import faint_images, white_of
 from foveate.data.source import file_blocks
+from foveate.settings import DataConfig
 
 LARGEST = 3000
 """Of a set of 12 bits."""

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from foveate.config import AugmentConfig, ExtraFamily
 from foveate.data.augment import build_augment
 from foveate.data.families import (
     FAMILIES,
@@ -22,6 +21,7 @@ from foveate.data.families import (
     mixup_batch,
     rand_batch,
 )
+from foveate.settings import AugmentConfig, ExtraFamily
 
 
 def generator(seed: int = 0) -> torch.Generator:

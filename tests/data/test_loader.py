@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveate.config import DataConfig
 from foveate.data.dataset import load_dataset
 from foveate.data.loader import Batch, Loader, channel_statistics, preload, to_device
+from foveate.settings import DataConfig
 
 SEEDS = st.none() | st.integers(0, 5)
 

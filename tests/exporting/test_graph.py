@@ -12,13 +12,14 @@ from torch import nn
 
 from foveate.checkpoint import Checkpoint
 from foveate.confidence import energy
-from foveate.config import AttentionKind, HeadKind, ModelConfig, preset_names, resolve_config
+from foveate.config import preset_names, resolve_config
 from foveate.errors import ExportError
 from foveate.exporting.graph import described, to_int8, to_onnx
 from foveate.inference.network import NetworkEngine
 from foveate.inference.onnx import OnnxEngine
 from foveate.inference.onnx_file import OPERATORS
 from foveate.model.build import build_model
+from foveate.settings import AttentionKind, HeadKind, ModelConfig
 
 
 def engine_of(config: ModelConfig, size: int) -> NetworkEngine:

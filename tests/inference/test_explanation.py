@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from foveate.checkpoint import Checkpoint
 from foveate.confidence import Confidence
-from foveate.config import AttentionKind, resolve_config
+from foveate.config import resolve_config
 from foveate.errors import ConfigError
 from foveate.inference.engine import BATCH, About
 from foveate.inference.explanation import (
@@ -28,6 +28,7 @@ from foveate.inference.explanation import (
 )
 from foveate.inference.network import NetworkEngine
 from foveate.model.build import build_model
+from foveate.settings import AttentionKind
 
 KINDS = tuple(kind for kind in get_args(AttentionKind) if kind != "none")
 SIZE = 16

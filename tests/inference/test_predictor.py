@@ -9,14 +9,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveate.checkpoint import checkpoint_metadata, save_tensors
+from foveate.checkpoint import checkpoint_metadata
 from foveate.confidence import Confidence, Unlike, energy
-from foveate.config import ModelConfig
 from foveate.data.decode import decode_file
 from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.inference.engine import BATCH
 from foveate.inference.predictor import Prediction, Predictor
 from foveate.model.build import build_model
+from foveate.settings import ModelConfig
+from foveate.tensors import save_tensors
 
 CLASSES = ("cat", "dog", "fox")
 CONFIG = ModelConfig(stages=[{"filters": 4, "kernels": [3]}], attention="luong", hidden=8, attention_stage=1)

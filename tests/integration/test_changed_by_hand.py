@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from foveate.checkpoint import load_tensors, save_tensors
+from foveate.tensors import load_tensors, save_tensors
 from foveate.training.runs import RunFolder
 from foveate.workflows import run as workflow
 

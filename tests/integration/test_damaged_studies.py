@@ -27,10 +27,11 @@ from foveate.comparison.arms import parse_arm
 from foveate.comparison.controls import NetworkCost
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.training import run_arm
-from foveate.config import DataConfig, read_yaml, resolve_config
+from foveate.config import read_yaml, resolve_config
 from foveate.data.dataset import Dataset, KnownData, load_dataset
 from foveate.errors import CheckpointError, ConfigError, FoveateError
 from foveate.files import locked
+from foveate.settings import DataConfig
 from foveate.training.device import with_place
 from foveate.training.environment import environment
 from foveate.training.settings import resolve_settings

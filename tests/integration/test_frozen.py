@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.config import DataConfig
 from foveate.data.dataset import load_dataset
+from foveate.settings import DataConfig
 
 Foveate = Callable[..., Any]
 Frozen = Callable[[str], Path]

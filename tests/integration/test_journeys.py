@@ -16,11 +16,11 @@ import torch
 from scipy.special import log_softmax
 
 import foveate as fv
-from foveate.checkpoint import load_tensors, save_tensors
 from foveate.config import resolve_config
 from foveate.data.corruptions import CORRUPTIONS
 from foveate.data.dataset import load_dataset
 from foveate.files import write_json
+from foveate.tensors import load_tensors, save_tensors
 
 Foveate = Callable[..., Any]
 Photographs = Callable[..., Path]

@@ -18,12 +18,13 @@ import pytest
 from PIL import Image
 
 import foveate as fv
-from foveate.checkpoint import checkpoint_metadata, save_tensors
+from foveate.checkpoint import checkpoint_metadata
 from foveate.confidence import Confidence, Unlike
-from foveate.config import ModelConfig
 from foveate.errors import ConfigError, OutputError
 from foveate.inference import shards
 from foveate.model.build import build_model
+from foveate.settings import ModelConfig
+from foveate.tensors import save_tensors
 
 Foveate = Callable[..., Any]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from foveate.checkpoint import load_tensors
+from foveate.tensors import load_tensors
 
 pytestmark = pytest.mark.slow
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tests.serving.conftest import served
 
-from foveate.config import DataConfig
 from foveate.data.dataset import load_dataset
 from foveate.errors import ConfigError
 from foveate.exporting.web import read_assets
 from foveate.inference.predictor import Predictor
 from foveate.records import printable
+from foveate.settings import DataConfig
 
 Foveate = Callable[..., Any]
 

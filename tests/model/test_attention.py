@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from foveate.config import AttentionKind
 from foveate.model.attention import (
     ATTENTION,
     AugmentedConv2d,
@@ -21,6 +20,7 @@ from foveate.model.attention import (
     ResidualMask2d,
     SqueezeExcitation2d,
 )
+from foveate.settings import AttentionKind
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 6), st.integers(1, 6))
 

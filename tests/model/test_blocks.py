@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from foveate.config import Activation
 from foveate.model.blocks import (
     ACTIVATION,
     ConvBlock,
@@ -19,6 +18,7 @@ from foveate.model.blocks import (
     PooledHead,
     WhiteningConv2d,
 )
+from foveate.settings import Activation
 
 SETTINGS: dict[str, Any] = {
     "kernels": (3, 3),

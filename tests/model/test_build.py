@@ -8,17 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from foveate.config import (
-    Activation,
-    AttentionKind,
-    AttentionMode,
-    BlockKind,
-    HeadKind,
-    ModelConfig,
-    resolve_config,
-)
+from foveate.config import resolve_config
 from foveate.errors import ConfigError
 from foveate.model.build import BLOCK, build_model, forward_bytes, layer_table, outline_model
+from foveate.settings import Activation, AttentionKind, AttentionMode, BlockKind, HeadKind, ModelConfig
 
 FIGURE_3_1 = [
     ((32, 32, 3), 0),
@@ -143,7 +136,7 @@ def test_an_outline_is_the_network_without_its_memory(name: str, kind: Attention
 def test_an_outline_of_gigabytes_takes_neither_time_nor_the_compiler() -> None:
     script = """
 import sys
-from foveate.config import ModelConfig
+from foveate.settings import ModelConfig
 from foveate.model.build import forward_bytes, outline_model
 stages = [{"filters": 4096, "kernels": [15, 15], "pool": 1}] * 2
 config = ModelConfig.model_validate({"stages": stages, "attention": "multi_head", "hidden": 65536})

@@ -14,10 +14,11 @@ import httpx
 import numpy as np
 import pytest
 
-from foveate.checkpoint import checkpoint_metadata, save_tensors
+from foveate.checkpoint import checkpoint_metadata
 from foveate.confidence import Confidence, Unlike
-from foveate.config import ModelConfig
 from foveate.model.build import build_model
+from foveate.settings import ModelConfig
+from foveate.tensors import save_tensors
 
 CLASSES = ("<img src=x onerror=alert(1)>", "=1+1", "🦊" * 150, 'quote"s', "{{ 7*7 }}", "plain")
 FITTED = Confidence(

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from foveate.config import AugmentConfig, Config, resolve_config
+from foveate.config import Config, resolve_config
 from foveate.data.augment import Augment, build_augment
 from foveate.data.dataset import Dataset
 from foveate.data.loader import Loader
 from foveate.model.build import build_model
+from foveate.settings import AugmentConfig
 from foveate.training.loop import TrainingState
 from foveate.training.optim import build_optimizer
 

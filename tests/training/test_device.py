@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from foveate.config import DataConfig, resolve_config
+from foveate.config import resolve_config
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import ConfigError
 from foveate.memory import device_memory
+from foveate.settings import DataConfig
 from foveate.training.device import DeviceData, device_for, with_place
 from foveate.training.settings import resolve_settings
 

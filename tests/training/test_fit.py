@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from foveate.checkpoint import load_tensors
-from foveate.config import Config, DataConfig, resolve_config
+from foveate.config import Config, resolve_config
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.data.loader import fold_in_seed
 from foveate.errors import ConfigError
 from foveate.model import attention
 from foveate.model.build import build_model
+from foveate.settings import DataConfig
+from foveate.tensors import load_tensors
 from foveate.training import fit
 from foveate.training.device import DeviceData
 from foveate.training.fit import DRAWS, Fit, new_state

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from foveate.config import TrainConfig, resolve_config
+from foveate.config import resolve_config
+from foveate.settings import TrainConfig
 from foveate.training.optim import Muon, build_optimizer, orthogonalize, run_length, schedule_factor
 
 CONDITION = 4.0

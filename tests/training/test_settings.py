@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from foveate.config import DataConfig, resolve_config
+from foveate.config import resolve_config
 from foveate.data.augment import build_augment
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import ConfigError
+from foveate.settings import DataConfig
 from foveate.training.settings import resolve_settings
 
 

@@ -13,11 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foveate.checkpoint import checkpoint_metadata, load_model, load_tensors, save_tensors
+from foveate.checkpoint import checkpoint_metadata, load_model
 from foveate.config import Config
 from foveate.data.augment import Augment, build_augment
 from foveate.data.loader import Loader
 from foveate.errors import CheckpointError, TrainingError
+from foveate.tensors import load_tensors, save_tensors
 from foveate.training.loop import EpochResult, TrainingState, train_epochs
 from foveate.training.state import restore_state, save_state
 

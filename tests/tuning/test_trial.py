@@ -319,7 +319,7 @@ class TestRunTrial:
 
 
 def assert_same_tensors(first: Path, second: Path) -> None:
-    from foveate.checkpoint import load_tensors
+    from foveate.tensors import load_tensors
 
     (one, _), (other, _) = load_tensors(first), load_tensors(second)
     assert one.keys() == other.keys()

@@ -10,10 +10,10 @@ import pytest
 import foveate
 from foveate import terminal
 from foveate.cli import app
-from foveate.config import DataConfig
 from foveate.data.cifar10 import CIFAR10
 from foveate.data.dataset import load_dataset
 from foveate.errors import ConfigError, OutputError
+from foveate.settings import DataConfig
 
 
 @pytest.fixture

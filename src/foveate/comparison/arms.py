@@ -5,9 +5,10 @@ from typing import Any
 
 from pydantic import Field
 
-from foveate.config import Config, Section, check_setting, layered, resolve_config
+from foveate.config import Config, check_setting, layered, resolve_config
 from foveate.errors import ConfigError
 from foveate.records import MAX_LINE, Line, MalformedError, parse_yaml
+from foveate.settings import Section
 
 _MAX_CHARACTERS = MAX_LINE // 10
 """Characters of an arm: the name of a control holds those of several arms."""

@@ -10,9 +10,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from foveate.comparison.arms import Arm
-from foveate.config import Config, ModelConfig, Section
+from foveate.config import Config
 from foveate.errors import ConfigError
 from foveate.model.build import CHANNELS, build_model
+from foveate.settings import ModelConfig, Section
 
 
 class NetworkCost(Section):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from foveate.checkpoint import checkpoint_metadata, load_model, load_tensors, section
+from foveate.checkpoint import checkpoint_metadata, load_model
 from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.data.splits import stratified_subset
@@ -19,6 +19,7 @@ from foveate.execution.pool import Message
 from foveate.files import write_json
 from foveate.progress import COMPILING_S, Track, heartbeat
 from foveate.records import Accuracy, Count, Record, Seconds
+from foveate.tensors import load_tensors, section
 from foveate.training.device import EVAL_BATCH_SIZE, DeviceData, pick_device, prepare_process
 from foveate.training.fit import Fit
 from foveate.training.job import TrainingJob

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveate.config import AugmentConfig
 from foveate.data.families import FAMILIES, MIXES, mix_batch
+from foveate.settings import AugmentConfig
 
 __all__ = ["UNCHANGED", "Augment", "affine_batch", "build_augment", "crop_batch", "resize_batch"]
 

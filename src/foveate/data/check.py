@@ -10,13 +10,13 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.config import DataConfig
 from foveate.data.copies import exact_groups, near_groups, perceptual_hashes
 from foveate.data.dataset import Dataset, refusal
 from foveate.data.decode import Header, read_header
 from foveate.data.depth import faint_images, faint_text
 from foveate.data.source import Image, Source, name_warnings
 from foveate.progress import Track, untracked
+from foveate.settings import DataConfig
 
 Severity = Literal["error", "warning", "info"]
 """`error`: a figure made with it would be wrong; `warning`: it may be; `info`: it is dealt with."""

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.config import DataConfig
 from foveate.data.cache import decoded_images
 from foveate.data.decoding import TOO_SLOW
 from foveate.data.depth import faint_images, faint_text, white_of
@@ -18,6 +17,7 @@ from foveate.data.source import Source, name_warnings, reading, typical_side
 from foveate.data.splits import SPLITS, UNDECLARED, StoredSplits, stratified_split
 from foveate.errors import CheckpointError, DataError
 from foveate.progress import Track, untracked
+from foveate.settings import DataConfig
 
 __all__ = [
     "BadImage",

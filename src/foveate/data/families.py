@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveate.config import ExtraFamily
+from foveate.settings import ExtraFamily
 
 __all__ = [
     "FAMILIES",

@@ -5,11 +5,11 @@ from typing import Literal, Protocol
 
 from pydantic import Field
 
-from foveate.config import Section
 from foveate.errors import FoveateError
 from foveate.execution.pool import Event, Message, Pool
 from foveate.execution.supervision import Supervisor
 from foveate.records import Digest
+from foveate.settings import Section
 
 _POLL_INTERVAL_S = 0.1
 """Seconds between looks at whether a job hangs, or the campaign should stop."""

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import nn
 
 from foveate.checkpoint import BEST, LAST, Checkpoint, load_model, weights_digest
-from foveate.config import Precision, resolve_config
+from foveate.config import resolve_config
 from foveate.data.loader import Loader, to_device
 from foveate.errors import CheckpointError, ConfigError, DataError, TrainingError
 from foveate.inference.engine import BATCH, About
 from foveate.progress import Track, untracked
+from foveate.settings import Precision
 
 __all__ = [
     "NetworkEngine",

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from foveate.confidence import Confidence
-from foveate.config import Side
 from foveate.errors import CheckpointError
 from foveate.files import read_regular
 from foveate.records import ClassNames, Count, Digest, Line, MalformedError, Record, parse_json, validate_record
+from foveate.settings import Side
 
 __all__ = [
     "FORMAT",

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveate.config import CUSTOM, AttentionKind
 from foveate.errors import ConfigError
+from foveate.settings import CUSTOM, AttentionKind
 
 __all__ = [
     "ATTENTION",

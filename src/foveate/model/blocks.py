@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveate.config import Activation
+from foveate.settings import Activation
 
 __all__ = ["ACTIVATION", "ConvBlock", "DenseHead", "Normalize", "NormedBlock", "PooledHead", "WhiteningConv2d"]
 

@@ -9,7 +9,6 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from foveate.config import CUSTOM, BlockKind, ModelConfig
 from foveate.errors import ConfigError
 from foveate.model.attention import GatedResidual, MultiHeadAttention2d, attention_named
 from foveate.model.blocks import (
@@ -22,6 +21,7 @@ from foveate.model.blocks import (
     WhiteningConv2d,
 )
 from foveate.model.network import AttentionCNN
+from foveate.settings import CUSTOM, BlockKind, ModelConfig
 
 __all__ = [
     "CHANNELS",

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foveate.allocator import keep_freed_memory
-from foveate.config import Config, TrainConfig
+from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.data.loader import Loader, preload
 from foveate.errors import ConfigError
 from foveate.inference.network import collect_logits
 from foveate.progress import Track, untracked
+from foveate.settings import TrainConfig
 
 EVAL_BATCH_SIZE = 250
 """Images in a batch that is measured: its activations stay in the processor's cache."""

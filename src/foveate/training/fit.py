@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from foveate.checkpoint import checkpoint_metadata, save_tensors
+from foveate.checkpoint import checkpoint_metadata
 from foveate.config import Config
 from foveate.data.augment import build_augment
 from foveate.data.dataset import Dataset
@@ -18,6 +18,7 @@ from foveate.inference.network import out_of_memory_explained
 from foveate.memory import device_memory
 from foveate.model.build import CHANNELS, build_model
 from foveate.progress import Track, untracked
+from foveate.tensors import save_tensors
 from foveate.training.device import DeviceData
 from foveate.training.loop import EpochResult, TrainingState, train_epochs
 from foveate.training.optim import build_optimizer, run_length

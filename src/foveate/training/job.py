@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from foveate.config import Config, DataConfig, Section
+from foveate.config import Config
 from foveate.data.dataset import Dataset, KnownData, load_known
 from foveate.data.splits import StoredSplits
 from foveate.progress import Track
+from foveate.settings import DataConfig, Section
 from foveate.training.fit import DRAWS
 
 

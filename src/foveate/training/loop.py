@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from foveate.config import Monitor, TrainConfig
 from foveate.data.augment import Augment, resize_batch
 from foveate.data.loader import Batch, Loader, to_device
 from foveate.errors import TrainingError
 from foveate.evaluation import point_metrics
 from foveate.inference.network import autocast, collect_logits, out_of_memory_explained
 from foveate.progress import Track, untracked
+from foveate.settings import Monitor, TrainConfig
 from foveate.training.optim import run_length, schedule_factor
 
 _ADVICE = "lower lr, head_lr and bias_lr, or set (or lower) gradient_clip"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.config import TrainConfig
+from foveate.settings import TrainConfig
 
 _REST_MOMENTUM = 0.85
 """Of whatever is no convolution kernel, as in airbench94_muon."""

@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 
-from foveate.config import CUSTOM, Config
+from foveate.config import Config
 from foveate.data.augment import UNCHANGED
 from foveate.data.dataset import Dataset
 from foveate.errors import ConfigError
 from foveate.memory import device_memory
 from foveate.model.build import attention_side, feature_size, outline_model, try_attention
+from foveate.settings import CUSTOM
 
 _MAX_EPOCHS = 20
 """Of a run whose length is given in images: every epoch is validated and saved, which takes time."""

@@ -10,18 +10,11 @@ import torch
 from pydantic import AfterValidator, FailFast, Field
 from torch import Tensor
 
-from foveate.checkpoint import (
-    TRAINING_PREFIX,
-    check_finite,
-    check_settings,
-    load_tensors,
-    put_weights,
-    save_tensors,
-    section,
-)
+from foveate.checkpoint import check_settings, put_weights
 from foveate.data.loader import fold_in_seed
 from foveate.errors import CheckpointError
 from foveate.records import Record
+from foveate.tensors import TRAINING_PREFIX, check_finite, load_tensors, save_tensors, section
 from foveate.training.loop import EpochResult, TrainingState
 
 

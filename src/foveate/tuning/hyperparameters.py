@@ -6,8 +6,8 @@ from typing import Annotated, Literal, TypeAlias
 import numpy as np
 from pydantic import Field, model_validator
 
-from foveate.config import Section
 from foveate.records import Name
+from foveate.settings import Section
 
 _MAX_INT = 2**53
 """A float holds every whole number up to it exactly."""

@@ -10,8 +10,6 @@ from pydantic import Field, model_validator
 
 from foveate.config import (
     Config,
-    Section,
-    nearest,
     packaged_names,
     packaged_yaml,
     read_yaml,
@@ -21,6 +19,8 @@ from foveate.config import (
 )
 from foveate.errors import ConfigError
 from foveate.records import Name
+from foveate.settings import Section
+from foveate.suggestions import nearest
 from foveate.tuning.hyperparameters import Hyperparameter, Value
 
 _MAX_TRIES = 10_000

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, cast
 import numpy as np
 from pydantic import FailFast, Field
 
-from foveate.checkpoint import load_tensors, section
 from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.data.splits import stratified_split, stratified_subset
@@ -17,6 +16,7 @@ from foveate.evaluation import point_metrics
 from foveate.execution.pool import Message
 from foveate.progress import COMPILING_S, Track, heartbeat, untracked
 from foveate.records import Record
+from foveate.tensors import load_tensors, section
 from foveate.training.device import DeviceData, pick_device, prepare_process
 from foveate.training.fit import Fit
 from foveate.training.job import TrainingJob

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 import yaml
 
-from foveate.config import Config, Section, read_yaml, validated
+from foveate.config import Config, read_yaml, validated
 from foveate.data.dataset import Dataset, KnownData, load_dataset, load_known
 from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError
@@ -18,6 +18,7 @@ from foveate.execution.pool import Pool
 from foveate.execution.serial import SerialPool
 from foveate.files import write_atomically, write_json
 from foveate.records import FiniteJson, Name, read_record
+from foveate.settings import Section
 from foveate.training.device import pick_device, prepare_process
 from foveate.training.environment import environment
 from foveate.workflows.output import new_output

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from foveate.config import Config, ExtraFamily, resolve_config
+from foveate.config import Config, resolve_config
 from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.check import Finding, audit, pooled, sort_by_severity, suspects_finding
 from foveate.data.dataset import Dataset, dataset_of, open_source
@@ -19,6 +19,7 @@ from foveate.errors import DataError
 from foveate.files import write_json
 from foveate.report.check_page import EACH_SHOWN, GROUPS_SHOWN, check_page
 from foveate.report.html import write_page
+from foveate.settings import ExtraFamily
 from foveate.training.device import DeviceData, prepare_process
 from foveate.training.fit import Fit
 from foveate.training.settings import resolve_settings

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from foveate.config import Config, DataConfig
+from foveate.config import Config
 from foveate.data.copies import copies_among
 from foveate.data.dataset import Dataset, align_classes, load_dataset, load_known
 from foveate.data.splits import stratified_subset
@@ -16,6 +16,7 @@ from foveate.inference.engine import BATCH, Engine, load_engine
 from foveate.report.html import write_page
 from foveate.report.run_folder import measured_splits, summarize
 from foveate.report.run_page import RunPage, run_page
+from foveate.settings import DataConfig
 from foveate.training.device import DeviceData, prepare_process
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder

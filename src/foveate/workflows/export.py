@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveate.confidence import energy
-from foveate.config import DataConfig
 from foveate.data.dataset import Dataset, align_classes, load_dataset
 from foveate.data.splits import stratified_subset
 from foveate.errors import CheckpointError, ConfigError, DataError, ExportError
@@ -33,6 +32,7 @@ from foveate.model.build import layer_table
 from foveate.records import MAX_LINE, printable
 from foveate.report.export_page import export_page
 from foveate.report.html import render
+from foveate.settings import DataConfig
 from foveate.training.runs import RunFolder
 from foveate.workflows.output import check_output_name
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, print_data_warnings

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from foveate.config import CUSTOM, Config
+from foveate.config import Config
 from foveate.errors import ConfigError
 from foveate.execution.local import LocalPool
 from foveate.execution.pool import Pool, Work
 from foveate.execution.serial import SerialPool
 from foveate.model.attention import attention_named
+from foveate.settings import CUSTOM
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,58 @@
+"""The command line: one command per verb."""
+
+import errno
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+import foveate
+from foveate.cli.campaigns import compare, tune
+from foveate.cli.options import complain
+from foveate.cli.training import check, evaluate, summary, train
+from foveate.cli.using import cache, explain, export, predict, serve
+from foveate.errors import FoveateError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="foveate",
+    help="Attention in small CNNs for image classification: train, measure and report, honestly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.callback(invoke_without_command=True)
+def _foveate(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"foveate {foveate.__version__}")
+        raise typer.Exit
+
+
+for command in (check, train, evaluate, predict, explain, tune, compare, export, serve, cache, summary):
+    app.command()(command)  # `foveate --help` lists them in this order
+
+
+def main() -> None:
+    """Run the command line and exit: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted."""
+    # OpenMP's threads spin while they wait for each other: where a neighbour has the core, that costs a factor
+    # of two; where none has, sleeping costs nothing that was measured. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        status = app(prog_name="foveate", standalone_mode=False)
+    except FoveateError as error:
+        status = complain(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE):
+            raise
+        # What is lost is what was to be shown: the run folder is written by itself, and whole.
+        status = complain(f"cannot write the output: {error.strerror}; what was done is in the run folder", 2)
+    except typer.TyperException as error:
+        told = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
+        status = complain(f"{' '.join(told.split())} (`foveate --help` lists the commands and options)", 2)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,215 @@
+"""The commands that train many networks: tune and compare."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import foveate
+from foveate import terminal
+from foveate.cli.options import (
+    DataDir,
+    Device,
+    Gpus,
+    HangLimit,
+    JobThreads,
+    Name,
+    Ray,
+    Runs,
+    Setting,
+    Size,
+    Workers,
+    given_settings,
+    stoppable,
+)
+from foveate.errors import ConfigError
+
+
+def tune(
+    data: Annotated[
+        str | None, typer.Argument(help="digits, cifar10, or a folder, CSV, Parquet or .npz file.")
+    ] = None,
+    space: Annotated[
+        str | None, typer.Option(help="What is searched: paper, default (the default), or a YAML file.")
+    ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--search",
+            "--knob",
+            metavar="NAME",
+            help="Search this hyperparameter of the space; repeatable (default: all). --knob is its older name.",
+        ),
+    ] = None,
+    max_epochs: Annotated[
+        int | None, typer.Option(help="R: epochs of the trials that go all the way (default: 9).")
+    ] = None,
+    factor: Annotated[
+        int | None, typer.Option(help="η: a rung keeps one trial in this many (default: 3).")
+    ] = None,
+    formula: Annotated[
+        str | None, typer.Option(help="Sizes of the brackets: li2018 (the default) or kerastuner.")
+    ] = None,
+    algorithm: Annotated[
+        str | None, typer.Option(help="hyperband (the default), or asha, where no trial waits.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials of asha (default: as many as Hyperband has).")] = None,
+    iterations: Annotated[int | None, typer.Option(help="Times that the brackets are gone through.")] = None,
+    semantics: Annotated[
+        str | None, typer.Option(help="foveate (the default); or kerastuner: as the paper's library does it.")
+    ] = None,
+    sampler: Annotated[str | None, typer.Option(help="random (the default), or tpe.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the trials' settings.")] = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
+    threads: JobThreads = None,
+    subset: Annotated[
+        int | None, typer.Option(help="Images to search with, training and validation together (default: all).")
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Folder or URL (of fsspec) for the checkpoints (default: the study's folder)."),
+    ] = None,
+    hang_limit: HangLimit = None,
+    size: Size = None,
+    device: Device = None,
+    setting: Setting = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+    resume: Annotated[Path | None, typer.Option(help="Study to take up where it stopped.")] = None,
+) -> None:
+    """Search settings on DATA by Hyperband; the test split stays closed."""
+    plan: dict[str, Any] = {
+        "max_epochs": max_epochs,
+        "factor": factor,
+        "formula": formula,
+        "algorithm": algorithm,
+        "trials": trials,
+        "iterations": iterations,
+        "semantics": semantics,
+        "sampler": sampler,
+        "seed": seed,
+        "storage": storage,
+        "hang_limit_s": hang_limit,
+    }
+    given = {key: value for key, value in plan.items() if value is not None}
+    settings = given_settings(setting, size=size, device=device, threads=threads)
+    if resume is not None and (data or given or settings or space or search or subset or name or data_dir):
+        raise ConfigError(f"--resume takes every setting from the study: `foveate tune --resume {resume}`")
+    if resume is None and data is None:
+        raise ConfigError("nothing to tune on: name a data set, as in `foveate tune digits`")
+    display = terminal.display()
+    with stoppable():
+        if resume is not None:
+            done = foveate.resume_study(resume, workers=workers, ray=ray, gpus=gpus, display=display)
+        else:
+            done = foveate.tune(
+                data or "",
+                space=space or "default",
+                search=tuple(search or ()),
+                workers=workers,
+                ray=ray,
+                gpus=gpus,
+                subset=subset,
+                data_dir=data_dir,
+                runs=runs,
+                name=name,
+                display=display,
+                settings=settings,
+                **given,
+            )
+    terminal.print_lines(done.lines, results=done.results, report=done.report)
+
+
+def compare(
+    data: Annotated[
+        str | None, typer.Argument(help="digits, cifar10, or a folder, CSV, Parquet or .npz file.")
+    ] = None,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PRESET[,KEY=VALUE…]", help="One side; repeatable. Of one, the other is it without attention."
+        ),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of every arm (default: 5; of a plan 4).")] = None,
+    first_seed: Annotated[int | None, typer.Option(help="The first seed (default: 0).")] = None,
+    subset: Annotated[
+        list[int] | None,
+        typer.Option(help="Train on this many images; repeatable, for a curve of data size (default: all)."),
+    ] = None,
+    delta: Annotated[
+        float | None, typer.Option(help="Smallest difference that matters, in points of accuracy (default: 0.5).")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Over all pairs together (default: 0.05).")] = None,
+    controls: Annotated[
+        bool, typer.Option("--controls/--no-controls", help="Controls matched in parameters and in FLOPs.")
+    ] = True,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say by a pilot with seeds of its own how many seeds it takes.")
+    ] = False,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
+    threads: JobThreads = None,
+    hang_limit: HangLimit = None,
+    size: Size = None,
+    device: Device = None,
+    setting: Setting = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="Open the test split after every run has ended, and judge by it.")
+    ] = False,
+    resume: Annotated[Path | None, typer.Option(help="Comparison to take up where it stopped.")] = None,
+) -> None:
+    """Train arms with the same seeds on DATA and say whether they differ."""
+    chosen: dict[str, Any] = {
+        "seeds": seeds,
+        "first_seed": first_seed,
+        "subsets": tuple(subset) if subset else None,
+        "delta": delta / 100 if delta is not None else None,
+        "alpha": alpha,
+        "hang_limit_s": hang_limit,
+    }
+    given = {key: value for key, value in chosen.items() if value is not None}
+    settings = given_settings(setting, size=size, device=device, threads=threads)
+    if delta is not None and not 0 < delta < 100:
+        raise ConfigError(f"--delta {delta:g}: give points of accuracy, above 0 and below 100")
+    if resume is not None and (
+        data or arm or seeds or given or settings or name or data_dir or plan or not controls
+    ):
+        raise ConfigError(f"--resume takes every setting from the comparison: `foveate compare --resume {resume}`")
+    if resume is None and data is None:
+        raise ConfigError("nothing to compare on: name a data set, as in `foveate compare digits --arm minute`")
+    if plan and (final or first_seed is not None):
+        raise ConfigError(
+            "--plan has seeds of its own and opens no test split: give neither --final nor --first-seed"
+        )
+    display = terminal.display()
+    with stoppable():
+        if resume is not None:
+            done = foveate.resume_comparison(
+                resume, final=final, workers=workers, ray=ray, gpus=gpus, display=display
+            )
+        else:
+            if final:
+                given["final"] = True
+            make = foveate.plan_comparison if plan else foveate.compare
+            done = make(
+                data or "",
+                tuple(arm or ()),
+                controls=controls,
+                workers=workers,
+                ray=ray,
+                gpus=gpus,
+                data_dir=data_dir,
+                runs=runs,
+                name=name,
+                settings=settings,
+                display=display,
+                **given,
+            )
+    terminal.print_comparison(done)

@@ -1,0 +1,219 @@
+"""The commands around one network: check, train, evaluate, summary."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import foveate
+from foveate import terminal
+from foveate.cli.options import (
+    Attention,
+    ConfigFile,
+    DataDir,
+    Device,
+    Name,
+    Preset,
+    Runs,
+    Setting,
+    Size,
+    Verbose,
+    given_settings,
+    stoppable,
+)
+from foveate.errors import ConfigError
+
+
+def check(
+    data: Annotated[str, typer.Argument(help="digits, cifar10, or a folder, CSV, Parquet or .npz file.")],
+    labels: Annotated[
+        bool,
+        typer.Option("--labels", help="Doubt labels too, by networks that never saw the image (trains three)."),
+    ] = False,
+    augment: Annotated[
+        bool, typer.Option("--augment", help="Draw a sheet of what each family of augmentation does.")
+    ] = False,
+    preset: Preset = None,
+    size: Size = None,
+    device: Device = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    setting: Setting = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+) -> None:
+    """Find what is wrong with DATA: exit code 1 when there is an error."""
+    settings = given_settings(setting, size=size, device=device, threads=threads)
+    checked = foveate.check(
+        data,
+        labels=labels,
+        augment=augment,
+        preset=preset,
+        data_dir=data_dir,
+        runs=runs,
+        name=name,
+        settings=settings,
+        display=terminal.display(),
+    )
+    terminal.print_lines(checked.lines, findings=checked.path / "check.json", report=checked.report)
+    if checked.has_errors:
+        raise typer.Exit(1)
+
+
+def train(
+    data: Annotated[
+        str | None, typer.Argument(help="digits, cifar10, or a folder, CSV, Parquet or .npz file.")
+    ] = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images in a training step.")] = None,
+    size: Size = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
+    attention: Attention = None,
+    device: Device = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    allow_bad: Annotated[
+        bool, typer.Option("--allow-bad", help="Train however many images are unreadable.")
+    ] = False,
+    setting: Setting = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="Train on train + validation, then open the test split once.")
+    ] = False,
+    resume: Annotated[
+        Path | None, typer.Option(help="Run folder to take up where it stopped; DATA only if it was moved.")
+    ] = None,
+    study: Annotated[
+        Path | None, typer.Option("--from", help="Study whose winner to train, on its data, as with --final.")
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Train on DATA, measure on its validation split, and write a report."""
+    settings = given_settings(
+        setting,
+        epochs=epochs,
+        batch=batch,
+        size=size,
+        lr=lr,
+        seed=seed,
+        attention=attention,
+        device=device,
+        threads=threads,
+        max_bad=1.0 if allow_bad else None,
+    )
+    if resume is not None and (preset or config or name or final or settings.keys() - {"device", "threads"}):
+        raise ConfigError(
+            "--resume takes every setting but --device and --threads from the run: "
+            f"`foveate train --resume {resume}`"
+        )
+    if study is not None and (data or preset or config or resume or data_dir):
+        raise ConfigError(f"--from takes data and settings from the study: `foveate train --from {study}`")
+    if resume is None and study is None and data is None:
+        raise ConfigError("nothing to train on: name a data set, as in `foveate train digits`")
+    with stoppable():
+        if resume is not None:
+            run = foveate.resume(resume, data, data_dir=data_dir, display=terminal.display(), **settings)
+        elif study is not None:
+            run = foveate.train_best(study, runs=runs, name=name, display=terminal.display(), **settings)
+        else:
+            run = foveate.train(
+                data or "",
+                preset=preset,
+                config=config,
+                data_dir=data_dir,
+                runs=runs,
+                name=name,
+                final=final,
+                display=terminal.display(),
+                **settings,
+            )
+    terminal.print_results(run, verbose=verbose)
+
+
+def evaluate(
+    run: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="A run folder, or a .safetensors or exported .onnx file.")
+    ],
+    data: Annotated[
+        str | None, typer.Argument(help="Other data to measure on (default: the run's own; a file has none).")
+    ] = None,
+    final: Annotated[bool, typer.Option("--final", help="Open the test split; the run records it.")] = False,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="With --final: open it though training has not come to its end.")
+    ] = False,
+    corruptions: Annotated[
+        bool, typer.Option("--corruptions", help="Measure under common corruptions at five severities as well.")
+    ] = False,
+    images: Annotated[
+        int | None, typer.Option(help="Corrupt this many of the images (default: all that are measured).")
+    ] = None,
+    device: Device = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+    verbose: Verbose = False,
+) -> None:
+    """Measure a trained MODEL on its validation split, or on DATA."""
+    if run.suffix.lower() in (".onnx", ".safetensors") and not run.is_dir():
+        if data is None:
+            raise ConfigError(f"{run} does not know its data: give some, as in `foveate evaluate {run} DATA`")
+        if unfinished or corruptions or images is not None:
+            raise ConfigError("--unfinished, --corruptions and --images are for runs: give a run folder")
+        file = foveate.evaluate_model(
+            run,
+            data,
+            final=final,
+            device=device,
+            data_dir=data_dir,
+            runs=runs,
+            name=name,
+            display=terminal.display(),
+        )
+        terminal.print_results(file, verbose=verbose)
+        return
+    measured = foveate.evaluate(
+        run,
+        data,
+        final=final,
+        unfinished=unfinished,
+        corruptions=corruptions,
+        images=images,
+        device=device,
+        data_dir=data_dir,
+        runs=runs,
+        name=name,
+        display=terminal.display(),
+    )
+    terminal.print_results(measured, verbose=verbose)
+
+
+def summary(
+    preset: Preset = None,
+    config: ConfigFile = None,
+    size: Size = None,
+    attention: Attention = None,
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
+    setting: Setting = None,
+) -> None:
+    """Print the network's layers, output shapes and parameter counts."""
+    from rich.console import Console
+    from rich.table import Table
+
+    settings = given_settings(setting, size=size, attention=attention)
+    layers = foveate.summarize(preset=preset, config=config, num_classes=classes, **settings)
+    table = Table("Layer", "Type", "Output shape", "Params", box=None, pad_edge=False, header_style="bold")
+    table.columns[-1].justify = "right"
+    for row in layers.rows:
+        shape = ", ".join(["None", *map(str, row.output_shape)])
+        table.add_row(row.name, row.kind, f"({shape})", f"{row.params:,}")
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    console.print(table)
+    print(f"Total params: {layers.total:,}")
+    print(f"Trainable params: {layers.trainable:,}")
+    print(f"Non-trainable params: {layers.non_trainable:,}")
+    print("Shapes are (batch, height, width, channels), as in figure 3.1 of the paper.")

@@ -1,0 +1,260 @@
+"""The commands for a network that was trained: predict, explain, export, serve; and the cache."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import foveate
+from foveate import terminal
+from foveate.cli.options import DataDir, Device, Name, Ray, Runs
+from foveate.errors import ConfigError
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run folder, a .safetensors or an exported .onnx file.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Image files, folders, patterns, or - for a list on standard input."),
+    ],
+    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a CSV table; - is the screen.")] = None,
+    json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JSON; - is the screen.")] = None,
+    parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Parquet table.")] = None,
+    top: Annotated[int, typer.Option(help="Show this many classes of each image.")] = 1,
+    every: Annotated[bool, typer.Option("--all", help="Write the probabilities of all classes.")] = False,
+    coverage: Annotated[
+        float | None,
+        typer.Option(help="Give sets of classes that hold the true class of such a share of images, as 0.95."),
+    ] = None,
+    min_probability: Annotated[
+        float, typer.Option(metavar="P", help="Below this probability the label is `unsure`.")
+    ] = 0.0,
+    sort_into: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Copy the images into a folder for each label.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="With a FILE: processes that each predict a part of the images.")
+    ] = None,
+    ray: Ray = None,
+    device: Device = None,
+) -> None:
+    """Predict the classes of IMAGES: exit code 1 when an image cannot be read."""
+    from foveate.data.listing import list_images
+    from foveate.inference.tables import WRITERS
+    from foveate.workflows.predict import Predicted, Sorter, predict_rows
+
+    given = {"csv": csv, "json": json, "parquet": parquet}
+    table, kind = _one_table({name: path for name, path in given.items() if path is not None})
+    display = terminal.display(sys.stderr)
+    paths, notes = list_images(images, sys.stdin)
+    columns, rows = predict_rows(
+        model,
+        paths,
+        top=top,
+        every=every,
+        min_probability=min_probability,
+        coverage=coverage,
+        device=device,
+        table=table,
+        workers=workers,
+        ray=ray,
+        track=display.track,
+    )
+    sorter = Sorter(sort_into, images) if sort_into else None
+    for note in notes:
+        display.say(note)
+    counted = Predicted()
+    counting = counted.through(rows, paths, sorter)
+    if table is not None:
+        for _ in counting:
+            pass
+        display.say(f"predictions: {table}")
+    else:
+        WRITERS[kind or "text"](sys.stdout, columns, counting)
+    display.say(terminal.told_of_predictions(counted))
+    if counted.unreadable:
+        raise typer.Exit(1)
+
+
+def explain(
+    model: Annotated[Path, typer.Argument(help="A run folder, a .safetensors or an exported .onnx file.")],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="Image files, folders, patterns, or -; none: measure what a run's maps are worth."),
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="attention, gradcam or occlusion; repeatable (default: all).")
+    ] = None,
+    of_class: Annotated[
+        str | None, typer.Option("--class", help="Show what speaks for this class (default: the predicted one).")
+    ] = None,
+    count: Annotated[
+        int | None, typer.Option("--images", help="Validation images to measure maps on (default: 100).")
+    ] = None,
+    device: Device = None,
+    name: Name = None,
+    runs: Runs = Path("runs"),
+    data_dir: DataDir = None,
+) -> None:
+    """Show where a network looks in IMAGES; without images, measure on a run whether its maps mean anything."""
+    display = terminal.display()
+    methods = tuple(method or ())
+    if not images:
+        if of_class is not None or name is not None:
+            raise ConfigError("--class and --name are for images: give some")
+        given = {} if count is None else {"images": count}
+        verdicts = foveate.explain_run(
+            model, methods=methods, data_dir=data_dir, device=device, display=display, **given
+        )
+        terminal.print_lines((each.words for each in verdicts), report=model / "report.html")
+        return
+    if count is not None or data_dir is not None:
+        raise ConfigError("--images and --data-dir are for measuring a run's maps: give no images then")
+    explanation = foveate.explain(
+        model,
+        images,
+        listed=sys.stdin if "-" in images else (),
+        methods=methods,
+        of_class=of_class,
+        device=device,
+        runs=runs,
+        name=name,
+        display=display,
+    )
+    for path, reason in explanation.unreadable.items():
+        display.say(f"cannot be read: {path} ({reason})")
+    display.say(f"page: {explanation.page}")
+    if explanation.unreadable:
+        raise typer.Exit(1)
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="Run folder made by `foveate train`, or a .safetensors file.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder to make, which holds the files.")],
+    int8: Annotated[
+        bool | None,
+        typer.Option("--int8/--no-int8", help="Write a file in 8-bit numbers as well (default: with --web)."),
+    ] = None,
+    bundle: Annotated[
+        bool, typer.Option("--bundle", help="Add what runs the file without Foveate and torch.")
+    ] = False,
+    web: Annotated[bool, typer.Option("--web", help="Add a page that works offline in a browser.")] = False,
+    web_assets: Annotated[
+        Path | None, typer.Option(help="Folder that holds onnxruntime-web (default: where `make web` puts it).")
+    ] = None,
+    examples: Annotated[
+        int, typer.Option(help="Put this many of the images of the proof into the page, to try.")
+    ] = 0,
+    data: Annotated[
+        str | None, typer.Option(help="Images to prove the file on (default: the run's own validation images).")
+    ] = None,
+    unproved: Annotated[
+        bool, typer.Option("--unproved", help="Leave the proof out; the file and its certificate say so.")
+    ] = False,
+    licence: Annotated[str | None, typer.Option(help="Licence of the model, such as apache-2.0.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Write a trained MODEL as ONNX, once it has proved that it gives the same answers."""
+    done = foveate.export(
+        model,
+        to,
+        int8=int8,
+        bundle=bundle,
+        web=web,
+        web_assets=web_assets,
+        examples=examples,
+        data=data,
+        data_dir=data_dir,
+        unproved=unproved,
+        licence=licence,
+        display=terminal.display(),
+    )
+    pages = {"page": done.web} if done.web.exists() else {}
+    terminal.print_lines(done.certificate.lines, model=done.model, **pages, certificate=done.page)
+
+
+def serve(
+    model: Annotated[Path, typer.Argument(help="Run folder, .safetensors file or exported .onnx file.")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; beyond this machine only with --token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0: any that is free.")] = 8000,
+    name: Annotated[str | None, typer.Option(help="Name of the model in addresses (default: its file's).")] = None,
+    token: Annotated[
+        str | None, typer.Option(help="Requests must have it (better given as $FOVEATE_TOKEN).")
+    ] = None,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Name that the server goes by; repeatable.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Site whose pages may use the server; repeatable."),
+    ] = None,
+    queue: Annotated[
+        int | None, typer.Option(help="Images accepted at one time, under Ray a replica (default: two batches).")
+    ] = None,
+    decoders: Annotated[
+        int | None,
+        typer.Option(help="Processes that decode images (default: one a processor; under Ray one a replica)."),
+    ] = None,
+    ray: Ray = None,
+    replicas: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|MIN-MAX",
+            help="Processes of Ray's that do the work; from MIN to MAX, as the load asks (default: 1).",
+        ),
+    ] = None,
+    gpus: Annotated[
+        float | None, typer.Option(help="GPUs that a replica takes of Ray's; a fraction shares one.")
+    ] = None,
+    device: Device = None,
+) -> None:
+    """Serve MODEL by HTTP: a page for people, JSON and KServe v2 for programs."""
+    serving = foveate.serve(
+        model,
+        host=host,
+        port=port,
+        name=name,
+        token=token,
+        allow_hosts=allow_host or (),
+        allow_origins=allow_origin or (),
+        queue=queue,
+        decoders=decoders,
+        device=device,
+        ray=ray,
+        replicas=replicas,
+        gpus=gpus,
+    )
+    print(f"serving {serving.name} at {serving.url} (Ctrl-C stops it)", flush=True)
+    serving.run()
+
+
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Remove what lies there.")] = False,
+    older_than: Annotated[
+        float | None, typer.Option(metavar="DAYS", help="With --clear: only what was not used for so long.")
+    ] = None,
+) -> None:
+    """List the decoded images and downloads that are kept, or clear them: they are made again when needed."""
+    if older_than is not None and not clear:
+        raise ConfigError("--older-than says what --clear removes: give both")
+    if clear:
+        for line in foveate.clear_cache(older_than_days=older_than or 0.0).lines:
+            print(line)
+    else:
+        terminal.print_cache(foveate.list_cache())
+
+
+def _one_table(given: dict[str, Path]) -> tuple[Path | None, str]:
+    """The file that a table is written to, None: the screen; and its format, empty where none was asked for."""
+    if len(given) > 1:
+        raise ConfigError(f"give one of --{' and --'.join(given)}")
+    for kind, path in given.items():
+        if str(path) == "-" and kind != "parquet":
+            return None, kind
+        if path.suffix.lower() != f".{kind}":
+            raise ConfigError(f"--{kind} {path}: give a file whose name ends in .{kind}")
+        return path, kind
+    return None, ""

@@ -1,0 +1,44 @@
+"""The closest of the names that are known, for a message about one that is not; no torch here."""
+
+import difflib
+from collections.abc import Iterable
+
+_MOST_LISTED = 20
+"""Names that a message lists: more cannot be read in one line."""
+_OTHER_NAMES = {
+    "batch_size": "batch",
+    "cutmix": "extra",
+    "degrees": "rotation",
+    "early_stopping": "patience",
+    "image_size": "size",
+    "img_size": "size",
+    "imgsz": "size",
+    "learning_rate": "lr",
+    "lr0": "lr",
+    "mixup": "extra",
+    "num_epochs": "epochs",
+    "translate": "shift",
+    "val_split": "val_fraction",
+    "validation_split": "val_fraction",
+}
+"""What other trainers call a setting."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a `name` that is not `known`: the closest that is, else all or some of them."""
+    names = sorted(known)
+    if close := close_to(name, names):
+        return close
+    if len(names) <= _MOST_LISTED:
+        return f"; known are {', '.join(names)}"
+    similar = difflib.get_close_matches(str(name)[:100], names, n=5, cutoff=0)
+    return f"; the most similar of {len(names)} are {', '.join(similar)}"
+
+
+def close_to(name: object, known: Iterable[str]) -> str:
+    """The end of a message that names the closest of `known`; empty where none is close."""
+    names = list(known)
+    other = _OTHER_NAMES.get(str(name))
+    # .65 of the letters in common: below, names are suggested that have nothing to do with what was meant.
+    close = [other] if other in names else difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.65)
+    return f"; did you mean {close[0]!r}?" if close else ""
