@@ -100,7 +100,7 @@ def test_no_images(counts: dict[str, int], write_folder: WriteFolder, tmp_path: 
 def test_a_class_folder_that_may_not_be_read(
     tmp_path: Path, write_folder: WriteFolder, unprivileged: None
 ) -> None:
-    with pytest.raises(DataError, match=r"^no permission to read .*pets.*: give yourself the right"):
+    with pytest.raises(DataError, match=r"^no permission to read .*pets.*: change its permissions"):
         open_folder(tmp_path / "pets", untracked)
 
 

@@ -103,7 +103,10 @@ def test_an_empty_part_is_none(tmp_path: Path) -> None:
         ),
         ({"images": np.array([None]), "labels": [0]}, "images holds pickled objects"),
         ({"images": PIXELS, "labels": [0] * 4, "split": ["train"]}, "split has 1 values for 4 images"),
-        ({"images": PIXELS, "labels": [0] * 4, "split": ["train", "x", "", ""]}, "image 1: split 'x' is none"),
+        (
+            {"images": PIXELS, "labels": [0] * 4, "split": ["train", "x", "", ""]},
+            "image 1: split 'x' is not one of train",
+        ),
         ({"images": PIXELS, "labels": [0, 1, 2, 0], "class_names": ["a", "b"]}, "image 2: label 2 is not in 0…1"),
         ({"images": PIXELS[:0], "labels": np.array([], np.int64)}, "has no images: its arrays are empty"),
     ],
@@ -194,7 +197,7 @@ LABELLED = {"x_train": PIXELS, "y_train": [0, 1, 0, 1]}
     [
         (
             {**LABELLED, "x_extra": PIXELS, "y_extra": [0] * 4},
-            "x_extra looks like a split and cannot be taken for one",
+            "x_extra looks like a split and cannot be read as one",
         ),
         ({**LABELLED, "x_holdout": PIXELS, "y_holdout": [0] * 4}, "x_holdout looks like a split"),
         ({**LABELLED, "x_trainval": PIXELS, "y_trainval": [0] * 4}, "x_trainval looks like a split"),

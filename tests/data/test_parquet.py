@@ -255,8 +255,8 @@ def test_shards_declare_their_splits(
             ("train-0", "trainval-0"),
             "trainval-0 could belong to several splits or to none: rename it to train, val or test",
         ),
-        (("train-0", "holdout-0"), "holdout-0 could be several splits or none"),
-        (("a", "unseen"), "unseen could be several splits or none"),
+        (("train-0", "holdout-0"), "holdout-0 could belong to several splits or to none"),
+        (("a", "unseen"), "unseen could belong to several splits or to none"),
         (("train_test",), "train_test could belong to several splits or to none: .* or add a column split$"),
     ],
 )

@@ -21,7 +21,8 @@ def tree(folder: Path) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def test_digits_have_nothing_to_mend(foveate: Foveate, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("drawn_plots")
+def test_digits_have_no_problems(foveate: Foveate, tmp_path: Path) -> None:
     done = foveate("check", "digits", "--augment")
     assert done.status == 0, done.err
     checked = fv.Check(tmp_path / "runs" / "check" / "digits")

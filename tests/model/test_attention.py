@@ -32,8 +32,8 @@ def features(shape: tuple[int, ...], seed: int = 0) -> Tensor:
 def drawn(module: nn.Module, seed: int = 0) -> nn.Module:
     """With initial weights, drawn as a network draws them."""
     for part in module.modules():
-        if hasattr(part, "init_weights"):
-            part.init_weights(torch.Generator().manual_seed(seed))
+        if hasattr(part, "draw_weights"):
+            part.draw_weights(torch.Generator().manual_seed(seed))
     return module
 
 
@@ -88,7 +88,7 @@ def test_luong_scaled_equals_its_definition_with_projected_scores(
     shape: tuple[int, int, int, int], seed: int
 ) -> None:
     images, module = features(shape, seed), LuongScaledAttention2d(shape[1])
-    module.init_weights(torch.Generator().manual_seed(seed))
+    module.draw_weights(torch.Generator().manual_seed(seed))
     project_q, project_k = (
         conv.weight.detach().double().numpy()[:, :, 0, 0] for conv in (module.query, module.key)
     )

@@ -36,7 +36,7 @@ def conv_block(**settings: Any) -> ConvBlock:
 
 def normed_block(in_channels: int = 3, out_channels: int = 8, seed: int = 0, **settings: Any) -> NormedBlock:
     block = NormedBlock(in_channels, out_channels, **{**SETTINGS, **settings})
-    block.init_weights(torch.Generator().manual_seed(seed))
+    block.draw_weights(torch.Generator().manual_seed(seed))
     return block
 
 
@@ -117,7 +117,7 @@ def test_a_dense_head_drops_out_only_in_training() -> None:
 def test_weights_are_glorot_uniform_with_zero_bias(
     part: ConvBlock | DenseHead, name: str, fan_in: int, fan_out: int
 ) -> None:
-    part.init_weights(torch.Generator().manual_seed(1))
+    part.draw_weights(torch.Generator().manual_seed(1))
     layer = part.get_submodule(name)
     limit = (6 / (fan_in + fan_out)) ** 0.5
     weight = layer.weight.detach()
@@ -242,7 +242,7 @@ def test_a_normed_block_is_its_diagram_with_a_skip_from_three_kernels_on(kernels
 @pytest.mark.parametrize("side", [1, 2, 5, 13])
 def test_a_pooled_head_takes_any_side(side: int) -> None:
     head = PooledHead(6, 4)
-    head.init_weights(torch.Generator().manual_seed(0))
+    head.draw_weights(torch.Generator().manual_seed(0))
     features = noise(3, 6, side, side + 1)
     expected = features.amax((2, 3)) @ head.classifier.weight.T / 6
     torch.testing.assert_close(head(features), expected)

@@ -97,7 +97,7 @@ class LuongScaledAttention2d(nn.Module):
         self.query = nn.Conv2d(channels, rank, 1, bias=False)
         self.key = nn.Conv2d(channels, rank, 1, bias=False)
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for projection in (self.query, self.key):
             _init_weights(projection, generator)
@@ -164,7 +164,7 @@ class MultiHeadAttention2d(nn.Module):
         self.rel_height = nn.Conv2d(keys // self.num_heads, 2 * reach + 1, 1, bias=False)
         self.of_width = nn.Conv2d(keys // self.num_heads, 2 * reach + 1, 1, bias=False)
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for projection in (self.query, self.key, self.value, self.out, self.rel_height, self.of_width):
             _init_weights(projection, generator)
@@ -232,7 +232,7 @@ class AugmentedConv2d(nn.Module):
             channels, key_channels=attended, value_channels=attended, num_heads=num_heads
         )
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights of the convolution; the attention draws its own."""
         _init_weights(self.conv, generator)
 
@@ -260,7 +260,7 @@ class SqueezeExcitation2d(nn.Module):
         self.squeeze = nn.Conv2d(channels, max(1, channels // reduction), 1)
         self.excite = nn.Conv2d(max(1, channels // reduction), channels, 1)
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for layer in (self.squeeze, self.excite):
             _init_weights(layer, generator)
@@ -292,7 +292,7 @@ class EfficientChannelAttention2d(nn.Module):
         length = int((math.log2(channels) + 1) / 2) | 1  # the next odd number
         self.conv = nn.Conv2d(1, 1, (1, length), padding=(0, length // 2), bias=False)
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         _init_weights(self.conv, generator)
 
@@ -325,7 +325,7 @@ class ConvBlockAttention2d(nn.Module):
         self.excite = nn.Conv2d(max(1, channels // reduction), channels, 1)
         self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for layer in (self.squeeze, self.excite, self.spatial):
             _init_weights(layer, generator)
@@ -366,7 +366,7 @@ class ResidualMask2d(nn.Module):
         self.norm.weight.requires_grad_(False)  # the mask's own weights scale as well
         self.mask = nn.Conv2d(channels, channels, 1)
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights."""
         for layer in (self.below, self.mask):
             _init_weights(layer, generator)

@@ -1,4 +1,4 @@
-"""The parts a network is made of. Each part with weights draws its own, by `init_weights`."""
+"""The parts a network is made of. Each part with weights draws its own, by `draw_weights`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -64,7 +64,7 @@ class WhiteningConv2d(nn.Conv2d):
         self.weight.requires_grad_(False)
         self.epsilon = epsilon
 
-    def init_weights(self, generator: torch.Generator) -> None:  # noqa: ARG002 (nothing is drawn)
+    def draw_weights(self, generator: torch.Generator) -> None:  # noqa: ARG002 (nothing is drawn)
         """Give back the patches' entries, until `fit`."""
         entries = torch.eye(self.weight[0].numel()).view(-1, *self.weight.shape[1:])
         self.weight.data.copy_(torch.cat([entries, -entries]))
@@ -119,7 +119,7 @@ class ConvBlock(nn.Module):
         self.attention = attention
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw Keras' initial weights."""
         _keras_init(self.convs, generator)
 
@@ -178,7 +178,7 @@ class NormedBlock(nn.Module):
         self.attention = attention
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw PyTorch's default initial weights, over which comes the identity on the channels that come in."""
         for module in (*self.reduce, *self.refine):
             if isinstance(module, nn.Conv2d):
@@ -213,7 +213,7 @@ class DenseHead(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.classifier = nn.Linear(hidden, num_classes)
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw Keras' initial weights."""
         _keras_init(self, generator)
 
@@ -237,7 +237,7 @@ class PooledHead(nn.Module):
         self.flatten = nn.Flatten()
         self.classifier = nn.Linear(in_channels, num_classes, bias=False)
 
-    def init_weights(self, generator: torch.Generator) -> None:
+    def draw_weights(self, generator: torch.Generator) -> None:
         """Draw weights of unit standard deviation."""
         weight = self.classifier.weight
         nn.init.kaiming_uniform_(weight, a=5**0.5, generator=generator)

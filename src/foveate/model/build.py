@@ -240,9 +240,9 @@ def _init_weights(network: nn.Module, generator: torch.Generator) -> None:
     """Let each part draw its weights by its name: networks that differ in one part have all others alike."""
     base = int(torch.randint(2**62, (), generator=generator, device="cpu"))
     for name, module in network.named_modules():
-        if hasattr(module, "init_weights"):
+        if hasattr(module, "draw_weights"):
             drawn = torch.Generator().manual_seed(base ^ zlib.crc32(name.encode()))
-            cast("Callable[[torch.Generator], None]", module.init_weights)(drawn)
+            cast("Callable[[torch.Generator], None]", module.draw_weights)(drawn)
 
 
 _UNLISTED = (nn.ReLU, nn.GELU, nn.SiLU, nn.Identity)
