@@ -17,7 +17,7 @@ from foveate.training.loop import TrainingState, train_epochs
 from foveate.training.optim import build_optimizer
 
 FLOOR = 0.628
-"""Five seeds came to .648, .647, .6485, .660 and .656: their mean, .652, less four standard deviations of .0058."""
+"""Five seeds came to .648, .647, .6485, .660, .656: their mean, .652, less four standard deviations of .0058."""
 
 
 @pytest.mark.slow
