@@ -63,7 +63,7 @@ class AttentionCNN(nn.Module):
 
     @contextlib.contextmanager
     def without_attention(self) -> Iterator[None]:
-        """The same weights with the attention taken out: what came to it goes on as it is."""
+        """The same weights with the attention ablated: its input goes on as it is."""
         attentions = [(stage, stage.attention) for stage in self.stages]
         try:
             for stage, _ in attentions:
