@@ -141,16 +141,16 @@ def random_kernels() -> contextlib.AbstractContextManager[None]:
 
 def freed_memory_given_back() -> contextlib.AbstractContextManager[None]:
     """The allocator as glibc sets it."""
-    from foveate.training import setup
+    from foveate.training import device
 
-    return replaced(setup, "keep_freed_memory", lambda: False)
+    return replaced(device, "keep_freed_memory", lambda: False)
 
 
 def contiguous() -> contextlib.AbstractContextManager[None]:
     """Images and kernels in NCHW memory."""
     from foveate.data import augment
     from foveate.model import build
-    from foveate.training import loop, setup
+    from foveate.training import fit, loop
 
     def resize_contiguous(images: torch.Tensor, side: int) -> torch.Tensor:
         return augment.resize_batch(images, side).contiguous(memory_format=torch.contiguous_format)
@@ -168,15 +168,15 @@ def contiguous() -> contextlib.AbstractContextManager[None]:
         return contiguous
 
     stack = contextlib.ExitStack()
-    stack.enter_context(replaced(setup, "build_model", build_contiguous))
-    stack.enter_context(replaced(setup, "build_augment", in_nchw))
+    stack.enter_context(replaced(fit, "build_model", build_contiguous))
+    stack.enter_context(replaced(fit, "build_augment", in_nchw))
     stack.enter_context(replaced(loop, "resize_batch", resize_contiguous))
     return stack
 
 
 def lookahead() -> contextlib.AbstractContextManager[None]:
     """Every five steps the weights go back half the way to where they were (Zhang et al. 2019, 1907.08610)."""
-    from foveate.training import optim, setup
+    from foveate.training import fit, optim
 
     def build(model: torch.nn.Module, config: Any) -> torch.optim.Optimizer:
         optimizer = optim.build_optimizer(model, config)
@@ -192,12 +192,12 @@ def lookahead() -> contextlib.AbstractContextManager[None]:
         optimizer.register_step_post_hook(average)
         return optimizer
 
-    return replaced(setup, "build_optimizer", build)
+    return replaced(fit, "build_optimizer", build)
 
 
 def half_batches_early() -> contextlib.AbstractContextManager[None]:
     """From the middle of the run on (of a linear schedule), a step takes the gradients of two batches."""
-    from foveate.training import optim, setup
+    from foveate.training import fit, optim
 
     def build(model: torch.nn.Module, config: Any) -> torch.optim.Optimizer:
         optimizer = optim.build_optimizer(model, config)
@@ -222,13 +222,13 @@ def half_batches_early() -> contextlib.AbstractContextManager[None]:
         optimizer.step = step  # type: ignore[method-assign,assignment]
         return optimizer
 
-    return replaced(setup, "build_optimizer", build)
+    return replaced(fit, "build_optimizer", build)
 
 
 def easy_skipped() -> contextlib.AbstractContextManager[None]:
     """From the second pass on, the quarter of the images with the least last loss gives way to the other end's."""
     from foveate.data.loader import Batch, Loader
-    from foveate.training import loop, setup
+    from foveate.training import device, loop
 
     losses: dict[str, torch.Tensor] = {}
 
@@ -257,7 +257,7 @@ def easy_skipped() -> contextlib.AbstractContextManager[None]:
         return each.mean()
 
     stack = contextlib.ExitStack()
-    stack.enter_context(replaced(setup, "Loader", Skipping))
+    stack.enter_context(replaced(device, "Loader", Skipping))
     stack.enter_context(replaced(loop, "F", SimpleNamespace(cross_entropy=cross_entropy)))
     return stack
 

@@ -66,7 +66,7 @@ def main() -> None:
     done = {(run["arm"], run["seed"], run["training_images"]) for run in record["runs"]}
     for run in experiment.runs:
         arm, size = config.arms[run.arm].name, config.subsets[run.subset]
-        if (arm, run.seed, size) in done or experiment.result(run, comparison.split) is None:
+        if (arm, run.seed, size) in done or experiment.result(run) is None:
             continue
         network = load_model(experiment.place(run) / "weights.safetensors", device=CPU).model
         told = {"arm": arm, "seed": run.seed, "training_images": size}

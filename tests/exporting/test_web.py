@@ -145,7 +145,7 @@ def test_names_of_any_kind_are_shown_and_do_nothing(
     assert page.evaluate("document.documentElement.scrollWidth") == width
     (tmp_path / "none.png").write_bytes(b"none")
     page.set_input_files("#file", tmp_path / "none.png")
-    page.get_by_text("no image that the browser can read").wait_for()
+    page.get_by_text("not an image that the browser can read").wait_for()
     page.get_by_text("Licences").click()
     page.get_by_role("button", name="Show the notices").click()
     page.get_by_text("THIRD PARTY", exact=False).first.wait_for()

@@ -128,7 +128,7 @@ def test_the_test_split_is_opened_after_all_and_by_the_same_networks(folder: Pat
     assert foveate.open_comparison(whole).split == "test"
     finish(folder, "compare", "--resume", str(whole))
     assert len(json.loads((whole / "test_openings.json").read_text())) == 1
-    assert "judged on the test images" in (whole / "compare.html").read_text()
+    assert "measured on the test images" in (whole / "compare.html").read_text()
 
 
 def test_an_arm_that_fails_is_named_and_the_rest_goes_on(folder: Path) -> None:

@@ -245,9 +245,9 @@ def test_a_copied_study_deletes_nothing_of_the_storage_it_names(
     whole = make_study(tmp_path / "whole", digits, updates=9, storage=place)
     assert studies.open_study(whole).config.storage == place
     for trial in range(5):
-        with working_folder(f"{place}/{trial:04}") as (folder, bring):
-            (folder / "state.safetensors").write_text("weights")
-            bring(folder / "state.safetensors")
+        with working_folder(f"{place}/{trial:04}") as folder:
+            (folder.path / "state.safetensors").write_text("weights")
+            folder.upload(folder.path / "state.safetensors")
     copy = shutil.copytree(whole, tmp_path / "copy")
     before = everything(tmp_path, but=copy)
     with pytest.raises(CheckpointError, match=rf"not of its copy in {copy}: resume that one, or copy the check"):
@@ -256,7 +256,7 @@ def test_a_copied_study_deletes_nothing_of_the_storage_it_names(
     studies.resume_study(whole)
     left = [working_folder(f"{place}/{trial:04}") for trial in range(5)]
     with contextlib.ExitStack() as opened:
-        kept = [list(opened.enter_context(each)[0].iterdir()) for each in left]
+        kept = [list(opened.enter_context(each).path.iterdir()) for each in left]
     assert sum(bool(files) for files in kept) == 1  # the winner's
     # As the line says: without its storage the copy goes on by itself.
     text = (copy / "study.yaml").read_text()

@@ -184,7 +184,7 @@ def test_a_run_without_held_out_images_says_so(tmp_path: Path) -> None:
     done = api.export(made.path, tmp_path / "out", bundle=True)
     assert done.certificate.data is not None
     assert done.certificate.data.held_out is False
-    assert "trained on these images as well" in done.page.read_text()
+    assert "also trained on these images" in done.page.read_text()
     assert "not calibrated" in (done.path / "README.md").read_text()
 
 

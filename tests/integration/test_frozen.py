@@ -118,7 +118,7 @@ def test_a_study_that_was_stopped_goes_on_and_its_winner_is_trained(foveate: Fov
     assert (study / "journal.jsonl").read_bytes().startswith(before)
     states = [row["state"] for row in rows(study / "tune_results.csv")]
     assert len(states) == 10
-    assert {*states} == {"finished", "out"}
+    assert {*states} == {"finished", "pruned"}
     assert (study / "study.html").exists()
     assert foveate("train", "--from", study).status == 0
 
