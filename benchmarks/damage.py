@@ -56,13 +56,15 @@ def read_study(folder: Path) -> None:
 
 def read_comparison(folder: Path) -> None:
     """Open a comparison and read its findings."""
+    from foveate.comparison.outcomes import arm_summaries, pair_findings
     from foveate.workflows.comparison import open_comparison
 
     experiment = open_comparison(folder).experiment
     for run in experiment.runs:
-        experiment.result(run, "validation")
-    for read in (experiment.failures, experiment.findings, experiment.summaries):
-        read("validation")
+        experiment.result(run)
+    experiment.failures()
+    pair_findings(experiment)
+    arm_summaries(experiment)
 
 
 READ: Mapping[str, Read] = {"train": read_run, "tune": read_study, "compare": read_comparison}
