@@ -4,7 +4,7 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test-fast test test-all coverage test-package docs web check clean
+.PHONY: help install demo test-fast test test-all test-package docs web check clean
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 help: ## print this list
@@ -37,14 +37,11 @@ demo: $(VENV)/.installed ## train on handwritten digits and show the results and
 test-fast: $(VENV)/.test ## run the quick tests of single modules, without pages, servers and whole journeys
 	$(PYTEST) -m "not slow and not ray and not browser" $(addprefix --ignore=tests/,integration report serving)
 
-test: $(VENV)/.test ## run the tests that a change needs, in about five minutes on two cores; counts branch coverage
-	$(PYTEST) -m "not slow and not ray and not browser" --cov --cov-report=
+test: $(VENV)/.test ## run the tests that a change needs, in about eight minutes on two cores; 90 % branch coverage
+	$(PYTEST) -m "not slow and not ray and not browser" --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 test-all: $(VENV)/.browser ## run the others: slow ones, Ray clusters, pages in Debian's chromium
-	$(PYTEST) -m "slow or ray or browser" --cov --cov-append --cov-report=
-
-coverage: ## show what `make test test-all` did not cover, and fail below 90 % of branches
-	$(BIN)/python -m coverage report --skip-covered --show-missing --fail-under=90
+	$(PYTEST) -m "slow or ray or browser"
 
 test-package: ## build the sdist and the wheel, and train on digits from the wheel in an environment of its own
 	rm -rf dist build/package

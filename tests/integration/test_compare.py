@@ -150,6 +150,11 @@ def test_an_arm_that_fails_is_named_and_the_rest_goes_on(folder: Path) -> None:
     assert len(json.loads((place / "test_openings.json").read_text())) == 1
 
 
+def test_a_plan_opens_no_test_split() -> None:
+    with pytest.raises(ConfigError, match="a plan opens no test split: leave final out"):
+        foveate.plan_comparison("digits", ("minute",), final=True)
+
+
 def test_a_plan_says_how_many_seeds_it_takes(folder: Path) -> None:
     settings = [word for setting in TINY for word in ("--set", setting)]
     arms = ["--arm", "minute,attention=eca", "--plan", "--seeds", "3", "--delta", "5"]

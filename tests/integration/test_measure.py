@@ -85,7 +85,7 @@ def test_figures_of_the_test_split_that_are_gone_are_missed(foveate: Foveate, ru
     [
         (("MODEL",), "does not know its data: give some, as in"),
         (("MODEL", "DATA", "--corruptions"), "are for runs: give a run folder"),
-        (("MODEL", "DATA", "--final"), "has no test images (it has: all)"),
+        (("MODEL", "DATA", "--final"), "has no test images (it has: all): leave --final out"),
         (("MODEL", "digits"), "unknown to the model"),
         (("MODEL", "missing"), "there is no data set missing"),
         (("missing.onnx", "DATA"), "missing.onnx"),

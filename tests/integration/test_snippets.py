@@ -102,8 +102,8 @@ def foveate_reached(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> Foveat
                 resolve_config(named["preset"], file=named["config"], settings=own)
             elif verb == "tune":
                 space = read_space(named["space"])
-                if named["knobs"]:
-                    space = space.restricted(named["knobs"])
+                if named["search"]:
+                    space = space.restricted(named["search"])
                 space.base(epochs=9, **named["settings"])
             elif verb in ("compare", "plan_comparison"):
                 for arm in given[1]:

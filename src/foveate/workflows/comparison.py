@@ -196,6 +196,8 @@ def plan_comparison(data: str | Path, arms: Sequence[str], *, seeds: int = 4, **
     Raises:
         As `compare`.
     """
+    if options.get("final"):
+        raise ConfigError("a plan opens no test split: leave final out")
     return compare(data, arms, seeds=seeds, first_seed=PILOT_SEED, pilot=True, **options)
 
 

@@ -161,9 +161,8 @@ def evaluate_model(
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
     if split not in dataset.splits:
         there = ", ".join(dataset.splits)
-        raise ConfigError(
-            f"{dataset.name} has no {split} images (it has: {there}): give --final for its test split"
-        )
+        fix = "leave --final out" if final else "give --final for its test split"
+        raise ConfigError(f"{dataset.name} has no {split} images (it has: {there}): {fix}")
     indices = dataset.splits[split]
     batches = [indices[at : at + BATCH] for at in range(0, len(indices), BATCH)]
     tracked = display.track(batches, total=len(batches), label=split, images_each=BATCH)
