@@ -1,4 +1,4 @@
-"""The exception tree: every error a user can cause or mend is a FoveateError with one clear line."""
+"""The exception tree: every error a user can cause or fix is a FoveateError with one clear line."""
 
 __all__ = [
     "CheckpointError",

@@ -40,6 +40,15 @@ def test_images_are_explained_by_every_method_on_a_page(
     assert "can be measured on a run: foveate explain RUN" in page
 
 
+def test_a_run_that_was_trained_on_its_validation_images_is_refused(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    foveate("train", photographs(each=30), "--epochs", 1, "--name", "f", "--final", *tiny)
+    done = foveate("explain", tmp_path / "runs" / "train" / "f", "--images", 10)
+    assert done.status == 2
+    assert "was trained on its validation images as well" in done.err
+
+
 def test_a_verdict_is_kept_and_shown_with_maps_and_in_the_report(
     foveate: Foveate, photographs: Photographs, run: Path, tmp_path: Path
 ) -> None:

@@ -78,7 +78,7 @@ def tune(
     name: Name = None,
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
-    resume: Annotated[Path | None, typer.Option(help="Study to take up where it stopped.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Study to resume where it stopped.")] = None,
 ) -> None:
     """Search settings on DATA by Hyperband; the test split stays closed."""
     plan: dict[str, Any] = {
@@ -163,7 +163,7 @@ def compare(
     final: Annotated[
         bool, typer.Option("--final", help="Open the test split after every run has ended, and judge by it.")
     ] = False,
-    resume: Annotated[Path | None, typer.Option(help="Comparison to take up where it stopped.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Comparison to resume where it stopped.")] = None,
 ) -> None:
     """Train arms with the same seeds on DATA and say whether they differ."""
     chosen: dict[str, Any] = {

@@ -86,7 +86,7 @@ def train(
         bool, typer.Option("--final", help="Train on train + validation, then open the test split once.")
     ] = False,
     resume: Annotated[
-        Path | None, typer.Option(help="Run folder to take up where it stopped; DATA only if it was moved.")
+        Path | None, typer.Option(help="Run folder to resume where it stopped; DATA only if it was moved.")
     ] = None,
     study: Annotated[
         Path | None, typer.Option("--from", help="Study whose winner to train, on its data, as with --final.")

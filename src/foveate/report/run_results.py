@@ -41,7 +41,7 @@ _PAPER_EPOCHS = 45
 MOST_LISTED = 100
 """Rows of a list that may be as long as the data set (bad images, groups); the count is always whole."""
 _VARIANTS = {"attention taken out": "attention ablated"}
-"""How earlier versions named it in `metrics.json`."""
+"""Keys of `metrics.json`, which keep the names that they always had, in the words of the page."""
 
 
 def measured_cell(scores: Any, key: str) -> Markup:

@@ -87,6 +87,7 @@ def evaluate(
         "evaluate",
         folder.path,
         *([data] if data else []),
+        unfinished=unfinished,
         data_dir=data_dir,
         name=name,
         final=final,

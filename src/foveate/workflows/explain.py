@@ -144,6 +144,11 @@ def explain_run(
         raise ConfigError(f"images={images}: give {FEWEST} at least, so that there is an interval")
     folder = RunFolder.open(Path(run))
     config, record = folder.read_config(), folder.read_record()
+    if record.final:
+        raise ConfigError(
+            f"{run} was trained on its validation images as well, so there are none to measure maps on: measure a "
+            "run without --final, or give images to explain"
+        )
     engine = load_engine(run, device=device)
     chosen, passed = _methods(engine, methods)
     for line in passed:
@@ -165,7 +170,7 @@ def explain_run(
     with folder.locked("being trained or measured"):
         kept = Explained(
             weights=engine.about.digest,
-            command=command_line("explain", folder.path, images=images),
+            command=command_line("explain", folder.path, *(f"--method={each}" for each in methods), images=images),
             verdicts=tuple(verdicts),
             grid=tuple(_grid(engine, dataset, some, chosen)),
         )

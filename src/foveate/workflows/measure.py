@@ -67,17 +67,17 @@ class Measurement:
         """The split as the network sees it in several views, and without its attention."""
         model, variants = self.checkpoint.model, {}
 
-        def ablated(network: nn.Module, name: str) -> None:
+        def add(network: nn.Module, name: str) -> None:
             label = f"{self.split}, {name}"
             logits = self.data.logits(network, self.split, self.config, label=label, track=track)
             variants[name] = asdict(score_ablation(*logits))
 
         if self.config.train.views > 1:
             mirror = bool(self.config.augment.flip)
-            ablated(ViewsAveraged(model, mirror=mirror), f"mean of {6 if mirror else 3} views")
+            add(ViewsAveraged(model, mirror=mirror), f"mean of {6 if mirror else 3} views")
         if self.config.model.attention != "none":
             with model.without_attention():
-                ablated(model, "attention taken out")
+                add(model, "attention taken out")
         return variants
 
     def _under_corruptions(self, images: DeviceData, track: Track) -> dict[str, Any]:
