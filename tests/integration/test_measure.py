@@ -99,3 +99,39 @@ def test_what_cannot_be_measured_is_one_line(
     assert (done.status, done.err.count("\n")) == (2, 1), done.err
     assert line in done.err
     assert not (tmp_path / "runs" / "evaluate").exists()
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_a_taken_name_is_refused_before_an_image_is_decoded_and_no_opening_is_recorded(
+    foveate: Foveate,
+    photographs: Photographs,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    final: bool,
+) -> None:
+    other = photographs("other", each=8)
+    (tmp_path / "runs" / "evaluate" / "taken").mkdir(parents=True)
+
+    def decode(*_: object, **__: object) -> None:
+        raise AssertionError("the data was read")
+
+    for module in ("run", "evaluate"):
+        monkeypatch.setattr(f"foveate.workflows.{module}.load_dataset", decode)
+    before = (run / "run.json").read_bytes()
+    done = foveate("evaluate", run, other, "--name", "taken", *(["--final"] if final else []))
+    assert done.status == 2
+    assert "taken exists: choose another --name" in done.err
+    assert (run / "run.json").read_bytes() == before
+    done = foveate("train", other, "--name", "m")
+    assert done.status == 2
+    assert "m exists: choose another --name, or continue it with --resume" in done.err
+
+
+def test_what_was_fitted_stays_as_it_is_when_a_run_is_measured_again(foveate: Foveate, run: Path) -> None:
+    fitted = json.dumps(fv.open_run(run).checkpoint().confidence.model_dump(mode="json"))
+    assert json.loads(fitted)["temperature"] is not None
+    weights = run / "weights" / "best.safetensors"
+    changed = weights.read_bytes()
+    assert foveate("evaluate", run).status == 0
+    assert weights.read_bytes() == changed

@@ -48,6 +48,7 @@ def predict(
     table, kind = _one_table({name: path for name, path in given.items() if path is not None})
     display = terminal.display(sys.stderr)
     paths, notes = list_images(images, sys.stdin)
+    sorter = Sorter(sort_into, images) if sort_into else None  # refused before anything else is written
     columns, rows = predict_rows(
         model,
         paths,
@@ -61,7 +62,6 @@ def predict(
         ray=ray,
         track=display.track,
     )
-    sorter = Sorter(sort_into, images) if sort_into else None
     for note in notes:
         display.say(note)
     counted = Predicted()
@@ -92,6 +92,7 @@ def explain(
     count: Annotated[
         int | None, typer.Option("--images", help="Validation images to measure maps on (default: 100).")
     ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of that measurement's controls and intervals.")] = 0,
     device: Device = None,
     name: Name = None,
     runs: Runs = Path("runs"),
@@ -105,7 +106,7 @@ def explain(
             raise ConfigError("--class and --name are for images: give some")
         given = {} if count is None else {"images": count}
         verdicts = foveate.explain_run(
-            model, methods=methods, data_dir=data_dir, device=device, display=display, **given
+            model, methods=methods, data_dir=data_dir, device=device, seed=seed, display=display, **given
         )
         terminal.print_lines((each.words for each in verdicts), report=model / "report.html")
         return

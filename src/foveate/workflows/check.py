@@ -118,16 +118,16 @@ def check(
         "findings": [{**asdict(finding), "count": finding.count} for finding in findings],
     }
     with new_output(Path(runs), "check", name, fallback=dataset.name) as (path, draft):
+        page = check_page(
+            title=path.name,
+            subtitle=f"{dataset.location}, {len(source.labels):,} images, {len(dataset.class_names)} classes",
+            counts=told["counts"],
+            findings=findings,
+            pictures=_pictures(dataset, findings),
+            sheet=_sheet(config, dataset) if augment else {},
+        )
         write_json(draft / "check.json", told)
-    page = check_page(
-        title=path.name,
-        subtitle=f"{dataset.location}, {len(source.labels):,} images, {len(dataset.class_names)} classes",
-        counts=told["counts"],
-        findings=findings,
-        pictures=_pictures(dataset, findings),
-        sheet=_sheet(config, dataset) if augment else {},
-    )
-    write_page(page, path / "check.html")
+        write_page(page, draft / "check.html")
     return Check(path)
 
 
@@ -173,7 +173,7 @@ def _check_folds(dataset: Dataset) -> None:
 
 
 def _suspects(config: Config, dataset: Dataset, device: torch.device, display: Display) -> list[Finding]:
-    """Labels that networks doubt which never saw their images."""
+    """Labels that are doubted by networks which were trained without their images."""
     from sklearn.model_selection import StratifiedKFold  # slow to import
 
     every = np.sort(np.concatenate(list(dataset.splits.values())))

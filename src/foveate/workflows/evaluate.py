@@ -63,10 +63,9 @@ def evaluate(
         DataError: when the data cannot be read, has an unknown class, or lacks the split.
     """
     display = display or NullDisplay()
-    if data is None and name is not None:
-        raise ConfigError("name: measured on its own data, a run keeps its folder; give other DATA, or no --name")
     if images is not None and not (corruptions and images > 0):
         raise ConfigError(f"images={images}: it says how many to corrupt: give --corruptions, and 1 at least")
+    _check_name(data, Path(runs), name)
     folder = folder_of(run)
     config, record = folder.read_config(), folder.read_record()
     if final and not unfinished:
@@ -100,12 +99,12 @@ def evaluate(
     if own and record.finished:
         measurement = replace(measurement, weights=folder.kept_weights(config))
     if not own:
-        if final:
-            with folder.locked(IN_USE):
-                folder.record_test_opening(command)
         with new_output(Path(runs), "evaluate", name, fallback=f"{folder.path.name}-on-{dataset.name}") as output:
             about = RunRecord.of(dataset, place, command, final=final)
             RunFolder(output.draft).write_identity(config, picked, about)
+        if final:
+            with folder.locked(IN_USE):
+                folder.record_test_opening(command)
         measurement = replace(measurement, folder=RunFolder(output.path))
     with measurement.folder.locked(IN_USE):
         _warn_of_state(folder, record, display, final=final)
@@ -221,6 +220,14 @@ def _sample(data: DeviceData, split: str, count: int | None, seed: int) -> Devic
         return data
     chosen = stratified_subset(data.dataset.labels[indices], count, seed)
     return data.with_splits({split: indices[chosen]})
+
+
+def _check_name(data: str | Path | None, runs: Path, name: str | None) -> None:
+    """Raises ConfigError for a name that no folder can have, or that no folder would get."""
+    if data is not None:
+        check_output_name(runs, "evaluate", name)
+    elif name is not None:
+        raise ConfigError("name: measured on its own data, a run keeps its folder; give other DATA, or no --name")
 
 
 def _require_finished(folder: RunFolder, record: RunRecord) -> None:

@@ -33,7 +33,7 @@ from foveate.report.run_folder import page_of_run
 from foveate.training.runs import RunFolder
 from foveate.workflows.output import check_output_name, new_output
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, command_line
-from foveate.workflows.run import dataset_of_run
+from foveate.workflows.run import IN_USE, dataset_of_run
 
 __all__ = ["Explanation", "explain", "explain_run"]
 
@@ -167,10 +167,12 @@ def explain_run(
         work = verdict(engine, method, dataset.images[some], seed=seed)
         followed = display.track(work, total=steps(engine, len(some)), label=f"measuring {method}")
         verdicts += [found for found in followed if found is not None]
-    with folder.locked("being trained or measured"):
+    with folder.locked(IN_USE):
         kept = Explained(
             weights=engine.about.digest,
-            command=command_line("explain", folder.path, *(f"--method={each}" for each in methods), images=images),
+            command=command_line(
+                "explain", folder.path, *(f"--method={each}" for each in methods), images=images, seed=seed
+            ),
             verdicts=tuple(verdicts),
             grid=tuple(_grid(engine, dataset, some, chosen)),
         )

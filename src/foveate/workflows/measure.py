@@ -35,7 +35,7 @@ class Measurement:
     data: DeviceData
     split: str
     weights: Path | None = None
-    """The network's file, which keeps the confidence that is fitted on validation; None: nothing is fitted."""
+    """The network's file, which keeps the confidence once it is fitted on validation; None: nothing is fitted."""
     corrupted: DeviceData | None = None
     """The images of the split that are measured under corruptions too."""
 
@@ -46,11 +46,11 @@ class Measurement:
         variants = self._variants(track)
         report = score_split(dataset, split, logits)  # which refuses what is not finite
         confidence = self.checkpoint.confidence
-        if self.weights is not None and split == "validation":
+        # What was fitted stays: copies of the file, on this machine or another, must not come to differ from it.
+        if self.weights is not None and split == "validation" and confidence == Confidence():
             seed, grouped = self.config.data.split_seed, bool(dataset.groups)
             confidence = fit_confidence(logits, labels, seed=seed, grouped=grouped)
-            if confidence != self.checkpoint.confidence:
-                save_confidence(self.weights, confidence)
+            save_confidence(self.weights, confidence)
         measured: dict[str, Any] = {"variants": variants, "gate": model.gate}
         measured["calibration"] = calibration(logits, labels, confidence)
         self.folder.predictions.write(split, dataset, softmax(logits, axis=1))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foveate import errors
 from foveate.data.decode import BadImageError, open_image
 from foveate.data.listing import list_images
 from foveate.errors import ConfigError, DataError, OutputError
@@ -242,7 +243,8 @@ def _by_pool(pool: Pool, shards: "Shards", missing: Sequence[int], where: _Where
                 continue
             supervisor.ended(event.job)
             if event.kind == "failed":
-                raise DataError(f"{event.value['message']}: run again to go on")
+                kind = getattr(errors, event.value["kind"], DataError)  # a full disk is not the data's fault
+                raise kind(f"{event.value['message']}: run again to go on")
             shards.keep(event.job, event.value["rows"])
 
 
@@ -250,12 +252,12 @@ class Sorter:
     """Copies images into folders by their labels; nothing is moved, and nothing there is replaced.
 
     Args:
-        folder: is made; it may be there only if it is empty.
+        folder: is made with the first image; it may be there only if it is empty.
         sources: what the images were named by: it must lie in none of these folders.
 
     Raises:
         ConfigError: when there is something in it, or it lies among the images.
-        OutputError: when it cannot be made.
+        OutputError: when it cannot be read.
     """
 
     def __init__(self, folder: Path | str, sources: Iterable[Path | str]) -> None:
@@ -266,7 +268,6 @@ class Sorter:
         with writing_to(self.folder):
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
                 raise ConfigError(f"{self.folder} exists and is not empty: sort into a new folder")
-            self.folder.mkdir(parents=True, exist_ok=True)
         self._folders: dict[str, Path] = {}
 
     def copy(self, path: str, label: str) -> None:
@@ -288,7 +289,7 @@ class Sorter:
             plain = printable(label).replace("/", "_").replace("\\", "_").strip(". ") or "_"
             plain = plain.encode()[:_NAME_BYTES].decode(errors="ignore")
             folder = self._free(self.folder / plain)
-            folder.mkdir()
+            folder.mkdir(parents=True)
             self._folders[label] = folder
         return self._folders[label]
 

@@ -100,7 +100,7 @@ def command_line(verb: str, *arguments: object, settings: Mapping[str, Any] | No
     for name, value in flags.items():
         if value is True:
             words.append(f"--{name}")
-        elif value not in (None, False):
+        elif value is not None and value is not False:  # 0 is a value
             words += [f"--{name.replace('_', '-')}", str(value)]
     for name, value in (settings or {}).items():
         words += ["--set", f"{name}={json.dumps(value)}"]

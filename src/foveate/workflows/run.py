@@ -24,7 +24,7 @@ from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible, saving
 from foveate.training.settings import resolve_settings
 from foveate.workflows.measure import Measurement
-from foveate.workflows.output import new_output
+from foveate.workflows.output import check_output_name, new_output
 from foveate.workflows.request import (
     Display,
     NullDisplay,
@@ -104,6 +104,7 @@ def train(
     """
     display = display or NullDisplay()
     check_output_dir(Path(runs), data)
+    check_output_name(Path(runs), "train", name)
     resolved = resolve_config(preset, Path(config) if config else None, settings)
     device = find_device(display, resolved.train.device)
     prepare_process(resolved)
@@ -113,11 +114,11 @@ def train(
     else:
         dataset = load_known(str(data), resolved.data, known, data_dir=place, track=display.track)
     print_data_warnings(dataset, display)
+    if final:
+        require_split(dataset, "test", "add a test split to it, or train without --final")
     own = DeviceData.load(dataset, device)
     training = own.with_splits(dataset.for_final().splits) if final else own
     resolved = resolve_settings(resolved, training.dataset)
-    if final:
-        require_split(dataset, "test", "add a test split to it, or train without --final")
     fit = Fit(resolved, training)
     command = command_line(
         "train",
