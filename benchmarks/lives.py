@@ -23,7 +23,7 @@ TRAINING = ["--preset", "small", "--epochs", "3", "--set", "save_every_s=0", *NE
 TRAIN = ["train", "digits", "--name", "x", *TRAINING]
 SPACE = f"""
 preset: small
-settings: {{stages: {STAGES}, hidden: 8, passes: 1}}
+settings: {{stages: {STAGES}, hidden: 8, passes_per_epoch: 1}}
 knobs:
   lr: {{type: float, low: 0.0005, high: 0.05, log: true}}
   batch: {{type: choice, values: [25, 50]}}

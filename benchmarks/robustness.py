@@ -5,7 +5,7 @@ of the same images for every run. Shown for each arm: accuracy on those images a
 and severities, over seeds; and the difference of that mean from the reference arm's, with Student's 95 % interval
 over seeds. There is no peer.
 
-    foveate compare cifar10 --arm fast --arm fast,extra=[colour] --seeds 3 --no-controls --name families
+    foveate compare cifar10 --arm fast --arm fast,augmentations=[colour] --seeds 3 --no-controls --name families
     python benchmarks/robustness.py runs/compare/families --json FILE    # when it was killed, it resumes from FILE
 """
 

@@ -28,7 +28,7 @@ from foveate.training.settings import resolve_settings
 from harness import begin, command_line, read_record, write_record
 
 STAGES = "[{filters: 8, kernels: [3, 3]}, {filters: 16, kernels: [3, 3]}]"
-ARM = f"minute,attention=none,stages={STAGES},epochs=1,passes=4,batch=50,views=1"
+ARM = f"minute,attention=none,stages={STAGES},epochs=1,passes_per_epoch=4,batch=50,tta_views=1"
 TINY_DELTA = 1e-9
 """Nothing lies within ±δ then: only helps, hurts and inconclusive are left, and the level is what is tested."""
 

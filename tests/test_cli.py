@@ -18,3 +18,10 @@ def test_settings_are_flags_that_were_given_and_yaml_values_over_them() -> None:
     }
     with pytest.raises(ConfigError, match="write it as --set KEY=VALUE"):
         given_settings(["epochs"])
+
+
+def test_the_earlier_name_of_a_setting_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert given_settings(["train.views=6"]) == {"train.views": 6}
+    assert "views is named tta_views now; the earlier name still works" in capsys.readouterr().err
+    given_settings(["tta_views=6"])
+    assert capsys.readouterr().err == ""

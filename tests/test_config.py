@@ -11,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from foveate.config import DEFAULT_PRESET, Config, preset_names, resolve_config, setting_value
+from foveate.config import (
+    DEFAULT_PRESET,
+    Config,
+    check_setting,
+    preset_names,
+    resolve_config,
+    setting_path,
+    setting_value,
+)
 from foveate.errors import ConfigError
+from foveate.settings import EARLIER_NAMES
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -111,7 +120,7 @@ def test_resolved_settings_are_read_back_as_they_were(epochs: int, lr: float, ki
         ),
         ({"resize_until": 0.5}, r"train\.resize_until=0\.5: model\.head='dense' takes one size only"),
         ({"whiten": 6}, r"model\.whiten=6"),
-        ({"views": 2}, r"train\.views=2: input should be 1 or 6"),
+        ({"tta_views": 2}, r"train\.tta_views=2: input should be 1 or 6"),
         ({"optimizer": "adam"}, r"train\.optimizer='adam': input should be 'adamw', 'sgd' or 'muon'"),
         ({"family": "crops"}, r"augment\.family='crops': input should be 'affine' or 'crop'"),
         ({"momentum": 1}, r"train\.momentum=1"),
@@ -282,3 +291,20 @@ def test_neither_settings_nor_the_help_import_torch() -> None:
 def test_a_network_of_no_sensible_length_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve_config("small", settings=settings)
+
+
+@pytest.mark.parametrize(("earlier", "now"), EARLIER_NAMES.items())
+def test_a_setting_of_an_earlier_version_keeps_working_under_its_earlier_name(earlier: str, now: str) -> None:
+    value = {"alternate": True, "extra": ["erase"], "passes": 3, "views": 6}[earlier]
+    path = setting_path(now)
+    section = path.partition(".")[0]
+    expected = resolve_config("small", settings={now: value})
+    for named in ({earlier: value}, {f"{section}.{earlier}": value}, {section: {earlier: value}}):
+        assert resolve_config("small", settings=named) == expected
+    stored = expected.model_dump(mode="json")
+    stored[section][earlier] = stored[section].pop(now)
+    assert Config.model_validate(stored) == expected
+    assert setting_path(earlier) == path
+    check_setting(f"{section}.{earlier}")
+    with pytest.raises(ConfigError, match="given twice"):
+        resolve_config("small", settings={earlier: value, path: value})

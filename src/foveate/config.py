@@ -15,7 +15,15 @@ from pydantic import (
 from foveate.errors import ConfigError
 from foveate.files import read_regular
 from foveate.records import MalformedError, parse_yaml, printable, problem_in_words
-from foveate.settings import AugmentConfig, DataConfig, ModelConfig, Section, TrainConfig, check_model
+from foveate.settings import (
+    EARLIER_NAMES,
+    AugmentConfig,
+    DataConfig,
+    ModelConfig,
+    Section,
+    TrainConfig,
+    check_model,
+)
 from foveate.suggestions import close_to, nearest
 
 DEFAULT_PRESET = "minute"
@@ -139,7 +147,7 @@ def setting_path(name: str) -> str:
     Raises:
         ConfigError: when there is none.
     """
-    owner = _owners()
+    owner, name = _owners(), EARLIER_NAMES.get(name, name)
     if name not in owner:
         raise ConfigError(f"unknown setting {name!r}{nearest(name, owner)}")
     return f"{owner[name]}.{name}"
@@ -159,7 +167,7 @@ def check_setting(name: str) -> None:
         raise ConfigError(f"{name} is not a setting: give it as --{name.replace('_', '-')}")
     if name in _sections():
         raise ConfigError(f"{name} is a section of settings: give each by itself, as in --set {name}.NAME=VALUE")
-    if setting_path(leaf) != f"{section}{dot}{leaf}" and dot:
+    if dot and setting_path(leaf) != f"{section}.{EARLIER_NAMES.get(leaf, leaf)}":
         raise ConfigError(f"unknown setting {name!r}; did you mean {setting_path(leaf)!r}?")
 
 
@@ -184,12 +192,13 @@ def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
     nested: dict[str, Any] = {}
     for key, value in settings.items():
         section, _, leaf = key.rpartition(".")
+        leaf = EARLIER_NAMES.get(leaf, leaf)
         section = section or owner.get(leaf, "")
         _refuse_twice(nested, key if key in sections else section, value if key in sections else {leaf: value})
         if key in sections:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{key} is a section: it must hold settings as `key: value`")
-            nested = _merge(nested, {key: {name: value[name] for name in value}})
+            nested = _merge(nested, {key: {EARLIER_NAMES.get(name, name): value[name] for name in value}})
         elif key == "preset":
             nested["preset"] = value
         elif leaf in sections.get(section, ()):

@@ -56,6 +56,15 @@ def _attention(value: str) -> str:
 _NUMBERS = (int, float, int | None, float | None)
 
 
+EARLIER_NAMES = {
+    "alternate": "alternating_flip",
+    "extra": "augmentations",
+    "passes": "passes_per_epoch",
+    "views": "tta_views",
+}
+"""Settings that had another name: files, studies and comparisons of earlier versions have that one."""
+
+
 class Section(BaseModel):
     """A frozen group of settings that refuses unknown keys and values that are not finite."""
 
@@ -63,13 +72,15 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _no_truth_for_a_number(cls, values: Any) -> Any:
-        """Pydantic would take true for 1."""
-        for name, value in values.items() if isinstance(values, dict) else ():
+    def _as_given(cls, values: Any) -> Any:
+        """Refuse true for 1, which pydantic would take; and know the names of earlier versions."""
+        if not isinstance(values, dict):
+            return values
+        for name, value in values.items():
             wanted = cls.model_fields[name].annotation if name in cls.model_fields else bool
             if isinstance(value, bool) and wanted in _NUMBERS:
                 raise ValueError(f"{name} is a number, and not {str(value).lower()}")
-        return values
+        return {EARLIER_NAMES.get(name, name): value for name, value in values.items()}
 
 
 class DataConfig(Section):
@@ -140,7 +151,7 @@ class AugmentConfig(Section):
     """`affine`: all four, by one bilinear sampling; `crop`: mirror and shift by whole pixels, by reflection."""
     flip: Probability | None = None
     """Chance of a horizontal mirror image; None: 0.5, but 0 where mirroring changes the class (digits)."""
-    alternate: bool = False
+    alternating_flip: bool = False
     """Mirror every image in each other pass, half of them in the first, in place of by chance."""
     shift: Rate = 0.1
     """Largest shift along each axis, as a share of the side."""
@@ -148,7 +159,7 @@ class AugmentConfig(Section):
     """Largest rotation either way, in degrees."""
     zoom: Rate = 0.1
     """Largest change of scale either way, as a share."""
-    extra: tuple[ExtraFamily, ...] = ()
+    augmentations: tuple[ExtraFamily, ...] = ()
     """Families that come after the geometric one, in this order; of those that mix images, each image gets one."""
     strength: Probability = 0.5
     """Of those that mix no images: 0 changes nothing."""
@@ -161,7 +172,7 @@ class TrainConfig(Section):
     """Length of the run in epochs; this or `images_seen`."""
     images_seen: int | None = Field(None, ge=1)
     """Length of the run in training images shown, so that few images are shown often enough."""
-    passes: int | None = Field(None, ge=1)
+    passes_per_epoch: int | None = Field(None, ge=1)
     """Passes over the training images that make an epoch; None: one, but more where few images would make
     more than 20 epochs of `images_seen`."""
     batch: int = Field(32, ge=1, le=65536)
@@ -200,8 +211,8 @@ class TrainConfig(Section):
     """Epochs without a better `monitor` after which training stops; None: never."""
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights are the run's result."""
-    views: Literal[1, 6] = 1
-    """Views of an image that are averaged when measuring, told beside the image as it is."""
+    tta_views: Literal[1, 6] = 1
+    """Views of an image that are averaged as test-time augmentation; told beside the image as it is."""
     precision: Precision = "auto"
     """`auto` is bf16 autocast on a GPU that has it, fp32 elsewhere."""
     compile: bool = False

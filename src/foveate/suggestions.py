@@ -7,7 +7,7 @@ _MOST_LISTED = 20
 """Names that a message lists: more cannot be read in one line."""
 _OTHER_NAMES = {
     "batch_size": "batch",
-    "cutmix": "extra",
+    "cutmix": "augmentations",
     "degrees": "rotation",
     "early_stopping": "patience",
     "image_size": "size",
@@ -15,7 +15,7 @@ _OTHER_NAMES = {
     "imgsz": "size",
     "learning_rate": "lr",
     "lr0": "lr",
-    "mixup": "extra",
+    "mixup": "augmentations",
     "num_epochs": "epochs",
     "translate": "shift",
     "val_split": "val_fraction",

@@ -26,7 +26,7 @@ from foveate.training.settings import resolve_settings
 
 TINY = (
     "minute,stages=[{filters: 6, kernels: [3, 3]}, {filters: 8, kernels: [3, 3], dropout: 0.25}],"
-    "size=16,epochs=3,batch=50,passes=1,flip=0,views=1"
+    "size=16,epochs=3,batch=50,passes_per_epoch=1,flip=0,tta_views=1"
 )
 
 
@@ -137,7 +137,7 @@ class TestRun:
         """Few images are gone through often, for an epoch to be worth its measuring; many once."""
         epochs: list[int] = []
         for subset in (50, None):
-            open_ = job().config.replacing(images_seen=3000, passes=None)
+            open_ = job().config.replacing(images_seen=3000, passes_per_epoch=None)
             told: list[Mapping[str, Any]] = []
             made = job(config=open_, subset=subset, seed=int(subset is None))
             run_arm(made.model_dump(mode="json"), told.append)
@@ -190,7 +190,7 @@ class TestPairing:
         self, job: Callable[..., ArmJob], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         plain = self.begin(job(",attention=none"), monkeypatch)
-        for more in ("", ",attention=cbam", ",optimizer=sgd", ",extra=[erase],strength=0"):
+        for more in ("", ",attention=cbam", ",optimizer=sgd", ",augmentations=[erase],strength=0"):
             arm = self.begin(job(more), monkeypatch)
             shared = [name for name in plain if name in arm and plain[name].shape == arm[name].shape]
             assert len(shared) == len(plain)

@@ -251,8 +251,8 @@ def test_turns_are_taken_where_flips_alternate_and_mirroring_is_safe(family: str
         assert (flipped ^ kept).all()
         return flipped.tolist()
 
-    assert mirrored(shown(flip=0.5, alternate=True)) == turn.tolist()
-    assert not any(mirrored(shown(flip=0.0, alternate=True)))
+    assert mirrored(shown(flip=0.5, alternating_flip=True)) == turn.tolist()
+    assert not any(mirrored(shown(flip=0.0, alternating_flip=True)))
     assert mirrored(shown(flip=0.5)) != turn.tolist()
     assert 30 < sum(mirrored(shown(flip=0.5))) < 70
     assert all(mirrored(shown(flip=1.0)))
@@ -262,7 +262,7 @@ def test_turns_are_taken_where_flips_alternate_and_mirroring_is_safe(family: str
 def test_what_decides_the_mirror_does_not_change_the_other_draws(family: str) -> None:
     images, turn = pictures(50), coins(50)
     after = []
-    for mirror in ({"flip": 0.5}, {"flip": 0.0}, {"flip": 0.5, "alternate": True}):
+    for mirror in ({"flip": 0.5}, {"flip": 0.0}, {"flip": 0.5, "alternating_flip": True}):
         draws = generator(0)
         augmented(images, turn, draws, family=family, **mirror)
         after.append(draws.get_state())
@@ -278,7 +278,7 @@ def test_two_passes_show_every_image_from_both_sides_only_where_flips_alternate(
     pixels = torch.zeros(count, 3, 4, 3, dtype=torch.uint8)
     pixels[:, :, 0], pixels[:, :, -1] = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1), 255
     loader = Loader(pixels, torch.arange(count), np.arange(count), 16, seed=5, passes=passes)
-    flips = {"family": "crop", "flip": 0.5, "shift": 0.0, "alternate": alternate}
+    flips = {"family": "crop", "flip": 0.5, "shift": 0.0, "alternating_flip": alternate}
 
     def shown() -> list[tuple[int, bool]]:
         draws = generator(2)

@@ -183,7 +183,7 @@ class TestMixes:
         assert share.shape == (100,)
 
     def test_targets_are_mixed_as_the_images_are(self) -> None:
-        config = AugmentConfig(family="crop", flip=0.0, shift=0.0, extra=("mixup",))
+        config = AugmentConfig(family="crop", flip=0.0, shift=0.0, augmentations=("mixup",))
         images, labels = pictures(6), torch.tensor([0, 1, 2, 2, 0, 1])
         turn = torch.zeros(6, dtype=torch.bool)
         out, targets = build_augment(config, 3)(images, labels, turn, generator(), generator())
@@ -202,7 +202,9 @@ def test_families_come_in_the_order_given_after_the_geometric_one() -> None:
     images, labels, turn = pictures(6), torch.arange(6), torch.zeros(6, dtype=torch.bool)
     still = {"family": "crop", "flip": 0.0, "shift": 0.0, "strength": 1.0}
     one, other = (
-        build_augment(AugmentConfig(extra=extra, **still), 6)(images, labels, turn, generator(), generator())[0]
+        build_augment(AugmentConfig(augmentations=extra, **still), 6)(
+            images, labels, turn, generator(), generator()
+        )[0]
         for extra in (("erase", "filter"), ("filter", "erase"))
     )
     assert not torch.equal(one, other)

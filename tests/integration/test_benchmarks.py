@@ -367,7 +367,7 @@ def test_levers_change_the_preset_one_by_one_and_resume_from_their_record(run: R
 def test_each_lever_changes_what_is_trained() -> None:
     levers, losses = load_script("levers"), []
     for settings in ([], ["filters=1.25"], ["patch=easy_skipped"]):
-        given = ["attention_stage=1", "images_seen=200", "threads=1", "views=1", *settings]
+        given = ["attention_stage=1", "images_seen=200", "threads=1", "tta_views=1", *settings]
         losses.append(levers.run_once("minute", "digits", given)["loss"])
     assert len(set(losses)) == 3
 
@@ -408,7 +408,7 @@ def test_decisions_are_timed_on_a_simulated_cluster(run: Run) -> None:
 
 
 def test_a_study_is_timed_from_its_first_job_to_its_last(run: Run) -> None:
-    sizes = ("--data", "digits", "--rounds", 1, "--max-epochs", 1, "--subset", 100, "--set", "passes=1")
+    sizes = ("--data", "digits", "--rounds", 1, "--max-epochs", 1, "--subset", 100, "--set", "passes_per_epoch=1")
     printed, record = run("study_workers.py", *sizes, "--ways", "one worker, one thread")
     (study,) = record["runs"]
     assert study["way"] == "one worker, one thread"
@@ -555,11 +555,11 @@ def test_every_run_of_a_comparison_is_measured_under_corruptions_once(run: Run, 
     settings = {"stages": [{"filters": 4, "kernels": [3, 3]}], "attention_stage": 1, "epochs": 1, "size": 16}
     comparison = foveate.compare(
         "digits",
-        ["minute,attention=none", "minute,attention=none,extra=[erase]"],
+        ["minute,attention=none", "minute,attention=none,augmentations=[erase]"],
         seeds=2,
         workers=0,
         runs=tmp_path / "runs",
-        settings={**settings, "passes": 1, "views": 1, "threads": 1},
+        settings={**settings, "passes_per_epoch": 1, "tta_views": 1, "threads": 1},
     )
     printed, record = run("robustness.py", comparison.path, "--images", 40)
     assert [(row["arm"][-7:], row["seed"]) for row in record["runs"]] == [

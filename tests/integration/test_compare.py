@@ -22,9 +22,9 @@ pytestmark = pytest.mark.slow
 TINY = (
     "stages=[{filters: 4, kernels: [3, 3]}, {filters: 6, kernels: [3, 3], dropout: 0.2}]",
     "epochs=3",
-    "passes=1",
+    "passes_per_epoch=1",
     "batch=50",
-    "views=1",
+    "tta_views=1",
 )
 ARMS = [
     "--arm",
@@ -188,7 +188,7 @@ class TestBadInput:
             (["minute,attention=none"], "has no attention to be compared without"),
             (["minute", "minute,attention=lung"], "did you mean 'luong'"),
             (["minuet"], "did you mean 'minute'"),
-            (["fast", "fast,views=1"], "are the same"),
+            (["fast", "fast,tta_views=1"], "are the same"),
             (["small", "small,keep=last"], "are the same"),
             (["minute,attention=custom:Mine"], "hand it over first, from Python"),
             (["minute,attention=residual_mask,batch_norm=false"], "normalises batches itself"),

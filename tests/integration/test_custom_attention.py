@@ -14,9 +14,9 @@ from foveate.model import attention
 TINY: dict[str, Any] = {
     "stages": [{"filters": 4, "kernels": [3, 3]}, {"filters": 6, "kernels": [3, 3]}],
     "epochs": 1,
-    "passes": 1,
+    "passes_per_epoch": 1,
     "batch": 50,
-    "views": 1,
+    "tta_views": 1,
 }
 
 

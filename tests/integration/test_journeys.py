@@ -83,7 +83,7 @@ def test_a_gate_six_views_and_the_attention_taken_out_are_told(
     narrow = "stages=[{filters: 6, kernels: [3, 3]}, {filters: 8, kernels: [3, 3]}]"
     done = foveate(
         "train", folder, "--preset", "minute", "--set", narrow, "--set", "images_seen=300", "--set", "batch=10",
-        "--set", "views=6", "--name", "m", "--verbose",
+        "--set", "tta_views=6", "--name", "m", "--verbose",
     )  # fmt: skip
     assert done.status == 0, done.err
     assert "of training is on images of 15 px, which is faster" in done.out
@@ -112,7 +112,7 @@ def test_a_gate_six_views_and_the_attention_taken_out_are_told(
     assert calibration["loss"] == pytest.approx(-np.mean(of_label), rel=1e-4)
     assert f"logits divided by {temperature:.3f}" in done.out
     # All that was left to be found out is in the settings, by which the run repeats itself.
-    assert (run.config.train.passes, run.config.train.epochs, run.config.augment.flip) == (1, None, 0.5)
+    assert (run.config.train.passes_per_epoch, run.config.train.epochs, run.config.augment.flip) == (1, None, 0.5)
     again = foveate("train", folder, "--config", run.path / "args.yaml", "--name", "again")
     assert again.status == 0, again.err
     assert fv.open_run(tmp_path / "runs/train/again").metrics == run.metrics
@@ -173,7 +173,7 @@ def test_a_run_in_images_seen_makes_an_epoch_of_many_passes_over_few_images(
     folder = photographs()
     run = fv.train(folder, preset="minute", runs=tmp_path / "runs", images_seen=2500, batch=25, **settings)
     images = len(load_dataset(str(folder), run.config.data).splits["train"])
-    passes = run.config.train.passes
+    passes = run.config.train.passes_per_epoch
     assert passes == math.ceil(2500 / (20 * images)) > 1
     rows = run.folder.read_history()
     assert len(rows) == math.ceil(2500 / (passes * images)) <= 20

@@ -22,7 +22,7 @@ SETTINGS = [
     "--set", "stages=[{filters: 4, kernels: [3], pool: 2}, {filters: 6, kernels: [3], pool: 3, dropout: 0.2}]",
 ]  # fmt: skip
 FAST = [
-    "--preset", "minute", "--seed", "7", "--set", "save_every_s=0", "--set", "flip=0.5", "--set", "views=6",
+    "--preset", "minute", "--seed", "7", "--set", "save_every_s=0", "--set", "flip=0.5", "--set", "tta_views=6",
     "--set", "images_seen=3000", "--set", "batch=50", "--set", "micro_batch=20", "--set", "resize_until=0.4",
     "--set", "stages=[{filters: 4, kernels: [3, 3]}, {filters: 6, kernels: [3, 3, 3], dropout: 0.2}]",
 ]  # fmt: skip

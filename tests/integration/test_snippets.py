@@ -152,7 +152,10 @@ def small(verb: str, real: Callable[..., Any]) -> Callable[..., Any]:
         return real(data, settings=settings, **named)
 
     def tune(data: Any, **named: Any) -> Any:
-        settings = {**named.pop("settings", {}), "passes": 1}  # else of few images an epoch is thousands of passes
+        settings = {
+            **named.pop("settings", {}),
+            "passes_per_epoch": 1,
+        }  # else of few images an epoch is thousands of passes
         few = {"max_epochs": 2, "factor": 2, "workers": 0, "subset": None}
         return real(data, **{**named, **few, "settings": settings})
 

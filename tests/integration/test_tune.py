@@ -23,8 +23,8 @@ SPACE = {
     "settings": {
         "stages": [{"filters": 4, "kernels": [3, 3]}, {"filters": 6, "kernels": [3, 3], "dropout": 0.2}],
         "resize_until": 0.3,
-        "passes": 1,
-        "views": 1,
+        "passes_per_epoch": 1,
+        "tta_views": 1,
     },
     "knobs": {
         "lr": {"type": "float", "low": 0.02, "high": 0.5, "log": True},
@@ -184,15 +184,22 @@ def test_a_winner_that_was_changed_or_is_to_be_trained_otherwise_is_refused(
 
 
 def test_of_few_images_an_epoch_is_several_passes(folder: Path) -> None:
-    settings = {name: value for name, value in SPACE["settings"].items() if name != "passes"}  # type: ignore[attr-defined]
+    settings = {name: value for name, value in SPACE["settings"].items() if name != "passes_per_epoch"}  # type: ignore[attr-defined]
     space = {**SPACE, "settings": {**settings, "images_seen": 2400}}
     (folder / "long.yaml").write_text(yaml.safe_dump(space))
     words = ["tune", "digits", "--space", str(folder / "long.yaml"), "--runs", "long", *FLAGS, "--max-epochs", "2"]
     finish(folder, *words)
     base = yaml.safe_load((folder / "long" / "tune" / "study" / "study.yaml").read_text())["base"]["train"]
-    assert (base["passes"], base["epochs"], base["images_seen"]) == (5, 2, None)  # 2 epochs of 5 × 240 images
+    assert (base["passes_per_epoch"], base["epochs"], base["images_seen"]) == (
+        5,
+        2,
+        None,
+    )  # 2 epochs of 5 × 240 images
     best = yaml.safe_load((folder / "long" / "tune" / "study" / "best.yaml").read_text())["train"]
-    assert (best["passes"], best["epochs"]) == (1, 2)  # of all images there are nearly five times as many
+    assert (best["passes_per_epoch"], best["epochs"]) == (
+        1,
+        2,
+    )  # of all images there are nearly five times as many
 
 
 def test_a_study_that_fails_leaves_its_table(folder: Path) -> None:

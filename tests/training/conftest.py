@@ -27,7 +27,7 @@ TINY = {
 QUICK = {
     "stages": [{"filters": 6, "kernels": [3, 3]}, {"filters": 8, "kernels": [3, 3, 3], "dropout": 0.25}],
     "images_seen": 190,
-    "passes": 2,
+    "passes_per_epoch": 2,
     "batch": 8,
     "flip": 0.5,
     "resize_scale": 0.75,

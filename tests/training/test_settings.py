@@ -21,8 +21,12 @@ def test_what_was_left_open_is_resolved(digits: Dataset) -> None:
     assert config.data.size == 16
     assert config.augment.flip == 0  # a mirrored 2 is none
     per_pass = len(digits.splits["train"])
-    assert config.train.passes is not None
-    assert (config.train.passes - 1) * 20 * per_pass < 88_000 <= config.train.passes * 20 * per_pass
+    assert config.train.passes_per_epoch is not None
+    assert (
+        (config.train.passes_per_epoch - 1) * 20 * per_pass
+        < 88_000
+        <= config.train.passes_per_epoch * 20 * per_pass
+    )
 
 
 def test_a_final_run_has_nothing_to_stop_it_or_to_choose_an_epoch_by(digits: Dataset) -> None:
@@ -32,7 +36,7 @@ def test_a_final_run_has_nothing_to_stop_it_or_to_choose_an_epoch_by(digits: Dat
 
 @pytest.mark.parametrize("preset", ["paper", "minute"])
 def test_without_augmentation_images_stay_as_they_are(digits: Dataset, preset: str) -> None:
-    loud = {"flip": 0.5, "shift": 0.2, "extra": ["colour", "mixup"], "augmentation": False}
+    loud = {"flip": 0.5, "shift": 0.2, "augmentations": ["colour", "mixup"], "augmentation": False}
     config = resolve_settings(resolve_config(preset, settings=loud), digits)
     images = torch.from_numpy(digits.images[:16]).permute(0, 3, 1, 2)
     labels = torch.from_numpy(digits.labels[:16])

@@ -25,7 +25,7 @@ from foveate.tuning.trial import TrialJob, run_trial, study_dataset, train_trial
 TINY = {
     "stages": [{"filters": 6, "kernels": [3, 3]}, {"filters": 8, "kernels": [3, 3], "dropout": 0.25}],
     "epochs": 10,
-    "passes": 1,
+    "passes_per_epoch": 1,
     "batch": 50,
     "size": 16,
     "flip": 0.0,
@@ -181,7 +181,7 @@ class TestTrainTrial:
     def test_augmentation_that_is_switched_off_is_none(
         self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path
     ) -> None:
-        none = {"family": "affine", "alternate": False, "shift": 0.0, "rotation": 0.0, "zoom": 0.0}
+        none = {"family": "affine", "alternating_flip": False, "shift": 0.0, "rotation": 0.0, "zoom": 0.0}
         off, bare, on = (
             finish(job(config=tiny(**settings), to_epoch=1, folder=str(tmp_path / str(n))), digits)
             for n, settings in enumerate(({"augmentation": False, "shift": 0.2}, none, {"shift": 0.2}))

@@ -8,9 +8,10 @@ from typing import Annotated, Any, get_args
 
 import typer
 
+from foveate import terminal
 from foveate.config import DEFAULT_PRESET, preset_names, setting_value
 from foveate.errors import ConfigError, Interrupted
-from foveate.settings import AttentionKind
+from foveate.settings import EARLIER_NAMES, AttentionKind
 
 INTERRUPTED = 130
 """What shells expect of a command that Ctrl-C ended."""
@@ -72,6 +73,11 @@ def given_settings(given: list[str] | None, **flags: Any) -> dict[str, Any]:
         if not equals:
             raise ConfigError(f"--set {item}: write it as --set KEY=VALUE")
         settings[key] = setting_value(key, text)
+        leaf = key.rpartition(".")[2]
+        if leaf in EARLIER_NAMES:
+            terminal.display(sys.stderr).say(
+                f"{leaf} is named {EARLIER_NAMES[leaf]} now; the earlier name still works"
+            )
     return settings
 
 

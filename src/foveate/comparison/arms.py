@@ -134,5 +134,5 @@ def check_different(arms: Sequence[Arm]) -> None:
         if same != arm.name:
             raise ConfigError(
                 f"arms {same!r} and {arm.name!r} are the same: their runs would be, bit by bit (each is judged at "
-                "its last epoch, without more views: keep, patience, monitor and views make no difference)"
+                "its last epoch, without more views: keep, patience, monitor and tta_views make no difference)"
             )

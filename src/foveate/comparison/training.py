@@ -62,7 +62,7 @@ class _Trained(Record):
 class ArmJob(TrainingJob):
     """What a worker is given: train an arm with a seed where that is not done yet, and measure it on a split.
 
-    `config` is resolved, with the run's seed; how many `passes` make an epoch may be open. `subset` counts
+    `config` is resolved, with the run's seed; `passes_per_epoch` may be open. `subset` counts
     training images alone.
     """
 

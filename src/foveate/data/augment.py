@@ -16,30 +16,30 @@ __all__ = ["UNCHANGED", "Augment", "affine_batch", "build_augment", "crop_batch"
 UNCHANGED: Mapping[str, Any] = {
     "family": "affine",
     "flip": 0.0,
-    "alternate": False,
+    "alternating_flip": False,
     "shift": 0.0,
     "rotation": 0.0,
     "zoom": 0.0,
-    "extra": (),
+    "augmentations": (),
 }
 """The settings that leave images as they are."""
 
 Augment = Callable[[Tensor, Tensor, Tensor, torch.Generator, torch.Generator], tuple[Tensor, Tensor]]
 """From images [B, C, H, W], labels [B], whether it is each image's turn [B] (`loader.Batch`), and two generators
-on their device, of which the second draws the families in `extra`, to images and targets: the labels, or where
-images are mixed the share of each class [B, K]."""
+on their device, of which the second draws the families in `augmentations`, to images and targets: the labels, or
+where images are mixed the share of each class [B, K]."""
 
 
 def build_augment(config: AugmentConfig, num_classes: int) -> Augment:
     """The augmentation of `config`, whose `flip` is settled."""
     flip = config.flip or 0.0
-    singles = [FAMILIES[name] for name in config.extra if name in FAMILIES]
-    mixes = [MIXES[name] for name in config.extra if name in MIXES]
+    singles = [FAMILIES[name] for name in config.augmentations if name in FAMILIES]
+    mixes = [MIXES[name] for name in config.augmentations if name in MIXES]
 
     def geometric(images: Tensor, turn: Tensor, generator: torch.Generator) -> Tensor:
         # Drawn whether it is used or not: runs that differ in this alone see the same other draws.
         chance = torch.rand(len(turn), generator=generator, device=turn.device)
-        mirror = turn & (flip > 0) if config.alternate else chance < flip
+        mirror = turn & (flip > 0) if config.alternating_flip else chance < flip
         if config.family == "crop":
             return crop_batch(images, mirror, generator, shift=round(config.shift * images.shape[-1]))
         return affine_batch(

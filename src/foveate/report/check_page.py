@@ -61,7 +61,7 @@ def check_page(
         caption = Markup(
             "The second row is what the preset does; the others are the families of {}, each alone, at the "
             "strength that is set."
-        ).format(code("augment.extra"))
+        ).format(code("augment.augmentations"))
         alt = "The same images as they are, and after each family of augmentation"
         plot = Plot("augment", "What training may make of an image", alt, caption, contact_sheet(sheet))
         sections.append(Section("augmentation", "Augmentation", "Augmentation", [plot]))

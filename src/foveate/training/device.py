@@ -113,7 +113,7 @@ class DeviceData:
             self.dataset.splits["train"],
             train.batch,
             seed=train.seed,
-            passes=train.passes or 1,
+            passes=train.passes_per_epoch or 1,
         )
 
     def in_order(self, split: str) -> Loader:

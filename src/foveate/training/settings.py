@@ -27,9 +27,9 @@ def resolve_settings(config: Config, dataset: Dataset) -> Config:
             that batch normalisation cannot be trained with, or a custom attention that does not work.
     """
     resolved: dict[str, Any] = {"size": dataset.size, "depth": dataset.white or "format"}
-    if config.train.passes is None:
+    if config.train.passes_per_epoch is None:
         images = config.train.images_seen or 0
-        resolved["passes"] = max(1, math.ceil(images / (_MAX_EPOCHS * len(dataset.splits["train"]))))
+        resolved["passes_per_epoch"] = max(1, math.ceil(images / (_MAX_EPOCHS * len(dataset.splits["train"]))))
     if not config.augment.augmentation:
         resolved |= UNCHANGED
     elif config.augment.flip is None:
@@ -71,7 +71,7 @@ def _check_batches(config: Config, dataset: Dataset) -> None:
     """
     train = config.train
     small = round(dataset.size * train.resize_scale) if train.resize_until else dataset.size
-    images = len(dataset.splits["train"]) * (train.passes or 1)
+    images = len(dataset.splits["train"]) * (train.passes_per_epoch or 1)
     steps = math.ceil(images / train.batch)
     sizes = (images // steps, -(-images // steps))  # batches differ by one image
     smallest = min(size // math.ceil(size / (train.micro_batch or size)) for size in sizes)

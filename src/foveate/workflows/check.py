@@ -150,10 +150,10 @@ def _sheet(config: Config, dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
     flip = config.augment.flip if config.augment.flip is not None else 0.5 * dataset.mirror_safe
     rows = {
         "as they are": config.replacing(**UNCHANGED),
-        config.augment.family: config.replacing(flip=flip, extra=[]),
+        config.augment.family: config.replacing(flip=flip, augmentations=[]),
     }
     families: tuple[ExtraFamily, ...] = ExtraFamily.__args__  # type: ignore[attr-defined]
-    rows |= {family: config.replacing(**{**UNCHANGED, "extra": [family]}) for family in families}
+    rows |= {family: config.replacing(**{**UNCHANGED, "augmentations": [family]}) for family in families}
     sheet = {}
     for row, of_row in rows.items():
         augment = build_augment(of_row.augment, max(2, len(dataset.class_names)))

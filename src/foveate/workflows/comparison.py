@@ -273,11 +273,11 @@ def _run(comparison: Comparison, pool: Pool, display: Display, *, final: bool) -
 def _resolve_arm(config: Config, dataset: Dataset, device: torch.device) -> Config:
     """The settings of a separate run, but to its last epoch, which is judged; those without effect are reset.
 
-    `passes` stays open: each run resolves it by how many images it has.
+    `passes_per_epoch` stays open: each run resolves it by how many images it has.
     """
     without = {
-        "passes": config.train.passes,
-        "views": 1,
+        "passes_per_epoch": config.train.passes_per_epoch,
+        "tta_views": 1,
         "monitor": "accuracy",
         "save_every_s": 60.0,
         "keep": "last",

@@ -72,7 +72,7 @@ class Measurement:
             logits = self.data.logits(network, self.split, self.config, label=label, track=track)
             variants[name] = asdict(score_ablation(*logits))
 
-        if self.config.train.views > 1:
+        if self.config.train.tta_views > 1:
             mirror = bool(self.config.augment.flip)
             add(ViewsAveraged(model, mirror=mirror), f"mean of {6 if mirror else 3} views")
         if self.config.model.attention != "none":

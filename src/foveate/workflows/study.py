@@ -165,9 +165,11 @@ def tune(
     crew.check_attention([base])
     whole, device, location = load_data(data, base, data_dir, display)
     dataset = study_dataset(whole, subset, base.data.split_seed)
-    if whole_length is not None and base.train.passes is None:
+    if whole_length is not None and base.train.passes_per_epoch is None:
         # With few images an epoch is several passes, so that the last rung is as long as the space's preset.
-        base = base.replacing(passes=max(1, round(whole_length / (max_epochs * len(dataset.splits["train"])))))
+        base = base.replacing(
+            passes_per_epoch=max(1, round(whole_length / (max_epochs * len(dataset.splits["train"]))))
+        )
     values: dict[str, Any] = {
         **more,
         **location,

@@ -96,8 +96,8 @@ def write_winner(search: Search, best: Trial, share: float) -> None:
         OutputError: when the file cannot be written.
     """
     settings = search.config.space.apply(search.config.base, best.settings)
-    passes = max(1, round((settings.train.passes or 1) * share))
-    settings = settings.replacing(passes=passes, threads=None, device="auto", patience=None)
+    passes = max(1, round((settings.train.passes_per_epoch or 1) * share))
+    settings = settings.replacing(passes_per_epoch=passes, threads=None, device="auto", patience=None)
     text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     name, checksum = printable(search.folder.name), hashlib.sha256(text.encode()).hexdigest()
     title = f"# trial {best.number} of {name}: {best.score:.4f} on the images that rank trials\n"
