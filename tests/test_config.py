@@ -21,6 +21,7 @@ from foveate.config import (
     setting_value,
 )
 from foveate.errors import ConfigError
+from foveate.keywords import Settings
 from foveate.settings import EARLIER_NAMES
 
 
@@ -308,3 +309,13 @@ def test_a_setting_of_an_earlier_version_keeps_working_under_its_earlier_name(ea
     check_setting(f"{section}.{earlier}")
     with pytest.raises(ConfigError, match="given twice"):
         resolve_config("small", settings={earlier: value, path: value})
+
+
+def test_every_setting_is_a_typed_keyword() -> None:
+    leaves = {
+        leaf
+        for field in Config.model_fields.values()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+        for leaf in field.annotation.model_fields
+    }
+    assert set(Settings.__annotations__) == leaves

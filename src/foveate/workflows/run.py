@@ -5,7 +5,7 @@ import shlex
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from foveate.checkpoint import Checkpoint
 from foveate.config import Config, resolve_config
@@ -13,6 +13,7 @@ from foveate.data.dataset import Dataset, KnownData, load_dataset, load_known
 from foveate.data.splits import SPLITS
 from foveate.errors import CheckpointError, DataError
 from foveate.files import write_json
+from foveate.keywords import Settings
 from foveate.model.build import LayerTable, build_model, layer_table
 from foveate.training.device import DeviceData, pick_device, prepare_process
 from foveate.training.environment import environment, environment_changes, places_resumed
@@ -84,7 +85,7 @@ def train(
     final: bool = False,
     known: KnownData | None = None,
     display: Display | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> Run:
     """Train a network on `data`, measure it on validation, and report.
 
@@ -197,7 +198,11 @@ def open_run(path: Path | str) -> Run:
 
 
 def summarize(
-    *, preset: str | None = None, config: Path | str | None = None, num_classes: int = 10, **settings: Any
+    *,
+    preset: str | None = None,
+    config: Path | str | None = None,
+    num_classes: int = 10,
+    **settings: Unpack[Settings],
 ) -> LayerTable:
     """The table of layers of a preset's network, as figure 3.1 of the paper.
 
