@@ -18,7 +18,7 @@ from foveate.errors import CheckpointError, ConfigError
 from foveate.memory import device_memory
 from foveate.model.build import build_model, forward_bytes, outline_model
 from foveate.model.network import AttentionCNN
-from foveate.records import ClassNames, Digest, Record, validate_record
+from foveate.records import ClassNames, Digest, Record, WeightsOrigin, validate_record
 from foveate.settings import CUSTOM, ModelConfig, Side, check_model
 from foveate.tensors import (
     DTYPES,
@@ -32,6 +32,7 @@ from foveate.tensors import (
     opened,
     read_tensors,
     save_tensors,
+    section,
 )
 
 BEST, LAST = Path("weights", "best.safetensors"), Path("weights", "last", "state.safetensors")
@@ -49,6 +50,8 @@ class Checkpoint:
     white: int | None = None
     """The value that is white in images with more than 8 bits; None: the largest of their format."""
     confidence: Confidence = field(default_factory=Confidence)
+    weights: WeightsOrigin | None = None
+    """What its backbone started from; None: it was drawn at random, or there is no backbone."""
 
 
 class _Preprocessing(StrictRecord):
@@ -68,6 +71,7 @@ class _Description(Record):
     settings: Digest | None = None
     """Of the run that it is of, as `RunFolder.identity` gives it; None: of an earlier version, or of a trial."""
     confidence: Confidence | None = None
+    weights: WeightsOrigin | None = None
     temperature: Annotated[float, Field(ge=1e-6, le=1e6, strict=True)] | None = None
     """All that earlier versions fitted."""
     # What others keep beside it, each of whom reads its own by `section`.
@@ -142,6 +146,7 @@ def load_model(
         size,
         said.preprocessing.white,
         said.confidence or Confidence(temperature=said.temperature),
+        said.weights,
     )
 
 
@@ -173,6 +178,17 @@ def put_weights(
                 if values is not None and bool((values < 0).any()):
                     raise CheckpointError(f"{path} is damaged ({name}.{statistic} is negative): {FIX}")
     network.load_state_dict(tensors, assign=assign)
+
+
+def weights_origin(path: Path) -> WeightsOrigin | None:
+    """What the network of a checkpoint started from; None where that is not said.
+
+    Raises:
+        CheckpointError: when the file is missing or damaged.
+    """
+    with opened(path) as (_, header):
+        meta = metadata_of(header, path)
+    return section(path, meta, "weights", WeightsOrigin) if "weights" in meta else None
 
 
 def save_confidence(path: Path, confidence: Confidence) -> None:

@@ -279,9 +279,30 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def _check_start(config: Config) -> None:
+    """Refuse weights to start from, or a classifier to fit, that the network has no place for."""
+    if config.train.weights is not None and config.model.backbone is None:
+        raise ConfigError(
+            f"train.weights={config.train.weights!r} is for a backbone: give one, or --preset photos"
+        )
+    if config.train.optimizer != "logistic_regression":
+        return
+    model, augment = config.model, config.augment
+    if model.freeze != "all" or model.attention != "none" or model.head not in ("mean", "mean_max"):
+        raise ConfigError(
+            "train.optimizer='logistic_regression' fits a classifier to the features of a frozen backbone: it "
+            "takes freeze=all, attention=none, and the head mean or mean_max"
+        )
+    if augment.augmentation or config.train.epochs != 1:
+        raise ConfigError(
+            "train.optimizer='logistic_regression' sees each image once: it takes augmentation=false and epochs=1"
+        )
+
+
 def _validate(values: Mapping[str, Any]) -> Config:
     config = validated(Config, values)
     check_model(config.model)
+    _check_start(config)
     if config.train.resize_until and config.model.head == "dense":
         raise ConfigError(
             f"train.resize_until={config.train.resize_until}: model.head='dense' takes one size only"

@@ -7,6 +7,7 @@ from foveate.settings import (
     Activation,
     AttentionMode,
     AugmentFamily,
+    BackboneName,
     BlockKind,
     ExtraFamily,
     HeadKind,
@@ -28,6 +29,8 @@ class Settings(TypedDict, total=False):
     depth: Literal["format", "auto"] | int
     decode_timeout_s: float
     # ModelConfig
+    backbone: BackboneName | None
+    freeze: Literal["none", "first", "all"]
     stages: Sequence[StageConfig | Mapping[str, Any]]
     whiten: int
     block: BlockKind
@@ -58,7 +61,8 @@ class Settings(TypedDict, total=False):
     passes_per_epoch: int | None
     batch: int
     micro_batch: int | None
-    optimizer: Literal["adamw", "sgd", "muon"]
+    weights: str | None
+    optimizer: Literal["adamw", "sgd", "muon", "logistic_regression"]
     lr: float
     head_lr: float
     bias_lr: float

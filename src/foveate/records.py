@@ -41,6 +41,7 @@ __all__ = [
     "Reason",
     "Record",
     "Seconds",
+    "WeightsOrigin",
     "check_structure",
     "distinct",
     "first_problem",
@@ -370,3 +371,17 @@ def _adapter(schema: Hashable) -> TypeAdapter[Any]:
 
 def _short(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+class WeightsOrigin(Record):
+    """Where the weights come from that a training started from: whoever uses the network must be told."""
+
+    name: Line
+    origin: Line
+    licence: Line
+    sha256: Digest
+
+    @property
+    def words(self) -> str:
+        """All of it but the digest, in one line."""
+        return f"{self.name}; licence {self.licence}; from {self.origin}"

@@ -28,11 +28,14 @@ AttentionKind = Literal[
 AttentionMode = Literal["replace", "residual"]
 Activation = Literal["relu", "gelu", "silu"]
 BlockKind = Literal["plain", "normed"]
-HeadKind = Literal["dense", "pooled"]
+HeadKind = Literal["dense", "pooled", "mean", "mean_max", "attention_pool"]
+BackboneName = Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "resnet18"]
 AugmentFamily = Literal["affine", "crop"]
 ExtraFamily = Literal["filter", "colour", "erase", "gridmask", "rand", "mixup", "cutmix"]
 Monitor = Literal["accuracy", "loss", "macro_f1"]
 Precision = Literal["auto", "fp32", "bf16"]
+IMAGENET = "imagenet"
+"""Weights that a backbone starts from: those of its packaged training on ImageNet."""
 CUSTOM = "custom:"
 """Before the name of an attention that is a custom class."""
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -113,9 +116,13 @@ class StageConfig(Section):
 
 
 class ModelConfig(Section):
-    """The network: a stem, stages of convolutions with attention after one of them, and a head."""
+    """The network: a stem, stages of convolutions with attention after one of them, and a head; or a backbone."""
 
-    stages: tuple[StageConfig, ...] = Field(min_length=1, max_length=32)
+    backbone: BackboneName | None = None
+    """A larger network that takes the place of stem and stages, with attention after its last stage."""
+    freeze: Literal["none", "first", "all"] = "none"
+    """Which part of the backbone stays as it is: `first`, all but about its last third."""
+    stages: tuple[StageConfig, ...] = Field((), max_length=32)
     whiten: int = Field(0, ge=0, le=5)
     """Side of the patches that a fixed first convolution whitens, in pixels; 0: no such layer."""
     block: BlockKind = "plain"
@@ -128,7 +135,8 @@ class ModelConfig(Section):
     attention_mode: AttentionMode = "replace"
     """`replace`: its output takes its input's place, as in the paper; `residual`: is added to it, times a gate."""
     head: HeadKind = "dense"
-    """`dense`: flatten, a hidden layer, the classifier; `pooled`: the maximum over positions, the classifier."""
+    """`dense`: flatten, a hidden layer, the classifier. All others pool over positions first: `pooled`, the
+    maximum; `mean`; `mean_max`, both; `attention_pool`, a mean weighted by a learned query."""
     hidden: int = Field(512, ge=1, le=65536)
     """Units of the dense head's hidden layer."""
     hidden_dropout: Rate = 0.5
@@ -140,6 +148,11 @@ class ModelConfig(Section):
     """Share of each batch in batch normalisation's running statistics; Keras' .99 is 0.01 here."""
     normalize: Literal["unit", "standard"] = "unit"
     """`unit` scales pixels to 0…1; `standard` also takes the training images' mean and deviation out."""
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether attention is embedded in it, or pools its positions."""
+        return self.attention != "none" or self.head == "attention_pool"
 
 
 class AugmentConfig(Section):
@@ -180,8 +193,11 @@ class TrainConfig(Section):
     """Images in one forward and backward pass, whose gradients are summed to those of a step; None: the batch.
     Batch normalisation then sees a part at a time (ghost batch normalisation, Hoffer et al. 2017, 1705.08741), and
     its running statistics move once a step, by the mean over the parts."""
-    optimizer: Literal["adamw", "sgd", "muon"] = "adamw"
-    """`muon` is for convolution kernels; the rest has Nesterov's momentum at the rates below, as `sgd` has."""
+    weights: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """What a backbone starts from: `imagenet`, or a .safetensors file; None: weights drawn at random."""
+    optimizer: Literal["adamw", "sgd", "muon", "logistic_regression"] = "adamw"
+    """`muon` is for convolution kernels; the rest has Nesterov's momentum at the rates below, as `sgd` has.
+    `logistic_regression` takes no steps: the classifier is fitted to the features of a frozen backbone."""
     lr: float = Field(1e-3, gt=0)
     """Of every weight under `adamw`, of convolution kernels under `muon` and, per image, under `sgd`."""
     head_lr: float = Field(1e-3, gt=0)
@@ -230,7 +246,18 @@ def check_model(model: ModelConfig) -> None:
     Raises:
         ConfigError: for these.
     """
-    stages = len(model.stages)
+    if model.backbone is not None:
+        if model.stages or model.whiten:
+            raise ConfigError(
+                f"model.backbone={model.backbone!r} has stages of its own: leave stages and whiten out"
+            )
+        if model.head == "dense":
+            raise ConfigError("model.head='dense': a backbone takes a head that pools, such as mean")
+    elif not model.stages:
+        raise ConfigError("model.stages: give one stage at least, or a backbone")
+    elif model.freeze != "none":
+        raise ConfigError(f"model.freeze={model.freeze!r} is for a backbone, and there is none")
+    stages = len(model.stages) or 1
     if model.attention_stage > stages:
         raise ConfigError(f"model.attention_stage={model.attention_stage}: there are {stages} stages")
     if model.block == "normed" and any(len(stage.kernels) < 2 for stage in model.stages):

@@ -104,7 +104,7 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
     logits, labels = data.logits(model, job.split, config, track=track)
     right = logits.argmax(axis=1) == labels
     without = None
-    if config.model.attention != "none":
+    if config.model.has_attention:
         with model.without_attention():
             label = f"{job.split}, attention taken out"
             without = point_metrics(*data.logits(model, job.split, config, label=label, track=track))["accuracy"]

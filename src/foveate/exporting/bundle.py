@@ -179,6 +179,8 @@ def _limits(card: Card, certificate: Certificate) -> list[str]:
         )
     if certificate.data is not None:
         said.append("Its accuracy was measured on images like those it was trained on; on others it may be lower.")
+    if card.started_from is not None:
+        said.append(f"Its training started from {_plain(card.started_from.words)}.")
     if card.license is None:
         said.append("Its licence is not known: ask whoever gave it to you.")
     return said

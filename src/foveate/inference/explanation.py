@@ -167,7 +167,7 @@ def _attention(engine: "NetworkEngine", pixels: NDArray[np.uint8]) -> "Tensor":
     handle = part.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
     try:
         with torch.inference_mode():
-            engine.network.features(_batch(engine, pixels))
+            engine.network(_batch(engine, pixels))
             values: Tensor = cast("Any", part).attention_map(found[0])
     except Exception as error:
         raise ConfigError(f"attention: attention_map of {name} failed: {' '.join(str(error).split())}") from error

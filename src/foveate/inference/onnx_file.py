@@ -17,7 +17,17 @@ from pydantic import Field
 from foveate.confidence import Confidence
 from foveate.errors import CheckpointError
 from foveate.files import read_regular
-from foveate.records import ClassNames, Count, Digest, Line, MalformedError, Record, parse_json, validate_record
+from foveate.records import (
+    ClassNames,
+    Count,
+    Digest,
+    Line,
+    MalformedError,
+    Record,
+    WeightsOrigin,
+    parse_json,
+    validate_record,
+)
 from foveate.settings import Side
 
 __all__ = [
@@ -128,6 +138,8 @@ class Card(Record):
     """Of Foveate."""
     date: Line
     license: Line | None = None
+    started_from: WeightsOrigin | None = None
+    """The weights that the training started from."""
 
 
 def card_strings(card: Card) -> dict[str, str]:

@@ -8,7 +8,16 @@ from torch import Tensor, nn
 
 from foveate.settings import Activation
 
-__all__ = ["ACTIVATION", "ConvBlock", "DenseHead", "Normalize", "NormedBlock", "PooledHead", "WhiteningConv2d"]
+__all__ = [
+    "ACTIVATION",
+    "AttentionStage",
+    "ConvBlock",
+    "DenseHead",
+    "Normalize",
+    "NormedBlock",
+    "PooledHead",
+    "WhiteningConv2d",
+]
 
 ACTIVATION: Mapping[Activation, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -194,6 +203,22 @@ class NormedBlock(nn.Module):
         if self.skips:
             refined = refined + reduced
         output: Tensor = self.dropout(self.attention(self.activation(refined)))
+        return output
+
+
+class AttentionStage(nn.Module):
+    """Attention alone, as the stage that comes after a backbone.
+
+    Shape: [B, C, H, W] → [B, C, H, W].
+    """
+
+    def __init__(self, attention: nn.Module) -> None:
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, features: Tensor) -> Tensor:
+        """What the attention makes of the feature maps."""
+        output: Tensor = self.attention(features)
         return output
 
 

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from foveate.errors import ConfigError
 from foveate.model.attention import GatedResidual, MultiHeadAttention2d, attention_named
+from foveate.model.backbones import BACKBONES
 from foveate.model.blocks import (
     ACTIVATION,
+    AttentionStage,
     ConvBlock,
     DenseHead,
     Normalize,
@@ -20,8 +22,9 @@ from foveate.model.blocks import (
     PooledHead,
     WhiteningConv2d,
 )
+from foveate.model.heads import POOLING, LinearHead
 from foveate.model.network import AttentionCNN
-from foveate.settings import CUSTOM, BlockKind, ModelConfig
+from foveate.settings import CUSTOM, BackboneName, BlockKind, ModelConfig
 
 __all__ = [
     "CHANNELS",
@@ -38,6 +41,9 @@ __all__ = [
 
 CHANNELS = 3
 """Every image is decoded to RGB."""
+_WIDEST_VALUES = 32
+"""Values for each pixel of the image in the widest step of a backbone: ResNet's first convolutions, 64 channels in
+and 64 out at half the side; those of EfficientNet-Lite have 28."""
 
 BLOCK: Mapping[BlockKind, type[ConvBlock] | type[NormedBlock]] = {"plain": ConvBlock, "normed": NormedBlock}
 
@@ -87,6 +93,8 @@ def _assemble(
     """The parts of the network put together, with whatever weights PyTorch gave them."""
     if num_classes < 2:
         raise ConfigError(f"num_classes={num_classes}: a classifier needs two classes at least")
+    if config.backbone is not None:
+        return _on_backbone(config, config.backbone, num_classes)
     activation = ACTIVATION[config.activation]
     standard = config.normalize == "standard"
     normalize = Normalize(mean, std) if standard else Normalize((0.0,) * CHANNELS, (1.0,) * CHANNELS)
@@ -111,7 +119,7 @@ def _assemble(
             )
         )
         channels = stage.filters
-    head: nn.Module = PooledHead(channels, num_classes)
+    head = _pooling_head(config, channels, num_classes)
     if config.head == "dense":
         features = channels * side * side
         dropout = config.hidden_dropout * config.dropout
@@ -119,11 +127,29 @@ def _assemble(
     return AttentionCNN(normalize, stem, stages, head)
 
 
+def _on_backbone(config: ModelConfig, name: BackboneName, num_classes: int) -> AttentionCNN:
+    """A backbone as the stem, which normalises by itself; the attention after it as the one stage; and a head."""
+    backbone = BACKBONES[name]()
+    if config.freeze != "none":
+        backbone.freeze(backbone.tuned_from if config.freeze == "first" else None)
+    stages = nn.Sequential(AttentionStage(_attention(config, backbone.channels)))
+    return AttentionCNN(nn.Identity(), backbone, stages, _pooling_head(config, backbone.channels, num_classes))
+
+
+def _pooling_head(config: ModelConfig, channels: int, num_classes: int) -> nn.Module:
+    if config.head in ("dense", "pooled"):
+        return PooledHead(channels, num_classes)
+    return LinearHead(POOLING[config.head](channels), num_classes)
+
+
 def forward_bytes(config: ModelConfig, size: int) -> int:
     """Bytes that the widest step of a forward pass takes for one `size`×`size` image: its input and its output.
 
     It is found from the settings alone, without running anything. The attention of a custom class is not counted.
     """
+    if config.backbone is not None:
+        values = _WIDEST_VALUES * size**2
+        return torch.float32.itemsize * max(values, _score_values(config, 1280, feature_size(config, size)))
     side = size - config.whiten + 1 if config.whiten else size
     channels = 2 * CHANNELS * config.whiten**2 if config.whiten else CHANNELS
     steps = [CHANNELS * size**2 + channels * side**2]
@@ -170,6 +196,8 @@ def attention_side(config: ModelConfig, size: int) -> int:
 
 
 def _side_after(config: ModelConfig, size: int, stages: int) -> int:
+    if config.backbone is not None:
+        return -(-size // 32)
     side = size - config.whiten + 1 if config.whiten else size
     for stage in config.stages[:stages]:
         side //= stage.pool
@@ -245,7 +273,7 @@ def _init_weights(network: nn.Module, generator: torch.Generator) -> None:
             cast("Callable[[torch.Generator], None]", module.draw_weights)(drawn)
 
 
-_UNLISTED = (nn.ReLU, nn.GELU, nn.SiLU, nn.Identity)
+_UNLISTED = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Identity)
 """Activations belong to the layer before them, as in figure 3.1; and what does nothing is no layer."""
 
 

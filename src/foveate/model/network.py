@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from foveate.model.attention import GatedResidual
 from foveate.model.blocks import WhiteningConv2d
+from foveate.model.heads import AttentionPool, MeanPool
 
 __all__ = ["AttentionCNN"]
 
 
 class AttentionCNN(nn.Module):
-    """A small CNN with attention embedded in one of its stages.
+    """A small CNN with attention in one of its stages; or a backbone, as the stem, with attention after it.
 
     Shape: [B, 3, H, W] pixels 0…255, uint8 or floating → [B, num_classes] logits.
     """
@@ -45,7 +46,8 @@ class AttentionCNN(nn.Module):
                 return cast(
                     "nn.Module", attention.attention if isinstance(attention, GatedResidual) else attention
                 )
-        return None
+        pool = getattr(self.head, "pool", None)
+        return pool if isinstance(pool, AttentionPool) else None
 
     @torch.no_grad()
     def init_whitening(self, images: Tensor) -> None:
@@ -63,12 +65,17 @@ class AttentionCNN(nn.Module):
 
     @contextlib.contextmanager
     def without_attention(self) -> Iterator[None]:
-        """The same weights with the attention ablated: its input goes on as it is."""
+        """The same weights with the attention ablated: its input goes on as it is, or is weighted alike."""
         attentions = [(stage, stage.attention) for stage in self.stages]
+        pool = getattr(self.head, "pool", None)
         try:
             for stage, _ in attentions:
                 stage.attention = nn.Identity()
+            if isinstance(pool, AttentionPool):
+                self.head.pool = MeanPool(pool.out_features)
             yield
         finally:
             for stage, attention in attentions:
                 stage.attention = attention
+            if isinstance(pool, AttentionPool):
+                self.head.pool = pool

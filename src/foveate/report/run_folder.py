@@ -47,6 +47,7 @@ def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, datas
         timing=folder.read_timing() if history else {},
         layers=layer_table(checkpoint.model, checkpoint.size),
         attention=config.model.attention,
+        started_from=checkpoint.weights.words if checkpoint.weights else "",
         test_openings=[(opening.time, opening.command) for opening in record.test_openings],
         explained=read_explained(folder.path, weights_digest(checkpoint.model)),
         paper=config.preset == "paper" and dataset.name == "cifar10",

@@ -72,6 +72,8 @@ class RunPage:
     """`train_s`, `images_per_s`, `epochs`."""
     layers: LayerTable | None = None
     attention: str = ""
+    started_from: str = ""
+    """The weights that training started from, in words."""
     test_openings: Sequence[tuple[str, str]] = ()
     """(time, command) of each time that the test split was opened."""
     explained: Explained | None = None
@@ -115,7 +117,7 @@ def run_page(run: RunPage) -> Page:
         if run.dataset.mistakes
         else None,
         _data(run, lead),
-        _model(layers, run.attention) if layers else None,
+        _model(layers, run.attention, run.started_from) if layers else None,
         record_section("run", "args.yaml", run.settings, run.environment, command=run.command),
     ]
     return Page(run.title, run.subtitle, sections, facts)
@@ -198,7 +200,7 @@ def _data(run: RunPage, lead: Measured) -> Section:
     return Section("data", "Data", "Data", [Bullets(dataset.notes) if dataset.notes else None, Grid(cards)], note)
 
 
-def _model(layers: LayerTable, attention: str) -> Section:
+def _model(layers: LayerTable, attention: str, started_from: str) -> Section:
     total = small(f"{layers.total:,}", f"{layers.trainable:,} trainable, {layers.non_trainable:,} not")
     table = Table(
         "Layers",
@@ -209,4 +211,7 @@ def _model(layers: LayerTable, attention: str) -> Section:
         ],
         footer=["All", total],
     )
-    return Section("model", "Model", "Model", [Card("", [table])], f"Attention: {attention}." if attention else "")
+    note = f"Attention: {attention}." if attention else ""
+    if started_from:
+        note += f" Training started from {started_from}."
+    return Section("model", "Model", "Model", [Card("", [table])], note)

@@ -14,7 +14,7 @@ from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.data.loader import Loader, preload
 from foveate.errors import ConfigError
-from foveate.inference.network import collect_logits
+from foveate.inference.network import collect_logits, for_inference
 from foveate.progress import Track, untracked
 from foveate.settings import TrainConfig
 
@@ -125,7 +125,7 @@ class DeviceData:
     ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], NDArray[np.int64]]:
         """The logits [N, K] of a split's images, and their labels [N], as `collect_logits` gives them."""
         return collect_logits(
-            model,
+            for_inference(model),
             self.in_order(split),
             device=self.device,
             precision=config.train.precision,

@@ -1,6 +1,7 @@
 """One training, from its settings to its epochs: what `train`, trials, arms and out-of-fold labels all do."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from foveate.checkpoint import checkpoint_metadata
+from foveate.checkpoint import checkpoint_metadata, weights_origin
 from foveate.config import Config
 from foveate.data.augment import build_augment
 from foveate.data.dataset import Dataset
@@ -16,12 +17,17 @@ from foveate.data.loader import channel_statistics, fold_in_seed
 from foveate.errors import ConfigError
 from foveate.inference.network import out_of_memory_explained
 from foveate.memory import device_memory
+from foveate.model.backbones import Backbone
 from foveate.model.build import CHANNELS, build_model
+from foveate.pretrained import load_packaged_weights, load_weights_file
 from foveate.progress import Track, untracked
+from foveate.records import WeightsOrigin
+from foveate.settings import IMAGENET
 from foveate.tensors import save_tensors
 from foveate.training.device import DeviceData
 from foveate.training.loop import EpochResult, TrainingState, train_epochs
 from foveate.training.optim import build_optimizer, run_length
+from foveate.training.regression import regression_epochs
 from foveate.training.state import restore_state, save_state
 
 DRAWS = 2
@@ -44,17 +50,29 @@ class Fit:
         path: the state is saved there at the end of each epoch, before the epoch is yielded; None: it is not, and
             whoever consumes the epochs saves what is to last.
         draws: version of what is drawn from which seed: that of the work that this is part of.
+        start: whether to load the weights that a backbone starts from; False: `resume` brings those that it has.
 
     Raises:
         ConfigError: when the feature maps of one step are more than there is memory.
     """
 
-    def __init__(self, config: Config, data: DeviceData, *, path: Path | None = None, draws: int = DRAWS) -> None:
+    def __init__(
+        self,
+        config: Config,
+        data: DeviceData,
+        *,
+        path: Path | None = None,
+        draws: int = DRAWS,
+        start: bool = True,
+    ) -> None:
         self.config, self.data, self.path = config, data, path
         self.state = new_state(config, data.dataset, data.device, draws=draws)
         dataset = data.dataset
         self.metadata = checkpoint_metadata(config.model, dataset.class_names, dataset.size, dataset.white)
         """What is written beside the weights, as `checkpoint.save_tensors` takes it."""
+        self.origin = start_weights(config, self.state.model) if start else None
+        """Of the weights that a backbone starts from."""
+        self._tell_origin()
 
     @property
     def length(self) -> int:
@@ -73,9 +91,12 @@ class Fit:
         validation = self.data.in_order("validation") if "validation" in dataset.splits else None
         augment = build_augment(self.config.augment, len(dataset.class_names))
         shuffled, train = self.data.shuffled(self.config.train), self.config.train
-        for result in train_epochs(
-            self.state, shuffled, validation, train, augment=augment, device=device, track=track
-        ):
+        epochs = (
+            regression_epochs(self.state, self.data, self.config, track=track)
+            if train.optimizer == "logistic_regression"
+            else train_epochs(self.state, shuffled, validation, train, augment=augment, device=device, track=track)
+        )
+        for result in epochs:
             if self.path is not None:
                 self.save(self.path)
             yield result
@@ -98,7 +119,14 @@ class Fit:
 
     def resume(self, path: Path, *, settings: str | None = None) -> bool:
         """Go on from a state that `save` wrote; arguments, result and errors are those of `restore_state`."""
-        return restore_state(path, self.state, settings=settings)
+        continued, self.origin = restore_state(path, self.state, settings=settings), weights_origin(path)
+        self._tell_origin()
+        return continued
+
+    def _tell_origin(self) -> None:
+        """Whoever uses the weights is told by their file."""
+        if self.origin is not None:
+            self.metadata["weights"] = self.origin.model_dump(mode="json")
 
 
 def new_state(config: Config, dataset: Dataset, device: torch.device, *, draws: int = DRAWS) -> TrainingState:
@@ -130,6 +158,20 @@ def new_state(config: Config, dataset: Dataset, device: torch.device, *, draws: 
         torch.Generator(device).manual_seed(seeds[purpose]) for purpose in ("augmentation", "extras")
     )
     return TrainingState(model, build_optimizer(model, config.train), generator, extras)
+
+
+def start_weights(config: Config, model: nn.Module) -> WeightsOrigin | None:
+    """Put into the backbone of `model` what `config` starts from; None: it keeps weights drawn at random.
+
+    Raises:
+        ConfigError: when the package that has them is not installed, or a file is pickled.
+        CheckpointError: when a file is missing, damaged, or not of this backbone.
+    """
+    backbone, start = getattr(model, "stem", None), config.train.weights
+    if start is None or not isinstance(backbone, Backbone):
+        return None
+    found = load_packaged_weights(backbone) if start == IMAGENET else load_weights_file(Path(start), backbone)
+    return WeightsOrigin(**asdict(found))
 
 
 def _seeds(seed: int, draws: int) -> dict[str, int]:

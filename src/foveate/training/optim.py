@@ -33,6 +33,8 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
 
 
 def _optimizer(trainable: list[Tensor], config: TrainConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "logistic_regression":  # no step is taken: it stands where a state has an optimizer
+        return torch.optim.SGD(trainable, lr=config.lr)
     if config.optimizer == "adamw":
         return torch.optim.AdamW(
             trainable, lr=config.lr, weight_decay=config.weight_decay, eps=config.epsilon, fused=True

@@ -1,6 +1,7 @@
 """The settings that a data set decides, and what is refused before anything is trained with them."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from foveate.data.dataset import Dataset
 from foveate.errors import ConfigError
 from foveate.memory import device_memory
 from foveate.model.build import attention_side, feature_size, outline_model, try_attention
-from foveate.settings import CUSTOM
+from foveate.settings import CUSTOM, IMAGENET
 
 _MAX_EPOCHS = 20
 """Of a run whose length is given in images: every epoch is validated and saved, which takes time."""
@@ -27,6 +28,8 @@ def resolve_settings(config: Config, dataset: Dataset) -> Config:
             that batch normalisation cannot be trained with, or a custom attention that does not work.
     """
     resolved: dict[str, Any] = {"size": dataset.size, "depth": dataset.white or "format"}
+    if config.train.weights not in (None, IMAGENET):  # a file: found from any folder
+        resolved["weights"] = str(Path(config.train.weights or "").resolve())
     if config.train.passes_per_epoch is None:
         images = config.train.images_seen or 0
         resolved["passes_per_epoch"] = max(1, math.ceil(images / (_MAX_EPOCHS * len(dataset.splits["train"]))))

@@ -132,7 +132,7 @@ def export(
     graphs = {"fp32": plain}
     if int8 and images is not None:
         graphs["int8"] = to_int8(plain, images.dataset.images[images.calibration])
-    cards = {precision: _card(engine.about, precision, images, licence) for precision in graphs}
+    cards = {precision: _card(engine, precision, images, licence) for precision in graphs}
     contents = {precision: described(graph, cards[precision]) for precision, graph in graphs.items()}
     reference, measured = _measure(engine, contents, images, display) if images else (None, {})
     certificate = Certificate(
@@ -266,7 +266,8 @@ def _images(
     )
 
 
-def _card(about: About, precision: Any, images: _Images | None, licence: str | None) -> Card:
+def _card(engine: NetworkEngine, precision: Any, images: _Images | None, licence: str | None) -> Card:
+    about = engine.about
     return Card(
         names=about.class_names,
         imgsz=(about.size, about.size),
@@ -285,6 +286,7 @@ def _card(about: About, precision: Any, images: _Images | None, licence: str | N
         version=version("foveate"),
         date=datetime.now(UTC).date().isoformat(),
         license=_line(licence) if licence else None,
+        started_from=engine.checkpoint.weights,
     )
 
 
@@ -368,7 +370,7 @@ def _description(engine: NetworkEngine) -> dict[str, Any]:
     return {
         "parameters": f"{table.total:,}",
         "attention": config.attention,
-        "stages": ", ".join(f"{stage.filters} filters" for stage in config.stages),
+        "stages": config.backbone or ", ".join(f"{stage.filters} filters" for stage in config.stages),
         "input": f"{engine.about.size} × {engine.about.size} pixels",
     }
 

@@ -75,7 +75,7 @@ class Measurement:
         if self.config.train.tta_views > 1:
             mirror = bool(self.config.augment.flip)
             add(ViewsAveraged(model, mirror=mirror), f"mean of {6 if mirror else 3} views")
-        if self.config.model.attention != "none":
+        if self.config.model.has_attention:
             with model.without_attention():
                 add(model, "attention taken out")
         return variants

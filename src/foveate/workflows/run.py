@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from foveate.checkpoint import Checkpoint
 from foveate.config import Config, resolve_config
-from foveate.data.dataset import Dataset, KnownData, load_dataset, load_known
+from foveate.data.dataset import Dataset, KnownData, dataset_of, load_known, open_source
 from foveate.data.splits import SPLITS
 from foveate.errors import CheckpointError, DataError
 from foveate.files import write_json
@@ -24,6 +24,7 @@ from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible, saving
 from foveate.training.settings import resolve_settings
+from foveate.workflows.defaults import default_preset
 from foveate.workflows.measure import Measurement
 from foveate.workflows.output import check_output_name, new_output
 from foveate.workflows.request import (
@@ -91,7 +92,8 @@ def train(
 
     Args:
         data: `digits`, `cifar10`, or the path of a folder, CSV, Parquet or `.npz` file.
-        preset: where the settings come from; over it come those of the YAML file `config`, then `settings`.
+        preset: where the settings come from; over it come those of the YAML file `config`, then `settings`. Where
+            both are None, `default_preset` chooses by the data.
         data_dir: where `cifar10` lies; else `$FOVEATE_DATA` and the cache are searched.
         runs: the run folder is `runs/train/<name>`.
         final: train on train + validation for the whole length, and open the test split once, at the end.
@@ -111,7 +113,13 @@ def train(
     prepare_process(resolved)
     place = Path(data_dir) if data_dir else None
     if known is None:
-        dataset = load_dataset(str(data), resolved.data, data_dir=place, track=display.track)
+        source = open_source(str(data), place, display.track)
+        if preset is None and config is None:
+            preset, line = default_preset(source, settings)
+            resolved = resolve_config(preset, settings=settings)
+            if line:
+                display.say(line)
+        dataset = dataset_of(source, resolved.data, track=display.track)
     else:
         dataset = load_known(str(data), resolved.data, known, data_dir=place, track=display.track)
     print_data_warnings(dataset, display)
@@ -121,6 +129,8 @@ def train(
     training = own.with_splits(dataset.for_final().splits) if final else own
     resolved = resolve_settings(resolved, training.dataset)
     fit = Fit(resolved, training)
+    if fit.origin is not None:
+        display.say(f"training starts from {fit.origin.words}")
     command = command_line(
         "train",
         data,
@@ -177,7 +187,8 @@ def resume(
         prepare_process(config)
         dataset = dataset_of_run(folder, config, record, data, Path(data_dir) if data_dir else None, display)
         own = DeviceData.load(dataset, picked)
-        fit = Fit(config, own.with_splits(dataset.for_final().splits) if record.final else own)
+        training = own.with_splits(dataset.for_final().splits) if record.final else own
+        fit = Fit(config, training, start=False)
         fit.metadata["settings"] = folder.identity(record)
         continued = fit.resume(folder.last, settings=folder.identity(record))
         before, now = folder.read_environment(), environment(picked)

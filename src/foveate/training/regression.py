@@ -1,0 +1,149 @@
+"""Multinomial logistic regression on the features of a frozen backbone, in the place of training by steps."""
+
+import math
+import time
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from foveate.config import Config
+from foveate.data.loader import Loader, to_device
+from foveate.evaluation import point_metrics
+from foveate.inference.network import autocast, for_inference, out_of_memory_explained
+from foveate.model.heads import LinearHead
+from foveate.model.network import AttentionCNN
+from foveate.progress import Track, untracked
+from foveate.training.device import DeviceData
+from foveate.training.loop import EpochResult, TrainingState
+
+_STRENGTHS = np.logspace(-4, 2, 7)
+"""Inverse strengths of the L2 penalty, scikit-learn's C, that folds choose from. Features of a backbone are
+correlated, and often more than there are images."""
+_FOLDS = 5
+_ITERATIONS = 1_000
+"""Of L-BFGS: 100, scikit-learn's default, do not suffice for a weak penalty."""
+
+Vectors = NDArray[np.float32]
+
+
+class _Split(NamedTuple):
+    """A split as the classifier sees it: features [N, F] and labels [N]."""
+
+    features: Vectors
+    labels: NDArray[np.int64]
+
+
+def regression_epochs(
+    state: TrainingState, data: DeviceData, config: Config, *, track: Track = untracked
+) -> Iterator[EpochResult]:
+    """Fit the classifier of `state` to the training images, unless it is fitted already; yield it as one epoch.
+
+    The strength of its penalty is chosen by the log-loss over stratified folds within the training images, those
+    of one group in one fold; the other splits take no part.
+
+    Raises:
+        TrainingError: when memory runs out.
+    """
+    if state.epoch > 1:
+        return
+    began = time.monotonic()
+    model = cast("AttentionCNN", state.model)
+    head = cast("LinearHead", model.head)
+    train = _features(model, data, "train", config, track)
+    groups = data.dataset.groups
+    of_images = None if groups is None else np.array([groups[index] for index in data.dataset.splits["train"]])
+    strength = _best_strength(train, of_images, config.train.seed)
+    weight, bias = _fitted(train, strength, len(data.dataset.class_names))
+    with torch.no_grad():
+        head.classifier.weight.copy_(torch.from_numpy(weight))
+        head.classifier.bias.copy_(torch.from_numpy(bias))
+    seconds = time.monotonic() - began
+    found = point_metrics(_logits(train, weight, bias), train.labels)
+    validated: dict[str, float] = {}
+    if "validation" in data.dataset.splits:
+        validation = _features(model, data, "validation", config, track)
+        validated = point_metrics(_logits(validation, weight, bias), validation.labels)
+    result = EpochResult(
+        epoch=1,
+        train_loss=found["loss"],
+        train_accuracy=found["accuracy"],
+        val_loss=validated.get("loss"),
+        val_accuracy=validated.get("accuracy"),
+        val_macro_f1=validated.get("macro_f1"),
+        lr=strength,
+        seconds=seconds,
+        images_per_s=len(train.labels) / seconds,
+    )
+    state.history.append(result)
+    state.epoch = 2
+    yield result
+
+
+def _features(model: AttentionCNN, data: DeviceData, split: str, config: Config, track: Track) -> _Split:
+    """What the classifier is given of a split's images, as they are."""
+    pool = cast("LinearHead", model.head).pool
+    backbone = nn.Sequential(for_inference(nn.Sequential(model.normalize, model.stem)), pool).eval()
+    loader: Loader = data.in_order(split)
+    vectors, labels = [], []
+    with (
+        torch.inference_mode(),
+        autocast(data.device, config.train.precision),
+        out_of_memory_explained("use --device cpu, or a smaller size", f"a batch of {loader.batch} images"),
+    ):
+        followed = track(loader.epoch(), total=len(loader), label=f"features, {split}", images_each=loader.batch)
+        for images, targets, _ in followed:
+            vectors.append(backbone(to_device(images, data.device)).float().cpu().numpy())
+            labels.append(targets.cpu().numpy())
+    return _Split(np.concatenate(vectors), np.concatenate(labels))
+
+
+def _best_strength(train: _Split, groups: NDArray[np.str_] | None, seed: int) -> float:
+    """The C whose log-loss over folds is least; the middle one where there are too few images for two folds."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # slow to import
+
+    present, counts = np.unique(train.labels, return_counts=True)
+    folds = min(_FOLDS, int(counts.min()), len(train.labels) if groups is None else len(np.unique(groups)))
+    if folds < 2 or len(present) < 2:
+        return float(_STRENGTHS[len(_STRENGTHS) // 2])
+    make = StratifiedKFold if groups is None else StratifiedGroupKFold
+    classes = int(train.labels.max()) + 1
+    losses = np.zeros(len(_STRENGTHS))
+    for rest, held_out in make(folds, shuffle=True, random_state=seed % 2**32).split(*train, groups):
+        fitted, asked = (_Split(train.features[each], train.labels[each]) for each in (rest, held_out))
+        if len(np.unique(fitted.labels)) < 2:
+            continue
+        for place, strength in enumerate(_STRENGTHS):
+            logits = _logits(asked, *_fitted(fitted, float(strength), classes))
+            losses[place] += point_metrics(logits, asked.labels)["loss"] * len(asked.labels)
+    return float(_STRENGTHS[losses.argmin()])
+
+
+def _fitted(train: _Split, strength: float, classes: int) -> tuple[Vectors, Vectors]:
+    """Weight [K, F] and bias [K] of the classifier.
+
+    A class without a training image gets a bias far below the others'.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # what a weak penalty has not reached by then is small
+        found = LogisticRegression(C=strength, max_iter=_ITERATIONS).fit(train.features, train.labels)
+    coefficients, intercepts = found.coef_, found.intercept_
+    if len(found.classes_) == 2:  # of two, scikit-learn keeps the difference of the logits
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        intercepts = np.concatenate([-intercepts, intercepts]) / 2
+    weight = np.zeros((classes, train.features.shape[1]), np.float32)
+    bias = np.full(classes, intercepts.min() - math.log(1e6), np.float32)
+    weight[found.classes_], bias[found.classes_] = coefficients, intercepts
+    return weight, bias
+
+
+def _logits(split: _Split, weight: Vectors, bias: Vectors) -> Vectors:
+    logits: Vectors = split.features @ weight.T + bias
+    return logits
