@@ -65,6 +65,7 @@ class Settings(TypedDict, total=False):
     optimizer: Literal["adamw", "sgd", "muon", "logistic_regression"]
     lr: float
     head_lr: float
+    backbone_lr: float | None
     bias_lr: float
     gate_lr: float
     momentum: float

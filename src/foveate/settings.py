@@ -202,6 +202,8 @@ class TrainConfig(Section):
     """Of every weight under `adamw`, of convolution kernels under `muon` and, per image, under `sgd`."""
     head_lr: float = Field(1e-3, gt=0)
     """Per image, of dense layers, under `muon` and `sgd`."""
+    backbone_lr: float | None = Field(None, gt=0)
+    """Of a backbone's weights, under `adamw`; None: `lr`. They are good already, and a head is not."""
     bias_lr: float = Field(1e-3, gt=0)
     """Per image, of biases, under `muon` and `sgd`."""
     gate_lr: float = Field(0.005, gt=0)

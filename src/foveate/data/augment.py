@@ -11,7 +11,7 @@ from torch import Tensor
 from foveate.data.families import FAMILIES, MIXES, mix_batch
 from foveate.settings import AugmentConfig
 
-__all__ = ["UNCHANGED", "Augment", "affine_batch", "build_augment", "crop_batch", "resize_batch"]
+__all__ = ["UNCHANGED", "Augment", "affine_batch", "as_they_are", "build_augment", "crop_batch", "resize_batch"]
 
 UNCHANGED: Mapping[str, Any] = {
     "family": "affine",
@@ -28,6 +28,11 @@ Augment = Callable[[Tensor, Tensor, Tensor, torch.Generator, torch.Generator], t
 """From images [B, C, H, W], labels [B], whether it is each image's turn [B] (`loader.Batch`), and two generators
 on their device, of which the second draws the families in `augmentations`, to images and targets: the labels, or
 where images are mixed the share of each class [B, K]."""
+
+
+def as_they_are(images: Tensor, labels: Tensor, *_: object) -> tuple[Tensor, Tensor]:
+    """No augmentation: as an `Augment`, for what is no image any more."""
+    return images, labels
 
 
 def build_augment(config: AugmentConfig, num_classes: int) -> Augment:

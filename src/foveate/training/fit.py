@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from foveate.checkpoint import checkpoint_metadata, weights_origin
 from foveate.config import Config
-from foveate.data.augment import build_augment
+from foveate.data.augment import as_they_are, build_augment
 from foveate.data.dataset import Dataset
 from foveate.data.loader import channel_statistics, fold_in_seed
 from foveate.errors import ConfigError
@@ -19,12 +19,14 @@ from foveate.inference.network import out_of_memory_explained
 from foveate.memory import device_memory
 from foveate.model.backbones import Backbone
 from foveate.model.build import CHANNELS, build_model
+from foveate.model.network import AttentionCNN
 from foveate.pretrained import load_packaged_weights, load_weights_file
 from foveate.progress import Track, untracked
 from foveate.records import WeightsOrigin
 from foveate.settings import IMAGENET
 from foveate.tensors import save_tensors
 from foveate.training.device import DeviceData
+from foveate.training.features import AfterBackbone, features_of, forward_of, sees_features
 from foveate.training.loop import EpochResult, TrainingState, train_epochs
 from foveate.training.optim import build_optimizer, run_length
 from foveate.training.regression import regression_epochs
@@ -87,19 +89,31 @@ class Fit:
             OutputError: when the state cannot be written.
             TrainingError: as `train_epochs`.
         """
-        dataset, device = self.data.dataset, self.data.device
-        validation = self.data.in_order("validation") if "validation" in dataset.splits else None
-        augment = build_augment(self.config.augment, len(dataset.class_names))
-        shuffled, train = self.data.shuffled(self.config.train), self.config.train
-        epochs = (
-            regression_epochs(self.state, self.data, self.config, track=track)
-            if train.optimizer == "logistic_regression"
-            else train_epochs(self.state, shuffled, validation, train, augment=augment, device=device, track=track)
-        )
-        for result in epochs:
+        for result in self._epochs(track):
             if self.path is not None:
                 self.save(self.path)
             yield result
+
+    def _epochs(self, track: Track) -> Iterator[EpochResult]:
+        config, data, forward = self.config, self.data, forward_of(self.state.model, self.config)
+        augment = build_augment(config.augment, len(data.dataset.class_names))
+        if config.train.optimizer == "logistic_regression":
+            return regression_epochs(self.state, data, config, track=track)
+        if sees_features(config):
+            network = cast("AttentionCNN", self.state.model)
+            data, forward = features_of(network, data, config, track), AfterBackbone(network)
+            augment = as_they_are
+        validation = data.in_order("validation") if "validation" in data.dataset.splits else None
+        return train_epochs(
+            self.state,
+            data.shuffled(config.train),
+            validation,
+            config.train,
+            augment=augment,
+            device=data.device,
+            forward=forward,
+            track=track,
+        )
 
     def save(self, path: Path, **sections: Any) -> None:
         """Write the state, from which `resume` goes on, with `sections` of metadata beside it.

@@ -125,6 +125,7 @@ def train_epochs(
     *,
     augment: Augment,
     device: torch.device,
+    forward: nn.Module | None = None,
     track: Track = untracked,
 ) -> Iterator[EpochResult]:
     """Train from wherever `state` is to the last epoch, or until `monitor` stops improving; yield each epoch.
@@ -132,12 +133,17 @@ def train_epochs(
     `state` is consistent whenever control is outside: between the epochs this yields, and between the batches
     that `track` hands through.
 
+    Args:
+        forward: what is asked in the place of the model of `state`, with which it shares what is trained.
+
     Raises:
         TrainingError: when a loss, a gradient, or an output on validation is not finite, or memory runs out. On a
             CPU the weights are those before a bad step; a GPU is not waited for within an epoch: its losses and
             gradients are checked at the end of an epoch, and before each save.
     """
-    forward = _compiled(state.model, config, device) if config.compile else state.model
+    forward = forward or state.model
+    if config.compile:
+        forward = _compiled(forward, config, device)
     steps_per_epoch = len(train)
     epochs, total_steps = run_length(config, steps_per_epoch, train.images_before(steps_per_epoch))
     summed = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64

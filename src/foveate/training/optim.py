@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foveate.model.backbones import Backbone
 from foveate.settings import TrainConfig
 
 _REST_MOMENTUM = 0.85
@@ -26,10 +27,33 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     cancels out: through the momentum m a weight shrinks by 1 / (1 - m) times it a step. Muon's kernels keep their
     norm, and have none.
     """
-    optimizer = _optimizer([parameter for parameter in model.parameters() if parameter.requires_grad], config)
+    trainable: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.optimizer == "adamw" and config.backbone_lr is not None:
+        optimizer = _adamw_with_backbone(model, trainable, config, config.backbone_lr)
+    else:
+        optimizer = _optimizer(trainable, config)
     for each in optimizer.param_groups:
         each["initial_lr"] = each["lr"]
     return optimizer
+
+
+def _adamw_with_backbone(
+    model: nn.Module, trainable: list[Tensor], config: TrainConfig, rate: float
+) -> torch.optim.Optimizer:
+    """AdamW whose rate for a backbone's weights is another than for what comes after it."""
+    own = {
+        id(parameter) for part in model.modules() if isinstance(part, Backbone) for parameter in part.parameters()
+    }
+    groups = [
+        {"params": [each for each in trainable if id(each) in own], "lr": rate},
+        {"params": [each for each in trainable if id(each) not in own], "lr": config.lr},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        weight_decay=config.weight_decay,
+        eps=config.epsilon,
+        fused=True,
+    )
 
 
 def _optimizer(trainable: list[Tensor], config: TrainConfig) -> torch.optim.Optimizer:

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from foveate.config import Config
-from foveate.data.loader import Loader, to_device
 from foveate.evaluation import point_metrics
-from foveate.inference.network import autocast, for_inference, out_of_memory_explained
+from foveate.model.backbones import fold_batch_norm
 from foveate.model.heads import LinearHead
 from foveate.model.network import AttentionCNN
 from foveate.progress import Track, untracked
 from foveate.training.device import DeviceData
+from foveate.training.features import outputs
 from foveate.training.loop import EpochResult, TrainingState
 
 _STRENGTHS = np.logspace(-4, 2, 7)
@@ -86,20 +86,13 @@ def regression_epochs(
 
 def _features(model: AttentionCNN, data: DeviceData, split: str, config: Config, track: Track) -> _Split:
     """What the classifier is given of a split's images, as they are."""
-    pool = cast("LinearHead", model.head).pool
-    backbone = nn.Sequential(for_inference(nn.Sequential(model.normalize, model.stem)), pool).eval()
-    loader: Loader = data.in_order(split)
-    vectors, labels = [], []
-    with (
-        torch.inference_mode(),
-        autocast(data.device, config.train.precision),
-        out_of_memory_explained("use --device cpu, or a smaller size", f"a batch of {loader.batch} images"),
-    ):
-        followed = track(loader.epoch(), total=len(loader), label=f"features, {split}", images_each=loader.batch)
-        for images, targets, _ in followed:
-            vectors.append(backbone(to_device(images, data.device)).float().cpu().numpy())
-            labels.append(targets.cpu().numpy())
-    return _Split(np.concatenate(vectors), np.concatenate(labels))
+    backbone = nn.Sequential(
+        model.normalize, fold_batch_norm(model.stem), cast("LinearHead", model.head).pool
+    ).eval()
+    indices = data.dataset.splits[split]
+    batches = outputs(backbone, data, indices, config, label=f"features, {split}", track=track)
+    vectors = torch.cat([batch.float().cpu() for batch in batches]).numpy()
+    return _Split(vectors, data.dataset.labels[indices])
 
 
 def _best_strength(train: _Split, groups: NDArray[np.str_] | None, seed: int) -> float:

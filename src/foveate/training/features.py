@@ -1,0 +1,113 @@
+"""The frozen part of a network: what it makes of images that never change is computed once."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from foveate.config import Config
+from foveate.data.augment import UNCHANGED
+from foveate.data.loader import to_device
+from foveate.inference.network import autocast, out_of_memory_explained
+from foveate.model.backbones import Backbone, fold_batch_norm
+from foveate.model.network import AttentionCNN
+from foveate.progress import Track
+from foveate.training.device import DeviceData
+
+
+class AfterBackbone(nn.Module):
+    """The part of a network after its backbone, which it shares with it.
+
+    Shape: [B, C, h, w] feature maps, in half precision too → [B, K] logits.
+    """
+
+    def __init__(self, network: AttentionCNN) -> None:
+        super().__init__()
+        self.stages, self.head = network.stages, network.head
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Logits of each class."""
+        logits: Tensor = self.head(self.stages(maps.float()))
+        return logits
+
+
+class OnFrozen(nn.Module):
+    """A network that asks a folded copy of the frozen stages of its backbone, which is twice as fast.
+
+    Shape: as the network's.
+    """
+
+    def __init__(self, network: AttentionCNN, backbone: Backbone, stage: str) -> None:
+        super().__init__()
+        self.network, self.backbone, self.stage = network, backbone, stage
+        self.folded = [fold_batch_norm(backbone)]  # in a list: it is no part of what is trained or switched
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of each class."""
+        with torch.no_grad():
+            maps = self.folded[0].before(self.stage, images)
+        logits: Tensor = self.network.head(self.network.stages(self.backbone.beginning_with(self.stage, maps)))
+        return logits
+
+
+def forward_of(network: nn.Module, config: Config) -> nn.Module:
+    """What training asks in the place of `network`: the same, faster where a part of it is frozen."""
+    backbone = getattr(network, "stem", None)
+    if isinstance(network, AttentionCNN) and isinstance(backbone, Backbone) and config.model.freeze == "first":
+        return OnFrozen(network, backbone, backbone.tuned_from)
+    return network
+
+
+def sees_features(config: Config) -> bool:
+    """Whether a training sees nothing but what a frozen backbone makes of images that never change."""
+    augment = config.augment.model_dump()
+    unchanged = all(augment[name] == value for name, value in UNCHANGED.items())
+    return config.model.freeze == "all" and unchanged and not config.train.resize_until
+
+
+def features_of(network: AttentionCNN, data: DeviceData, config: Config, track: Track) -> DeviceData:
+    """`data` with the feature maps of its images in their place, [n, h, w, C] in half precision.
+
+    Of the splits `train` and `validation` alone: no image of another split is looked at.
+
+    Raises:
+        TrainingError: when memory runs out.
+    """
+    wanted = [data.dataset.splits[name] for name in ("train", "validation") if name in data.dataset.splits]
+    indices = np.sort(np.concatenate(wanted))
+    backbone = nn.Sequential(network.normalize, fold_batch_norm(network.stem))
+    batches = outputs(backbone, data, indices, config, label="features", track=track)
+    maps = torch.cat([batch.half().permute(0, 2, 3, 1) for batch in batches])
+    splits = {
+        name: np.searchsorted(indices, data.dataset.splits[name])
+        for name in ("train", "validation")
+        if name in data.dataset.splits
+    }
+    labels = data.labels[torch.from_numpy(indices).to(data.labels.device)]
+    return replace(data, dataset=replace(data.dataset, splits=splits), images=maps, labels=labels)
+
+
+def outputs(
+    module: Callable[[Tensor], Tensor],
+    data: DeviceData,
+    indices: "np.ndarray[tuple[int], np.dtype[np.int64]]",
+    config: Config,
+    *,
+    label: str,
+    track: Track,
+) -> Iterator[Tensor]:
+    """What `module`, in evaluation mode, makes of the images at `indices`, a batch after the other.
+
+    Raises:
+        TrainingError: when memory runs out.
+    """
+    loader = replace(data.in_order("train"), indices=indices)
+    with (
+        torch.inference_mode(),
+        autocast(data.device, config.train.precision),
+        out_of_memory_explained("use --device cpu, or a smaller size", f"a batch of {loader.batch} images"),
+    ):
+        for images, _, _ in track(loader.epoch(), total=len(loader), label=label, images_each=loader.batch):
+            yield module(to_device(images, data.device)).clone()
