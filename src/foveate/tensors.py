@@ -135,6 +135,26 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return read_tensors(file, header, path), meta
 
 
+def load_foreign(path: Path, *, fix: str) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a safetensors file that another program wrote, and the SHA-256 of the file.
+
+    It is read within the limits of our own files. Nobody vouches for its values: it has no checksum of its own.
+
+    Args:
+        fix: what to do where it cannot be used, for the message.
+
+    Raises:
+        CheckpointError: when it is missing, damaged, no safetensors file, or larger than the memory.
+    """
+    with _opened(path, "no file", "give a safetensors file", fix) as file:
+        header = _read_header(file, path, fix)
+        if "foveate" in header.strings:
+            raise CheckpointError(f"{path} is a checkpoint of Foveate: give it as --start")
+        tensors = _read_values(file, header, path, fix)
+        file.seek(0)
+        return tensors, hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def section(path: Path, meta: Mapping[str, Any], name: str, schema: type[T]) -> T:
     """A part of the metadata of the checkpoint at `path`, as `schema` describes it.
 
@@ -146,8 +166,11 @@ def section(path: Path, meta: Mapping[str, Any], name: str, schema: type[T]) -> 
     return validate_record(meta[name], schema, source=f"{path}, {name}", fix=FIX)
 
 
-def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors of the checkpoint at `path` that hold NaN or infinity.
+def check_finite(path: Path, tensors: Mapping[str, Tensor], *, fix: str = FIX) -> None:
+    """Refuse tensors of the file at `path` that hold NaN or infinity.
+
+    Args:
+        fix: what to do then, for the message.
 
     Raises:
         CheckpointError: naming the first of them.
@@ -155,48 +178,55 @@ def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         # The extremes of a tensor with a NaN are NaN; and other than `isfinite` this takes no memory.
         if tensor.is_floating_point() and tensor.numel() and not all(map(math.isfinite, tensor.aminmax())):
-            raise CheckpointError(f"{path} is damaged ({name} holds values that are not finite): {FIX}")
+            raise CheckpointError(f"{path} is damaged ({name} holds values that are not finite): {fix}")
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[tuple[BufferedReader, Header]]:
     """A file at its first tensor, and its header."""
+    with _opened(path, "no checkpoint", "give a run folder made by `foveate train`", FIX) as file:
+        header = _read_header(file, path, FIX)
+        state = sum(each.bytes for name, each in header.tensors.items() if name.startswith(TRAINING_PREFIX))
+        own = sum(each.bytes for each in header.tensors.values()) - state
+        if state > 4 * own + MAX_STATE:  # an optimizer keeps two values for each weight at most
+            raise CheckpointError(f"{path} is damaged (its training state is much larger than its network): {FIX}")
+        if "foveate" not in header.strings:
+            raise CheckpointError(f"{path} is not a Foveate checkpoint: it was written by another program")
+        yield file, header
+
+
+@contextmanager
+def _opened(path: Path, missing: str, instead: str, fix: str) -> Iterator[BufferedReader]:
+    """A regular file; whatever the system says against reading it becomes one line."""
     try:
         file = open_regular(path)
     except FileNotFoundError as error:
-        raise CheckpointError(f"no checkpoint at {path}: give a run folder made by `foveate train`") from error
+        raise CheckpointError(f"{missing} at {path}: {instead}") from error
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise CheckpointError(
-            f"cannot read {path} ({reason}): give a run folder made by `foveate train`"
-        ) from error
+        raise CheckpointError(f"cannot read {path} ({reason}): {instead}") from error
     with file:
         try:
-            yield file, _read_header(file, path)
+            yield file
         except OSError as error:
-            raise CheckpointError(f"cannot read {path} ({error.strerror or error}): {FIX}") from error
+            raise CheckpointError(f"cannot read {path} ({error.strerror or error}): {fix}") from error
 
 
-def _read_header(file: BufferedReader, path: Path) -> Header:
+def _read_header(file: BufferedReader, path: Path, fix: str) -> Header:
     size = os.fstat(file.fileno()).st_size
     # Nothing is read of a file without size: those of the kernel, as in /proc, can have an effect or no end.
     length = int.from_bytes(file.read(8), "little") if size >= 8 else size
     if length > size - 8:
-        raise CheckpointError(f"{path} is damaged (it ends within its header): {FIX}")
+        raise CheckpointError(f"{path} is damaged (it ends within its header): {fix}")
     if length > MAX_HEADER:
         raise CheckpointError(
-            f"{path} is damaged (its header has {length:,} bytes, at most {MAX_HEADER:,} are read): {FIX}"
+            f"{path} is damaged (its header has {length:,} bytes, at most {MAX_HEADER:,} are read): {fix}"
         )
-    header = parse_record(file.read(length), Header, source=str(path), fix=FIX)
+    header = parse_record(file.read(length), Header, source=str(path), fix=fix)
     spans = sorted(each.data_offsets for each in header.tensors.values())
     joints = [(0, 0), *spans, (size - 8 - length, 0)]
     if any(before[1] != after[0] for before, after in pairwise(joints)):
-        raise CheckpointError(f"{path} is damaged (its tensors overlap, or do not fill the file): {FIX}")
-    state = sum(each.bytes for name, each in header.tensors.items() if name.startswith(TRAINING_PREFIX))
-    if state > 4 * (size - state) + MAX_STATE:  # an optimizer keeps two values for each weight at most
-        raise CheckpointError(f"{path} is damaged (its training state is much larger than its network): {FIX}")
-    if "foveate" not in header.strings:
-        raise CheckpointError(f"{path} is not a Foveate checkpoint: it was written by another program")
+        raise CheckpointError(f"{path} is damaged (its tensors overlap, or do not fill the file): {fix}")
     return header
 
 
@@ -219,6 +249,13 @@ def read_tensors(file: BufferedReader, header: Header, path: Path) -> dict[str, 
     Raises:
         CheckpointError: when there is no memory for them, or the file is damaged.
     """
+    tensors = _read_values(file, header, path, FIX)
+    if header.strings.get("sha256") != digest_of(tensors, header.strings["foveate"]):
+        raise CheckpointError(f"{path} is damaged (its checksum differs): {FIX}")
+    return tensors
+
+
+def _read_values(file: BufferedReader, header: Header, path: Path, fix: str) -> dict[str, Tensor]:
     needed, memory = sum(each.bytes for each in header.tensors.values()), device_memory(torch.device("cpu"))
     if needed > memory:
         raise CheckpointError(
@@ -231,14 +268,12 @@ def read_tensors(file: BufferedReader, header: Header, path: Path) -> dict[str, 
         except RuntimeError as error:  # a limit that is lower than the memory there is
             raise CheckpointError(f"{path} takes {needed:,} bytes, more than there is memory for") from error
         if file.readinto(content.numpy().data) != each.bytes:
-            raise CheckpointError(f"{path} is damaged (it ends within {name}): {FIX}")
+            raise CheckpointError(f"{path} is damaged (it ends within {name}): {fix}")
         if each.dtype == "BOOL" and bool((content > 1).any()):
             raise CheckpointError(
-                f"{path} is damaged ({name} holds values that are neither true nor false): {FIX}"
+                f"{path} is damaged ({name} holds values that are neither true nor false): {fix}"
             )
         tensors[name] = content.view(DTYPES[each.dtype]).reshape(each.shape)
-    if header.strings.get("sha256") != digest_of(tensors, header.strings["foveate"]):
-        raise CheckpointError(f"{path} is damaged (its checksum differs): {FIX}")
     return tensors
 
 

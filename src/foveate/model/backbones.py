@@ -38,19 +38,27 @@ class Backbone(nn.Module):
     Shape: [B, 3, H, W] pixels 0…255, uint8 or floating → [B, channels, ⌈H / 32⌉, ⌈W / 32⌉].
 
     Args:
+        name: its key in `BACKBONES`.
         stages: by name, in the order in which they run.
         channels: of the feature maps.
         tuned_from: the stage with which the last third of the network begins, which `photos-tuned` trains.
     """
 
     def __init__(
-        self, normalize: Normalize, stages: Mapping[str, nn.Module], *, channels: int, tuned_from: str
+        self,
+        name: str,
+        normalize: Normalize,
+        stages: Mapping[str, nn.Module],
+        *,
+        channels: int,
+        tuned_from: str,
     ) -> None:
         super().__init__()
+        self.name = name
         self.normalize = normalize
         self.stages = nn.Sequential()
-        for name, stage in stages.items():
-            self.stages.add_module(name, stage)
+        for each, stage in stages.items():
+            self.stages.add_module(each, stage)
         self.channels = channels
         self.tuned_from = tuned_from
         self._frozen = 0
@@ -104,20 +112,26 @@ class Backbone(nn.Module):
 
 def efficientnet_lite0() -> Backbone:
     """EfficientNet-Lite0: 3.4 M parameters, 1,280 channels; made for 224 px. Source: see `_efficientnet_lite`."""
-    return _efficientnet_lite(channels=(16, 24, 40, 80, 112, 192, 320), repeats=(1, 2, 2, 3, 3, 4, 1))
+    return _efficientnet_lite(
+        "efficientnet_lite0", channels=(16, 24, 40, 80, 112, 192, 320), repeats=(1, 2, 2, 3, 3, 4, 1)
+    )
 
 
 def efficientnet_lite1() -> Backbone:
     """EfficientNet-Lite1: 4.2 M parameters, 1,280 channels; made for 240 px. Source: see `_efficientnet_lite`."""
-    return _efficientnet_lite(channels=(16, 24, 40, 80, 112, 192, 320), repeats=(1, 3, 3, 4, 4, 5, 1))
+    return _efficientnet_lite(
+        "efficientnet_lite1", channels=(16, 24, 40, 80, 112, 192, 320), repeats=(1, 3, 3, 4, 4, 5, 1)
+    )
 
 
 def efficientnet_lite2() -> Backbone:
     """EfficientNet-Lite2: 4.9 M parameters, 1,280 channels; made for 260 px. Source: see `_efficientnet_lite`."""
-    return _efficientnet_lite(channels=(16, 24, 48, 88, 120, 208, 352), repeats=(1, 3, 3, 4, 4, 5, 1))
+    return _efficientnet_lite(
+        "efficientnet_lite2", channels=(16, 24, 48, 88, 120, 208, 352), repeats=(1, 3, 3, 4, 4, 5, 1)
+    )
 
 
-def _efficientnet_lite(*, channels: Sequence[int], repeats: Sequence[int]) -> Backbone:
+def _efficientnet_lite(name: str, *, channels: Sequence[int], repeats: Sequence[int]) -> Backbone:
     """Of the EfficientNet-Lite family: widths and depths of its seven stages differ, all else is alike.
 
     Source: Google's `efficientnet_lite_builder.py` (github.com/tensorflow/tpu, Apache-2.0). ReLU6 in place of
@@ -149,7 +163,7 @@ def _efficientnet_lite(*, channels: Sequence[int], repeats: Sequence[int]) -> Ba
     stages["last"] = layer(width, 1280, 1)
     # (pixel - 127) / 128, as it was trained.
     normalize = Normalize((127 / 255,) * 3, (128 / 255,) * 3)
-    return Backbone(normalize, stages, channels=1280, tuned_from="stage6")
+    return Backbone(name, normalize, stages, channels=1280, tuned_from="stage6")
 
 
 def resnet18() -> Backbone:
@@ -165,7 +179,7 @@ def resnet18() -> Backbone:
         )
         width = out_channels
     normalize = Normalize(_IMAGENET_MEAN, _IMAGENET_STD)
-    return Backbone(normalize, stages, channels=width, tuned_from="stage4")
+    return Backbone("resnet18", normalize, stages, channels=width, tuned_from="stage4")
 
 
 BACKBONES: Mapping[str, Callable[[], Backbone]] = {

