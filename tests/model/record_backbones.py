@@ -64,5 +64,10 @@ if __name__ == "__main__":
             "seeded": seeded(),
             "packaged": packaged(),
         }
-    text = json.dumps(found, indent=1)
-    Path(__file__).with_name("backbone_features.json").write_text(text + "\n")
+    # A line for every case.
+    parts = [
+        f' "{part}": [\n' + ",\n".join(f"  {json.dumps(row)}" for row in found[part]) + "\n ]"
+        for part in ("seeded", "packaged")
+    ]
+    text = "{\n" + ",\n".join([f' "by": {json.dumps(found["by"])}', *parts]) + "\n}\n"
+    Path(__file__).with_name("backbone_features.json").write_text(text)
