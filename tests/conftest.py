@@ -46,6 +46,15 @@ def cifar10() -> str:
 
 
 @pytest.fixture(scope="session")
+def ants_bees(cifar10: str) -> Path:
+    """The folder of real photographs of ants and bees, in `train` and `val`, which lies beside CIFAR-10."""
+    folder = Path(cifar10).parent / "ants-bees"
+    if not folder.is_dir():
+        pytest.skip("needs photographs of ants and bees: a folder `ants-bees` beside FOVEATE_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def cifar10_images(cifar10: str) -> Callable[[str, int], tuple[np.ndarray, np.ndarray]]:
     """Gives the first images [N, 32, 32, 3] and labels [N] of a split, without decoding all others."""
 

@@ -185,7 +185,7 @@ def load_weights_file(path: Path, backbone: Backbone, names: Names = timm_names)
         ConfigError: for a file that PyTorch pickled: the message has the line that converts it.
         CheckpointError: when the file is missing, damaged, or not one of this backbone.
     """
-    if path.suffix in (".pth", ".pt", ".bin"):
+    if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
         raise ConfigError(
             f"{path} is pickled, which can run code: convert it to safetensors by `{_convert(path)}`"
         )
