@@ -1,0 +1,149 @@
+"""Logistic regression on frozen features: scikit-learn's own answers, put into the classifier."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+
+from foveate.config import Config, resolve_config
+from foveate.data.dataset import Dataset, load_dataset
+from foveate.settings import DataConfig
+from foveate.training.device import DeviceData
+from foveate.training.features import features_of, forward_of
+from foveate.training.fit import Fit
+from foveate.training.regression import _best_strength, _fitted, _Split
+from foveate.training.settings import resolve_settings
+
+CPU = torch.device("cpu")
+SMALL = {"backbone": "resnet18", "weights": None, "size": 16, "batch": 20}
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    whole = load_dataset("digits", DataConfig(size=16))
+    return replace(whole, splits={name: each[:60] for name, each in whole.splits.items()})
+
+
+@pytest.fixture
+def config(digits: Dataset) -> Callable[..., Config]:
+    def make(preset: str = "photos", **settings: object) -> Config:
+        return resolve_settings(resolve_config(preset, settings={**SMALL, **settings}), digits)
+
+    return make
+
+
+@pytest.fixture
+def blobs() -> _Split:
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 3
+    return _Split((rng.normal(size=(120, 8)) + 2 * np.eye(8)[labels]).astype(np.float32), labels)
+
+
+def test_it_is_scikit_learns_classifier(blobs: _Split) -> None:
+    weight, bias = _fitted(blobs, 0.1, 3)
+    theirs = LogisticRegression(C=0.1, max_iter=1000).fit(*blobs)
+    logits = blobs.features @ weight.T + bias
+    ours = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(ours, theirs.predict_proba(blobs.features), atol=1e-5)
+
+
+def test_two_classes_and_one_without_images_have_a_logit_each(blobs: _Split) -> None:
+    two = _Split(blobs.features[blobs.labels != 1], blobs.labels[blobs.labels != 1])
+    weight, bias = _fitted(two, 1.0, 3)
+    logits = two.features @ weight.T + bias
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    theirs = LogisticRegression(C=1.0, max_iter=1000).fit(*two)
+    np.testing.assert_allclose(shares[:, [0, 2]], theirs.predict_proba(two.features), atol=1e-5)
+    assert shares[:, 1].max() < 1e-5
+
+
+def test_noise_is_penalised_more_than_what_tells_the_classes(blobs: _Split) -> None:
+    rng = np.random.default_rng(1)
+    noise = _Split(rng.normal(size=(60, 300)).astype(np.float32), np.arange(60) % 3)
+    assert _best_strength(noise, None, 0) < _best_strength(blobs, None, 0)
+
+
+def test_images_of_one_group_are_in_one_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten copies of each image: without groups, each is known to the classifier, and no penalty seems the best."""
+    rng = np.random.default_rng(2)
+    features = np.repeat(rng.normal(size=(20, 50)), 10, axis=0).astype(np.float32)
+    copies = _Split(features, np.repeat(np.arange(20) % 2, 10))
+    assert _best_strength(copies, np.repeat(np.arange(20).astype(str), 10), 0) < _best_strength(copies, None, 0)
+
+
+def test_too_few_images_for_folds_take_the_middle_strength() -> None:
+    one_each = _Split(np.eye(3, dtype=np.float32), np.arange(3))
+    assert _best_strength(one_each, None, 0) == pytest.approx(0.1)
+
+
+def test_it_is_one_epoch_that_is_not_fitted_twice(
+    digits: Dataset, config: Callable[..., Config], tmp_path: object
+) -> None:
+    path = tmp_path / "state.safetensors"  # type: ignore[operator]
+    fit = Fit(config(), DeviceData.load(digits, CPU), path=path)
+    (row,) = fit.epochs()
+    assert row.val_accuracy is not None
+    assert row.train_accuracy > row.val_accuracy > 0.3  # features of random weights tell digits well enough
+    logits, labels = fit.data.logits(fit.state.model, "validation", fit.config)
+    assert (logits.argmax(1) == labels).mean() == pytest.approx(row.val_accuracy)
+    again = Fit(config(), DeviceData.load(digits, CPU), path=path)
+    again.resume(path)
+    assert list(again.epochs()) == []
+    for name, tensor in fit.state.model.state_dict().items():
+        assert torch.equal(tensor, again.state.model.state_dict()[name])
+
+
+class TestFrozen:
+    def test_features_of_a_split_that_is_closed_are_never_computed(
+        self, digits: Dataset, config: Callable[..., Config]
+    ) -> None:
+        fit = Fit(config("photos-head"), DeviceData.load(digits, CPU))
+        features = features_of(fit.state.model, fit.data, fit.config, lambda each, **_: each)
+        assert features.dataset.splits.keys() == {"train", "validation"}
+        assert len(features.images) == len(features.labels) == 120
+        for split in ("train", "validation"):
+            indices, places = digits.splits[split], features.dataset.splits[split]
+            assert np.array_equal(features.labels[places], digits.labels[indices])
+            pixels = torch.from_numpy(digits.images[indices[:4]]).permute(0, 3, 1, 2)
+            own = fit.state.model.eval().stem(pixels)
+            torch.testing.assert_close(
+                features.images[places[:4]].float().permute(0, 3, 1, 2), own, rtol=2e-3, atol=2e-3
+            )
+
+    def test_a_head_on_features_learns_as_on_images(self, digits: Dataset, config: Callable[..., Config]) -> None:
+        settings = {
+            "epochs": 2,
+            "head": "attention_pool",
+            "attention": "luong_scaled",
+            "attention_mode": "residual",
+        }
+        by_features = Fit(config("photos-head", **settings), DeviceData.load(digits, CPU))
+        by_images = Fit(config("photos-head", **settings), DeviceData.load(digits, CPU))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("foveate.training.fit.sees_features", lambda _: False)
+            expected = list(by_images.epochs())
+        for row, wanted in zip(by_features.epochs(), expected, strict=True):
+            assert row.train_loss == pytest.approx(wanted.train_loss, rel=5e-3)
+        before = Fit(config("photos-head", **settings), DeviceData.load(digits, CPU)).state.model
+        for name, tensor in by_features.state.model.stem.state_dict().items():
+            assert torch.equal(tensor, before.stem.state_dict()[name]), name
+
+    def test_the_last_third_alone_is_trained_and_asked_faster_to_the_same_answers(
+        self, digits: Dataset, config: Callable[..., Config]
+    ) -> None:
+        tuned = config("photos-tuned", epochs=1, augmentation=False)
+        fit = Fit(tuned, DeviceData.load(digits, CPU))
+        pixels = torch.from_numpy(digits.images[:4]).permute(0, 3, 1, 2)
+        model = fit.state.model.eval()
+        with torch.no_grad():
+            torch.testing.assert_close(forward_of(model, tuned)(pixels), model(pixels), rtol=1e-4, atol=1e-4)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        list(fit.epochs())
+        changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+        assert changed
+        assert all(name.startswith(("stem.stages.stage4", "head.")) for name in changed), changed
+        rates = [group["initial_lr"] for group in fit.state.optimizer.param_groups]
+        assert rates == [3e-4, 1e-3]
