@@ -570,6 +570,34 @@ def test_every_run_of_a_comparison_is_measured_under_corruptions_once(run: Run, 
     assert run("robustness.py", comparison.path, "--images", 40)[1] == record
 
 
+def test_figure_41_of_every_run_of_a_comparison(run: Run, tmp_path: Path) -> None:
+    arms = ["minute,attention=none", "minute,attention=luong_row"]
+    settings = {"stages": [{"filters": 4, "kernels": [3, 3]}], "attention_stage": 1, "epochs": 1, "size": 16}
+    comparison = foveate.compare(
+        "digits",
+        arms,
+        seeds=2,
+        workers=0,
+        final=True,
+        runs=tmp_path / "runs",
+        settings={**settings, "passes_per_epoch": 1, "threads": 1},
+    )
+    printed, record = run("paper_table.py", comparison.path)
+    done = comparison.experiment
+    assert [(row["arm"], row["seed"]) for row in record["runs"]] == [
+        (arm, seed) for seed in (0, 1) for arm in arms
+    ]
+    assert record["split"] == "test"
+    for row, each in zip(record["runs"], done.runs, strict=True):
+        result = done.result(each)
+        assert result is not None
+        assert (row["accuracy"], row["loss"]) == pytest.approx((result.accuracy, result.loss))
+        assert sum(map(sum, row["confusion_matrix"])) == row["n"] == result.images
+        ablated = row.get("attention ablated", {"accuracy": None})
+        assert ablated["accuracy"] == result.without_attention
+    assert printed.count("[") == 4 * 5
+
+
 def test_a_server_bears_a_hundredth_of_the_wrong_requests(run_apart: Run, tmp_path: Path) -> None:
     model = exported.write(tmp_path / "model.onnx")
     _, record = run_apart("serving.py", "wrong", "--model", model, "--requests", 600, "--hold", 0.2, "--settle", 1)
