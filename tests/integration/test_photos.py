@@ -60,8 +60,9 @@ def test_attention_after_a_backbone_is_compared(foveate: Foveate, pictures: Path
     arms = ("--arm", head, "--arm", f"{head},head=attention_pool")
     done = foveate("compare", pictures, *arms, "--seeds", 2, "--no-controls", "--workers", 0)
     assert done.status == 0, done.err
-    (results,) = (tmp_path / "runs" / "compare").rglob("arm-01/*/validation.json")
-    assert json.loads(results.read_text())["without_attention"] is not None
+    results = [json.loads(each.read_text()) for each in (tmp_path / "runs").rglob("arm-*/*/validation.json")]
+    assert len(results) == 4
+    assert sum(each["without_attention"] is not None for each in results) == 2
 
 
 @needs_weights

@@ -1,0 +1,138 @@
+"""Presets on a backbone that knows ImageNet, on a folder of photographs: out of fold, so that every image counts.
+
+All images of the folder, whatever their split, are drawn into stratified folds by each seed. Each image is predicted
+by a network that was trained on the other folds. Shown: accuracy over all images, the mean of the seeds and their
+deviation, the log-loss, and CPU seconds for one fold. The twins of an arm with attention are arms themselves.
+**Peer:** scikit-learn's logistic regression on the same features, called by hand, as the recipe anyone would write.
+
+    python benchmarks/pretrained.py FOLDER --arms photos photos-head,head=attention_pool --seeds 0 1 2 --json FILE
+"""
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
+
+from foveate.comparison.arms import parse_arm
+from foveate.config import Config
+from foveate.data.dataset import Dataset, load_dataset
+from foveate.training.device import DeviceData, pick_device, prepare_process
+from foveate.training.features import features_of
+from foveate.training.fit import Fit
+from foveate.training.settings import resolve_settings
+from harness import begin, command_line, print_row, read_record, write_record
+
+ARMS = [
+    "photos",
+    "photos-head",
+    "photos-head,head=mean_max",
+    "photos-head,head=attention_pool",
+    "photos-head,attention=luong_scaled,attention_mode=residual",
+    "photos-tuned",
+]
+
+
+def main() -> None:
+    """Predict all images out of fold, by each arm and seed, and print the table."""
+    parser = command_line(
+        __doc__, arms=(ARMS, "of `foveate compare`"), seeds=[0, 1, 2, 3, 4], folds=5, device="cpu"
+    )
+    parser.add_argument("folder", type=Path, help="<class>/… or {train,val}/<class>/…")
+    parser.add_argument("--by-hand", action="store_true", help="scikit-learn on the features as well")
+    arguments = begin(parser)
+    rows: list[dict[str, Any]] = read_record(arguments.json, [])
+    arms = [*arguments.arms, *(["by hand"] if arguments.by_hand else [])]
+    for arm in arms:
+        config = parse_arm("photos" if arm == "by hand" else arm, {"device": arguments.device}).config
+        prepare_process(config)
+        dataset = load_dataset(str(arguments.folder), config.data, for_training=False)
+        for seed in arguments.seeds:
+            key = {"arm": arm, "seed": seed, "folds": arguments.folds, "images": len(dataset.labels)}
+            if any(key.items() <= row.items() for row in rows):
+                continue
+            measured = by_hand if arm == "by hand" else out_of_fold
+            rows.append({**key, **measured(config.replacing(seed=seed), dataset, arguments.folds)})
+            write_record(arguments.json, rows)
+            print(f"{arm}, seed {seed}: {rows[-1]['accuracy']:.4f}", flush=True)
+    print_row("arm", "accuracy", "deviation", "log-loss", "CPU s", width=10, first=64)
+    for arm in arms:
+        own = [row for row in rows if row["arm"] == arm]
+        accuracies = [row["accuracy"] for row in own]
+        deviation = statistics.stdev(accuracies) if len(own) > 1 else float("nan")
+        print_row(
+            arm,
+            f"{statistics.mean(accuracies):.4f}",
+            f"{deviation:.4f}",
+            f"{statistics.mean(row['loss'] for row in own):.4f}",
+            f"{statistics.mean(row['cpu_s_a_fold'] for row in own):.1f}",
+            width=10,
+            first=64,
+        )
+
+
+def out_of_fold(config: Config, dataset: Dataset, folds: int) -> dict[str, Any]:
+    """What networks of `config` come to on images that they were not trained on."""
+    data = DeviceData.load(dataset, pick_device(config.train.device))
+    logits = np.zeros((len(dataset.labels), len(dataset.class_names)), np.float32)
+    began = time.process_time()
+    for rest, held_out in drawn(dataset, folds, config.train.seed):
+        part = data.with_splits({"train": rest})
+        resolved = resolve_settings(config, part.dataset)
+        fit = Fit(resolved, part)
+        for _ in fit.epochs():
+            pass
+        asked = data.with_splits({"held out": held_out})
+        logits[held_out], _ = asked.logits(fit.state.model, "held out", resolved)
+    return scored(logits, dataset, (time.process_time() - began) / folds)
+
+
+def by_hand(config: Config, dataset: Dataset, folds: int) -> dict[str, Any]:
+    """The same by scikit-learn alone, at its own default strength."""
+    every = np.flatnonzero(usable(dataset))
+    data = DeviceData.load(dataset, pick_device(config.train.device)).with_splits({"train": every})
+    resolved = resolve_settings(config, data.dataset)
+    began = time.process_time()
+    maps = features_of(Fit(resolved, data).state.model, data, resolved, lambda each, **_: each).images
+    vectors = np.zeros((len(dataset.labels), maps.shape[-1]), np.float32)
+    vectors[every] = maps.float().mean((1, 2)).numpy()
+    logits = np.zeros((len(dataset.labels), len(dataset.class_names)), np.float32)
+    for rest, held_out in drawn(dataset, folds, config.train.seed):
+        fitted = LogisticRegression(max_iter=1000).fit(vectors[rest], dataset.labels[rest])
+        logits[held_out] = fitted.predict_log_proba(vectors[held_out])
+    return scored(logits, dataset, (time.process_time() - began) / folds)
+
+
+def drawn(dataset: Dataset, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Indices of the images to train on and of those held out, of each fold."""
+    every = np.flatnonzero(usable(dataset))
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    return [(every[rest], every[held_out]) for rest, held_out in splitter.split(every, dataset.labels[every])]
+
+
+def usable(dataset: Dataset) -> np.ndarray:
+    """Which images could be read."""
+    good = np.zeros(len(dataset.labels), bool)
+    good[np.concatenate(list(dataset.splits.values()))] = True
+    return good
+
+
+def scored(logits: np.ndarray, dataset: Dataset, cpu_s: float) -> dict[str, Any]:
+    """Accuracy and log-loss over all images, and the CPU seconds of a fold."""
+    every = np.flatnonzero(usable(dataset))
+    logs = log_softmax(logits[every].astype(np.float64), axis=1)
+    labels = dataset.labels[every]
+    right = logs.argmax(1) == labels
+    return {
+        "accuracy": float(right.mean()),
+        "loss": float(-logs[np.arange(len(labels)), labels].mean()),
+        "cpu_s_a_fold": cpu_s,
+    }
+
+
+if __name__ == "__main__":
+    main()
