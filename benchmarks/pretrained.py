@@ -1,9 +1,9 @@
 """Presets on a backbone that knows ImageNet, on a folder of photographs: out of fold, so that every image counts.
 
-All images of the folder, whatever their split, are drawn into stratified folds by each seed. Each image is predicted
-by a network that was trained on the other folds. Shown: accuracy over all images, the mean of the seeds and their
-deviation, the log-loss, and CPU seconds for one fold. The twins of an arm with attention are arms themselves.
-**Peer:** scikit-learn's logistic regression on the same features, called by hand, as the recipe anyone would write.
+All images of the folder, whatever their split, are drawn into stratified folds by each seed. Each image is
+predicted by a network that was trained on the other folds. Shown: accuracy over all images, the mean of the seeds
+and their deviation, the log-loss, and CPU seconds for one fold. The twins of an arm with attention are arms too.
+**Peer:** scikit-learn's logistic regression on the same features, by hand, as the recipe that anyone would write.
 
     python benchmarks/pretrained.py FOLDER --arms photos photos-head,head=attention_pool --seeds 0 1 2 --json FILE
 """

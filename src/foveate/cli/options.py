@@ -18,7 +18,10 @@ INTERRUPTED = 130
 
 Preset = Annotated[
     str | None,
-    typer.Option(help=f"Settings to start from: {', '.join(preset_names())} (default: {DEFAULT_PRESET})."),
+    typer.Option(
+        help=f"Settings to start from: {', '.join(preset_names())} (default: photos for photographs, else "
+        f"{DEFAULT_PRESET})."
+    ),
 ]
 
 ConfigFile = Annotated[

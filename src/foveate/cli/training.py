@@ -73,6 +73,10 @@ def train(
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
     attention: Attention = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="What a backbone starts from: imagenet, or a .safetensors file of timm or torchvision."),
+    ] = None,
     device: Device = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     allow_bad: Annotated[
@@ -102,6 +106,7 @@ def train(
         lr=lr,
         seed=seed,
         attention=attention,
+        weights=weights,
         device=device,
         threads=threads,
         max_bad=1.0 if allow_bad else None,
