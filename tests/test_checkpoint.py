@@ -133,9 +133,12 @@ def test_weights_of_another_network_are_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not fit its own description") as error:
         load_model(tmp_path / "a")
     assert "\n" not in str(error.value)
-    save_tensors(tmp_path / "b", network().state_dict(), {**card, "model": {"stages": []}})
-    with pytest.raises(CheckpointError, match=r"is damaged \(model.stages: "):
+    save_tensors(tmp_path / "b", network().state_dict(), {**card, "model": {"stages": [{}]}})
+    with pytest.raises(CheckpointError, match=r"is damaged \(model.stages.0.filters: "):
         load_model(tmp_path / "b")
+    save_tensors(tmp_path / "c", network().state_dict(), {**card, "model": {"stages": []}})
+    with pytest.raises(CheckpointError, match=r"c: model.stages: give one stage at least"):
+        load_model(tmp_path / "c")
 
 
 def test_a_newer_format_is_said(tmp_path: Path) -> None:
