@@ -17,6 +17,7 @@ _OTHER_NAMES = {
     "lr0": "lr",
     "mixup": "augmentations",
     "num_epochs": "epochs",
+    "pretrained": "weights",
     "translate": "shift",
     "val_split": "val_fraction",
     "validation_split": "val_fraction",
