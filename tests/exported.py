@@ -11,7 +11,7 @@ from foveate.checkpoint import load_model
 from foveate.confidence import Confidence, Unlike
 from foveate.exporting.graph import described, to_onnx
 from foveate.inference.network import NetworkEngine
-from foveate.inference.onnx_file import Card, Preprocessing
+from foveate.inference.onnx_file import Card, PreprocessingRecord
 from foveate.tensors import save_tensors
 
 NAMES = ("cat", "Hündin", "<b>")
@@ -46,7 +46,7 @@ def card(**changes: Any) -> Card:
     values: dict[str, Any] = {
         "names": NAMES,
         "imgsz": (SIZE, SIZE),
-        "preprocessing": Preprocessing(
+        "preprocessing": PreprocessingRecord(
             version=1,
             resize="centre crop, bilinear, antialiased",
             channels="RGB",

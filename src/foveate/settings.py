@@ -11,6 +11,7 @@ from pydantic import (
 )
 
 from foveate.errors import ConfigError
+from foveate.preprocessing import Fit, Preprocessing
 from foveate.suggestions import close_to
 
 AttentionKind = Literal[
@@ -41,7 +42,7 @@ CUSTOM = "custom:"
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-Side = Annotated[int, Field(ge=16, le=256)]
+Side = Annotated[int, Field(ge=16, le=384)]
 """Of a square image, in pixels."""
 
 
@@ -91,6 +92,9 @@ class DataConfig(Section):
 
     size: Side | None = None
     """Side of the network's input in pixels; None: the median shorter side of the images, within 16 to 64."""
+    fit: Fit = "crop"
+    """How an image that is not square becomes square. `crop`: the largest square in its centre; `pad`: the whole
+    image, with grey beside it; `squash`: the whole image, with its sides no longer in proportion."""
     val_fraction: Fraction = 0.2
     """Share of the training images held out for validation, where the data has no validation split."""
     test_fraction: Fraction = 0.2
@@ -104,6 +108,11 @@ class DataConfig(Section):
     `auto`: the largest that the images of the data set do hold, which a run then keeps; a number: that value."""
     decode_timeout_s: float = Field(20.0, gt=0, le=86_400)
     """Seconds in which an image must be decoded; one that takes longer is unreadable."""
+
+    @classmethod
+    def of(cls, preprocessing: Preprocessing) -> "DataConfig":
+        """By which a data set is decoded as a network needs it that exists already."""
+        return cls(size=preprocessing.size, fit=preprocessing.fit, depth=preprocessing.white or "format")
 
 
 class StageConfig(Section):

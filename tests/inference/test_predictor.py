@@ -16,6 +16,7 @@ from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.inference.engine import BATCH
 from foveate.inference.predictor import Prediction, Predictor
 from foveate.model.build import build_model
+from foveate.preprocessing import Preprocessing
 from foveate.settings import ModelConfig
 from foveate.tensors import save_tensors
 
@@ -26,7 +27,7 @@ FITTED = Confidence(temperature=2.0, scores=(0.2, 0.4, 0.6, 0.8), unlike=Unlike(
 
 def saved(path: Path, confidence: Confidence = FITTED) -> Path:
     network = build_model(CONFIG, num_classes=3, size=16)
-    card = checkpoint_metadata(CONFIG, CLASSES, 16)
+    card = checkpoint_metadata(CONFIG, CLASSES, Preprocessing(16))
     save_tensors(path, network.state_dict(), {**card, "confidence": confidence.model_dump(mode="json")})
     return path
 
@@ -63,7 +64,7 @@ def test_a_path_bytes_a_pillow_image_and_pixels_are_one_image(predictor: Predict
 
 def test_it_says_what_the_network_and_its_confidence_say(predictor: Predictor, photograph: Path) -> None:
     (found,) = predictor.predict(photograph, coverage=0.6)
-    pixels = torch.tensor(decode_file(photograph, 16)).permute(2, 0, 1)[None]
+    pixels = torch.tensor(decode_file(photograph, Preprocessing(16))).permute(2, 0, 1)[None]
     with torch.inference_mode():
         logits = build_model(CONFIG, num_classes=3, size=16).eval()(pixels).numpy()
     probabilities = FITTED.probabilities(logits)[0]
