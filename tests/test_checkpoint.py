@@ -453,6 +453,14 @@ def test_the_whole_network_of_another_run_is_refused_in_this_one(
         load_model(path, expect=CARD)
 
 
+def test_a_network_that_images_are_fitted_for_otherwise_is_not_its_runs(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "a", weights(), checkpoint_metadata(TINY, TINY_CLASSES, Preprocessing(16, "pad")))
+    assert load_model(tmp_path / "a").preprocessing == Preprocessing(16, "pad")
+    differs = "takes images padded with grey, bilinear, antialiased, and its run has centre crop, bilinear"
+    with pytest.raises(CheckpointError, match=differs):
+        load_model(tmp_path / "a", expect=CARD)
+
+
 def test_a_network_is_refused_where_so_many_images_at_once_do_not_fit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ class Settings(TypedDict, total=False):
     shift: float
     rotation: float
     zoom: float
+    crop_scale: float
     augmentations: Sequence[ExtraFamily]
     strength: float
     # TrainConfig

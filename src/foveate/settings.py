@@ -31,7 +31,7 @@ Activation = Literal["relu", "gelu", "silu"]
 BlockKind = Literal["plain", "normed"]
 HeadKind = Literal["dense", "pooled", "mean", "mean_max", "attention_pool"]
 BackboneName = Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "resnet18"]
-AugmentFamily = Literal["affine", "crop"]
+AugmentFamily = Literal["affine", "crop", "resized_crop"]
 ExtraFamily = Literal["filter", "colour", "erase", "gridmask", "rand", "mixup", "cutmix"]
 Monitor = Literal["accuracy", "loss", "macro_f1"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -170,7 +170,8 @@ class AugmentConfig(Section):
     augmentation: bool = True
     """False: images as they are, whatever the others say."""
     family: AugmentFamily = "affine"
-    """`affine`: all four, by one bilinear sampling; `crop`: mirror and shift by whole pixels, by reflection."""
+    """`affine`: all four, by one bilinear sampling; `crop`: mirror and shift by whole pixels, by reflection;
+    `resized_crop`: mirror, and a part of the image enlarged to all of it."""
     flip: Probability | None = None
     """Chance of a horizontal mirror image; None: 0.5, but 0 where mirroring changes the class (digits)."""
     alternating_flip: bool = False
@@ -181,6 +182,8 @@ class AugmentConfig(Section):
     """Largest rotation either way, in degrees."""
     zoom: Rate = 0.1
     """Largest change of scale either way, as a share."""
+    crop_scale: float = Field(0.08, gt=0, le=1)
+    """Smallest part of the image that `resized_crop` shows, as a share of its area."""
     augmentations: tuple[ExtraFamily, ...] = ()
     """Families that come after the geometric one, in this order; of those that mix images, each image gets one."""
     strength: Probability = 0.5
