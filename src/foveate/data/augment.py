@@ -150,9 +150,10 @@ def resized_crop_batch(images: Tensor, mirror: Tensor, generator: torch.Generato
     """Of each image a rectangle of its own, enlarged to the whole of it by one bilinear sampling, and mirrored.
 
     After Szegedy et al. 2015 (1409.4842, section 6), by the ranges of torchvision's `RandomResizedCrop`. The
-    rectangle's share of the area is drawn evenly from `scale`…1. The ratio of its sides, to that of the image's, is
-    drawn from 3/4…4/3, its logarithm evenly; and its place evenly. Where such a rectangle does not fit into the image,
-    torchvision draws again. Here the ratio is drawn from those that fit, so that every image takes as many draws.
+    rectangle's share of the area is drawn evenly from `scale`…1. The ratio of its sides, to that of the image's,
+    is drawn from 3/4…4/3, its logarithm evenly; and its place evenly. Where such a rectangle does not fit into
+    the image, torchvision draws again. Here the ratio is drawn from those that fit, so that every image takes as
+    many draws.
 
     Args:
         images: [B, C, H, W], uint8 or floating, on any scale.
