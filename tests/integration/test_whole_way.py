@@ -21,7 +21,7 @@ from foveate.data.decode import decode_file
 from foveate.errors import ConfigError
 from foveate.exporting.web import read_assets
 from foveate.inference.predictor import Predictor
-from foveate.preprocessing import Fit, Preprocessing
+from foveate.preprocessing import RESIZES, Fit, Preprocessing
 from foveate.records import printable
 from foveate.settings import DataConfig
 
@@ -180,7 +180,10 @@ def test_all_forms_squash_pictures_that_are_not_square_alike(
         assert drawn.width == drawn.height  # drawn over the square that the network sees
 
     with served(tmp_path / "out" / "model.onnx", "--decoders", "1") as server, server.client() as client:
-        assert client.get("/about").json()["fit"] == fit
+        about = client.get("/about").json()
+        assert about["fit"] == fit
+        described = client.get(f"/v2/models/{about['model']}").json()
+        assert described["parameters"]["resize"] == RESIZES[fit]
         answers = [client.post("/predict?top_k=3", content=file.read_bytes()).json() for file in files]
         scores = [{told["label"]: told["score"] for told in each["predictions"]} for each in answers]
         assert same([[each[name] for name in ("blue", "green", "red")] for each in scores])

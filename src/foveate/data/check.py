@@ -36,7 +36,7 @@ _ODD: Mapping[str, tuple[Severity, str]] = {
     "wrong_extension": ("warning", "with the name of another format: read by content, not by name"),
     "cropped": (
         "warning",
-        "of which the centre crop cuts off more than a third: `--set fit=squash` keeps all of it",
+        "of which the centre crop cuts off more than a third: `--set fit=squash` shows them whole",
     ),
     "enlarged": ("warning", "enlarged to more than twice the side: choose a smaller --size, or leave out"),
     "rotated": ("info", "turned as the EXIF data say"),
