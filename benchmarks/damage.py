@@ -157,6 +157,7 @@ def images(tally: Tally, count: int, draws: random.Random, _: Namespace) -> None
 def _decode_mutated(count: int, seed: int) -> dict[str, Any]:
     """Decode mutations of images of every format; what became of them."""
     from foveate.data.decode import BadImageError, decode_image
+    from foveate.preprocessing import Preprocessing
 
     draws, encoded = random.Random(seed), _encoded_images(seed)  # noqa: S311 (nothing secret)
     before, limit = memory("VmRSS"), memory("VmSize") + MEMORY_LIMIT
@@ -168,7 +169,7 @@ def _decode_mutated(count: int, seed: int) -> dict[str, Any]:
         _, content = mutated(name, draws.choice(encoded[name]), draws)
         began = time.process_time()
         try:
-            decoded = decode_image(content, 16)
+            decoded = decode_image(content, Preprocessing(16))
             kinds[f"{name}: decoded"] += 1
             if decoded.shape != (16, 16, 3) or decoded.dtype != np.uint8:
                 wrong.append(f"{name} {number}: {decoded.shape} {decoded.dtype}")

@@ -22,6 +22,7 @@ from foveate.data.dataset import load_dataset
 from foveate.data.stream import stream_files
 from foveate.inference.engine import BATCH
 from foveate.inference.predictor import Predictor
+from foveate.preprocessing import Preprocessing
 from foveate.settings import DataConfig
 from harness import (
     begin,
@@ -62,7 +63,7 @@ def measure(predictor: Predictor, paths: list[str], turns: int) -> tuple[dict[st
     growth: list[int] = []
 
     def decode() -> None:
-        for _ in stream_files(paths, size, at_once=BATCH):
+        for _ in stream_files(paths, Preprocessing(size), at_once=BATCH):
             pass
 
     def run_network() -> None:

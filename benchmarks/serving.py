@@ -112,7 +112,7 @@ def predict(arguments: Namespace) -> dict[str, Any]:
     many = [files[number % len(files)] for number in range(arguments.decoded)]
     pixels = random_batch(about.size).transpose(0, 2, 3, 1)
     processor: list[float] = []
-    arriving = ArrivingImages(about.size, white=about.white, workers=os.cpu_count() or 1, timeout_s=10)
+    arriving = ArrivingImages(about.preprocessing, workers=os.cpu_count() or 1, timeout_s=10)
     arriving.start()
 
     def decoding() -> float:

@@ -26,6 +26,7 @@ from foveate.data.dataset import Dataset, load_dataset
 from foveate.data.decode import decode_file
 from foveate.data.listing import list_images
 from foveate.inference.network import NetworkEngine
+from foveate.preprocessing import Preprocessing
 from foveate.settings import DataConfig
 from harness import begin, command_line, print_row, write_record
 
@@ -46,7 +47,7 @@ def main() -> None:
     others = {"digits": digits(), "noise": noise}
     if arguments.photographs:
         paths, _ = list_images([arguments.photographs])
-        others["photographs"] = np.stack([decode_file(Path(path), SIZE) for path in paths])
+        others["photographs"] = np.stack([decode_file(Path(path), Preprocessing(SIZE)) for path in paths])
     settings = dict(item.split("=", 1) for item in arguments.set)
     common = {"preset": arguments.preset, "seed": arguments.seed, **settings}
     rows = []

@@ -75,7 +75,7 @@ def main() -> None:
 def compared(page: Page, engine: OnnxEngine, files: list[Path]) -> Iterator[tuple[bool, float, int, float]]:
     """For each file: whether the class is the same, the mean and largest difference of pixels, milliseconds."""
     for file in files:
-        pixels = decode_file(file, engine.about.size, engine.about.white)
+        pixels = decode_file(file, engine.about.preprocessing)
         told = page.evaluate(ASK, [base64.b64encode(file.read_bytes()).decode()])
         there = np.frombuffer(base64.b64decode(told["pixels"]), np.uint8).reshape(pixels.shape)
         off = np.abs(there.astype(int) - pixels)

@@ -11,7 +11,8 @@ from foveate.checkpoint import load_model
 from foveate.confidence import Confidence, Unlike
 from foveate.exporting.graph import described, to_onnx
 from foveate.inference.network import NetworkEngine
-from foveate.inference.onnx_file import Card, Preprocessing
+from foveate.inference.onnx_file import Card, PreprocessingRecord
+from foveate.preprocessing import RESIZES, Fit
 from foveate.tensors import save_tensors
 
 NAMES = ("cat", "Hündin", "<b>")
@@ -42,13 +43,13 @@ def save(path: Path) -> Path:
     return path
 
 
-def card(**changes: Any) -> Card:
+def card(fit: Fit = "crop", **changes: Any) -> Card:
     values: dict[str, Any] = {
         "names": NAMES,
         "imgsz": (SIZE, SIZE),
-        "preprocessing": Preprocessing(
+        "preprocessing": PreprocessingRecord(
             version=1,
-            resize="centre crop, bilinear, antialiased",
+            resize=RESIZES[fit],
             channels="RGB",
             layout="NCHW",
             type="uint8",

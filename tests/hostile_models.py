@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foveate.checkpoint import checkpoint_metadata
 from foveate.model.build import build_model
+from foveate.preprocessing import Preprocessing
 from foveate.settings import ModelConfig
 
 CLASSES = ("cat", "Hündin", "<b>")
@@ -22,7 +23,7 @@ CONFIG = ModelConfig.model_validate(
     }
 )
 SIZE = 16
-CARD = checkpoint_metadata(CONFIG, CLASSES, SIZE)
+CARD = checkpoint_metadata(CONFIG, CLASSES, Preprocessing(SIZE))
 LAST = "head.classifier.weight"
 VARIANCE = "stages.0.norm.running_var"
 
@@ -152,7 +153,9 @@ def _wide_network(path: Path) -> None:
     """Consistent, and small as a file; but one forward pass at its size takes terabytes."""
     stages = [{"filters": 256, "kernels": [1], "pool": 1}]
     config = ModelConfig.model_validate({"stages": stages, "attention": "multi_head", "head": "pooled"})
-    write_meta(path, {"format": 1, **checkpoint_metadata(config, CLASSES, 256)}, weights(config, size=256))
+    write_meta(
+        path, {"format": 1, **checkpoint_metadata(config, CLASSES, Preprocessing(256))}, weights(config, size=256)
+    )
 
 
 _BIG = [{"filters": 4096, "kernels": [15, 15], "pool": 1}] * 2

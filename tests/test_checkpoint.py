@@ -21,6 +21,7 @@ from foveate.errors import CheckpointError, OutputError
 from foveate.model.attention import register_attention
 from foveate.model.build import build_model
 from foveate.model.network import AttentionCNN
+from foveate.preprocessing import Preprocessing
 from foveate.settings import AttentionKind, ModelConfig
 from foveate.tensors import TRAINING_PREFIX, load_tensors, save_tensors, section
 
@@ -33,7 +34,7 @@ def network() -> AttentionCNN:
 
 
 def saved(path: Path) -> Path:
-    save_tensors(path, network().state_dict(), checkpoint_metadata(CONFIG, CLASSES, 16))
+    save_tensors(path, network().state_dict(), checkpoint_metadata(CONFIG, CLASSES, Preprocessing(16)))
     return path
 
 
@@ -61,10 +62,15 @@ def test_what_was_fitted_is_kept_and_changes_nothing_else(tmp_path: Path) -> Non
 def test_a_temperature_of_an_earlier_version_is_read_and_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     save_tensors(
-        path, network().state_dict(), {**checkpoint_metadata(CONFIG, CLASSES, 16, white=4095), "temperature": 0.5}
+        path,
+        network().state_dict(),
+        {**checkpoint_metadata(CONFIG, CLASSES, Preprocessing(16, "squash", 4095)), "temperature": 0.5},
     )
     loaded = load_model(path)
-    assert (loaded.confidence, loaded.white) == (Confidence(temperature=0.5), 4095)
+    assert (loaded.confidence, loaded.preprocessing) == (
+        Confidence(temperature=0.5),
+        Preprocessing(16, "squash", 4095),
+    )
     save_confidence(path, Confidence(temperature=2.0))
     assert load_model(path).confidence == Confidence(temperature=2.0)
 
@@ -93,7 +99,11 @@ def test_tensors_of_every_layout_come_back_bit_for_bit(tmp_path: Path) -> None:
 
 def test_training_state_beside_the_weights_is_not_the_networks(tmp_path: Path) -> None:
     extra = {TRAINING_PREFIX + "x": torch.zeros(2)}
-    save_tensors(tmp_path / "a", {**network().state_dict(), **extra}, checkpoint_metadata(CONFIG, CLASSES, 16))
+    save_tensors(
+        tmp_path / "a",
+        {**network().state_dict(), **extra},
+        checkpoint_metadata(CONFIG, CLASSES, Preprocessing(16)),
+    )
     assert load_model(tmp_path / "a").class_names == CLASSES
 
 
@@ -128,7 +138,7 @@ def test_foreign_and_missing_files_are_said(tmp_path: Path) -> None:
 
 
 def test_weights_of_another_network_are_said(tmp_path: Path) -> None:
-    card = checkpoint_metadata(CONFIG, (*CLASSES, "fourth"), 16)
+    card = checkpoint_metadata(CONFIG, (*CLASSES, "fourth"), Preprocessing(16))
     save_tensors(tmp_path / "a", network().state_dict(), card)
     with pytest.raises(CheckpointError, match="does not fit its own description") as error:
         load_model(tmp_path / "a")
@@ -143,7 +153,9 @@ def test_weights_of_another_network_are_said(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_said(tmp_path: Path) -> None:
     save_tensors(
-        tmp_path / "a", network().state_dict(), {**checkpoint_metadata(CONFIG, CLASSES, 16), "format": 99}
+        tmp_path / "a",
+        network().state_dict(),
+        {**checkpoint_metadata(CONFIG, CLASSES, Preprocessing(16)), "format": 99},
     )
     with pytest.raises(CheckpointError, match=r"format 99.*update foveate"):
         load_model(tmp_path / "a")
@@ -157,7 +169,7 @@ def test_what_was_saved_before_stays_when_saving_fails(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         save_tensors(tmp_path / "none" / "a", {}, {})
     assert path.read_bytes() == before
-    assert json.dumps(checkpoint_metadata(CONFIG, CLASSES, 16))
+    assert json.dumps(checkpoint_metadata(CONFIG, CLASSES, Preprocessing(16)))
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -232,7 +244,7 @@ def test_a_file_takes_at_most_twice_its_size_and_64_megabytes_and_a_second(tmp_p
     stages = [{"filters": 1, "kernels": [1]}]
     dense = ModelConfig.model_validate({"stages": stages, "attention": "none", "hidden": 65536})
     save_tensors(tmp_path / "good", weights(), CARD)
-    card = checkpoint_metadata(dense, TINY_CLASSES, 32)
+    card = checkpoint_metadata(dense, TINY_CLASSES, Preprocessing(32))
     save_tensors(tmp_path / "large", build_model(dense, num_classes=3, size=32).state_dict(), card)
     assert (tmp_path / "large").stat().st_size > 64 << 20
     for number, write in enumerate(HOSTILE.values()):
@@ -346,7 +358,7 @@ def test_files_of_the_first_version_load(
 def test_a_loaded_network_of_every_attention_is_the_saved_one_to_the_last_bit(tmp_path: Path, kind: str) -> None:
     config = resolve_config("minute", settings={"attention": kind, "stages": STAGES}).model
     network = build_model(config, num_classes=3, size=16).eval()
-    save_tensors(tmp_path / "a", network.state_dict(), checkpoint_metadata(config, CLASSES, 16))
+    save_tensors(tmp_path / "a", network.state_dict(), checkpoint_metadata(config, CLASSES, Preprocessing(16)))
     before = torch.get_rng_state()
     loaded = load_model(tmp_path / "a").model
     assert torch.equal(torch.get_rng_state(), before)
@@ -358,7 +370,7 @@ def test_a_loaded_network_of_every_attention_is_the_saved_one_to_the_last_bit(tm
     images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     with torch.inference_mode():
         assert torch.equal(loaded(images), network(images))
-    save_tensors(tmp_path / "b", loaded.state_dict(), checkpoint_metadata(config, CLASSES, 16))
+    save_tensors(tmp_path / "b", loaded.state_dict(), checkpoint_metadata(config, CLASSES, Preprocessing(16)))
     # Its tensors lie in memory of their own, and are saved as before; the order of the two strings is by chance.
     assert (tmp_path / "b").stat().st_size == (tmp_path / "a").stat().st_size
     assert load_tensors(tmp_path / "b")[1] == load_tensors(tmp_path / "a")[1]
@@ -394,7 +406,7 @@ def test_a_custom_attention_is_made_only_once_all_else_fits(
     config = TINY.model_copy(update={"attention": register_attention(Unusual)})
     network, card = (
         build_model(config, num_classes=3, size=16).eval(),
-        checkpoint_metadata(config, TINY_CLASSES, 16),
+        checkpoint_metadata(config, TINY_CLASSES, Preprocessing(16)),
     )
     save_tensors(tmp_path / "a", network.state_dict(), card)
     loaded, images = load_model(tmp_path / "a").model, torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
@@ -432,11 +444,21 @@ def test_the_whole_network_of_another_run_is_refused_in_this_one(
     tmp_path: Path, classes: tuple[str, ...], config: ModelConfig, size: int, differs: str
 ) -> None:
     path = tmp_path / "a"
-    save_tensors(path, weights(config, len(classes), size), checkpoint_metadata(config, classes, size))
+    save_tensors(
+        path, weights(config, len(classes), size), checkpoint_metadata(config, classes, Preprocessing(size))
+    )
     load_model(path)
-    load_model(path, expect=checkpoint_metadata(config, classes, size))
+    load_model(path, expect=checkpoint_metadata(config, classes, Preprocessing(size)))
     with pytest.raises(CheckpointError, match=rf"a does not belong to its run \({differs}\)"):
         load_model(path, expect=CARD)
+
+
+def test_a_network_that_images_are_fitted_for_otherwise_is_not_its_runs(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "a", weights(), checkpoint_metadata(TINY, TINY_CLASSES, Preprocessing(16, "pad")))
+    assert load_model(tmp_path / "a").preprocessing == Preprocessing(16, "pad")
+    differs = "takes images padded with grey, bilinear, antialiased, and its run has centre crop, bilinear"
+    with pytest.raises(CheckpointError, match=differs):
+        load_model(tmp_path / "a", expect=CARD)
 
 
 def test_a_network_is_refused_where_so_many_images_at_once_do_not_fit(

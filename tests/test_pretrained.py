@@ -22,6 +22,7 @@ from foveate.errors import CheckpointError, ConfigError
 from foveate.model.backbones import BACKBONES, Backbone, efficientnet_lite0, resnet18
 from foveate.model.build import build_model
 from foveate.model.weight_names import efficientnet_pytorch_names, renames, timm_names
+from foveate.preprocessing import Preprocessing
 from foveate.pretrained import (
     PACKAGED,
     Packaged,
@@ -180,7 +181,7 @@ def test_photographs_of_ants_and_bees_are_imagenets_ants_and_bees(ants_bees: Pat
     right = 0
     for name, index in (("ants", ANT), ("bees", BEE)):
         for path in sorted((ants_bees / "val" / name).iterdir())[:12]:
-            pixels = torch.tensor(decode_file(path, 224)).permute(2, 0, 1)[None]
+            pixels = torch.tensor(decode_file(path, Preprocessing(224))).permute(2, 0, 1)[None]
             features = lite0(pixels).mean((2, 3))
             right += int((features @ tensors["_fc.weight"].T + tensors["_fc.bias"]).argmax()) == index
     assert right >= 16  # of 24, where chance gives one in a thousand

@@ -18,6 +18,7 @@ from foveate.errors import CheckpointError, ConfigError
 from foveate.memory import device_memory
 from foveate.model.build import build_model, forward_bytes, outline_model
 from foveate.model.network import AttentionCNN
+from foveate.preprocessing import FITS, RESIZES, Preprocessing, Resize
 from foveate.records import ClassNames, Digest, Record, WeightsOrigin, validate_record
 from foveate.settings import CUSTOM, ModelConfig, Side, check_model
 from foveate.tensors import (
@@ -46,19 +47,27 @@ class Checkpoint:
     model: AttentionCNN
     config: ModelConfig
     class_names: tuple[str, ...]
-    size: int
-    white: int | None = None
-    """The value that is white in images with more than 8 bits; None: the largest of their format."""
+    preprocessing: Preprocessing
     confidence: Confidence = field(default_factory=Confidence)
     weights: WeightsOrigin | None = None
     """What its backbone started from; None: it was drawn at random, or there is no backbone."""
 
+    @property
+    def size(self) -> int:
+        """Side of the network's input, in pixels."""
+        return self.preprocessing.size
+
 
 class _Preprocessing(StrictRecord):
     size: Side
-    resize: Literal["centre crop, bilinear, antialiased"]
+    resize: Resize
     channels: Literal["RGB"]
     white: Annotated[int, Field(ge=1, lt=2**32)] | None = None
+
+    @property
+    def value(self) -> Preprocessing:
+        """The same, as it is handed on."""
+        return Preprocessing(self.size, FITS[self.resize], self.white)
 
 
 class _Description(Record):
@@ -81,14 +90,14 @@ class _Description(Record):
 
 
 def checkpoint_metadata(
-    config: ModelConfig, class_names: tuple[str, ...], size: int, white: int | None = None
+    config: ModelConfig, class_names: tuple[str, ...], preprocessing: Preprocessing
 ) -> dict[str, Any]:
     """What must lie beside the weights so that they can be used: architecture, classes, preprocessing."""
-    preprocessing = {"size": size, "resize": "centre crop, bilinear, antialiased", "channels": "RGB"}
+    said = {"size": preprocessing.size, "resize": RESIZES[preprocessing.fit], "channels": "RGB"}
     return {
         "model": config.model_dump(mode="json"),
         "class_names": list(class_names),
-        "preprocessing": preprocessing if white is None else {**preprocessing, "white": white},
+        "preprocessing": said if preprocessing.white is None else {**said, "white": preprocessing.white},
     }
 
 
@@ -143,8 +152,7 @@ def load_model(
         network.to(device).eval(),
         said.model,
         said.class_names,
-        size,
-        said.preprocessing.white,
+        said.preprocessing.value,
         said.confidence or Confidence(temperature=said.temperature),
         said.weights,
     )
@@ -229,6 +237,7 @@ def _check_expected(path: Path, said: _Description, expect: Mapping[str, Any]) -
     check_settings(path, {"settings": said.settings}, expect.get("settings"))
     here, there = said.class_names, tuple(expect["class_names"])
     size, model = expect["preprocessing"]["size"], ModelConfig.model_validate(expect["model"])
+    resize = expect["preprocessing"]["resize"]
     differs = None
     if len(here) != len(there):
         differs = f"it has {len(here)} classes, and its run has {len(there)}"
@@ -237,6 +246,8 @@ def _check_expected(path: Path, said: _Description, expect: Mapping[str, Any]) -
         differs = f"it has the class {one!r} where its run has {other!r}"
     elif said.preprocessing.size != size:
         differs = f"it takes images of size {said.preprocessing.size}, and its run has {size}"
+    elif said.preprocessing.resize != resize:
+        differs = f"it takes images {said.preprocessing.resize}, and its run has {resize}"
     elif said.model != model:
         name = next(name for name, value in model if getattr(said.model, name) != value)
         differs = f"its model.{name} is not that of its run"

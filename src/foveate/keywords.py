@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+from foveate.preprocessing import Fit
 from foveate.settings import (
     Activation,
     AttentionMode,
@@ -22,6 +23,7 @@ class Settings(TypedDict, total=False):
 
     # DataConfig
     size: int | None
+    fit: Fit
     val_fraction: float
     test_fraction: float
     split_seed: int
@@ -53,6 +55,7 @@ class Settings(TypedDict, total=False):
     shift: float
     rotation: float
     zoom: float
+    crop_scale: float
     augmentations: Sequence[ExtraFamily]
     strength: float
     # TrainConfig

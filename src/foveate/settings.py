@@ -11,6 +11,7 @@ from pydantic import (
 )
 
 from foveate.errors import ConfigError
+from foveate.preprocessing import Fit, Preprocessing
 from foveate.suggestions import close_to
 
 AttentionKind = Literal[
@@ -30,7 +31,7 @@ Activation = Literal["relu", "gelu", "silu"]
 BlockKind = Literal["plain", "normed"]
 HeadKind = Literal["dense", "pooled", "mean", "mean_max", "attention_pool"]
 BackboneName = Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "resnet18"]
-AugmentFamily = Literal["affine", "crop"]
+AugmentFamily = Literal["affine", "crop", "resized_crop"]
 ExtraFamily = Literal["filter", "colour", "erase", "gridmask", "rand", "mixup", "cutmix"]
 Monitor = Literal["accuracy", "loss", "macro_f1"]
 Precision = Literal["auto", "fp32", "bf16"]
@@ -41,7 +42,7 @@ CUSTOM = "custom:"
 Probability = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
-Side = Annotated[int, Field(ge=16, le=256)]
+Side = Annotated[int, Field(ge=16, le=384)]
 """Of a square image, in pixels."""
 
 
@@ -91,6 +92,9 @@ class DataConfig(Section):
 
     size: Side | None = None
     """Side of the network's input in pixels; None: the median shorter side of the images, within 16 to 64."""
+    fit: Fit = "crop"
+    """How an image that is not square becomes square. `crop`: the largest square in its centre; `pad`: the whole
+    image, with grey beside it; `squash`: the whole image, with its sides no longer in proportion."""
     val_fraction: Fraction = 0.2
     """Share of the training images held out for validation, where the data has no validation split."""
     test_fraction: Fraction = 0.2
@@ -104,6 +108,11 @@ class DataConfig(Section):
     `auto`: the largest that the images of the data set do hold, which a run then keeps; a number: that value."""
     decode_timeout_s: float = Field(20.0, gt=0, le=86_400)
     """Seconds in which an image must be decoded; one that takes longer is unreadable."""
+
+    @classmethod
+    def of(cls, preprocessing: Preprocessing) -> "DataConfig":
+        """By which a data set is decoded as a network needs it that exists already."""
+        return cls(size=preprocessing.size, fit=preprocessing.fit, depth=preprocessing.white or "format")
 
 
 class StageConfig(Section):
@@ -161,7 +170,8 @@ class AugmentConfig(Section):
     augmentation: bool = True
     """False: images as they are, whatever the others say."""
     family: AugmentFamily = "affine"
-    """`affine`: all four, by one bilinear sampling; `crop`: mirror and shift by whole pixels, by reflection."""
+    """`affine`: all four, by one bilinear sampling; `crop`: mirror and shift by whole pixels, by reflection;
+    `resized_crop`: mirror, and a part of the image enlarged to all of it."""
     flip: Probability | None = None
     """Chance of a horizontal mirror image; None: 0.5, but 0 where mirroring changes the class (digits)."""
     alternating_flip: bool = False
@@ -172,6 +182,8 @@ class AugmentConfig(Section):
     """Largest rotation either way, in degrees."""
     zoom: Rate = 0.1
     """Largest change of scale either way, as a share."""
+    crop_scale: float = Field(0.08, gt=0, le=1)
+    """Smallest part of the image that `resized_crop` shows, as a share of its area."""
     augmentations: tuple[ExtraFamily, ...] = ()
     """Families that come after the geometric one, in this order; of those that mix images, each image gets one."""
     strength: Probability = 0.5

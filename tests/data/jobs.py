@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from foveate.data import worker
 from foveate.data.source import Image
 from foveate.execution.pool import Message
+from foveate.preprocessing import Preprocessing
 
 _decode = worker._decode
 
 
-def decode(image: Image, size: int, white: int | None) -> NDArray[np.uint8]:
+def decode(image: Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """What `worker` does, or what the name says; of a file named by a number, its first bytes."""
     name = image.name if isinstance(image, Path) else ""
     if isinstance(image, Path) and name.isdecimal():
@@ -40,7 +41,7 @@ def decode(image: Image, size: int, white: int | None) -> NDArray[np.uint8]:
             os.kill(os.getpid(), signal.SIGKILL)
     elif name.startswith("slow"):
         time.sleep(0.4)
-    return _decode(image, size, white)
+    return _decode(image, preprocessing)
 
 
 worker._decode = decode

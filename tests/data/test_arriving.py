@@ -19,6 +19,7 @@ from foveate.data import arriving
 from foveate.data.arriving import ArrivingImages
 from foveate.data.decode import BadImageError, decode_image
 from foveate.errors import DataError
+from foveate.preprocessing import Preprocessing
 
 Encode = Callable[..., bytes]
 Start = Callable[..., ArrivingImages]
@@ -33,7 +34,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     with contextlib.ExitStack() as started:
 
         def start(*, workers: int = 1, timeout_s: float = 20, **settings: object) -> ArrivingImages:
-            images = ArrivingImages(16, workers=workers, timeout_s=timeout_s, **settings)  # type: ignore[arg-type]
+            images = ArrivingImages(Preprocessing(16), workers=workers, timeout_s=timeout_s, **settings)  # type: ignore[arg-type]
             images.start()
             started.callback(images.close)
             return images
@@ -49,7 +50,7 @@ def test_each_image_gets_its_own_pixels(start: Start, encode: Encode, workers: i
     files = [encode(seed) for seed in range(100)]
     decoding = [images.decode(file) for file in files]
     for file, each in zip(files, decoding, strict=True):
-        np.testing.assert_array_equal(each.result(60), decode_image(file, 16))
+        np.testing.assert_array_equal(each.result(60), decode_image(file, Preprocessing(16)))
 
 
 def test_bad_images_among_good_ones_cost_themselves(start: Start, encode: Encode) -> None:
@@ -61,14 +62,14 @@ def test_bad_images_among_good_ones_cost_themselves(start: Start, encode: Encode
             with pytest.raises(BadImageError, match="a text, not an image"):
                 each.result(60)
         else:
-            np.testing.assert_array_equal(each.result(60), decode_image(files[number], 16))
+            np.testing.assert_array_equal(each.result(60), decode_image(files[number], Preprocessing(16)))
 
 
 def test_a_shorter_image_is_not_what_was_left_of_a_longer_one(start: Start, encode: Encode) -> None:
     images = start()
     images.decode(encode(1, size=(90, 90))).result(60)
     small = encode(2, size=(3, 3))
-    np.testing.assert_array_equal(images.decode(small).result(60), decode_image(small, 16))
+    np.testing.assert_array_equal(images.decode(small).result(60), decode_image(small, Preprocessing(16)))
     with pytest.raises(BadImageError):
         images.decode(small[:20]).result(60)
 
@@ -88,14 +89,14 @@ def test_an_image_that_hangs_or_kills_its_process_costs_itself(
             with pytest.raises(BadImageError, match=reason):
                 each.result(60)
         else:
-            np.testing.assert_array_equal(each.result(60), decode_image(files[number], 16))
+            np.testing.assert_array_equal(each.result(60), decode_image(files[number], Preprocessing(16)))
 
 
 def test_a_process_that_is_killed_from_outside_costs_no_image(start: Start, encode: Encode) -> None:
     images = start()
     os.kill(children()[0], signal.SIGKILL)
     file = encode()
-    np.testing.assert_array_equal(images.decode(file).result(60), decode_image(file, 16))
+    np.testing.assert_array_equal(images.decode(file).result(60), decode_image(file, Preprocessing(16)))
 
 
 def test_closing_tells_those_whose_images_wait(start: Start, encode: Encode) -> None:
@@ -143,7 +144,7 @@ def test_many_threads_get_their_own_images(start: Start, encode: Encode) -> None
     def ask(thread: int) -> None:
         for number in range(25):
             file = files[(thread * 5 + number) % 16]
-            np.testing.assert_array_equal(images.decode(file).result(60), decode_image(file, 16))
+            np.testing.assert_array_equal(images.decode(file).result(60), decode_image(file, Preprocessing(16)))
 
     with ThreadPoolExecutor(16) as pool:
         for each in [pool.submit(ask, thread) for thread in range(16)]:
@@ -161,7 +162,7 @@ def test_an_image_that_comes_as_the_files_are_emptied_is_decoded(
 
 
 def test_where_no_process_decodes_it_is_said_and_none_is_left() -> None:
-    images = ArrivingImages(16, workers=1, timeout_s=20, work=no_job)
+    images = ArrivingImages(Preprocessing(16), workers=1, timeout_s=20, work=no_job)
     with pytest.raises(DataError, match="its process ended with exit code 7"):
         images.start()
     assert children() == []
@@ -169,7 +170,7 @@ def test_where_no_process_decodes_it_is_said_and_none_is_left() -> None:
 
 def test_without_a_folder_for_temporary_files_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
-    images = ArrivingImages(16, workers=1, timeout_s=20)
+    images = ArrivingImages(Preprocessing(16), workers=1, timeout_s=20)
     with pytest.raises(DataError, match=r"^no temporary files can be written \(No such file or directory\)"):
         images.start()
 
@@ -178,12 +179,12 @@ def test_a_full_disk_costs_the_images_that_come_meanwhile(
     small_disk: Callable[[str], Path], encode: Encode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(small_disk("96k")))
-    images = ArrivingImages(16, workers=1, timeout_s=20)
+    images = ArrivingImages(Preprocessing(16), workers=1, timeout_s=20)
     images.start()
     try:
         with pytest.raises(DataError, match=r"^no temporary files can be written \(No space left on device\)"):
             images.decode(bytes(200_000)).result(60)
         file = encode()
-        np.testing.assert_array_equal(images.decode(file).result(60), decode_image(file, 16))
+        np.testing.assert_array_equal(images.decode(file).result(60), decode_image(file, Preprocessing(16)))
     finally:
         images.close()

@@ -1,5 +1,5 @@
 import math
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 from foveate.data import augment
-from foveate.data.augment import build_augment, crop_batch, resize_batch
+from foveate.data.augment import build_augment, crop_batch, resize_batch, resized_crop_batch
 from foveate.data.loader import Loader
-from foveate.settings import AugmentConfig
+from foveate.settings import AugmentConfig, AugmentFamily
 
 PAPER = {"flip": 0.5, "shift": 0.1, "rotation": 15.0, "zoom": 0.1}
 NOTHING = {"flip": 0.0, "shift": 0.0, "rotation": 0.0, "zoom": 0.0}
@@ -237,10 +237,54 @@ def test_the_crop_family_shifts_by_the_share_of_the_side_in_whole_pixels() -> No
     assert torch.equal(cropped(turn, generator(3), images, flip=0.0, shift=0.0), images)
 
 
-@pytest.mark.parametrize("family", ["affine", "crop"])
+def coordinates(count: int, side: int) -> Tensor:
+    """Images whose two channels hold where each pixel lies, in pixels from the left and from the top."""
+    along = torch.arange(side, dtype=torch.float32)
+    return torch.stack(torch.meshgrid(along, along, indexing="xy")).expand(count, 2, side, side)
+
+
+def test_a_resized_crop_is_a_rectangle_of_the_image_enlarged_to_all_of_it() -> None:
+    side, count = 32, 3000
+    mirror = coins(count)
+    out = resized_crop_batch(coordinates(count, side), mirror, generator(0), scale=0.25)
+    middle = out[:, :, side // 2 - 4 : side // 2 + 4, side // 2 - 4 : side // 2 + 4]  # where no edge repeats
+    across = (middle[:, 0, 0, -1] - middle[:, 0, 0, 0]) / 7
+    down = (middle[:, 1, -1, 0] - middle[:, 1, 0, 0]) / 7
+    assert torch.equal(across < 0, mirror)
+    across = across.abs()
+    assert torch.allclose(middle[:, 0], middle[:, 0, :1], atol=1e-3)  # neither turned nor sheared
+    area, ratio = across * down, across / down
+    assert 0.25 - 1e-3 < float(area.min()) < 0.27
+    assert 0.98 < float(area.max()) < 1 + 1e-3
+    assert float(area.mean()) == pytest.approx(0.625, abs=0.02)  # drawn evenly
+    assert float(ratio.min()) == pytest.approx(3 / 4, abs=0.01)
+    assert float(ratio.max()) == pytest.approx(4 / 3, abs=0.01)
+    assert float(ratio.log().mean()) == pytest.approx(0, abs=0.02)
+    for centre, length in ((middle[:, 0].mean((1, 2)), across), (middle[:, 1].mean((1, 2)), down)):
+        room = (side - side * length) / 2
+        offset = centre - (side - 1) / 2
+        assert (offset.abs() <= room + 1e-2).all()  # all of it lies within the image
+        assert float((offset / room)[room > 1].std()) == pytest.approx(1 / math.sqrt(3), abs=0.03)  # evenly
+
+
+def test_a_resized_crop_of_the_whole_image_changes_nothing() -> None:
+    images = pictures(20)
+    out = resized_crop_batch(images, torch.zeros(20, dtype=torch.bool), generator(0), scale=1.0)
+    assert torch.allclose(out, images.float(), atol=1e-2)
+
+
+def test_the_resized_crop_family_takes_its_scale_from_the_settings() -> None:
+    images, turn = pictures(50, side=20), torch.zeros(50, dtype=torch.bool)
+    out = augmented(images, turn, generator(3), family="resized_crop", flip=0.0, crop_scale=0.5)
+    draws = generator(3)
+    torch.rand(50, generator=draws)  # for the mirror, used or not
+    assert torch.equal(out, resized_crop_batch(images, turn, draws, scale=0.5))
+
+
+@pytest.mark.parametrize("family", get_args(AugmentFamily))
 def test_turns_are_taken_where_flips_alternate_and_mirroring_is_safe(family: str) -> None:
     images, turn = pictures(100), coins(100, seed=7)
-    nothing = {"shift": 0.0, "rotation": 0.0, "zoom": 0.0}
+    nothing = {"shift": 0.0, "rotation": 0.0, "zoom": 0.0, "crop_scale": 1.0}
 
     def shown(**settings: Any) -> Tensor:
         return augmented(images, turn, generator(0), family=family, **nothing, **settings).float()
@@ -258,7 +302,7 @@ def test_turns_are_taken_where_flips_alternate_and_mirroring_is_safe(family: str
     assert all(mirrored(shown(flip=1.0)))
 
 
-@pytest.mark.parametrize("family", ["affine", "crop"])
+@pytest.mark.parametrize("family", get_args(AugmentFamily))
 def test_what_decides_the_mirror_does_not_change_the_other_draws(family: str) -> None:
     images, turn = pictures(50), coins(50)
     after = []

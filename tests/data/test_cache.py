@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 from filelock import FileLock
+from PIL import Image
 
 from foveate.data import cache
 from foveate.data.cache_entry import read_entry
-from foveate.data.decode import decode_file
+from foveate.data.decode import DECODERS, decode_file
 from foveate.data.source import Block, Content, FileBlock, Source, file_blocks, hash_files
 from foveate.errors import DataError, OutputError
+from foveate.preprocessing import Fit, Preprocessing
 from foveate.progress import Track, untracked
 
 WriteFolder = Callable[..., Path]
@@ -50,6 +52,7 @@ def decoded_images(
     blocks: list[Block] | list[FileBlock],
     content: str | Content,
     size: int,
+    fit: Fit = "crop",
     *,
     track: Track = untracked,
     workers: int = 2,
@@ -57,7 +60,7 @@ def decoded_images(
 ) -> cache.Decoded:
     """`cache.decoded_images` of these blocks."""
     return cache.decoded_images(
-        source_of(blocks, content), size, track=track, timeout_s=timeout_s, workers=workers
+        source_of(blocks, content), Preprocessing(size, fit), track=track, timeout_s=timeout_s, workers=workers
     )
 
 
@@ -91,7 +94,7 @@ def test_images_bad_ones_and_progress(workers: int, paths: list[str]) -> None:
     assert list(bad) == sorted(bad)
     assert followed == [(400, "decoding images")] * 400 + [(1, "checking decoded images")]
     for index in set(range(400)) - set(bad):
-        assert np.array_equal(images[index], decode_file(Path(many[index]), 16))
+        assert np.array_equal(images[index], decode_file(Path(many[index]), Preprocessing(16)))
 
 
 def test_the_array_is_copy_on_write(paths: list[str]) -> None:
@@ -112,6 +115,32 @@ def test_the_second_time_decodes_nothing(paths: list[str], own_cache: Path) -> N
     decoded_images(file_blocks(paths), "content", 17, track=untracked)
     decoded_images(file_blocks(paths), "other", 16, track=untracked)
     assert len(entries(own_cache)) == 3
+
+
+@pytest.mark.parametrize("fit", ["squash", "pad"])
+def test_images_that_are_fitted_otherwise_are_other_entries(own_cache: Path, tmp_path: Path, fit: Fit) -> None:
+    paths = [str(tmp_path / f"{width}.png") for width in (24, 40)]
+    for path in paths:
+        pixels = np.random.default_rng(0).integers(0, 256, (30, int(Path(path).stem), 3), np.uint8)
+        Image.fromarray(pixels).save(path)
+    whole, _ = decoded_images(file_blocks(paths), "content", 16, fit)
+    centre, _ = decoded_images(file_blocks(paths), "content", 16)
+    assert len(entries(own_cache)) == 2
+    for index, path in enumerate(paths):
+        assert np.array_equal(whole[index], decode_file(Path(path), Preprocessing(16, fit)))
+        assert np.array_equal(centre[index], decode_file(Path(path), Preprocessing(16)))
+    assert not np.array_equal(whole, centre)
+
+
+@pytest.mark.parametrize("white", [None, 4095])
+def test_an_entry_of_before_there_was_a_choice_is_found(
+    white: int | None, own_cache: Path, paths: list[str]
+) -> None:
+    named = json.dumps([cache._FORMAT, DECODERS, 16, white or "format", "content"])
+    key = hashlib.sha256(named.encode()).hexdigest()
+    source = source_of(file_blocks(paths), "content")
+    cache.decoded_images(source, Preprocessing(16, white=white), timeout_s=20, track=untracked, workers=1)
+    assert entries(own_cache) == [key[:32]]
 
 
 class Checks:

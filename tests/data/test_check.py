@@ -11,6 +11,7 @@ from PIL import Image
 from foveate.data.check import Finding, audit, label_suspects, pooled, sort_by_severity
 from foveate.data.dataset import dataset_of, open_source
 from foveate.data.decode import read_header
+from foveate.preprocessing import Fit
 from foveate.settings import DataConfig
 
 Scene = Callable[[int], Image.Image]
@@ -36,8 +37,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def findings(folder: Path) -> dict[str, Finding]:
-    source, config = open_source(str(folder), None), DataConfig(size=32)
+def findings(folder: Path, fit: Fit = "crop") -> dict[str, Finding]:
+    source, config = open_source(str(folder), None), DataConfig(size=32, fit=fit)
     found = audit(source, pooled(dataset_of(source, config, for_training=False)), config)
     assert len({each.kind for each in found}) == len(found)
     return {each.kind: each for each in sort_by_severity(found)}
@@ -308,8 +309,14 @@ class TestHeaders:
         assert found["rotated"].severity == "info"
 
     def test_a_panorama_loses_most_of_itself(self, folder: Path) -> None:
-        scene(99).resize((120, 48)).save(folder / "train" / "cat" / "wide.png")
-        assert list(findings(folder)) == ["cropped"]
+        sizes = {"wide": (120, 48), "cinema": (128, 72), "camera": (500, 333)}
+        for seed, (name, (width, height)) in enumerate(sizes.items(), start=97):
+            scene(seed).resize((width, height)).save(folder / "train" / "cat" / f"{name}.png")
+        found = findings(folder)
+        assert list(found) == ["cropped"]
+        assert found["cropped"].groups == (("train/cat/cinema.png",), ("train/cat/wide.png",))
+        assert "--set fit=squash" in found["cropped"].text
+        assert findings(folder, "squash") == findings(folder, "pad") == {}
 
     def test_odd_modes_are_told_of_each_image(self, folder: Path) -> None:
         scene(98).convert("CMYK").save(folder / "train" / "cat" / "print.jpg")

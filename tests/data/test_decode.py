@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -20,8 +20,10 @@ from foveate.data.decode import (
     decode_image,
     open_image,
     resize_array,
+    resize_image,
     shorter_side,
 )
+from foveate.preprocessing import Fit, Preprocessing
 
 Encode = Callable[..., bytes]
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "TIFF")
@@ -34,7 +36,7 @@ def save(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 
 def centre(data: bytes, size: int = 16) -> list[int]:
-    decoded = decode_image(data, size)
+    decoded = decode_image(data, Preprocessing(size))
     return [int(value) for value in decoded[size // 2, size // 2]]
 
 
@@ -42,7 +44,7 @@ def centre(data: bytes, size: int = 16) -> list[int]:
 def test_formats(kind: str, encode: Encode) -> None:
     data = encode(kind=kind, size=(20, 20))
     expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    decoded = decode_image(data, 20)
+    decoded = decode_image(data, Preprocessing(20))
     assert decoded.dtype == np.uint8
     assert np.array_equal(decoded, expected)
 
@@ -51,20 +53,54 @@ def test_formats(kind: str, encode: Encode) -> None:
 def test_crop_and_resize_are_pillows(size: tuple[int, int], encode: Encode) -> None:
     image = Image.open(io.BytesIO(encode(size=size)))
     expected = ImageOps.fit(image, (16, 16), Image.Resampling.BILINEAR)
-    assert np.array_equal(decode_image(encode(size=size), 16), np.asarray(expected))
+    assert np.array_equal(decode_image(encode(size=size), Preprocessing(16)), np.asarray(expected))
 
 
-def test_the_resize_is_antialiased() -> None:
+@pytest.mark.parametrize("size", [(40, 30), (30, 40), (7, 90), (1, 60), (60, 1), (16, 33), (5, 5)])
+def test_a_squashed_image_is_pillows_resize_of_all_of_it(size: tuple[int, int], encode: Encode) -> None:
+    image = Image.open(io.BytesIO(encode(size=size)))
+    expected = image.resize((16, 16), Image.Resampling.BILINEAR)
+    assert np.array_equal(decode_image(encode(size=size), Preprocessing(16, "squash")), np.asarray(expected))
+
+
+@pytest.mark.parametrize("size", [(40, 30), (30, 40), (90, 34), (12, 8), (5, 5)])
+def test_a_padded_image_is_pillows_in_the_middle_of_grey(size: tuple[int, int], encode: Encode) -> None:
+    image = Image.open(io.BytesIO(encode(size=size)))
+    expected = ImageOps.pad(image, (16, 16), Image.Resampling.BILINEAR, color=(127, 127, 127))
+    assert np.array_equal(decode_image(encode(size=size), Preprocessing(16, "pad")), np.asarray(expected))
+
+
+@pytest.mark.parametrize(("size", "row"), [((1000, 1), (7, slice(None))), ((1, 1000), (slice(None), 7))])
+def test_a_padded_line_keeps_one_pixel_of_its_width(size: tuple[int, int], row: Any) -> None:
+    decoded = decode_image(save(Image.new("RGB", size, (255, 0, 0))), Preprocessing(16, "pad")).copy()
+    assert (decoded[row] == (255, 0, 0)).all()
+    decoded[row] = 127
+    assert (decoded == 127).all()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "I;16", "CMYK"])
+@pytest.mark.parametrize("fit", get_args(Fit))
+def test_every_mode_is_fitted_alike(mode: str, fit: Fit) -> None:
+    plain = Image.new("RGB", (48, 20), (100, 100, 100))
+    images = {"I;16": Image.new("I;16", plain.size, 100 * 257), "P": plain.quantize()}
+    image = images[mode] if mode in images else plain.convert(mode)
+    decoded = decode_image(save(image, "TIFF" if mode in ("CMYK", "I;16") else "PNG"), Preprocessing(16, fit))
+    assert abs(decoded[8].astype(int) - 100).max() <= 1
+    assert (decoded[0] == 127).all() == (fit == "pad")
+
+
+@pytest.mark.parametrize("fit", get_args(Fit))
+def test_the_resize_is_antialiased(fit: Fit) -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255  # without a filter, every fourth column would be all white or all black
-    decoded = decode_image(save(Image.fromarray(stripes)), 16)
+    decoded = decode_image(save(Image.fromarray(stripes)), Preprocessing(16, fit))
     assert abs(decoded.astype(int) - 127).max() < 40
 
 
 def test_the_crop_is_of_the_centre() -> None:
     wide = np.zeros((16, 48, 3), np.uint8)
     wide[:, 16:32] = 255
-    assert (decode_image(save(Image.fromarray(wide)), 16) == 255).all()
+    assert (decode_image(save(Image.fromarray(wide)), Preprocessing(16)) == 255).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -85,7 +121,7 @@ def test_exif_rotation_is_applied(orientation: int) -> None:
     image = Image.fromarray(upright)
     stored = image.transpose(undo[orientation]) if orientation in undo else image
     for kind in ("PNG", "TIFF"):
-        assert np.array_equal(decode_image(save(stored, kind, exif=exif), 16), upright)
+        assert np.array_equal(decode_image(save(stored, kind, exif=exif), Preprocessing(16)), upright)
 
 
 @pytest.mark.parametrize(
@@ -141,14 +177,14 @@ def test_the_first_frame_is_taken() -> None:
 )
 def test_bad_images_say_why(data: bytes, reason: str) -> None:
     with pytest.raises(BadImageError, match=reason):
-        decode_image(data, 16)
+        decode_image(data, Preprocessing(16))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF"])
 def test_truncated(kind: str, encode: Encode) -> None:
     data = encode(kind=kind, size=(64, 64))
     with pytest.raises(BadImageError, match=r"truncated|damaged"):
-        decode_image(data[: len(data) // 2], 16)
+        decode_image(data[: len(data) // 2], Preprocessing(16))
 
 
 @pytest.mark.parametrize("side", [9460, 13400, 20000])  # just above the cap; above Pillow's own error; far above
@@ -161,7 +197,7 @@ def test_a_bomb_is_refused_before_it_is_decoded(side: int, tmp_path: Path) -> No
         warnings.catch_warnings(record=True, action="always") as seen,
         pytest.raises(BadImageError, match="pixels"),
     ):
-        decode_file(path, 16)
+        decode_file(path, Preprocessing(16))
     assert not seen
     assert time.perf_counter() - start < 0.2
     assert side * side > MAX_PIXELS
@@ -178,7 +214,7 @@ def test_warnings_are_kept_in_and_the_filters_as_they_were(encode: Encode) -> No
     image = Image.new("P", (20, 20))
     odd = save(image, transparency=b"\x00\x80")  # Pillow warns about palette images with transparency in bytes
     before = list(warnings.filters)
-    threads = [threading.Thread(target=decode_image, args=(odd, 16)) for _ in range(8)]
+    threads = [threading.Thread(target=decode_image, args=(odd, Preprocessing(16))) for _ in range(8)]
     with warnings.catch_warnings(record=True, action="always") as seen:
         for thread in threads:
             thread.start()
@@ -192,7 +228,7 @@ def test_warnings_are_kept_in_and_the_filters_as_they_were(encode: Encode) -> No
 @given(st.binary(max_size=300))
 def test_random_bytes_only_raise_bad_image(data: bytes) -> None:
     with pytest.raises(BadImageError):
-        decode_image(data, 16)
+        decode_image(data, Preprocessing(16))
     shorter_side(data)
 
 
@@ -204,7 +240,7 @@ def test_damage_only_raises_bad_image(encode: Encode, kind: str, mode: str, draw
         data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
     cut = bytes(data[: draw.draw(st.integers(0, len(data)))])
     try:
-        assert decode_image(cut, 16).shape == (16, 16, 3)
+        assert decode_image(cut, Preprocessing(16)).shape == (16, 16, 3)
     except BadImageError as error:
         reason = str(error)
     else:
@@ -215,18 +251,41 @@ def test_damage_only_raises_bad_image(encode: Encode, kind: str, mode: str, draw
     shorter_side(cut)
 
 
-@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([(), (1,), (3,)]))
-@settings(max_examples=50, deadline=None)
-def test_arrays_take_the_same_way_as_files(height: int, width: int, channels: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("fit", get_args(Fit))
+def test_an_image_is_turned_before_it_is_fitted(kind: str, fit: Fit) -> None:
+    pixels = np.zeros((24, 64, 3), np.uint8)
+    pixels[:, :32] = (200, 40, 40)
+    upright, exif = Image.fromarray(pixels), Image.Exif()
+    exif[0x0112] = 6
+    stored = upright.transpose(Image.Transpose.ROTATE_90)
+    turned = decode_image(save(stored, kind, exif=exif, quality=100, subsampling=0), Preprocessing(16, fit))
+    assert abs(turned.astype(int) - resize_array(pixels, Preprocessing(16, fit))).max() <= 3
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([(), (1,), (3,)]), st.sampled_from(get_args(Fit)))
+@settings(max_examples=100, deadline=None)
+def test_arrays_take_the_same_way_as_files(height: int, width: int, channels: tuple[int, ...], fit: Fit) -> None:
     pixels = np.random.default_rng(height).integers(0, 256, (height, width, *channels), np.uint8)
     image = Image.fromarray(pixels if channels == (3,) else pixels.reshape(height, width))
-    assert np.array_equal(resize_array(pixels, 16), decode_image(save(image), 16))
+    decoded = decode_image(save(image), Preprocessing(16, fit))
+    assert decoded.shape == (16, 16, 3)
+    assert np.array_equal(resize_array(pixels, Preprocessing(16, fit)), decoded)
+    assert np.array_equal(resize_image(image, Preprocessing(16, fit)), decoded)
+
+
+@given(st.integers(1, 90), st.integers(16, 40))
+@settings(max_examples=50, deadline=None)
+def test_a_square_is_the_same_whatever_the_fit(side: int, size: int) -> None:
+    pixels = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
+    crop, *others = (resize_array(pixels, Preprocessing(size, fit)) for fit in get_args(Fit))
+    assert all(np.array_equal(crop, other) for other in others)
 
 
 def test_an_image_of_the_size_is_untouched(encode: Encode) -> None:
     pixels = np.asarray(Image.open(io.BytesIO(encode(size=(16, 16)))))
-    assert np.array_equal(decode_image(encode(size=(16, 16)), 16), pixels)
-    assert resize_array(pixels, 16) is pixels
+    assert np.array_equal(decode_image(encode(size=(16, 16)), Preprocessing(16)), pixels)
+    assert resize_array(pixels, Preprocessing(16)) is pixels
 
 
 def test_shorter_side(encode: Encode, tmp_path: Path) -> None:
@@ -248,7 +307,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         ("a\0b", "name"),
     ]:
         with pytest.raises(BadImageError, match=reason):
-            decode_file(tmp_path / name, 16)
+            decode_file(tmp_path / name, Preprocessing(16))
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path, unprivileged: None) -> None:

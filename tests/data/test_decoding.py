@@ -17,6 +17,7 @@ from foveate.data.decoding import decode_in_workers
 from foveate.data.source import file_blocks
 from foveate.errors import DataError
 from foveate.execution.pool import Work
+from foveate.preprocessing import Preprocessing
 
 Encode = Callable[..., bytes]
 
@@ -49,7 +50,7 @@ def decode_all(
     count = 0
     blocks = file_blocks(paths, each)
     for _, read, unreadable in decode_in_workers(
-        blocks, 16, output, workers=workers, timeout_s=timeout_s, work=work
+        blocks, Preprocessing(16), output, workers=workers, timeout_s=timeout_s, work=work
     ):
         count += read
         bad.update(unreadable)
@@ -58,7 +59,7 @@ def decode_all(
     images = np.fromfile(output, np.uint8).reshape(-1, 16, 16, 3)
     for index, path in enumerate(paths):
         if index not in bad:
-            assert (images[index] == decode_file(Path(path), 16)).all()
+            assert (images[index] == decode_file(Path(path), Preprocessing(16))).all()
     return bad
 
 
@@ -102,14 +103,14 @@ def test_a_process_that_is_killed_from_outside_costs_no_image(
     output = tmp_path / "images.bin"
     output.write_bytes(bytes(len(paths) * 16 * 16 * 3))
     killed = False
-    for _, _, bad in decode_in_workers(file_blocks(paths), 16, output, workers=2, timeout_s=20):
+    for _, _, bad in decode_in_workers(file_blocks(paths), Preprocessing(16), output, workers=2, timeout_s=20):
         assert bad == []
         if not killed:
             os.kill(children()[0], signal.SIGKILL)
             killed = True
     images = np.fromfile(output, np.uint8).reshape(-1, 16, 16, 3)
     for index in range(2):
-        assert (images[index::2] == decode_file(Path(paths[index]), 16)).all()
+        assert (images[index::2] == decode_file(Path(paths[index]), Preprocessing(16))).all()
 
 
 def test_a_stopped_process_is_found(write: Callable[..., list[str]], tmp_path: Path) -> None:
@@ -117,7 +118,9 @@ def test_a_stopped_process_is_found(write: Callable[..., list[str]], tmp_path: P
     output = tmp_path / "images.bin"
     output.write_bytes(bytes(len(paths) * 16 * 16 * 3))
     stopped, count = False, 0
-    for _, read, bad in decode_in_workers(file_blocks(paths, 2000), 16, output, workers=1, timeout_s=0.5):
+    for _, read, bad in decode_in_workers(
+        file_blocks(paths, 2000), Preprocessing(16), output, workers=1, timeout_s=0.5
+    ):
         assert bad == []
         count += read
         if not stopped:
@@ -139,9 +142,9 @@ def test_a_real_image_that_takes_too_long(tmp_path: Path, encode: Encode) -> Non
     output = tmp_path / "images.bin"
     output.write_bytes(bytes(2 * 16 * 16 * 3))
     blocks = file_blocks([str(large), str(small)])
-    progress = list(decode_in_workers(blocks, 16, output, workers=1, timeout_s=0.3))
+    progress = list(decode_in_workers(blocks, Preprocessing(16), output, workers=1, timeout_s=0.3))
     assert [bad for _, _, bad in progress if bad] == [[(0, "decoding it takes longer than 0.3 s")]]
-    progress = list(decode_in_workers(blocks, 16, output, workers=1, timeout_s=60))
+    progress = list(decode_in_workers(blocks, Preprocessing(16), output, workers=1, timeout_s=60))
     assert [bad for _, _, bad in progress if bad] == []
 
 
@@ -152,5 +155,5 @@ def test_the_largest_legitimate_photograph_is_decoded(tmp_path: Path) -> None:
     # 89.5 million pixels, as many as are allowed, and the mode that takes the most memory.
     Image.new("RGBA", (9459, 9459), (10, 20, 30, 255)).save(path, compress_level=1)
     output.write_bytes(bytes(16 * 16 * 3))
-    progress = decode_in_workers(file_blocks([str(path)]), 16, output, workers=1, timeout_s=20)
+    progress = decode_in_workers(file_blocks([str(path)]), Preprocessing(16), output, workers=1, timeout_s=20)
     assert list(progress) == [(0, 1, [])]

@@ -4,6 +4,7 @@ import pytest
 
 from foveate.data.decode import BadImageError, decode_image
 from foveate.data.foreign import name_of
+from foveate.preprocessing import Preprocessing
 
 
 @pytest.mark.parametrize(
@@ -38,7 +39,7 @@ from foveate.data.foreign import name_of
 )
 def test_what_is_not_read_is_named(data: bytes, reason: str) -> None:
     with pytest.raises(BadImageError, match=reason):
-        decode_image(data, 16)
+        decode_image(data, Preprocessing(16))
 
 
 @pytest.mark.parametrize("data", [b"<!--" * 1000, b"<?xml" * 900, b" " * 5000, b"P" * 5000, b"a" * 4095 + b"\0"])

@@ -7,11 +7,12 @@ from PIL import Image, features
 from tests.data.files import PLAIN, SIDE, exif, plain, save, with_exif
 
 from foveate.data.decode import BadImageError, decode_image, read_header
+from foveate.preprocessing import Preprocessing
 
 
 def colour(data: bytes) -> tuple[int, ...]:
     """The colour in the middle."""
-    return tuple(int(value) for value in decode_image(data, SIDE)[SIDE // 2, SIDE // 2])
+    return tuple(int(value) for value in decode_image(data, Preprocessing(SIDE))[SIDE // 2, SIDE // 2])
 
 
 def noise(side: int = 160) -> Image.Image:
@@ -30,7 +31,7 @@ def test_the_orientation_of_a_webp_is_found() -> None:
     pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
     pixels[: SIDE // 2] = PLAIN
     odd = exif([(274, 3, b"\6\0"), (282, 2, b"72 dpi\0\0")])
-    turned = decode_image(save(Image.fromarray(pixels), "WEBP", lossless=True, exif=odd), SIDE)
+    turned = decode_image(save(Image.fromarray(pixels), "WEBP", lossless=True, exif=odd), Preprocessing(SIDE))
     assert (turned[:, SIDE // 2 :] == PLAIN).all()
     assert not turned[:, : SIDE // 2].any()
 
@@ -49,7 +50,7 @@ def test_a_hole_in_a_webp(start: float, end: float, animated: bool, lossless: bo
     hole = slice(int(start * length), int(end * length))
     data[hole] = bytes(len(data[hole]))
     with pytest.raises(BadImageError, match="a hole of zero bytes" if not animated else "damaged"):
-        decode_image(bytes(data), 16)
+        decode_image(bytes(data), Preprocessing(16))
 
 
 @pytest.mark.parametrize("colour_", ["black", "white", "grey", PLAIN])
@@ -61,7 +62,7 @@ def test_flat_webps_have_no_holes(
     image = Image.new("RGB", (500, 500), colour_)
     if alpha is not None:
         image.putalpha(alpha)
-    assert decode_image(save(image, "WEBP", **options), 16).shape == (16, 16, 3)
+    assert decode_image(save(image, "WEBP", **options), Preprocessing(16)).shape == (16, 16, 3)
 
 
 # AVIF
@@ -72,7 +73,8 @@ def test_the_orientation_of_an_avif_is_found(orientation: int) -> None:
     pixels = np.zeros((64, 64, 3), np.uint8)
     pixels[:32] = 255
     turned = decode_image(
-        save(Image.fromarray(pixels), "AVIF", quality=100, exif=exif([(274, 3, bytes([orientation, 0]))])), 64
+        save(Image.fromarray(pixels), "AVIF", quality=100, exif=exif([(274, 3, bytes([orientation, 0]))])),
+        Preprocessing(64),
     )
     expected = {1: pixels, 3: pixels[::-1], 6: pixels.transpose(1, 0, 2)[:, ::-1]}[orientation]
     assert abs(turned.astype(int) - expected).mean() < 3
@@ -87,7 +89,7 @@ def test_a_pillow_without_avif_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         BadImageError, match="an AVIF image, which this Pillow cannot read: save it as JPEG or PNG"
     ):
-        decode_image(data, 16)
+        decode_image(data, Preprocessing(16))
 
 
 # BMP
@@ -132,12 +134,12 @@ def test_comments_without_number(comment: bytes, reason: str) -> None:
     at = 13 + (6 << (data[10] & 7))
     start = time.process_time()
     with pytest.raises(BadImageError, match=reason):
-        decode_image(data[:at] + comment + data[at:], SIDE)
+        decode_image(data[:at] + comment + data[at:], Preprocessing(SIDE))
     assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize("data", [b"GIF89a", b"GIF89a" + bytes(7) + b";", b"RIFF\4\0\0\0WEBP", b"BM", b"II*\0"])
 def test_hardly_a_beginning(data: bytes) -> None:
     with pytest.raises(BadImageError):
-        decode_image(data, 16)
+        decode_image(data, Preprocessing(16))
     assert read_header(data) is None

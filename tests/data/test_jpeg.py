@@ -8,6 +8,7 @@ from tests.data.files import PLAIN, SIDE, exif, plain, save, segment, with_exif,
 
 from foveate.data.container import MAX_BEFORE_PIXELS
 from foveate.data.decode import BadImageError, decode_image, read_header
+from foveate.preprocessing import Preprocessing
 
 ORIENTATION = 274, 3, struct.pack("<H", 6)
 ODD_TAGS = {
@@ -38,18 +39,18 @@ def scans(data: bytes) -> list[int]:
 @pytest.mark.parametrize("more", [{}, {"progressive": True}, {"optimize": True}, {"restart_marker_rows": 1}])
 def test_pixels_are_pillows(quality: int, subsampling: int | str, more: dict[str, bool]) -> None:
     data = save(noise(61), "JPEG", quality=quality, subsampling=subsampling, **more)
-    assert np.array_equal(decode_image(data, 61), by_pillow(data))
+    assert np.array_equal(decode_image(data, Preprocessing(61)), by_pillow(data))
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_pixels_of_other_modes_are_pillows(mode: str) -> None:
     data = save(noise(61, mode), "JPEG")
-    assert np.array_equal(decode_image(data, 61), by_pillow(data))
+    assert np.array_equal(decode_image(data, Preprocessing(61)), by_pillow(data))
 
 
 def test_rgb_that_is_not_ycbcr() -> None:
     data = save(noise(61), "JPEG", keep_rgb=True)
-    assert np.array_equal(decode_image(data, 61), by_pillow(data))
+    assert np.array_equal(decode_image(data, Preprocessing(61)), by_pillow(data))
 
 
 @pytest.mark.parametrize(
@@ -64,14 +65,14 @@ def test_rare_samplings(sampling: tuple[int, int, int]) -> None:
     units = 432 // sum((each >> 4) * (each & 15) for each in sampling)
     data[frame + 5 : frame + 9] = struct.pack(">HH", 8 * down, 8 * across * units)
     expected = ImageOps.fit(Image.fromarray(by_pillow(bytes(data))), (16, 16), Image.Resampling.BILINEAR)
-    assert np.array_equal(decode_image(bytes(data), 16), np.asarray(expected))
+    assert np.array_equal(decode_image(bytes(data), Preprocessing(16)), np.asarray(expected))
 
 
 def test_cmyk_by_way_of_ycck() -> None:
     data = bytearray(save(Image.new("CMYK", (SIDE, SIDE), (0, 0, 0, 255)), "JPEG"))
     at = data.index(b"Adobe")
     data[at + 11] = 2
-    assert np.array_equal(decode_image(bytes(data), SIDE), by_pillow(bytes(data)))
+    assert np.array_equal(decode_image(bytes(data), Preprocessing(SIDE)), by_pillow(bytes(data)))
 
 
 @pytest.mark.parametrize("odd", ODD_TAGS)
@@ -82,7 +83,7 @@ def test_an_odd_tag_beside_the_orientation_does_not_matter(odd: str, order: str)
     pixels[: SIDE // 2] = PLAIN
     data = with_segments(save(Image.fromarray(pixels), "JPEG", quality=100, subsampling=0))
     data = with_segments(data, segment(0xE1, b"Exif\0\0" + exif(sorted(tags), order)))
-    turned = decode_image(data, SIDE)
+    turned = decode_image(data, Preprocessing(SIDE))
     assert abs(turned[:, SIDE // 2 + 2 :].astype(int) - PLAIN).max() <= 3  # the upper half is the right one now
     assert turned[:, : SIDE // 2 - 2].max() <= 3
 
@@ -101,7 +102,7 @@ def test_an_orientation_of_any_integer_type(kind: int, content: bytes) -> None:
     "data", [b"", b"garbage" * 9, b"II*\0\xff\xff\xff\xff", exif([(274, 11, b"\0\0\xc0\x40")])]
 )
 def test_exif_data_that_say_nothing(data: bytes) -> None:
-    assert decode_image(with_exif("JPEG", data), SIDE)[3, 3].tolist() == pytest.approx(PLAIN, abs=2)
+    assert decode_image(with_exif("JPEG", data), Preprocessing(SIDE))[3, 3].tolist() == pytest.approx(PLAIN, abs=2)
 
 
 def test_the_orientation_in_xmp() -> None:
@@ -119,7 +120,7 @@ def test_a_hole_of_zero_bytes(length: int, more: dict[str, bool]) -> None:
     data = bytearray(save(noise(), "JPEG", **more))
     data[5000 : 5000 + length] = bytes(length)
     with pytest.raises(BadImageError, match="damaged"):
-        decode_image(bytes(data), 16)
+        decode_image(bytes(data), Preprocessing(16))
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -128,23 +129,23 @@ def test_a_part_with_an_end(part: float, progressive: bool) -> None:
     data = save(noise(), "JPEG", progressive=progressive)
     cut = data[: int(part * len(data))]
     with pytest.raises(BadImageError, match=r"damaged|truncated"):
-        decode_image(cut + b"\xff\xd9", 16)
+        decode_image(cut + b"\xff\xd9", Preprocessing(16))
     with pytest.raises(BadImageError, match="truncated"):
-        decode_image(cut, 16)
+        decode_image(cut, Preprocessing(16))
 
 
 def test_zero_bytes_to_the_end_and_an_end() -> None:
     data = save(noise(), "JPEG")
     half = data[: len(data) // 2]
     with pytest.raises(BadImageError, match="damaged"):
-        decode_image(half + bytes(len(half)) + b"\xff\xd9", 16)
+        decode_image(half + bytes(len(half)) + b"\xff\xd9", Preprocessing(16))
 
 
 def test_scans_that_are_missing() -> None:
     data = save(noise(), "JPEG", progressive=True)
     for at in scans(data)[1:]:
         with pytest.raises(BadImageError, match="the last scans of a JPEG are missing"):
-            decode_image(data[:at] + b"\xff\xd9", 16)
+            decode_image(data[:at] + b"\xff\xd9", Preprocessing(16))
 
 
 @pytest.mark.parametrize("side", [9400, 320, 80])
@@ -153,7 +154,7 @@ def test_a_size_that_is_not_that_of_the_pixels(side: int) -> None:
     at = data.index(b"\xff\xc0")
     data[at + 5 : at + 9] = struct.pack(">HH", side, side)
     with pytest.raises(BadImageError, match="damaged"):
-        decode_image(bytes(data), 16)
+        decode_image(bytes(data), Preprocessing(16))
 
 
 def test_what_does_no_harm() -> None:
@@ -177,7 +178,7 @@ def test_what_does_no_harm() -> None:
         ),
     }
     for what, each in harmless.items():
-        assert np.array_equal(decode_image(each, 61), expected), what
+        assert np.array_equal(decode_image(each, Preprocessing(61)), expected), what
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -188,24 +189,24 @@ def test_flat_images_have_no_holes(colour: str | tuple[int, int, int], more: dic
     image = Image.new("RGB", (300, 300), colour).convert(mode)
     for quality in (1, 75, 100):
         data = save(image, "JPEG", quality=quality, **more)
-        assert np.array_equal(decode_image(data, 300), by_pillow(data))
+        assert np.array_equal(decode_image(data, Preprocessing(300)), by_pillow(data))
 
 
 def test_much_before_the_pixels() -> None:
     one = segment(0xE1, b"Exif\0\0" + bytes(65_000))
     kept = with_segments(plain("JPEG"), *[one] * 100)
-    assert decode_image(kept, SIDE)[3, 3].tolist() == pytest.approx(PLAIN, abs=2)
+    assert decode_image(kept, Preprocessing(SIDE))[3, 3].tolist() == pytest.approx(PLAIN, abs=2)
     with pytest.raises(BadImageError, match=f"more than {MAX_BEFORE_PIXELS >> 20} MiB before its pixels"):
-        decode_image(with_segments(plain("JPEG"), *[one] * 1000), SIDE)
+        decode_image(with_segments(plain("JPEG"), *[one] * 1000), Preprocessing(SIDE))
     with pytest.raises(BadImageError, match="more than 10,000 parts"):
-        decode_image(with_segments(plain("JPEG"), *[segment(0xFE, b"")] * 20_000), SIDE)
+        decode_image(with_segments(plain("JPEG"), *[segment(0xFE, b"")] * 20_000), Preprocessing(SIDE))
 
 
 def test_many_scans_are_refused_before_they_cost_time() -> None:
     data = save(noise(), "JPEG", progressive=True)
     at = scans(data)[-1]
     with pytest.raises(BadImageError, match="more than 100 scans"):
-        decode_image(data[:-2] + data[at:-2] * 100 + data[-2:], 16)
+        decode_image(data[:-2] + data[at:-2] * 100 + data[-2:], Preprocessing(16))
 
 
 @pytest.mark.parametrize(("place", "value"), [(4, 12), (9, 2)])
@@ -213,10 +214,10 @@ def test_kinds_of_jpeg_that_are_not_read(place: int, value: int) -> None:
     data = bytearray(plain("JPEG"))
     data[data.index(b"\xff\xc0") + place] = value
     with pytest.raises(BadImageError, match="which is not read: save it with 8 bits"):
-        decode_image(bytes(data), SIDE)
+        decode_image(bytes(data), Preprocessing(SIDE))
 
 
 @pytest.mark.parametrize("data", [b"\xff\xd8\xff", b"\xff\xd8\xff\xd9", b"\xff\xd8\xff\xe0\0\0\xff\xda\0\0"])
 def test_no_pixels_at_all(data: bytes) -> None:
     with pytest.raises(BadImageError, match=r"truncated|damaged"):
-        decode_image(data, 16)
+        decode_image(data, Preprocessing(16))

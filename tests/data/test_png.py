@@ -7,13 +7,14 @@ from PIL import Image
 from tests.data.files import PLAIN, SIDE, chunk, exif, plain_png, png, save
 
 from foveate.data.decode import BadImageError, decode_image, largest_value, read_header
+from foveate.preprocessing import Preprocessing
 
 LARGE = zlib.compress(bytes(3 << 20))
 
 
 def colour(data: bytes, white: int | None = None) -> tuple[int, ...]:
     """The one colour of a plain image."""
-    pixels = decode_image(data, SIDE, white)
+    pixels = decode_image(data, Preprocessing(SIDE, white=white))
     assert (pixels == pixels[0, 0]).all()
     return tuple(int(value) for value in pixels[0, 0])
 
@@ -59,7 +60,7 @@ def test_the_orientation_is_found(odd: bytes, where: str) -> None:
     pixels[: SIDE // 2] = PLAIN
     data = save(Image.fromarray(pixels))
     at = data.index(b"IDAT" if where == "before" else b"IEND") - 4
-    turned = decode_image(data[:at] + odd + data[at:], SIDE)
+    turned = decode_image(data[:at] + odd + data[at:], Preprocessing(SIDE))
     assert (turned[:, SIDE // 2 :] == PLAIN).all()
     assert not turned[:, : SIDE // 2].any()
 
@@ -71,7 +72,7 @@ def test_damage_in_what_bears_on_pixels(name: bytes) -> None:
     data = bytearray(save(image))
     data[data.index(name) + 6] ^= 1
     with pytest.raises(BadImageError, match="damaged"):
-        decode_image(bytes(data), SIDE)
+        decode_image(bytes(data), Preprocessing(SIDE))
 
 
 @pytest.mark.parametrize(
@@ -134,12 +135,12 @@ def test_8_bits_are_as_they_are_whatever_is_white() -> None:
 def test_chunks_without_number(kind: bytes, where: str) -> None:
     data = plain_png(**{where: [chunk(kind, b"")] * 200_000})
     with pytest.raises(BadImageError, match=r"more than 10?0,000 parts"):
-        decode_image(data, SIDE)
+        decode_image(data, Preprocessing(SIDE))
 
 
 def test_one_large_chunk_before_the_pixels() -> None:
     with pytest.raises(BadImageError, match="before its pixels"):
-        decode_image(plain_png(before=[chunk(b"teSt", bytes(33 << 20))]), SIDE)
+        decode_image(plain_png(before=[chunk(b"teSt", bytes(33 << 20))]), Preprocessing(SIDE))
 
 
 def test_the_default_image_of_an_animated_png() -> None:
@@ -155,12 +156,12 @@ def test_the_half_of_a_png(seed: int) -> None:
     data = save(Image.fromarray(smooth.astype(np.uint8)))
     half = data[: len(data) // 2]
     with pytest.raises(BadImageError, match=r"the checksum of IDAT is wrong|truncated"):
-        decode_image(half + bytes(len(data) - len(half)), 16)
+        decode_image(half + bytes(len(data) - len(half)), Preprocessing(16))
     with pytest.raises(BadImageError, match="truncated"):
-        decode_image(half, 16)
+        decode_image(half, Preprocessing(16))
     for missing in range(13, 20):
         with pytest.raises(BadImageError, match="truncated"):
-            decode_image(data[:-missing], 16)
+            decode_image(data[:-missing], Preprocessing(16))
 
 
 def test_without_an_end() -> None:
@@ -170,7 +171,7 @@ def test_without_an_end() -> None:
 def test_apples_variant_is_named() -> None:
     data = plain_png()
     with pytest.raises(BadImageError, match="CgBI"):
-        decode_image(data[:8] + chunk(b"CgBI", b"\x50\0\x20\2") + data[8:], SIDE)
+        decode_image(data[:8] + chunk(b"CgBI", b"\x50\0\x20\2") + data[8:], Preprocessing(SIDE))
 
 
 @pytest.mark.parametrize("options", [{}, {"gamma": 0.45}, {"dpi": (72, 72)}])
@@ -180,4 +181,4 @@ def test_modes_are_as_pillow_decodes_them(mode: str, options: dict[str, float]) 
     image = Image.fromarray(pixels).convert(mode)
     white = Image.new("RGBA", image.size, "white")
     expected = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    assert np.array_equal(decode_image(save(image, **options), SIDE), np.asarray(expected))
+    assert np.array_equal(decode_image(save(image, **options), Preprocessing(SIDE)), np.asarray(expected))

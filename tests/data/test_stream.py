@@ -11,6 +11,7 @@ from PIL import Image
 
 from foveate.data.decode import decode_file
 from foveate.data.stream import stream_files
+from foveate.preprocessing import Preprocessing
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def paths(tmp_path: Path) -> list[str]:
 def collected(paths: Any, **settings: Any) -> tuple[dict[str, NDArray[np.uint8]], dict[str, str]]:
     """Pixels by path, and reasons by path."""
     pixels, bad = {}, {}
-    for some in stream_files(paths, 8, **settings):
+    for some in stream_files(paths, Preprocessing(8), **settings):
         assert len(some.pixels) == len(some.paths)
         for place, path in enumerate(some.paths):
             assert path not in pixels | bad
@@ -45,7 +46,7 @@ def test_every_file_comes_once_with_its_pixels_or_a_reason(paths: list[str], wor
     assert bad.keys() == {paths[5], paths[-1]}
     assert bad[paths[-1]] == "missing file"
     for path, found in pixels.items():
-        assert np.array_equal(found, decode_file(Path(path), 8))
+        assert np.array_equal(found, decode_file(Path(path), Preprocessing(8)))
 
 
 def test_no_more_files_are_asked_for_than_are_decoded_at_once(paths: list[str]) -> None:
@@ -56,19 +57,19 @@ def test_no_more_files_are_asked_for_than_are_decoded_at_once(paths: list[str]) 
             asked.append(path)
             yield path
 
-    stream = stream_files(asking(), 8, workers=0, at_once=4)
+    stream = stream_files(asking(), Preprocessing(8), workers=0, at_once=4)
     next(stream)
     assert len(asked) == 4
     stream.close()
 
 
 def test_no_files_are_no_batches() -> None:
-    assert list(stream_files([], 8, at_once=4)) == []
+    assert list(stream_files([], Preprocessing(8), at_once=4)) == []
 
 
 def test_the_white_of_a_model_is_that_of_its_images(tmp_path: Path) -> None:
     path = tmp_path / "deep.png"
     Image.fromarray(np.full((8, 8), 2000, np.uint16)).save(path)
     for workers in (0, 1):
-        (some,) = stream_files([str(path)], 8, white=4000, workers=workers, at_once=1)
+        (some,) = stream_files([str(path)], Preprocessing(8, white=4000), workers=workers, at_once=1)
         assert some.pixels[0].max() == 128

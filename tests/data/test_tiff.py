@@ -12,6 +12,7 @@ from PIL import Image
 from tests.data.files import PLAIN, SIDE, save, tiff
 
 from foveate.data.decode import BadImageError, decode_image, largest_value, read_header
+from foveate.preprocessing import Preprocessing
 
 PIXELS = SIDE * SIDE
 RGB = {258: [8, 8, 8], 262: 2, 277: 3}
@@ -19,7 +20,7 @@ RGB = {258: [8, 8, 8], 262: 2, 277: 3}
 
 def colour(data: bytes, white: int | None = None) -> tuple[int, ...]:
     """The one colour of a plain image."""
-    pixels = decode_image(data, SIDE, white)
+    pixels = decode_image(data, Preprocessing(SIDE, white=white))
     assert (pixels == pixels[-1, -1]).all()
     return tuple(int(value) for value in pixels[-1, -1])
 
@@ -84,26 +85,26 @@ def test_packed_bits(bits: int, value: int, expected: int, order: str) -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_floating_point_is_refused(kind: str, order: str) -> None:
     with pytest.raises(BadImageError, match="floating-point pixels have no agreed range"):
-        decode_image(grey(kind, 0.5, order=order), SIDE)
+        decode_image(grey(kind, 0.5, order=order), Preprocessing(SIDE))
 
 
 @pytest.mark.parametrize("kind", ["i1", "i2", "i4"])
 def test_negative_pixels_are_refused(kind: str) -> None:
     with pytest.raises(BadImageError, match="negative pixels have no agreed range"):
-        decode_image(grey(kind, 100, first=-1), SIDE)
+        decode_image(grey(kind, 100, first=-1), Preprocessing(SIDE))
 
 
 @pytest.mark.parametrize("kind", ["u8", "c8"])
 def test_other_numbers_are_refused(kind: str) -> None:
     with pytest.raises(BadImageError, match="save it with 8"):
-        decode_image(grey(kind, 1), SIDE)
+        decode_image(grey(kind, 1), Preprocessing(SIDE))
 
 
 @pytest.mark.parametrize("kind", ["u2", "u4", "i4"])
 def test_equal_values_give_equal_output_whatever_is_beside_them(kind: str) -> None:
-    alone, beside = (decode_image(grey(kind, 200, first=first), SIDE) for first in (200, 30_000))
+    alone, beside = (decode_image(grey(kind, 200, first=first), Preprocessing(SIDE)) for first in (200, 30_000))
     assert np.array_equal(alone[1:], beside[1:])
-    scaled = (decode_image(grey(kind, 200, first=first), SIDE, 255) for first in (200, 256))
+    scaled = (decode_image(grey(kind, 200, first=first), Preprocessing(SIDE, white=255)) for first in (200, 256))
     assert all((each[1:] == 200).all() for each in scaled)
 
 
@@ -157,7 +158,7 @@ def test_planes_and_tiles(order: str, kind: str, planar: bool, tiled: bool) -> N
     ]
     tags: dict[int, int | Sequence[int]] = {258: [bits] * 3, 262: 2, 277: 3, 284: 1 + planar}
     tags |= {322: 16, 323: 16} if tiled else {278: 5}
-    found = decode_image(tiff(parts, tags, order=order), SIDE)
+    found = decode_image(tiff(parts, tags, order=order), Preprocessing(SIDE))
     assert np.array_equal(found, (pixels >> (bits - 8)).astype(np.uint8))
 
 
@@ -175,7 +176,7 @@ def test_pixels_are_pillows(mode: str, compression: str, big: bool) -> None:
     white = Image.new("RGBA", image.size, "white")
     if opened.has_transparency_data:
         opened = Image.alpha_composite(white, opened.convert("RGBA"))
-    assert np.array_equal(decode_image(data, 61), np.asarray(opened.convert("RGB")))
+    assert np.array_equal(decode_image(data, Preprocessing(61)), np.asarray(opened.convert("RGB")))
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
@@ -193,7 +194,7 @@ def test_differences_of_neighbours(mode: str, predictor: int, compression: str) 
     data = save(image, "TIFF", compression=compression, tiffinfo={317: predictor})
     expected = np.asarray(image) if mode in ("L", "RGB") else pixels >> (8 if mode == "I;16" else 7)
     expected = expected if mode == "RGB" else np.repeat(expected[..., None], 3, 2)
-    assert np.array_equal(decode_image(data, 61), expected)
+    assert np.array_equal(decode_image(data, Preprocessing(61)), expected)
 
 
 @pytest.mark.parametrize("compression", ["jpeg", "group3", "group4", "tiff_ccitt"])
@@ -203,7 +204,7 @@ def test_compressions_that_are_libtiffs_alone(compression: str) -> None:
     for exif in ({}, {274: 6}):
         data = save(image, "TIFF", compression=compression, tiffinfo=exif)
         opened = Image.open(io.BytesIO(data))
-        assert np.array_equal(decode_image(data, 64), np.asarray(opened.convert("RGB")))
+        assert np.array_equal(decode_image(data, Preprocessing(64)), np.asarray(opened.convert("RGB")))
 
 
 @pytest.mark.parametrize(
@@ -221,7 +222,9 @@ def test_compressions_that_are_libtiffs_alone(compression: str) -> None:
 def test_an_odd_tag_beside_the_orientation_does_not_matter(odd: tuple[int, int, bytes]) -> None:
     pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
     pixels[: SIDE // 2] = PLAIN
-    turned = decode_image(tiff(pixels.tobytes(), RGB, more=[(274, 3, struct.pack("<H", 6)), odd]), SIDE)
+    turned = decode_image(
+        tiff(pixels.tobytes(), RGB, more=[(274, 3, struct.pack("<H", 6)), odd]), Preprocessing(SIDE)
+    )
     assert (turned[:, SIDE // 2 :] == PLAIN).all()
     assert not turned[:, : SIDE // 2].any()
 
@@ -239,7 +242,7 @@ def test_bits_in_the_other_order() -> None:
 def test_pixels_that_are_not_there(offset: int) -> None:
     data = tiff(bytes(PIXELS * 3), {**RGB, 273: offset})
     with pytest.raises(BadImageError, match="truncated"):
-        decode_image(data, SIDE)
+        decode_image(data, Preprocessing(SIDE))
 
 
 @pytest.mark.parametrize(
@@ -257,15 +260,15 @@ def test_pixels_that_are_not_there(offset: int) -> None:
 )
 def test_what_is_not_read_says_why(tags: dict[int, Any], reason: str) -> None:
     with pytest.raises(BadImageError, match=reason):
-        decode_image(tiff(bytes(PIXELS * 3), tags), SIDE)
+        decode_image(tiff(bytes(PIXELS * 3), tags), Preprocessing(SIDE))
 
 
 def test_tags_and_strips_without_number() -> None:
     many = [(40_000 + each, 3, b"\1\0") for each in range(5000)]
     with pytest.raises(BadImageError, match="more than 4,096 tags"):
-        decode_image(tiff(bytes(PIXELS * 3), RGB, more=many), SIDE)
+        decode_image(tiff(bytes(PIXELS * 3), RGB, more=many), Preprocessing(SIDE))
     with pytest.raises(BadImageError, match="more than 200,000 strips or tiles"):
-        decode_image(tiff(b"", {258: 8, 262: 1, 277: 1, 322: 1, 323: 1}, size=(500, 500)), SIDE)
+        decode_image(tiff(b"", {258: 8, 262: 1, 277: 1, 322: 1, 323: 1}, size=(500, 500)), Preprocessing(SIDE))
 
 
 def test_a_directory_that_names_itself_as_the_next_one() -> None:
@@ -284,6 +287,6 @@ def test_damage_only_raises_bad_image(draw: st.DataObject) -> None:
         at = draw.draw(st.integers(0, len(data) - 1))
         data[at] = draw.draw(st.integers(0, 255))
     with contextlib.suppress(BadImageError):
-        decode_image(bytes(data), 16)
+        decode_image(bytes(data), Preprocessing(16))
     largest_value(bytes(data))
     read_header(bytes(data))

@@ -16,6 +16,7 @@ from foveate.data.decoding import decode_in_workers
 from foveate.data.source import FileBlock, file_blocks
 from foveate.errors import DataError
 from foveate.execution.pool import Message
+from foveate.preprocessing import Preprocessing
 
 WriteFolder = Callable[..., Path]
 
@@ -39,12 +40,12 @@ def test_rows_and_bad_images(write_folder: WriteFolder, tmp_path: Path) -> None:
     Path(paths[3]).write_text("bad")
     Path(paths[68]).unlink()
     output = empty(tmp_path, 70)
-    progress = list(worker.decode_blocks(file_blocks(paths), 16, output))
+    progress = list(worker.decode_blocks(file_blocks(paths), Preprocessing(16), output))
     assert sum(read for _, read, _ in progress) == 70
     assert [index for _, _, bad in progress for index, _ in bad] == [3, 68]
     images = pixels(output)
     for index, path in enumerate(paths):
-        expected = 0 if index in (3, 68) else decode_file(Path(path), 16)
+        expected = 0 if index in (3, 68) else decode_file(Path(path), Preprocessing(16))
         assert (images[index] == expected).all()
 
 
@@ -53,20 +54,24 @@ def test_as_work_of_a_pool_it_does_the_same(write_folder: WriteFolder, tmp_path:
     Path(paths[1]).write_bytes(b"")
     output, told = empty(tmp_path, 5), list[Message]()
     (block,) = file_blocks(paths)
-    job = json.loads(json.dumps(worker.decoding_job(block, 16, output, memory_bytes=1 << 30)))
+    job = json.loads(json.dumps(worker.decoding_job(block, Preprocessing(16), output, memory_bytes=1 << 30)))
     assert worker.decode_job(job, told.append) == {}
     assert told == [{}, {"first": 0, "read": 5, "bad": [(1, "zero bytes")]}]  # first that it has begun
-    assert (pixels(output)[2] == decode_file(Path(paths[2]), 16)).all()
+    assert (pixels(output)[2] == decode_file(Path(paths[2]), Preprocessing(16))).all()
 
 
 def test_it_goes_on_where_another_was_lost_and_skips(write_folder: WriteFolder, tmp_path: Path) -> None:
     paths = files(write_folder({"cat": 6}))
     output = empty(tmp_path, 6)
     (block,) = file_blocks(paths)
-    told = list(worker.decode_block(block, 16, output, begin=2, one_by_one=True, skip={4: "too slow"}))
+    told = list(
+        worker.decode_block(block, Preprocessing(16), output, begin=2, one_by_one=True, skip={4: "too slow"})
+    )
     assert told == [(2, 1, []), (3, 1, []), (4, 1, [(4, "too slow")]), (5, 1, [])]
     images = pixels(output)
-    done = [index for index in range(6) if (images[index] == decode_file(Path(paths[index]), 16)).all()]
+    done = [
+        index for index in range(6) if (images[index] == decode_file(Path(paths[index]), Preprocessing(16))).all()
+    ]
     assert done == [2, 3, 5]
     assert not images[[0, 1, 4]].any()
 
@@ -76,14 +81,16 @@ def test_slow_images_are_told_without_waiting_for_a_batch(
 ) -> None:
     monkeypatch.setattr(worker, "_BATCH_S", 0.0)
     (block,) = file_blocks(files(write_folder({"cat": 3})))
-    assert list(worker.decode_block(block, 16, empty(tmp_path, 3))) == [(index, 1, []) for index in range(3)]
+    assert list(worker.decode_block(block, Preprocessing(16), empty(tmp_path, 3))) == [
+        (index, 1, []) for index in range(3)
+    ]
 
 
 def test_a_file_with_fewer_images_than_it_says_is_damaged(write_folder: WriteFolder, tmp_path: Path) -> None:
     paths = files(write_folder({"cat": 3}))
     block = FileBlock(0, 5, paths)
     with pytest.raises(DataError, match="2 images fewer than it says"):
-        list(worker.decode_block(block, 16, empty(tmp_path, 5)))
+        list(worker.decode_block(block, Preprocessing(16), empty(tmp_path, 5)))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds it")
@@ -97,10 +104,12 @@ def test_memory_is_bounded_for_each_image_and_only_while_it_is_decoded(tmp_path:
     before, told = resource.getrlimit(resource.RLIMIT_DATA), list[Message]()
     output = empty(tmp_path, 2)
     # In a process of its own: this one may have memory left that other tests have freed.
-    progress = list(decode_in_workers([block], 16, output, workers=1, timeout_s=20, memory_bytes=32 << 20))
+    progress = list(
+        decode_in_workers([block], Preprocessing(16), output, workers=1, timeout_s=20, memory_bytes=32 << 20)
+    )
     assert progress == [(0, 2, [(0, "decoding it takes more than 32 MiB of memory")])]
     assert (pixels(output)[1] == (1, 2, 3)).all()
-    worker.decode_job(worker.decoding_job(block, 16, output, memory_bytes=32 << 20), told.append)
+    worker.decode_job(worker.decoding_job(block, Preprocessing(16), output, memory_bytes=32 << 20), told.append)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
@@ -109,8 +118,10 @@ def test_faults_are_said(write_folder: WriteFolder, tmp_path: Path) -> None:
 
     block = ParquetBlock(0, 1, str(tmp_path / "gone.parquet"), 0, 0, "img.bytes")
     with pytest.raises(DataError, match=r"gone\.parquet"):
-        worker.decode_job(worker.decoding_job(block, 16, empty(tmp_path, 1), memory_bytes=1 << 30), lambda _: None)
-    job = worker.decoding_job(block, 16, tmp_path / "gone.bin", memory_bytes=1 << 30)
+        worker.decode_job(
+            worker.decoding_job(block, Preprocessing(16), empty(tmp_path, 1), memory_bytes=1 << 30), lambda _: None
+        )
+    job = worker.decoding_job(block, Preprocessing(16), tmp_path / "gone.bin", memory_bytes=1 << 30)
     assert worker.decode_job(job, lambda _: None) == {"errno": errno.ENOENT}
 
 
@@ -128,6 +139,8 @@ def test_a_damaged_tiff_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixt
     file.write_bytes(file.read_bytes()[:300] + b"\xff" * 200 + file.read_bytes()[500:])
     block = file_blocks([str(file)])[0]
     told: list[Message] = []
-    worker.decode_job(worker.decoding_job(block, 16, empty(tmp_path, 1), memory_bytes=1 << 30), told.append)
+    worker.decode_job(
+        worker.decoding_job(block, Preprocessing(16), empty(tmp_path, 1), memory_bytes=1 << 30), told.append
+    )
     assert [reason for each in told for _, reason in each.get("bad", [])]
     assert capfd.readouterr().err == ""

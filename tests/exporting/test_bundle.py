@@ -1,15 +1,21 @@
 """A bundle: it holds what it says, and says what it holds."""
 
+import json
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 from tests import exported
 
+from foveate.data.decode import resize_array
 from foveate.exporting.bundle import bundle_files
 from foveate.exporting.proof import Certificate, ProofData, Score
+from foveate.inference.predictor import Predictor
+from foveate.preprocessing import Fit, Preprocessing
 
 
 def certificate(**changes: Any) -> Certificate:
@@ -37,6 +43,27 @@ def test_the_modules_that_decode_are_copied_letter_by_letter() -> None:
     assert "foveate/data/decode.py" in copied
     for name in copied:
         assert made[name] == files("foveate").joinpath(name.removeprefix("foveate/")).read_bytes()
+
+
+@pytest.mark.parametrize("fit", get_args(Fit))
+def test_the_card_and_the_script_say_and_do_what_the_file_says(
+    fit: Fit, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from foveate.exporting.bundled_predict import main
+
+    told = bundle_files(exported.card(fit), certificate(), {})["README.md"].decode()
+    assert ("centre" in told, "grey" in told, "whatever its sides" in told) == tuple(
+        fit == each for each in ("crop", "pad", "squash")
+    )
+    model = exported.write(tmp_path / "model.onnx", fit=fit)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 50, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    assert main(["--model", str(model), str(tmp_path / "wide.png")]) == 0
+    said = json.loads(capsys.readouterr().out)["probabilities"]
+    square = resize_array(pixels, Preprocessing(exported.SIZE, fit))
+    (expected,) = Predictor(exported.network()).of_pixels(["wide"], square[None], {})
+    assert expected.probabilities is not None
+    assert [said[name] for name in exported.NAMES] == pytest.approx(expected.probabilities.tolist(), abs=1e-5)
 
 
 def test_the_card_is_read_by_the_hub_and_has_figures_with_intervals() -> None:

@@ -19,6 +19,7 @@ from foveate.inference.network import NetworkEngine
 from foveate.inference.onnx import OnnxEngine
 from foveate.inference.onnx_file import OPERATORS
 from foveate.model.build import build_model
+from foveate.preprocessing import Preprocessing
 from foveate.settings import AttentionKind, HeadKind, ModelConfig
 
 
@@ -33,7 +34,7 @@ def engine_of(config: ModelConfig, size: int) -> NetworkEngine:
     for name, parameter in network.named_parameters():
         if name.endswith("gate"):
             parameter.data.fill_(0.7)
-    return NetworkEngine(Checkpoint(network.eval(), config, exported.NAMES, size), "fp32")
+    return NetworkEngine(Checkpoint(network.eval(), config, exported.NAMES, Preprocessing(size)), "fp32")
 
 
 def check(engine: NetworkEngine, path: Path) -> None:

@@ -8,18 +8,20 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import PIL
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 from tests import exported
 
+from foveate.data.decode import resize_array
 from foveate.errors import ConfigError
 from foveate.exporting import web
 from foveate.exporting.web import Assets, read_assets, web_page
 from foveate.inference.predictor import Predictor
+from foveate.preprocessing import Fit, Preprocessing
 
 NASTY = (
     "<script>alert(1)</script>",
@@ -59,7 +61,8 @@ def page_of(folder: Path, assets: Assets, **changes: Any) -> Path:
 
 
 @pytest.mark.browser
-def test_the_resize_in_the_page_is_pillows_bit_for_bit(browser: Any) -> None:
+@pytest.mark.parametrize("fit", get_args(Fit))
+def test_the_resize_in_the_page_is_pillows_bit_for_bit(fit: Fit, browser: Any) -> None:
     page, rng = browser.new_page(), np.random.default_rng(0)
     page.add_script_tag(content=RESIZE.read_text())
     # Of an image that is much higher than wide, versions before 13 begin with the rows: the last bit may differ.
@@ -71,23 +74,23 @@ def test_the_resize_in_the_page_is_pillows_bit_for_bit(browser: Any) -> None:
             width = size
         if number % 4 == 0:
             height = size
+        if number % 10 == 0:
+            width, height = ((1, height), (width, 1))[number % 20 // 10]
         pixels = rng.integers(0, 256, (height, width, 4), np.uint8)
         made = page.evaluate(
-            "([text, width, height, size]) => Array.from(fit("
-            "Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)), width, height, size))",
-            [base64.b64encode(pixels.tobytes()).decode(), width, height, size],
+            "([text, width, height, size, how]) => Array.from(fit("
+            "Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0)), width, height, size, how))",
+            [base64.b64encode(pixels.tobytes()).decode(), width, height, size, fit],
         )
-        image = Image.fromarray(pixels[..., :3].copy())
-        wanted = np.asarray(
-            image if image.size == (size, size) else ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-        )
+        wanted = resize_array(pixels[..., :3].copy(), Preprocessing(size, fit))
         off = np.abs(np.reshape(made, wanted.shape) - wanted.astype(int)).max()
         assert off <= (0 if exact or height <= width else 1), (width, height, size)
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("fit", get_args(Fit))
 def test_a_browser_gives_the_answers_of_the_file_and_loads_nothing(
-    browser: Any, assets: Assets, tmp_path: Path
+    fit: Fit, browser: Any, assets: Assets, tmp_path: Path
 ) -> None:
     page = browser.new_context(offline=True).new_page()
     asked: list[str] = []
@@ -95,7 +98,7 @@ def test_a_browser_gives_the_answers_of_the_file_and_loads_nothing(
     page.on("request", lambda request: asked.append(request.url))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-    page.goto(page_of(tmp_path, assets).as_uri())
+    page.goto(page_of(tmp_path, assets, fit=fit).as_uri())
     page.get_by_text("Ready.").wait_for()
     predictor, rng, alike = Predictor.load(tmp_path / "model.onnx"), np.random.default_rng(1), 0
     for number in range(24):

@@ -28,6 +28,7 @@ from foveate.inference.explanation import (
 )
 from foveate.inference.network import NetworkEngine
 from foveate.model.build import build_model
+from foveate.preprocessing import Preprocessing
 from foveate.settings import AttentionKind
 
 KINDS = tuple(kind for kind in get_args(AttentionKind) if kind != "none")
@@ -43,7 +44,7 @@ def engine(kind: str = "luong", *, head: str = "pooled", size: int = SIZE) -> Ne
     )
     model = build_model(config.model, num_classes=3, size=size, generator=torch.Generator().manual_seed(3)).eval()
     checkpoint = Checkpoint(
-        model=model, config=config.model, class_names=("a", "b", "c"), size=size, white=None,
+        model=model, config=config.model, class_names=("a", "b", "c"), preprocessing=Preprocessing(size),
         confidence=Confidence(),
     )  # fmt: skip
     return NetworkEngine(checkpoint)
@@ -56,7 +57,7 @@ def picture(size: int = SIZE, seed: int = 0) -> np.ndarray:
 class BrightCorner:
     """Class 1 is as likely as the upper left quarter is bright; it is no network in PyTorch."""
 
-    about = About(("dark", "bright"), SIZE, None, Confidence(), "0" * 64)
+    about = About(("dark", "bright"), Preprocessing(SIZE), Confidence(), "0" * 64)
     asked = 0
 
     def logits(self, images: np.ndarray) -> np.ndarray:

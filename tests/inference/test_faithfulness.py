@@ -21,6 +21,7 @@ from foveate.inference.faithfulness import (
     steps,
     verdict,
 )
+from foveate.preprocessing import Preprocessing
 
 SIDE = 16
 
@@ -28,7 +29,7 @@ SIDE = 16
 class Corner:
     """Sure of class 1 as far as the upper left quarter of the image is bright."""
 
-    about = About(("dark", "bright"), SIDE, None, Confidence(temperature=1.0), "0" * 64)
+    about = About(("dark", "bright"), Preprocessing(SIDE), Confidence(temperature=1.0), "0" * 64)
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         bright = images[:, : SIDE // 2, : SIDE // 2].astype(np.float32).mean((1, 2, 3))

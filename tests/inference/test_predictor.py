@@ -1,7 +1,7 @@
 """A predictor gives the same answer for every form of an image, and says why it has none."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -11,11 +11,12 @@ from PIL import Image
 
 from foveate.checkpoint import checkpoint_metadata
 from foveate.confidence import Confidence, Unlike, energy
-from foveate.data.decode import decode_file
+from foveate.data.decode import decode_file, resize_array
 from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.inference.engine import BATCH
 from foveate.inference.predictor import Prediction, Predictor
 from foveate.model.build import build_model
+from foveate.preprocessing import Fit, Preprocessing
 from foveate.settings import ModelConfig
 from foveate.tensors import save_tensors
 
@@ -24,9 +25,9 @@ CONFIG = ModelConfig(stages=[{"filters": 4, "kernels": [3]}], attention="luong",
 FITTED = Confidence(temperature=2.0, scores=(0.2, 0.4, 0.6, 0.8), unlike=Unlike(threshold=-100.0, images=200))
 
 
-def saved(path: Path, confidence: Confidence = FITTED) -> Path:
+def saved(path: Path, confidence: Confidence = FITTED, fit: Fit = "crop") -> Path:
     network = build_model(CONFIG, num_classes=3, size=16)
-    card = checkpoint_metadata(CONFIG, CLASSES, 16)
+    card = checkpoint_metadata(CONFIG, CLASSES, Preprocessing(16, fit))
     save_tensors(path, network.state_dict(), {**card, "confidence": confidence.model_dump(mode="json")})
     return path
 
@@ -52,18 +53,22 @@ def same(one: Prediction, other: Prediction) -> bool:
     return given and one.probability == pytest.approx(other.probability, rel=1e-5)
 
 
-def test_a_path_bytes_a_pillow_image_and_pixels_are_one_image(predictor: Predictor, photograph: Path) -> None:
+@pytest.mark.parametrize("fit", get_args(Fit))
+def test_a_path_bytes_a_pillow_image_and_pixels_are_one_image(fit: Fit, tmp_path: Path, photograph: Path) -> None:
+    predictor = Predictor.load(saved(tmp_path / "weights.safetensors", fit=fit))
     turned = np.asarray(Image.open(photograph).transpose(Image.Transpose.ROTATE_270))
     forms: list[Any] = [photograph, str(photograph), photograph.read_bytes(), Image.open(photograph), turned]
     found = predictor.predict(forms, coverage=0.5)
     assert all(same(each, found[0]) for each in found)
     assert [each.id for each in found] == [str(photograph), str(photograph), "2", "3", "4"]
     assert same(predictor.predict(photograph, coverage=0.5)[0], found[0])
+    pixels = resize_array(turned, Preprocessing(16, fit))
+    assert same(predictor.of_pixels(["decoded"], pixels[None], {}, coverage=0.5)[0], found[0])
 
 
 def test_it_says_what_the_network_and_its_confidence_say(predictor: Predictor, photograph: Path) -> None:
     (found,) = predictor.predict(photograph, coverage=0.6)
-    pixels = torch.tensor(decode_file(photograph, 16)).permute(2, 0, 1)[None]
+    pixels = torch.tensor(decode_file(photograph, Preprocessing(16))).permute(2, 0, 1)[None]
     with torch.inference_mode():
         logits = build_model(CONFIG, num_classes=3, size=16).eval()(pixels).numpy()
     probabilities = FITTED.probabilities(logits)[0]

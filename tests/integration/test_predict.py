@@ -23,6 +23,7 @@ from foveate.confidence import Confidence, Unlike
 from foveate.errors import ConfigError, OutputError
 from foveate.inference import shards
 from foveate.model.build import build_model
+from foveate.preprocessing import Preprocessing
 from foveate.settings import ModelConfig
 from foveate.tensors import save_tensors
 
@@ -39,7 +40,10 @@ FITTED = Confidence(
 def model(tmp_path: Path) -> Path:
     config = ModelConfig(stages=[{"filters": 4, "kernels": [3]}], attention="luong", hidden=8, attention_stage=1)
     path = tmp_path / "weights.safetensors"
-    card = {**checkpoint_metadata(config, CLASSES, 16), "confidence": FITTED.model_dump(mode="json")}
+    card = {
+        **checkpoint_metadata(config, CLASSES, Preprocessing(16)),
+        "confidence": FITTED.model_dump(mode="json"),
+    }
     save_tensors(path, build_model(config, num_classes=len(CLASSES), size=16).state_dict(), card)
     return path
 
@@ -330,7 +334,7 @@ def test_a_class_that_is_called_unsure_is_not_mixed_with_what_is(
     foveate: Foveate, images: Path, tmp_path: Path
 ) -> None:
     config = ModelConfig(stages=[{"filters": 4, "kernels": [3]}], attention="none", hidden=8)
-    card = checkpoint_metadata(config, ("sure", "unsure"), 16)
+    card = checkpoint_metadata(config, ("sure", "unsure"), Preprocessing(16))
     save_tensors(tmp_path / "m.safetensors", build_model(config, num_classes=2, size=16).state_dict(), card)
     done = foveate("predict", tmp_path / "m.safetensors", images / "a/1.png", "--min-probability", 0.5)
     assert (done.status, "a class of this model is called 'unsure'" in done.err) == (2, True)

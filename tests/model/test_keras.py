@@ -16,6 +16,7 @@ from foveate.config import resolve_config
 from foveate.data.decode import decode_image
 from foveate.model.build import build_model
 from foveate.model.network import AttentionCNN
+from foveate.preprocessing import Preprocessing
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,7 +33,7 @@ def rows(cifar10: str) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def images(rows: pa.Table) -> np.ndarray:
-    return np.stack([decode_image(row["bytes"], 32) for row in rows["img"].to_pylist()])
+    return np.stack([decode_image(row["bytes"], Preprocessing(32)) for row in rows["img"].to_pylist()])
 
 
 @pytest.fixture(scope="module")

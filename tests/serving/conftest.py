@@ -17,6 +17,7 @@ import pytest
 from foveate.checkpoint import checkpoint_metadata
 from foveate.confidence import Confidence, Unlike
 from foveate.model.build import build_model
+from foveate.preprocessing import Preprocessing
 from foveate.settings import ModelConfig
 from foveate.tensors import save_tensors
 
@@ -42,7 +43,10 @@ class Server:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = ModelConfig(stages=[{"filters": 4, "kernels": [3]}], attention="luong", hidden=8, attention_stage=1)
     path = tmp_path_factory.mktemp("served") / "weights.safetensors"
-    card = {**checkpoint_metadata(config, CLASSES, 16), "confidence": FITTED.model_dump(mode="json")}
+    card = {
+        **checkpoint_metadata(config, CLASSES, Preprocessing(16)),
+        "confidence": FITTED.model_dump(mode="json"),
+    }
     save_tensors(path, build_model(config, num_classes=len(CLASSES), size=16).state_dict(), card)
     return path
 

@@ -18,6 +18,7 @@ from foveate.config import Config
 from foveate.data.augment import Augment, build_augment
 from foveate.data.loader import Loader
 from foveate.errors import CheckpointError, TrainingError
+from foveate.preprocessing import Preprocessing
 from foveate.tensors import load_tensors, save_tensors
 from foveate.training.loop import EpochResult, TrainingState, train_epochs
 from foveate.training.state import restore_state, save_state
@@ -33,7 +34,7 @@ class Killed(Exception):  # noqa: N818
 
 
 def card(config: Config) -> dict[str, Any]:
-    return checkpoint_metadata(config.model, ("a", "b", "c"), 16)
+    return checkpoint_metadata(config.model, ("a", "b", "c"), Preprocessing(16))
 
 
 def bits(state: TrainingState) -> list[bytes]:

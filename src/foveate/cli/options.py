@@ -32,7 +32,7 @@ Setting = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; repeatable.")
 ]
 
-Size = Annotated[int | None, typer.Option(help="Side of the network's input in pixels, 16 to 256.")]
+Size = Annotated[int | None, typer.Option(help="Side of the network's input in pixels, 16 to 384.")]
 
 Attention = Annotated[str | None, typer.Option(help=f"Kind of attention: {', '.join(get_args(AttentionKind))}.")]
 

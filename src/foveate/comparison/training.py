@@ -98,7 +98,7 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
     if not weights.exists():
         for result in _train(job, config, data, track):
             report({"epoch": result.epoch, "train_loss": result.train_loss})
-    expect = checkpoint_metadata(config.model, dataset.class_names, dataset.size)
+    expect = checkpoint_metadata(config.model, dataset.class_names, dataset.preprocessing)
     at_once = min(EVAL_BATCH_SIZE, len(dataset.splits[job.split]))
     model = load_model(weights, device=data.device, expect=expect, images_at_once=at_once).model
     logits, labels = data.logits(model, job.split, config, track=track)

@@ -19,6 +19,7 @@ from foveate.data.source import FileBlock
 from foveate.data.worker import decode_job
 from foveate.errors import DataError
 from foveate.execution.pool import Work
+from foveate.preprocessing import Preprocessing
 
 __all__ = ["ArrivingImages", "Decoder"]
 
@@ -52,17 +53,15 @@ class ArrivingImages:
     second after the last one was.
 
     Args:
-        size: side of the square, in pixels.
-        white: as `decode_image` has it.
         workers: processes that decode.
         timeout_s: in which an image must be decoded.
         work: what the processes do.
     """
 
     def __init__(
-        self, size: int, *, white: int | None = None, workers: int, timeout_s: float, work: Work = decode_job
+        self, preprocessing: Preprocessing, *, workers: int, timeout_s: float, work: Work = decode_job
     ) -> None:
-        self._size, self._white, self._workers, self._timeout_s = size, white, workers, timeout_s
+        self._preprocessing, self._workers, self._timeout_s = preprocessing, workers, timeout_s
         self._work = work
         self._waiting: collections.deque[tuple[bytes, Decoder]] = collections.deque()
         self._taken: dict[int, _Taken] = {}
@@ -128,13 +127,12 @@ class ArrivingImages:
 
     def _decode_in_folder(self) -> None:
         with tempfile.TemporaryDirectory(prefix="foveate-") as name, contextlib.ExitStack() as opened:
-            folder, rows = Path(name), self._workers * _AT_ONCE
+            folder, rows, size = Path(name), self._workers * _AT_ONCE, self._preprocessing.size
             for row in range(rows):
                 self._files.append(opened.enter_context((folder / str(row)).open("xb", buffering=0)).fileno())
             with (folder / "pixels").open("xb") as file:
-                file.truncate(rows * self._size * self._size * 3)
-            shape = (rows, self._size, self._size, 3)
-            pixels = np.memmap(folder / "pixels", np.uint8, mode="r", shape=shape)
+                file.truncate(rows * size * size * 3)
+            pixels = np.memmap(folder / "pixels", np.uint8, mode="r", shape=(rows, size, size, 3))
             while not self._closing:
                 # Where decoding itself fails, as when the disk is full, those images are lost and no others.
                 try:
@@ -147,9 +145,8 @@ class ArrivingImages:
     def _decode_until_closed(self, folder: Path, pixels: NDArray[np.uint8]) -> None:
         with contextlib.closing(
             Decoding(
-                self._size,
+                self._preprocessing,
                 folder / "pixels",
-                white=self._white,
                 workers=self._workers,
                 timeout_s=self._timeout_s,
                 work=self._work,

@@ -11,7 +11,16 @@ from torch import Tensor
 from foveate.data.families import FAMILIES, MIXES, mix_batch
 from foveate.settings import AugmentConfig
 
-__all__ = ["UNCHANGED", "Augment", "affine_batch", "as_they_are", "build_augment", "crop_batch", "resize_batch"]
+__all__ = [
+    "UNCHANGED",
+    "Augment",
+    "affine_batch",
+    "as_they_are",
+    "build_augment",
+    "crop_batch",
+    "resize_batch",
+    "resized_crop_batch",
+]
 
 UNCHANGED: Mapping[str, Any] = {
     "family": "affine",
@@ -23,6 +32,9 @@ UNCHANGED: Mapping[str, Any] = {
     "augmentations": (),
 }
 """The settings that leave images as they are."""
+
+_RATIO = 4 / 3
+"""Of the sides of a rectangle that `resized_crop` takes, at most."""
 
 Augment = Callable[[Tensor, Tensor, Tensor, torch.Generator, torch.Generator], tuple[Tensor, Tensor]]
 """From images [B, C, H, W], labels [B], whether it is each image's turn [B] (`loader.Batch`), and two generators
@@ -47,6 +59,8 @@ def build_augment(config: AugmentConfig, num_classes: int) -> Augment:
         mirror = turn & (flip > 0) if config.alternating_flip else chance < flip
         if config.family == "crop":
             return crop_batch(images, mirror, generator, shift=round(config.shift * images.shape[-1]))
+        if config.family == "resized_crop":
+            return resized_crop_batch(images, mirror, generator, scale=config.crop_scale)
         return affine_batch(
             images, mirror, generator, shift=config.shift, rotation=config.rotation, zoom=config.zoom
         )
@@ -130,6 +144,39 @@ def crop_batch(images: Tensor, mirror: Tensor, generator: torch.Generator, *, sh
     pixels = (first + rows).unsqueeze(2) * width + columns.unsqueeze(1)  # [B, H, W], into all pixels of the batch
     flat = images.permute(0, 2, 3, 1).reshape(-1, channels)
     return flat[pixels.flatten()].view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def resized_crop_batch(images: Tensor, mirror: Tensor, generator: torch.Generator, *, scale: float) -> Tensor:
+    """Of each image a rectangle of its own, enlarged to the whole of it by one bilinear sampling, and mirrored.
+
+    After Szegedy et al. 2015 (1409.4842, section 6), by the ranges of torchvision's `RandomResizedCrop`. The
+    rectangle's share of the area is drawn evenly from `scale`…1. The ratio of its sides, to that of the image's,
+    is drawn from 3/4…4/3, its logarithm evenly; and its place evenly. Where such a rectangle does not fit into
+    the image, torchvision draws again. Here the ratio is drawn from those that fit, so that every image takes as
+    many draws.
+
+    Args:
+        images: [B, C, H, W], uint8 or floating, on any scale.
+        mirror: [B], whether to mirror each.
+        generator: on the same device as `images`.
+        scale: smallest share of the area, above 0.
+
+    Returns:
+        [B, C, H, W] float32 on the same scale, in channels_last memory.
+    """
+    count, _, height, width = images.shape
+    drawn = torch.rand(4, count, generator=generator, device=images.device)
+    area = scale + (1 - scale) * drawn[0]
+    ratio = torch.exp((2 * drawn[1] - 1) * (-torch.log(area)).clamp(max=math.log(_RATIO)))
+    across, down = torch.sqrt(area * ratio).clamp(max=1), torch.sqrt(area / ratio).clamp(max=1)
+    sign, none = 1.0 - 2.0 * mirror, torch.zeros_like(area)
+    # From output to input in coordinates -1…1, in which the rectangle's centre is so far from the image's.
+    right, lower = (2 * drawn[2] - 1) * (1 - across), (2 * drawn[3] - 1) * (1 - down)
+    theta = torch.stack([sign * across, none, right, none, down, lower], dim=1).view(count, 2, 3)
+    grid = F.affine_grid(theta, [count, 1, height, width], align_corners=False)  # [B, H, W, 2]
+    return _sampled(images.float(), grid, clamp=images.device.type == "mps").contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 def resize_batch(images: Tensor, side: int) -> Tensor:

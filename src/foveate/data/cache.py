@@ -28,6 +28,7 @@ from foveate.data.source import Source
 from foveate.data.worker import Progress, decode_blocks
 from foveate.errors import DataError, FoveateError, OutputError
 from foveate.files import cache_folder, new_folder, open_regular, write_json, writing_to
+from foveate.preprocessing import Preprocessing
 from foveate.progress import Track
 from foveate.records import Record, printable, read_record
 
@@ -73,17 +74,13 @@ class _Wanted:
 
 def decoded_images(
     source: Source,
-    size: int,
-    white: int | None = None,
+    preprocessing: Preprocessing,
     *,
     timeout_s: float,
     track: Track,
     workers: int = os.cpu_count() or 1,
 ) -> Decoded:
-    """The images of `source`, decoded at `size` by all cores, or found in the cache by their content.
-
-    Args:
-        white: as `decode_image` has it.
+    """The images of `source`, decoded by all cores, or found in the cache by their content.
 
     Returns:
         [N, size, size, 3] uint8, memory-mapped copy-on-write, and the reason of each bad image by its index; a bad
@@ -94,9 +91,9 @@ def decoded_images(
         OutputError: when the cache cannot be written.
     """
     count = sum(block.count for block in source.blocks)
-    pixels = [_FORMAT, DECODERS, size, white or "format", source.content.digest]
-    key = hashlib.sha256(json.dumps(pixels).encode()).hexdigest()
+    key = _key(source, preprocessing)
     folder = cache_folder() / "decoded" / key[:32]
+    size = preprocessing.size
     wanted = _Wanted(key, (count, size, size, 3), timeout_s)
     if found := _open(folder, wanted, track):
         return found
@@ -111,7 +108,7 @@ def decoded_images(
             with writing_to(folder):
                 _make_way(folder)
             with new_folder(folder) as temporary:
-                _fill(temporary, source, wanted, white, track, workers)
+                _fill(temporary, source, wanted, preprocessing, track, workers)
         finally:
             lock.release()
     except OutputError as error:
@@ -121,6 +118,14 @@ def decoded_images(
     raise OutputError(
         f"{folder} was removed while it was in use: run again, or name another cache by $FOVEATE_CACHE"
     )
+
+
+def _key(source: Source, preprocessing: Preprocessing) -> str:
+    """By what an entry is found: all that its pixels depend on."""
+    pixels = [_FORMAT, DECODERS, preprocessing.size, preprocessing.white or "format", source.content.digest]
+    if preprocessing.fit != "crop":  # of which there are entries from before others could be chosen
+        pixels.append(preprocessing.fit)
+    return hashlib.sha256(json.dumps(pixels).encode()).hexdigest()
 
 
 def _acquire(lock: FileLock, track: Track) -> None:
@@ -205,29 +210,25 @@ def _make_way(folder: Path) -> None:
         folder.rename(folder.with_name(f"{folder.name}-{secrets.token_hex(6)}"))
 
 
-def _fill(folder: Path, source: Source, wanted: _Wanted, white: int | None, track: Track, workers: int) -> None:
+def _fill(
+    folder: Path, source: Source, wanted: _Wanted, preprocessing: Preprocessing, track: Track, workers: int
+) -> None:
     """Make an entry.
 
     Raises:
         DataError: when the files are not those any more whose content was hashed.
     """
-    count, size = wanted.shape[:2]
     with (folder / IMAGES).open("xb") as file:
         file.truncate(math.prod(wanted.shape))
     if all(block.encoded for block in source.blocks):
         progress = decode_in_workers(
-            source.blocks,
-            size,
-            folder / IMAGES,
-            white=white,
-            workers=workers,
-            timeout_s=wanted.timeout_s,
+            source.blocks, preprocessing, folder / IMAGES, workers=workers, timeout_s=wanted.timeout_s
         )
     else:
-        progress = decode_blocks(source.blocks, size, folder / IMAGES)
+        progress = decode_blocks(source.blocks, preprocessing, folder / IMAGES)
     bad: dict[str, list[int]] = {}
     with contextlib.closing(progress):  # what stops this stops the workers at once
-        for _ in track(_one_by_one(progress, bad), total=count, label="decoding images"):
+        for _ in track(_one_by_one(progress, bad), total=wanted.shape[0], label="decoding images"):
             pass
     if not source.content.is_unchanged(track):
         raise DataError(
@@ -239,8 +240,8 @@ def _fill(folder: Path, source: Source, wanted: _Wanted, white: int | None, trac
             key=wanted.key,
             name=printable(source.name),
             location=printable(source.location),
-            images=count,
-            size=size,
+            images=wanted.shape[0],
+            size=preprocessing.size,
             bad=bad,
             timeout_s=wanted.timeout_s,
             shards=shards,

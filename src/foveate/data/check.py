@@ -15,6 +15,7 @@ from foveate.data.dataset import Dataset, refusal
 from foveate.data.decode import Header, read_header
 from foveate.data.depth import faint_images, faint_text
 from foveate.data.source import Image, Source, name_warnings
+from foveate.preprocessing import Preprocessing
 from foveate.progress import Track, untracked
 from foveate.settings import DataConfig
 
@@ -33,14 +34,18 @@ _SUFFIXES: Mapping[str, tuple[str, ...]] = {
 }
 _ODD: Mapping[str, tuple[Severity, str]] = {
     "wrong_extension": ("warning", "with the name of another format: read by content, not by name"),
-    "cropped": ("warning", "of which the centre crop to a square takes more than half: crop by hand"),
+    "cropped": (
+        "warning",
+        "of which the centre crop cuts off more than a third: `--set fit=squash` shows them whole",
+    ),
     "enlarged": ("warning", "enlarged to more than twice the side: choose a smaller --size, or leave out"),
     "rotated": ("info", "turned as the EXIF data say"),
     "odd_mode": ("info", "neither RGB nor grey, brought to RGB"),
 }
 """What a header tells, by kind."""
-_CROPPED_AWAY = 0.5
-"""Share of an image's area that the centre crop may take before it is told."""
+_CROPPED_AWAY = 0.35
+"""Share of an image's area that the centre crop may take before it is told. The longer sides of cameras, 4:3 and
+3:2, lose a quarter and a third, and a third too where 3:2 was rounded, as 500 × 333."""
 _IMBALANCE = 10.0
 """Images of the largest class to those of the smallest in training above which it is told."""
 _ENLARGED = 2.0
@@ -81,7 +86,7 @@ def audit(source: Source, dataset: Dataset, config: DataConfig, *, track: Track 
         *(Finding(name, "warning", text) for name, text in name_warnings(dataset.class_names)),
         *_classes(dataset),
         *_copies(dataset),
-        *_headers(source, dataset.images.shape[1], track),
+        *_headers(source, dataset.preprocessing, track),
     ]
 
 
@@ -261,7 +266,7 @@ def _told(
             )
 
 
-def _headers(source: Source, size: int, track: Track) -> Iterator[Finding]:
+def _headers(source: Source, preprocessing: Preprocessing, track: Track) -> Iterator[Finding]:
     """What the files say of themselves: names, formats, modes, sizes, rotation."""
     odd: dict[str, dict[str, str]] = defaultdict(dict)
     images = (image for block in source.blocks for image in block.images())
@@ -269,7 +274,7 @@ def _headers(source: Source, size: int, track: Track) -> Iterator[Finding]:
         header = read_header(image)
         if header is not None:
             told = f"{header.format}, {header.mode}, {header.width}×{header.height}"
-            for kind in _oddities(image, header, size):
+            for kind in _oddities(image, header, preprocessing):
                 odd[kind][source.ids[number]] = told
     for kind, (severity, text) in _ODD.items():
         if told_of := odd[kind]:
@@ -277,15 +282,16 @@ def _headers(source: Source, size: int, track: Track) -> Iterator[Finding]:
             yield Finding(kind, severity, f"{_images(len(groups))} {text}", groups, told_of)
 
 
-def _oddities(image: Image, header: Header, size: int) -> Iterator[str]:
-    """Kinds of findings that a header is one of, where images are brought to `size`."""
+def _oddities(image: Image, header: Header, preprocessing: Preprocessing) -> Iterator[str]:
+    """Kinds of findings that a header is one of, where images are decoded so."""
     own, suffix = _SUFFIXES.get(header.format, ()), image.suffix.lower() if isinstance(image, Path) else ""
     anothers = any(suffix in others for others in _SUFFIXES.values()) or mimetypes.guess_type(f"x{suffix}")[0]
     if own and suffix not in own and anothers:
         yield "wrong_extension"
-    if 1 - min(header.width, header.height) / max(header.width, header.height) > _CROPPED_AWAY:
+    shorter, longer = sorted((header.width, header.height))
+    if preprocessing.fit == "crop" and 1 - shorter / longer > _CROPPED_AWAY:
         yield "cropped"
-    if size > _ENLARGED * min(header.width, header.height):
+    if preprocessing.size > _ENLARGED * (longer if preprocessing.fit == "pad" else shorter):
         yield "enlarged"
     if header.rotated:
         yield "rotated"

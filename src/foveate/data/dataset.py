@@ -16,6 +16,7 @@ from foveate.data.depth import faint_images, faint_text, white_of
 from foveate.data.source import Source, name_warnings, reading, typical_side
 from foveate.data.splits import SPLITS, UNDECLARED, StoredSplits, stratified_split
 from foveate.errors import CheckpointError, DataError
+from foveate.preprocessing import Fit, Preprocessing
 from foveate.progress import Track, untracked
 from foveate.settings import DataConfig
 
@@ -74,11 +75,18 @@ class Dataset:
     """Whether a mirror image is of the same class."""
     white: int | None = None
     """The value that became 255 in images of more than 8 bits; None: the largest of their format."""
+    fit: Fit = "crop"
+    """How images that are no squares became some."""
 
     @property
     def size(self) -> int:
         """Width and height of the images, in pixels."""
         return int(self.images.shape[1])
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How the images were decoded; whoever uses a network that was trained on them decodes others so."""
+        return Preprocessing(self.size, self.fit, self.white)
 
     def for_final(self) -> "Dataset":
         """The same data set for a last training before its test split is opened: `train` holds validation too."""
@@ -137,7 +145,8 @@ def dataset_of(
     data = source.location
     size = config.size or int(np.clip(source.side or typical_side(source.blocks) or 0, *_SIDES))
     white = white_of(source.blocks, config.depth, track)
-    images, reasons = decoded_images(source, size, white, timeout_s=config.decode_timeout_s, track=track)
+    preprocessing = Preprocessing(size, config.fit, white)
+    images, reasons = decoded_images(source, preprocessing, timeout_s=config.decode_timeout_s, track=track)
     good = np.ones(len(source.labels), bool)
     good[list(reasons)] = False
     bad = tuple(BadImage(source.ids[index], reason) for index, reason in reasons.items())
@@ -171,6 +180,7 @@ def dataset_of(
         fingerprint=_fingerprint(source),
         mirror_safe=source.mirror_safe,
         white=white,
+        fit=config.fit,
     )
 
 

@@ -21,6 +21,7 @@ from foveate.data.formats import open_container
 from foveate.data.ifd import orientation_of
 from foveate.data.tiff import Raster, read_tiff, read_tiff_header, to_8_bits
 from foveate.files import open_regular
+from foveate.preprocessing import Preprocessing
 
 __all__ = [
     "DECODERS",
@@ -51,6 +52,9 @@ _HEADER_BYTES = 1 << 16
 # RGB with a byte to spare is how Pillow holds RGB: it takes it without copying.
 _JPEG_COLOURS = {1: ("GRAY", "L"), 3: ("RGBX", "RGBX"), 4: ("CMYK", "CMYK")}
 """What a JPEG is decoded to, by its channels: as simplejpeg names it, and as Pillow does."""
+_GREY = 127
+"""Beside an image that is padded. It is the middle of the range, so that no edge is as strong as one of black or
+white could be; networks whose input is (x - 127) / 128 see a zero there, as their convolutions pad by."""
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -83,18 +87,13 @@ class Header:
     """Whether its values have more than 8 bits each."""
 
 
-def decode_image(data: bytes, size: int, white: int | None = None) -> NDArray[np.uint8]:
+def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Decode the first frame of a JPEG, PNG, WebP, AVIF, BMP, GIF or TIFF to a square.
 
     EXIF rotation is applied; grey, palette, 16-bit, CMYK, YCbCr and LAB become RGB; alpha is laid over white.
-    Then `PIL.ImageOps.fit`: a centre crop to a square and an antialiased bilinear resize; an image of that size
-    already is returned untouched. ICC profiles are not applied.
-
-    Args:
-        data: the encoded file.
-        size: side of the square, in pixels.
-        white: the value that becomes 255 where values have more than 8 bits; None: their largest, so that the high
-            byte is taken.
+    Then an antialiased bilinear resize, Pillow's: of the largest square in the centre (`PIL.ImageOps.fit`), of the
+    whole image to a square, or of the whole image until its longer side fits, in the middle of grey. An image of
+    that size already is returned untouched. ICC profiles are not applied.
 
     Returns:
         [size, size, 3] uint8.
@@ -102,29 +101,29 @@ def decode_image(data: bytes, size: int, white: int | None = None) -> NDArray[np
     Raises:
         BadImageError: for anything that cannot be decoded whole, and above `MAX_PIXELS`.
     """
-    return _decoded(data, size, white)
+    return _decoded(data, preprocessing)
 
 
-def decode_file(path: Path, size: int, white: int | None = None) -> NDArray[np.uint8]:
+def decode_file(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """`decode_image` of a file.
 
     Raises:
         BadImageError: also when the file cannot be read.
     """
-    return _decoded(_read(path), size, white)
+    return _decoded(_read(path), preprocessing)
 
 
-def resize_array(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """The same crop and resize for pixels [H, W], [H, W, 1] or [H, W, 3] uint8; returns [size, size, 3]."""
-    if pixels.shape == (size, size, 3):
+def resize_array(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """The same resize for pixels [H, W], [H, W, 1] or [H, W, 3] uint8; returns [size, size, 3]."""
+    if pixels.shape == (preprocessing.size, preprocessing.size, 3):
         return pixels
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
-    return _fit(Image.fromarray(pixels).convert("RGB"), size)
+    return _fit(Image.fromarray(pixels).convert("RGB"), preprocessing)
 
 
-def resize_image(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """`decode_image` of what Pillow has opened already: turned, made RGB, cropped and resized in the same way.
+def resize_image(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """`decode_image` of what Pillow has opened already: turned, made RGB and resized in the same way.
 
     Raises:
         BadImageError: when it cannot be loaded, and above `MAX_PIXELS`.
@@ -133,7 +132,7 @@ def resize_image(image: Image.Image, size: int) -> NDArray[np.uint8]:
         _check_pixels(*image.size)
         if image.mode.startswith(("I", "F")):
             raise BadImageError(f"Pillow's mode {image.mode} has more than 8 bits: give the file, or its bytes")
-        return _fit(_image_to_rgb(ImageOps.exif_transpose(image)), size)
+        return _fit(_image_to_rgb(ImageOps.exif_transpose(image)), preprocessing)
 
 
 def largest_value(image: Path | bytes | NDArray[np.uint8]) -> int | None:
@@ -196,9 +195,10 @@ def _read(path: Path, most: int = MAX_BYTES + 1) -> bytes:
             raise BadImageError((error.strerror or str(error)).lower()) from error
 
 
-def _decoded(data: bytes, size: int, white: int | None) -> NDArray[np.uint8]:
+def _decoded(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     if len(data) > MAX_BYTES:
         raise BadImageError(f"more than {MAX_BYTES >> 30} GiB")
+    white = preprocessing.white
     with _errors_as_reasons():
         container = open_container(data)
         pixels = _pixels(container, every_bit=white is not None)
@@ -206,7 +206,7 @@ def _decoded(data: bytes, size: int, white: int | None) -> NDArray[np.uint8]:
         image = _raster_to_rgb(pixels, white) if isinstance(pixels, Raster) else _image_to_rgb(pixels)
         if orientation in _TURNS:
             image = image.transpose(_TURNS[orientation])
-        return _fit(image, size)
+        return _fit(image, preprocessing)
 
 
 @contextlib.contextmanager
@@ -363,7 +363,28 @@ def _over_white(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
-def _fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+def _fit(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    square = (preprocessing.size, preprocessing.size)
+    if image.size != square:
+        match preprocessing.fit:
+            case "crop":
+                image = ImageOps.fit(image, square, Image.Resampling.BILINEAR)
+            case "squash":
+                image = image.resize(square, Image.Resampling.BILINEAR)
+            case "pad":
+                image = _padded(image, preprocessing.size)
     return np.asarray(image.convert("RGB") if image.mode == "RGBX" else image)
+
+
+def _padded(image: Image.Image, size: int) -> Image.Image:
+    """All of an image in the middle of a grey square.
+
+    Not `ImageOps.pad`, which rounds a side to zero where an image is long and thin, and takes floats for it.
+    """
+    longer = max(image.size)
+    # Rounded half up, in whole numbers: a page in a browser does the same.
+    width, height = (max(1, (2 * side * size + longer) // (2 * longer)) for side in image.size)
+    resized = image.resize((width, height), Image.Resampling.BILINEAR)
+    square = Image.new("RGB", (size, size), (_GREY, _GREY, _GREY))
+    square.paste(resized.convert("RGB"), ((size - width) // 2, (size - height) // 2))
+    return square

@@ -13,6 +13,7 @@ from foveate.errors import DataError
 from foveate.execution.local import LocalPool
 from foveate.execution.pool import Message, Work
 from foveate.execution.supervision import Supervisor
+from foveate.preprocessing import Preprocessing
 
 __all__ = ["TOO_SLOW", "Decoding", "decode_in_workers"]
 
@@ -38,13 +39,12 @@ class _Part:
     suspect: int | None = None
     """The image before which the last process was lost."""
 
-    def job(self, size: int, path: Path, *, white: int | None, memory_bytes: int) -> Message:
+    def job(self, preprocessing: Preprocessing, path: Path, *, memory_bytes: int) -> Message:
         """What a process is given to do what is left of it."""
         return decoding_job(
             self.block,
-            size,
+            preprocessing,
             path,
-            white=white,
             memory_bytes=memory_bytes,
             begin=self.done,
             one_by_one=self.one_by_one,
@@ -78,7 +78,6 @@ class Decoding:
     images come in no order.
 
     Args:
-        white: as `decode_image` has it.
         timeout_s: in which an image must be decoded; time for which its process waits for a processor aside.
         memory_bytes: that decoding one image may take, where the system can bound it.
         work: what the processes do with a `decoding_job`.
@@ -86,16 +85,15 @@ class Decoding:
 
     def __init__(
         self,
-        size: int,
+        preprocessing: Preprocessing,
         path: Path,
         *,
-        white: int | None = None,
         workers: int,
         timeout_s: float,
         memory_bytes: int = _MEMORY_BYTES,
         work: Work = decode_job,
     ) -> None:
-        self._size, self._path, self._white = size, path, white
+        self._preprocessing, self._path = preprocessing, path
         self._timeout_s, self._memory_bytes = timeout_s, memory_bytes
         self._pool = LocalPool(work, workers)
         self._supervisor = Supervisor(timeout_s)
@@ -160,16 +158,15 @@ class Decoding:
         number = next(self._numbers)
         self._running[number] = part
         self._supervisor.begun(number)
-        job = part.job(self._size, self._path, white=self._white, memory_bytes=self._memory_bytes)
+        job = part.job(self._preprocessing, self._path, memory_bytes=self._memory_bytes)
         self._pool.submit(number, job)
 
 
 def decode_in_workers(
     blocks: Iterable[Block],
-    size: int,
+    preprocessing: Preprocessing,
     path: Path,
     *,
-    white: int | None = None,
     workers: int,
     timeout_s: float,
     memory_bytes: int = _MEMORY_BYTES,
@@ -182,9 +179,7 @@ def decode_in_workers(
     """
     waiting = iter(blocks)
     with contextlib.closing(
-        Decoding(
-            size, path, white=white, workers=workers, timeout_s=timeout_s, memory_bytes=memory_bytes, work=work
-        )
+        Decoding(preprocessing, path, workers=workers, timeout_s=timeout_s, memory_bytes=memory_bytes, work=work)
     ) as decoding:
         while True:
             for block in itertools.islice(waiting, decoding.free):

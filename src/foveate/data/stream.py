@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from foveate.data.decoding import decode_in_workers
 from foveate.data.source import Block, FileBlock
 from foveate.data.worker import decode_blocks
+from foveate.preprocessing import Preprocessing
 
 __all__ = ["Decoded", "stream_files"]
 
@@ -33,9 +34,8 @@ class Decoded:
 
 def stream_files(
     paths: Iterable[str],
-    size: int,
+    preprocessing: Preprocessing,
     *,
-    white: int | None = None,
     at_once: int,
     workers: int | None = None,
     timeout_s: float = 20.0,
@@ -43,7 +43,6 @@ def stream_files(
     """Decode files, `at_once` together; batches come in any order, and each as soon as it is decoded.
 
     Args:
-        white: as `decode_image` has it.
         workers: processes that decode; 0: this one, where no image can be given up; None: one a processor.
         timeout_s: in which an image must be decoded.
 
@@ -63,15 +62,16 @@ def stream_files(
             start += len(some)
             yield FileBlock(slot * at_once, len(some), some)
 
+    size = preprocessing.size
     stride = size * size * 3
     with tempfile.TemporaryDirectory(prefix="foveate-") as folder:
         file = Path(folder) / "pixels"
         with file.open("xb") as made:
             made.truncate(len(slots) * at_once * stride)
         if workers:
-            progress = decode_in_workers(blocks(), size, file, white=white, workers=workers, timeout_s=timeout_s)
+            progress = decode_in_workers(blocks(), preprocessing, file, workers=workers, timeout_s=timeout_s)
         else:
-            progress = decode_blocks(blocks(), size, file, white)
+            progress = decode_blocks(blocks(), preprocessing, file)
         pixels = np.memmap(file, np.uint8, mode="r", shape=(len(slots) * at_once, size, size, 3))
         left: dict[int, int] = {}
         bad: dict[int, dict[int, str]] = {}

@@ -16,6 +16,7 @@ from foveate.data.decode import BadImageError, decode_file, decode_image, resize
 from foveate.data.source import Block, FileBlock, Image
 from foveate.errors import DataError
 from foveate.execution.pool import Message
+from foveate.preprocessing import Preprocessing
 
 __all__ = ["Progress", "decode_block", "decode_blocks", "decode_job", "decoding_job"]
 
@@ -28,7 +29,7 @@ _BATCH_S = 1.0
 """Seconds after which a batch is written as it is: whoever waits then waits for one image, not for many."""
 
 
-def decode_blocks(blocks: Iterable[Block], size: int, path: Path, white: int | None = None) -> Generator[Progress]:
+def decode_blocks(blocks: Iterable[Block], preprocessing: Preprocessing, path: Path) -> Generator[Progress]:
     """Decode into rows of `path`, the bytes of a [N, size, size, 3] uint8 array; a bad image's row is zeros.
 
     Raises:
@@ -36,15 +37,14 @@ def decode_blocks(blocks: Iterable[Block], size: int, path: Path, white: int | N
         OSError: when `path` cannot be written.
     """
     for block in blocks:
-        yield from decode_block(block, size, path, white=white)
+        yield from decode_block(block, preprocessing, path)
 
 
 def decode_block(
     block: Block,
-    size: int,
+    preprocessing: Preprocessing,
     path: Path,
     *,
-    white: int | None = None,
     begin: int = 0,
     one_by_one: bool = False,
     skip: Mapping[int, str] | None = None,
@@ -55,12 +55,12 @@ def decode_block(
     Rows are written, not memory-mapped: a full disk is then an OSError and no SIGBUS, and no page stays mapped.
 
     Args:
-        white: as `decode_image` has it.
         one_by_one: write and yield after each image.
         skip: by their index in the data set, images that are not decoded, and why they are bad.
         limit: within what each image is decoded.
     """
     skip, limit = skip or {}, limit or contextlib.nullcontext()
+    size = preprocessing.size
     stride = size * size * 3
     at_once = 1 if one_by_one else max(1, min(256, _BATCH_BYTES // stride))
     pixels = np.zeros((at_once, size, size, 3), np.uint8)
@@ -76,7 +76,7 @@ def decode_block(
                 if reason is None:
                     try:
                         with limit:
-                            pixels[count] = _decode(image, size, white)
+                            pixels[count] = _decode(image, preprocessing)
                     except BadImageError as error:
                         reason = str(error)
                 if reason is not None:
@@ -95,10 +95,9 @@ def decode_block(
 
 def decoding_job(
     block: Block,
-    size: int,
+    preprocessing: Preprocessing,
     path: Path,
     *,
-    white: int | None = None,
     memory_bytes: int,
     begin: int = 0,
     one_by_one: bool = False,
@@ -107,8 +106,7 @@ def decoding_job(
     """What `decode_job` is given; decoding one image may take `memory_bytes`, where the system can bound it."""
     return {
         "block": [type(block).__name__, vars(block)],
-        "size": size,
-        "white": white,
+        "preprocessing": vars(preprocessing),
         "path": os.fspath(path.resolve()),
         "memory_bytes": memory_bytes,
         "begin": begin,
@@ -131,9 +129,8 @@ def decode_job(message: Message, report: Callable[[Message], None]) -> Message:
     with _libraries_silent(), _memory_limit(message["memory_bytes"]) as limit:
         progress = decode_block(
             _block(kind, fields),
-            message["size"],
+            Preprocessing(**message["preprocessing"]),
             Path(message["path"]),
-            white=message["white"],
             begin=message["begin"],
             one_by_one=message["one_by_one"],
             skip=dict(message["skip"]),
@@ -168,10 +165,10 @@ def _block(kind: str, fields: dict[str, Any]) -> Block:
     return ParquetBlock(**fields)
 
 
-def _decode(image: Image, size: int, white: int | None) -> NDArray[np.uint8]:
+def _decode(image: Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     if isinstance(image, Path):
-        return decode_file(image, size, white)
-    return decode_image(image, size, white) if isinstance(image, bytes) else resize_array(image, size)
+        return decode_file(image, preprocessing)
+    return decode_image(image, preprocessing) if isinstance(image, bytes) else resize_array(image, preprocessing)
 
 
 class _MemoryLimit:

@@ -10,6 +10,7 @@ import yaml
 
 from foveate.exporting.proof import Certificate, Score
 from foveate.inference.onnx_file import Card
+from foveate.preprocessing import FITS, Fit
 
 __all__ = ["bundle_files"]
 
@@ -24,9 +25,15 @@ _MODULES = (
     "data/tiff.py",
     "errors.py",
     "files.py",
+    "preprocessing.py",
 )
 """What decoding an image takes, copied as it is; a test imports them where nothing else is."""
 _PACKAGES = ("numpy", "onnxruntime", "pillow", "simplejpeg")
+_FITTED: Mapping[Fit, str] = {
+    "crop": "the largest square in the centre of an image",
+    "pad": "a whole image in the middle of a grey square",
+    "squash": "a whole image, made square whatever its sides",
+}
 _DOCKERFILE = """\
 FROM python:3.12-slim
 WORKDIR /model
@@ -81,6 +88,7 @@ def _readme(card: Card, certificate: Certificate, description: Mapping[str, Any]
                 ],
             }
         ]
+    fit = FITS[card.preprocessing.resize]
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
@@ -100,7 +108,7 @@ def _readme(card: Card, certificate: Certificate, description: Mapping[str, Any]
         "",
         "## What it takes and gives",
         "",
-        f"- In: `images`, uint8 `[N, 3, {card.imgsz[0]}, {card.imgsz[1]}]`, RGB: a centre crop, resized by "
+        f"- In: `images`, uint8 `[N, 3, {card.imgsz[0]}, {card.imgsz[1]}]`, RGB: {_FITTED[fit]}, resized by "
         "Pillow's bilinear filter with antialiasing (`foveate/data/decode.py`).",
         "- Out: `logits` and calibrated `probabilities`, float32 `[N, K]`; `unlike`, float32 `[N]`: the higher, "
         "the less an image resembles those that it was trained on.",

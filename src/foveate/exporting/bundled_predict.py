@@ -18,6 +18,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is imported
 import onnxruntime
 
 from foveate.data.decode import BadImageError, decode_file
+from foveate.preprocessing import FITS, Preprocessing
 
 BATCH = 64
 
@@ -35,8 +36,8 @@ class Model:
         if hashlib.sha256(content.replace(checksum, b"checksum" * 8)).hexdigest().encode() != checksum:
             raise ValueError("its checksum differs")
         self.names: list[str] = about["names"]
-        self.size: int = about["imgsz"][0]
-        self.white: int | None = about["preprocessing"]["white"]
+        said = about["preprocessing"]
+        self.preprocessing = Preprocessing(about["imgsz"][0], FITS[said["resize"]], said["white"])
         self.temperature: float = about["confidence"]["temperature"] or 1.0
         self.scores: list[float] | None = about["confidence"]["scores"]
         unlike = about["confidence"]["unlike"]
@@ -48,7 +49,7 @@ class Model:
         pixels = {}
         for place, path in enumerate(paths):
             try:
-                pixels[place] = decode_file(path, self.size, self.white)
+                pixels[place] = decode_file(path, self.preprocessing)
             except BadImageError as error:
                 told[place]["reason"] = str(error)
         if pixels:

@@ -14,6 +14,7 @@ from pathlib import Path
 from foveate.errors import ConfigError
 from foveate.files import read_regular
 from foveate.inference.onnx_file import Card
+from foveate.preprocessing import FITS
 
 __all__ = ["RUNTIME_VERSION", "Assets", "read_assets", "web_page"]
 
@@ -70,7 +71,7 @@ def web_page(title: str, model: bytes, card: Card, assets: Assets, examples: Seq
     resize, page = (place.joinpath(name).read_text(encoding="utf-8") for name in ("resize.js", "page.js"))
     script = f"\n{resize}\n{page}"
     urls = ["data:image/png;base64," + base64.b64encode(png).decode() for png in examples]
-    told = json.dumps({**card.model_dump(mode="json"), "examples": urls})
+    told = json.dumps({**card.model_dump(mode="json"), "fit": FITS[card.preprocessing.resize], "examples": urls})
     parts = {
         "TITLE": html.escape(title),
         "STYLE": place.joinpath("page.css").read_text(encoding="utf-8"),

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from foveate.confidence import Confidence
 from foveate.errors import CheckpointError
+from foveate.preprocessing import Preprocessing
 
 __all__ = ["BATCH", "About", "Engine", "load_engine"]
 
@@ -21,13 +22,15 @@ class About:
     """What must be known of a network to use it."""
 
     class_names: tuple[str, ...]
-    size: int
-    """Side of its input, in pixels."""
-    white: int | None
-    """The value that is white in images with more than 8 bits; None: the largest of their format."""
+    preprocessing: Preprocessing
     confidence: Confidence
     digest: str
     """sha256 of its weights."""
+
+    @property
+    def size(self) -> int:
+        """Side of its input, in pixels."""
+        return self.preprocessing.size
 
 
 class Engine(Protocol):

@@ -50,8 +50,7 @@ class NetworkEngine:
         self.precision = precision
         self.about = About(
             class_names=checkpoint.class_names,
-            size=checkpoint.size,
-            white=checkpoint.white,
+            preprocessing=checkpoint.preprocessing,
             confidence=checkpoint.confidence,
             digest=weights_digest(self.network),
         )

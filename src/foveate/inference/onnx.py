@@ -42,8 +42,7 @@ class OnnxEngine:
         _check_signature(path, self._session, self.card)
         self.about = About(
             class_names=self.card.names,
-            size=self.card.imgsz[0],
-            white=self.card.preprocessing.white,
+            preprocessing=self.card.preprocessing.at(self.card.imgsz[0]),
             confidence=self.card.confidence,
             digest=self.card.weights,
         )

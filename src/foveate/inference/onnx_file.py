@@ -17,6 +17,7 @@ from pydantic import Field
 from foveate.confidence import Confidence
 from foveate.errors import CheckpointError
 from foveate.files import read_regular
+from foveate.preprocessing import FITS, Preprocessing, Resize
 from foveate.records import (
     ClassNames,
     Count,
@@ -35,7 +36,7 @@ __all__ = [
     "MAX_BYTES",
     "OPERATORS",
     "Card",
-    "Preprocessing",
+    "PreprocessingRecord",
     "Proven",
     "card_strings",
     "read_onnx",
@@ -100,17 +101,21 @@ _NAMED: Mapping[tuple[str, int], str] = {
 """What those are called that a person may have heard of."""
 
 
-class Preprocessing(Record):
+class PreprocessingRecord(Record):
     """How pixels are made for the network, outside it."""
 
     version: Literal[1]
-    resize: Literal["centre crop, bilinear, antialiased"]
-    """`PIL.ImageOps.fit` by `Resampling.BILINEAR`."""
+    resize: Resize
+    """As `data/decode.py` does it, by Pillow's `Resampling.BILINEAR`."""
     channels: Literal["RGB"]
     layout: Literal["NCHW"]
     type: Literal["uint8"]
     white: Annotated[int, Field(ge=1, lt=2**32, strict=True)] | None
     """The value that is white in images with more than 8 bits; None: the largest of their format."""
+
+    def at(self, size: int) -> Preprocessing:
+        """The same, as it is handed on, for squares of that side."""
+        return Preprocessing(size, FITS[self.resize], self.white)
 
 
 class Proven(Record):
@@ -127,7 +132,7 @@ class Card(Record):
     task: Literal["classify"] = "classify"
     names: ClassNames
     imgsz: tuple[Side, Side]
-    preprocessing: Preprocessing
+    preprocessing: PreprocessingRecord
     confidence: Confidence
     weights: Digest
     """sha256 of the network's weights, as of the checkpoint that was exported."""

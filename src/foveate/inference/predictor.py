@@ -128,7 +128,7 @@ class Predictor:
         ready: dict[int, list[Prediction]] = {}
         following = 0
         for some in stream_files(
-            paths, self.about.size, white=self.about.white, at_once=BATCH, workers=workers, timeout_s=timeout_s
+            paths, self.about.preprocessing, at_once=BATCH, workers=workers, timeout_s=timeout_s
         ):
             ready[some.start] = self.of_pixels(some.paths, some.pixels, some.bad, coverage=coverage)
             while (batch := ready.pop(following, None)) is not None:
@@ -198,17 +198,17 @@ class Predictor:
             )
 
     def _decode(self, image: Image) -> NDArray[np.uint8]:
-        size, white = self.about.size, self.about.white
+        preprocessing = self.about.preprocessing
         if isinstance(image, str | Path):
-            return decode_file(Path(image), size, white)
+            return decode_file(Path(image), preprocessing)
         if isinstance(image, bytes):
-            return decode_image(image, size, white)
+            return decode_image(image, preprocessing)
         if isinstance(image, PIL.Image.Image):
-            return resize_image(image, size)
+            return resize_image(image, preprocessing)
         is_shape = image.ndim >= 2 and image.shape[2:] in ((), (1,), (3,)) and image.size
         if image.dtype != np.uint8 or not is_shape:
             raise DataError(
                 f"an array of shape {image.shape} and type {image.dtype} is not an image: give uint8 pixels "
                 "[height, width], [height, width, 1] or [height, width, 3]"
             )
-        return resize_array(image, size)
+        return resize_array(image, preprocessing)

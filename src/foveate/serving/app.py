@@ -219,6 +219,7 @@ async def _about(service: _Service) -> Response:
             "model": service.name,
             "class_names": list(about.class_names),
             "size": about.size,
+            "fit": about.preprocessing.fit,
             "calibrated": about.confidence.temperature is not None,
             "sets": bool(about.confidence.scores),
             "unlike": about.confidence.unlike is not None,

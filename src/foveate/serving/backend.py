@@ -73,7 +73,7 @@ class LocalBackend:
         self._size = engine.about.size
         self._under_way = 0
         """Images that are decoded, wait or are in a batch. The thread of the event loop alone writes it."""
-        self._images = ArrivingImages(self._size, white=engine.about.white, workers=decoders, timeout_s=decode_s)
+        self._images = ArrivingImages(engine.about.preprocessing, workers=decoders, timeout_s=decode_s)
         self._batcher = Batcher(engine, expected=lambda: self._under_way, asked=metrics.asked)
 
     def start(self) -> None:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from foveate.confidence import Confidence, energy
 from foveate.inference.engine import About
+from foveate.preprocessing import RESIZES
 from foveate.records import first_problem
 
 __all__ = ["HEADER", "INPUT", "InferRequest", "WrongRequest", "describe", "infer_answer", "read_infer"]
@@ -77,8 +78,8 @@ def describe(name: str, about: About) -> dict[str, Any]:
         "platform": "foveate",
         "inputs": [{"name": INPUT, "datatype": "UINT8", "shape": [-1, 3, size, size]}],
         "outputs": [{"name": each, "datatype": "FP32", "shape": shapes[each]} for each in _OUTPUTS],
-        # The protocol has no place for them but this one.
-        "parameters": {"class_names": list(about.class_names)},
+        # The protocol has no place for them but this one. Whoever sends a tensor must know how to make it.
+        "parameters": {"class_names": list(about.class_names), "resize": RESIZES[about.preprocessing.fit]},
     }
 
 

@@ -70,7 +70,7 @@ class Fit:
         self.config, self.data, self.path = config, data, path
         self.state = new_state(config, data.dataset, data.device, draws=draws)
         dataset = data.dataset
-        self.metadata = checkpoint_metadata(config.model, dataset.class_names, dataset.size, dataset.white)
+        self.metadata = checkpoint_metadata(config.model, dataset.class_names, dataset.preprocessing)
         """What is written beside the weights, as `checkpoint.save_tensors` takes it."""
         self.origin = start_weights(config, self.state.model) if start else None
         """Of the weights that a backbone starts from."""

@@ -21,6 +21,7 @@ from foveate.data.dataset import Dataset, KnownData
 from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError
 from foveate.files import locked, read_regular, write_atomically, write_json
+from foveate.preprocessing import Preprocessing
 from foveate.records import first_problem, printable, read_record, validate_record
 from foveate.training.device import EVAL_BATCH_SIZE
 from foveate.training.environment import environment
@@ -112,7 +113,8 @@ class RunFolder:
         if config.data.size is None:
             raise CheckpointError(f"{self.path / 'args.yaml'} is damaged (it has no size): restore it from a copy")
         record = self.read_record()
-        expect = checkpoint_metadata(config.model, record.class_names, config.data.size)
+        preprocessing = Preprocessing(config.data.size, config.data.fit)
+        expect = checkpoint_metadata(config.model, record.class_names, preprocessing)
         expect["settings"] = self.identity(record)
         at_once = min(EVAL_BATCH_SIZE, images)
         return load_model(self.kept_weights(config), device=device, expect=expect, images_at_once=at_once)

@@ -153,7 +153,7 @@ def evaluate_model(
     check_output_name(Path(runs), "evaluate", name)
     engine = load_engine(model, device=device)
     about = engine.about
-    settings = DataConfig(size=about.size, depth=about.white or "format")
+    settings = DataConfig.of(about.preprocessing)
     place = Path(data_dir) if data_dir else None
     found = load_dataset(str(data), settings, data_dir=place, for_training=False, track=display.track)
     dataset = align_classes(found, about.class_names)

@@ -100,7 +100,7 @@ def explain(
     unreadable: dict[str, str] = {}
     for path in display.track(paths, total=len(paths), label="explaining"):
         try:
-            pixels = decode_file(Path(path), engine.about.size, engine.about.white)
+            pixels = decode_file(Path(path), engine.about.preprocessing)
         except BadImageError as error:
             unreadable[path] = str(error)
             continue

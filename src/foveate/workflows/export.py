@@ -27,8 +27,9 @@ from foveate.files import new_folder
 from foveate.inference.engine import BATCH, About
 from foveate.inference.network import NetworkEngine
 from foveate.inference.onnx import OnnxEngine, Outputs
-from foveate.inference.onnx_file import Card, Preprocessing, Proven
+from foveate.inference.onnx_file import Card, PreprocessingRecord, Proven
 from foveate.model.build import layer_table
+from foveate.preprocessing import RESIZES
 from foveate.records import MAX_LINE, printable
 from foveate.report.export_page import export_page
 from foveate.report.html import render
@@ -224,10 +225,9 @@ def _images(
             raise CheckpointError(f"the weights in {model} have other classes than its run.json: restore them")
         held_out, seed = not record.final, config.data.split_seed
     else:
-        config_of = DataConfig(size=about.size, depth=about.white or "format")
         dataset = load_dataset(
             str(data),
-            config_of,
+            DataConfig.of(about.preprocessing),
             data_dir=Path(data_dir) if data_dir else None,
             for_training=False,
             track=display.track,
@@ -271,13 +271,13 @@ def _card(engine: NetworkEngine, precision: Any, images: _Images | None, licence
     return Card(
         names=about.class_names,
         imgsz=(about.size, about.size),
-        preprocessing=Preprocessing(
+        preprocessing=PreprocessingRecord(
             version=1,
-            resize="centre crop, bilinear, antialiased",
+            resize=RESIZES[about.preprocessing.fit],
             channels="RGB",
             layout="NCHW",
             type="uint8",
-            white=about.white,
+            white=about.preprocessing.white,
         ),
         confidence=about.confidence,
         weights=about.digest,
@@ -371,7 +371,7 @@ def _description(engine: NetworkEngine) -> dict[str, Any]:
         "parameters": f"{table.total:,}",
         "attention": config.attention,
         "stages": config.backbone or ", ".join(f"{stage.filters} filters" for stage in config.stages),
-        "input": f"{engine.about.size} × {engine.about.size} pixels",
+        "input": f"{engine.about.size} × {engine.about.size} pixels: {RESIZES[engine.about.preprocessing.fit]}",
     }
 
 

@@ -25,7 +25,7 @@ const session = (async () => {
   return runtime.InferenceSession.create(await unpacked("model"), { executionProviders: ["wasm"] });
 })();
 
-// Pixels [SIZE, SIZE, 3] of an image file, as Foveate makes them: turned upright, laid over white, cut and resized.
+// Pixels [SIZE, SIZE, 3] of an image file, as Foveate makes them: turned upright, laid over white and resized.
 async function decode(blob) {
   const image = await createImageBitmap(blob, { imageOrientation: "from-image", colorSpaceConversion: "none" });
   const canvas = document.createElement("canvas");
@@ -35,7 +35,7 @@ async function decode(blob) {
   context.fillRect(0, 0, image.width, image.height);
   context.drawImage(image, 0, 0);
   const { data } = context.getImageData(0, 0, image.width, image.height);
-  const pixels = fit(data, image.width, image.height, SIZE);
+  const pixels = fit(data, image.width, image.height, SIZE, card.fit);
   pixels.sides = [image.width, image.height];
   image.close();
   return pixels;
