@@ -129,8 +129,8 @@ def _training(run: RunPage) -> Section:
         backbone, right = run.settings["model"]["backbone"], percent(last.train_accuracy)
         note = (
             f"The classifier is a multinomial logistic regression on the features of a frozen {backbone}, with "
-            f"C = {last.lr:g}, chosen by the log-loss over folds within the training images. It classifies {right} "
-            "of these correctly, which says nothing about others."
+            f"C = {last.lr:g}, chosen by the log-loss over folds within the training images. It classifies "
+            f"{right} of these correctly, which says nothing about others."
         )
         return Section("curves", "Training", "Training", [], note)
     validated = last.val_accuracy is not None and last.val_loss is not None
