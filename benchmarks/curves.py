@@ -1,9 +1,9 @@
 """Complete schedules of many configurations of a space, recorded once, for `regret.py` to replay.
 
-Every configuration is trained by the tuner's own trial with a schedule over each of `--lengths` epochs, on a subset
-of the training images. Of each schedule the record has which validation images its last epoch gets right, and the
-longest one has every epoch's accuracy on the halves of validation that stop and that rank; its accuracy on images
-outside the subset is the configuration's worth. The test split is never opened.
+Every configuration is trained by the tuner's own trial with a schedule over each of `--lengths` epochs, on a
+subset of the training images. Of each schedule the record has which validation images its last epoch gets right,
+and the longest one has every epoch's accuracy on the halves of validation that stop and that rank; its accuracy
+on images outside the subset is the configuration's worth. The test split is never opened.
 
     python benchmarks/curves.py --configurations 60 --json curves.json
 """
@@ -67,7 +67,7 @@ def main() -> None:
     left = images_left(whole, dataset)
     record: dict[str, Any] = read_record(arguments.json, {"commit": commit(), "runs": []})
     record |= {"data": arguments.data, "space": arguments.space, "lengths": lengths, "subset": arguments.subset}
-    record["settings"] = given | {"passes": base.train.passes}
+    record["settings"] = given | {"passes_per_epoch": base.train.passes_per_epoch}
     record["images"] = {**{name: len(indices) for name, indices in dataset.splits.items()}, "worth": len(left)}
     draws = random_draws(space, arguments.seed, usable_in(space, base, dataset))
     for number, settings in enumerate(islice(draws, arguments.configurations)):

@@ -51,13 +51,13 @@ class SimulatedCluster:
         self.jobs = 0
         self.decisions: list[float] = []
         self._draw = random.Random(seed)  # noqa: S311 (nothing secret)
-        self._pace: dict[int, float] = {}
+        self._pace: dict[str, float] = {}
         self._running: list[tuple[float, int, int, Message]] = []
         self._told = time.perf_counter()
 
     def submit(self, job: int, message: Message) -> None:
         """It will end after its epochs."""
-        pace = self._pace.setdefault(job, self._draw.lognormvariate(0, 0.5))
+        pace = self._pace.setdefault(message["folder"], self._draw.lognormvariate(0, 0.5))
         seconds = pace * (message["to_epoch"] - message["from_epoch"])
         self.jobs += 1
         self.worked += seconds

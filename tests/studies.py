@@ -44,11 +44,13 @@ class SimulatedPool:
         self._queues: dict[int, list[Event]] = {}
         self.submitted: list[int] = []
         self.stopped: list[int] = []
+        self.folders: dict[int, str] = {}
 
     def submit(self, job: int, message: Message) -> None:
         assert len(self._queues) < self.workers
         assert job not in self._queues
         self.submitted.append(job)
+        self.folders[job] = message["folder"]
         if (fate := self._fate(message)) is not None:
             self._queues[job] = [Event(job, fate["kind"], fate["value"]) if fate else Event(job, "progress", {})]
             return

@@ -25,6 +25,8 @@ IMAGES = 400
 class SimulatedPool:
     """Writes at once what a run would have measured, or fails as it is told to."""
 
+    queues = False
+
     def __init__(self, workers: int = 1, fate: Callable[[Message], Event | None] = lambda _: None) -> None:
         self.workers, self._fate = workers, fate
         self._events: list[Event] = []

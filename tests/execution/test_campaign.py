@@ -1,5 +1,6 @@
 """The engine of studies and comparisons: every job is begun, judged, recorded, and told of once."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,20 +48,25 @@ class Squares:
 
 
 class ScriptedPool:
-    """Says what the script has it say; a job of the script is the place of one that was submitted."""
+    """Says what the script has it say, of the last submission of a job; a `Late` event is of its first."""
 
     queues = False
 
     def __init__(self, *events: Event | None, workers: int = 1) -> None:
         self.workers, self.events = workers, list(events)
         self.submitted: list[int] = []
+        self.numbers: dict[int, list[int]] = {}
 
     def submit(self, job: int, message: Message) -> None:
-        assert message == {"number": job}
-        self.submitted.append(job)
+        self.submitted.append(message["number"])
+        self.numbers.setdefault(message["number"], []).append(job)
 
     def event(self, timeout_s: float) -> Event | None:
-        return self.events.pop(0)
+        event = self.events.pop(0)
+        if event is None:
+            return None
+        numbers = self.numbers[event.job]
+        return Event(numbers[0 if isinstance(event, Late) else -1], event.kind, event.value)
 
     def stop(self, job: int) -> None: ...
 
@@ -68,6 +74,10 @@ class ScriptedPool:
         return {}
 
     def close(self) -> None: ...
+
+
+class Late(Event):
+    """Of a job's first submission."""
 
 
 def kinds(campaign: Squares, pool: Any) -> list[tuple[int, str] | None]:
@@ -89,6 +99,44 @@ def test_a_heartbeat_and_what_comes_after_the_end_are_no_events() -> None:
     progress = [Event(1, "progress", {}), Event(1, "progress", {"epoch": 1}), done(1), Event(1, "progress", {})]
     told = kinds(Squares(1, 2), ScriptedPool(*progress, done(2)))
     assert told == [(1, "begun"), None, (1, "progress"), (1, "done"), (2, "begun"), None, (2, "done")]
+
+
+class Again(Squares):
+    """Asks for a job a second time, under the same number, once it is done."""
+
+    def record(self, event: Event) -> Event:
+        if event.job not in self.ended:
+            self.waiting.append(event.job)
+        return super().record(event)
+
+
+def test_a_late_report_does_not_say_that_the_next_job_of_that_number_has_begun() -> None:
+    """By Ray the next one may wait for room in the cluster; were it heard of, its wait would be a silence."""
+    pool = ScriptedPool(done(1), Late(1, "progress", {"epoch": 1}), None, done(1))
+    pool.queues = True  # type: ignore[misc]
+    assert kinds(Again(1), pool) == [(1, "begun"), (1, "done"), (1, "begun"), None, None, (1, "done")]
+    assert pool.numbers[1][0] != pool.numbers[1][1]
+
+
+def test_of_a_job_that_hangs_the_running_submission_is_stopped() -> None:
+    class Silent(ScriptedPool):
+        stopped: list[int] = []  # noqa: RUF012
+
+        def stop(self, job: int) -> None:
+            self.stopped.append(job)
+            self.events = [Event(1, "lost", {"message": "stopped"})]
+
+    pool = Silent(done(1), Event(1, "progress", {}))
+    campaign = Again(1)
+    campaign.hang_limit_s = 0.05
+    told = []
+    for event in run_campaign(campaign, pool):
+        told.append(event and event.kind)
+        if not pool.events:
+            time.sleep(0.05)
+            pool.events = [None]
+    assert told[-1] == "failed"
+    assert pool.stopped == pool.numbers[1][1:]
 
 
 def test_a_lost_job_is_done_again_and_fails_when_it_has_cost_too_many_workers() -> None:

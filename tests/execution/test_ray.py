@@ -36,7 +36,7 @@ def test_it_has_a_worker_for_each_processor(told: dict[str, Any]) -> None:
 
 
 def test_a_job_that_no_node_has_room_for_is_refused(told: dict[str, Any]) -> None:
-    assert told["refused"].startswith("no node of the Ray cluster has 10000 processors for a trial")
+    assert told["refused"].startswith("no node of the Ray cluster has 10000 processors for a job: ask for fewer")
 
 
 def test_jobs_run_and_report(told: dict[str, Any]) -> None:

@@ -208,7 +208,7 @@ def test_a_study_that_fails_leaves_its_table(folder: Path) -> None:
     words = ["tune", "digits", "--space", str(folder / "wild.yaml"), "--runs", "wild", *FLAGS]
     done = subprocess.run(command(*words), cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "trials failed, the last one so: TrainingError" in done.stderr
+    assert "trials failed; the last error: TrainingError" in done.stderr
     study = folder / "wild" / "tune" / "study"
     rows = list(csv.DictReader((study / "tune_results.csv").read_text().splitlines()))
     assert {row["state"] for row in rows} == {"failed"}
@@ -249,7 +249,7 @@ def test_asha_and_tpe(folder: Path) -> None:
         (["digits", "--knob", "lrr"], "did you mean 'lr'"),
         (["digits", "--workers", "-1"], "workers=-1"),
         (["digits", "--threads", "0"], "threads=0"),
-        (["digits", "--gpus", "1"], "gpus=1.0: it is of Ray's"),
+        (["digits", "--gpus", "1"], "gpus=1.0: give a number above 0, together with --ray"),
         (["digits", "--ray", "local", "--gpus", "0"], "gpus=0.0"),
         (["digits", "--set", "epochs=5"], "--max-epochs"),
         (["digits", "--set", "train.images_seen=5"], "--max-epochs"),

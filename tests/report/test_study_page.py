@@ -11,6 +11,7 @@ import pytest
 from foveate.report.html import write_page
 from foveate.report.sections import Page
 from foveate.report.study_page import study_page
+from foveate.report.study_plots import parallel_coordinates, value_text
 from foveate.tuning.hyperparameters import Choice, FloatRange, Hyperparameter
 from foveate.tuning.trials import Trial
 
@@ -116,3 +117,15 @@ def test_a_browser_shows_it_without_overflow_network_or_faint_text(
     make: MakePage, tmp_path: Path, look: Callable[[Path, int, str], None], width: int, scheme: str
 ) -> None:
     look(write_page(make(), tmp_path / "study.html"), width, scheme)
+
+
+def test_null_is_a_value_on_its_axis_and_an_absent_hyperparameter_lies_below(make: MakePage) -> None:
+    settings = [{"patience": None}, {"patience": 5}, {}]
+    shown = [replace(each, settings=one, score=0.5) for each, one in zip(TRIALS, settings, strict=True)]
+    figure = parallel_coordinates(shown, {"patience": choice(5, None)}, None)
+    assert [float(line.get_ydata()[0]) for line in figure.axes[0].lines if len(line.get_xdata()) == 2][-3:] == [
+        1.0,
+        0.0,
+        -0.1,
+    ]
+    assert [value_text(value) for value in (None, 5)] == ["null", "5"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foveate.tuning.importance import importances
+from foveate.tuning.importance import _numbers, importances
 from foveate.tuning.space import Space
 from foveate.tuning.trials import Trial
 
@@ -43,3 +43,14 @@ def test_the_hyperparameter_that_decides_has_nearly_all_of_it() -> None:
 
 def test_of_few_trials_it_says_nothing() -> None:
     assert importances(SPACE, trials(5)) == []
+
+
+def test_null_is_a_value_and_no_absence() -> None:
+    """Trials with `patience: null` are told apart from those that have no patience at all."""
+    hyperparameters = {
+        "family": {"type": "choice", "values": ["crop", "none"]},
+        "patience": {"type": "choice", "values": [5, None], "when": {"family": ["crop"]}},
+    }
+    space = Space.model_validate({"preset": "minute", "hyperparameters": hyperparameters})
+    settings = [{"family": "crop", "patience": 5}, {"family": "crop", "patience": None}, {"family": "none"}]
+    assert [_numbers(space, each)[1] for each in settings] == [0.0, 1.0, -1.0]

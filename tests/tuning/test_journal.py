@@ -168,3 +168,16 @@ def test_where_it_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError):
         Journal.open(tmp_path / "file" / "journal.jsonl", STUDY)
+
+
+def test_it_may_grow_without_end_but_no_line_of_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = path.read_bytes()
+    limit = max(map(len, content.splitlines(keepends=True)))
+    monkeypatch.setattr("foveate.tuning.journal.MAX_BYTES", limit)
+    assert len(content) > limit
+    assert Journal.open(path, STUDY).entries[1:] == ENTRIES
+    path.write_bytes(content + line({"event": "returned", "trial": 1, "reason": "x" * limit}))
+    journal = Journal.open(path, STUDY)
+    assert journal.entries[1:] == ENTRIES
+    assert "line 5, is damaged" in str(journal.damaged)
+    assert path.read_bytes() == content

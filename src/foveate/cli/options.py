@@ -54,7 +54,8 @@ Workers = Annotated[
 Ray = Annotated[str | None, typer.Option(metavar="local|HOST:PORT", help="Run by Ray, here or on a cluster.")]
 
 Gpus = Annotated[
-    float | None, typer.Option(help="GPUs that a job takes of Ray's; a fraction shares one (default: 1).")
+    float | None,
+    typer.Option(help="GPUs for each job, with --ray; with a fraction several jobs share one (default: 1)."),
 ]
 
 JobThreads = Annotated[

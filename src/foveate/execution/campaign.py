@@ -1,6 +1,8 @@
 """One engine for whatever has many jobs done: a campaign's jobs go to a pool, what becomes of them comes back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import count
 from typing import Literal, Protocol
 
 from pydantic import Field
@@ -86,28 +88,78 @@ def run_campaign(campaign: Campaign, pool: Pool) -> Iterator[Event | None]:
     Raises:
         FoveateError: an error of `campaign.fatal` that a job met, or one that the campaign itself raises.
     """
-    supervisor = Supervisor(campaign.hang_limit_s)
-    running: set[int] = set()
+    supervisor, numbered = Supervisor(campaign.hang_limit_s), _Numbered(pool)
     while True:
-        while len(running) < pool.workers and (job := campaign.next_job()) is not None:
+        while numbered.under_way < pool.workers and (job := campaign.next_job()) is not None:
             number, message = job
-            running.add(number)
             supervisor.begun(number)
-            pool.submit(number, message)
+            numbered.submit(number, message)
             yield Event(number, "begun", {})
-        if not running:
+        if not numbered.under_way:
             return
-        event = pool.event(timeout_s=_POLL_INTERVAL_S)
-        supervisor.stop_hanging(pool)
-        if event is None or event.job not in running:  # Ray may deliver a report after the end of its job
+        event = numbered.event(timeout_s=_POLL_INTERVAL_S)
+        supervisor.stop_hanging(numbered)
+        if event is None:
             yield None
             continue
         supervisor.heard(event.job)
         if event.kind == "progress":
             yield event if event.value else None  # an empty report is a heartbeat
             continue
-        running.remove(event.job)
         yield campaign.record(_judged(event, supervisor, campaign.fatal))
+
+
+_SUBMISSIONS = count()
+"""Numbers of submissions; one pool may serve several campaigns, one after another."""
+
+
+class _Numbered:
+    """A pool that knows each submission by a number of its own, and leaves out what comes after its end.
+
+    Ray may deliver a report after the end of its job. A campaign may submit a job under the same number again at
+    once, as of a trial that is promoted: the late report would say of the new job that it has begun, and its wait
+    for room in the cluster would count as silence.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool, self.workers, self.queues = pool, pool.workers, pool.queues
+        self._jobs: dict[int, int] = {}
+        """The job of every submission under way."""
+        self._submissions: dict[int, int] = {}
+
+    @property
+    def under_way(self) -> int:
+        """How many jobs have not ended."""
+        return len(self._jobs)
+
+    def submit(self, job: int, message: Message) -> None:
+        """As `Pool`."""
+        submission = next(_SUBMISSIONS)
+        self._jobs[submission], self._submissions[job] = job, submission
+        self._pool.submit(submission, message)
+
+    def event(self, timeout_s: float) -> Event | None:
+        """As `Pool`; None also for a report of a submission that has ended."""
+        event = self._pool.event(timeout_s)
+        if event is None or event.job not in self._jobs:
+            return None
+        job = self._jobs[event.job]
+        if event.kind != "progress":
+            del self._jobs[event.job], self._submissions[job]
+        return replace(event, job=job)
+
+    def stop(self, job: int) -> None:
+        """As `Pool`; of a job that has ended there is nothing to stop."""
+        if job in self._submissions:
+            self._pool.stop(self._submissions[job])
+
+    def waited_s(self, job: int) -> Mapping[int, float]:
+        """As `Pool`."""
+        return self._pool.waited_s(self._submissions[job]) if job in self._submissions else {}
+
+    def close(self) -> None:
+        """As `Pool`."""
+        self._pool.close()
 
 
 def _judged(event: Event, supervisor: Supervisor, fatal: tuple[type[FoveateError], ...]) -> Event:

@@ -45,10 +45,9 @@ class RayPool:
         room = room_for(ray, cpus, gpus)
         if not room:
             ray.shutdown()
-            wanted = f"{cpus} processors" + (f" and {gpus:g} GPUs" if gpus else "")
-            raise ConfigError(
-                f"no node of the Ray cluster has {wanted} for a trial: give it fewer, by --threads or --gpus"
-            )
+            wanted = f"{cpus} processor{'' if cpus == 1 else 's'}" + (f" and {gpus:g} GPUs" if gpus else "")
+            fix = "ask for fewer, with --threads or --gpus" if cpus > 1 or gpus else "add a node that has"
+            raise ConfigError(f"no node of the Ray cluster has {wanted} for a job: {fix}")
         self.workers = workers or room
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 

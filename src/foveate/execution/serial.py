@@ -1,4 +1,4 @@
-"""Jobs run in this process, one after another: for work that no other can do, as with a custom attention."""
+"""Jobs run in this process, one after another: for what no other process knows, such as a custom attention."""
 
 from collections import deque
 from collections.abc import Mapping

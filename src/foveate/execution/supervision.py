@@ -91,7 +91,7 @@ class Supervisor:
 
 
 def _longest_wait(before: Mapping[int, float] | None, now: Mapping[int, float]) -> float:
-    """How much longer that thread has waited which waited most since `before`.
+    """The longest time that any one thread has waited since `before`.
 
     Not the sum: many threads in an endless loop, more than there are processors, always wait for each other.
     """

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TextIO
@@ -34,6 +35,11 @@ def serve(work: Work, jobs: TextIO, out: TextIO) -> None:
     waiting: SimpleQueue[dict[str, Any]] = SimpleQueue()
     line = threading.Lock()  # a heartbeat may come from a thread beside the work
 
+    def say(job: int, kind: str, value: Any) -> None:
+        with line:
+            out.write(json.dumps({"job": job, "kind": kind, "value": value}) + "\n")
+            out.flush()
+
     def read() -> None:
         try:
             for each in jobs:
@@ -43,17 +49,14 @@ def serve(work: Work, jobs: TextIO, out: TextIO) -> None:
 
     threading.Thread(target=read, daemon=True).start()
     while True:
-        job = waiting.get()
+        _do(work, say, **waiting.get())
 
-        def say(kind: str, value: Any, number: int = job["job"]) -> None:
-            with line:
-                out.write(json.dumps({"job": number, "kind": kind, "value": value}) + "\n")
-                out.flush()
 
-        try:
-            say("done", work(job["message"], lambda value, say=say: say("progress", value)))  # type: ignore[misc]
-        except Exception as error:  # whatever it is, the parent hears of it
-            say("failed", describe_exception(error))
+def _do(work: Work, say: Callable[[int, str, Any], None], job: int, message: Any) -> None:
+    try:
+        say(job, "done", work(message, lambda value: say(job, "progress", value)))
+    except Exception as error:  # whatever it is, the parent hears of it
+        say(job, "failed", describe_exception(error))
 
 
 def describe_exception(error: Exception) -> dict[str, str]:

@@ -139,7 +139,7 @@ def _trials(trials: Sequence[Trial], names: Sequence[str], best: Trial | None) -
     rows = []
     for trial in ranked:
         state = small(trial.state, trial.reason or "")
-        values = [plots.value_text(trial.settings.get(name)) for name in names]
+        values = [plots.value_text(trial.settings[name]) if name in trial.settings else "–" for name in names]
         counts = [percent(trial.score), str(trial.epochs), str(trial.bracket)]
         rows.append([str(trial.number), state, *counts, *values])
     columns = [*numbers("Trial"), Column("State"), *numbers("Accuracy", "Epochs", "Bracket")]

@@ -19,7 +19,7 @@ def value_text(value: Any) -> str:
     """A value of a hyperparameter, as a table or an axis names it."""
     if isinstance(value, list | tuple):
         return "×".join(map(str, value))
-    return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "null" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @styled()
@@ -60,8 +60,10 @@ def parallel_coordinates(
     for place in range(len(names)):
         axes.axvline(place, color=LINE, linewidth=1)
     for rank, (score, number, trial) in enumerate(scored):
-        values = [(axis, trial.settings.get(name)) for name, axis in hyperparameters.items()]
-        heights = [-0.1 if value is None else _height(axis, value) for axis, value in values]
+        heights = [
+            _height(axis, trial.settings[name]) if name in trial.settings else -0.1
+            for name, axis in hyperparameters.items()
+        ]
         style: dict[str, Any] = {
             "color": BLUE,
             "linewidth": 1,

@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 from foveate.errors import ConfigError
 
 MAX_EPOCHS = 100_000
-"""Of a trial: as many as a run can have."""
+"""The most epochs of a trial: as many as a run can have."""
 Formula = Literal["li2018", "kerastuner"]
 Settings = Mapping[str, Any]
 
@@ -229,7 +229,7 @@ class Hyperband:
         for bracket in list(self._open):
             if (job := bracket.next(self._settings)) is not None:
                 return job
-            self._close(bracket)  # it may have found out that the space has no more
+            self._close(bracket)  # where the space has no more settings, `next` ends it, and no outcome is told
             if self._in_turn and not bracket.finished:
                 break
         return "wait" if self._open else "done"

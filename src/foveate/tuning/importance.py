@@ -37,10 +37,11 @@ def _numbers(space: Space, settings: Mapping[str, Any]) -> list[float]:
     """Each hyperparameter as a number: choices by their place, and −1 where the trial does not have it."""
     numbers = []
     for name, hyperparameter in space.hyperparameters.items():
-        value = settings.get(name)
-        if value is None:
+        if name not in settings:
             numbers.append(-1.0)
-        elif hyperparameter.type == "choice":
+            continue
+        value = settings[name]
+        if hyperparameter.type == "choice":
             numbers.append(float(hyperparameter.values.index(value)))
         else:
             numbers.append(float(np.log(value)) if hyperparameter.log else float(value))

@@ -1,17 +1,19 @@
 """An append-only journal: the truth of a study, whatever is killed when."""
 
+import contextlib
 import json
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, RootModel, ValidationError, model_validator
 
 from foveate.errors import CheckpointError
-from foveate.files import read_regular, sync_folder, write_atomically, writing_to
+from foveate.files import open_regular, sync_folder, write_atomically, writing_to
 from foveate.records import (
     MAX_BYTES,
     Accuracy,
@@ -141,18 +143,18 @@ class Journal:
             raise CheckpointError(f"{path} is a link: put the journal itself in its place")
         if not path.exists():
             write_atomically(path, b"")
-        journal = cls(path, [])
-        lines = journal._lines()
-        for number, line in enumerate(lines):
-            try:
-                journal.entries.append(_parsed(line, first=number == 0))
-            except MalformedError as problem:
-                torn = number == len(lines) - 1 and not line.endswith(b"\n")
-                if torn:  # by a kill or a full disk while it was written: nobody has acted on it
-                    write_atomically(path, b"".join(lines[:number]))
-                else:
-                    journal.cut(number, str(problem))
-                break
+        journal, problem, torn = cls(path, []), None, False
+        with journal._reading() as lines:
+            for line in lines:
+                try:
+                    journal.entries.append(_parsed(line, first=not journal.entries))
+                except MalformedError as error:
+                    problem, torn = str(error), not line.endswith(b"\n") and next(lines, None) is None
+                    break
+        if torn:  # by a kill or a full disk while it was written: nobody has acted on it
+            journal._cut_off(len(journal.entries))
+        elif problem is not None:
+            journal.cut(len(journal.entries), problem)
         if not journal.entries:
             journal.append(Opened(sha256=study, version=VERSION))
         first = journal.entries[0]
@@ -184,18 +186,33 @@ class Journal:
         Raises:
             OutputError: when it cannot be written.
         """
-        lines = self._lines()
-        self._aside = b"".join(lines[kept:]) + self._aside
+        with self._reading() as lines:
+            self._aside = b"".join(islice(lines, kept, None)) + self._aside
         aside = self.path.with_name(f"{self.path.name}.damaged")
         write_atomically(aside, self._aside)
-        write_atomically(self.path, b"".join(lines[:kept]))
+        self._cut_off(kept)
         del self.entries[kept:]
         goes_on = f"the study goes on from line {kept}" if kept > 1 else "the study begins anew"
         self.damaged = f"{self.path}, line {kept + 1}, is damaged ({why}): {goes_on}; the rest is in {aside.name}"
 
-    def _lines(self) -> Sequence[bytes]:
+    def _cut_off(self, kept: int) -> None:
+        """End the file after its first `kept` lines."""
+        with self._reading() as lines:
+            size = sum(map(len, islice(lines, kept)))
+        with writing_to(self.path), self.path.open("r+b") as file:
+            file.truncate(size)
+            os.fsync(file.fileno())
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[Iterator[bytes]]:
+        """Its lines, one after another. It grows with every epoch, so that its size has no limit; a line has one.
+
+        Raises:
+            CheckpointError: when it cannot be read.
+        """
         try:
-            return read_regular(self.path, MAX_BYTES).splitlines(keepends=True)
+            with open_regular(self.path) as file:
+                yield iter(lambda: file.readline(MAX_BYTES), b"")
         except OSError as error:
             raise CheckpointError(
                 f"cannot read {self.path} ({error.strerror or error}): restore it from a copy"

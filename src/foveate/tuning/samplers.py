@@ -46,6 +46,19 @@ class RandomSampler:
         return self._drawn[trial]
 
 
+def _import_optuna() -> Any:
+    """The module `optuna`.
+
+    Raises:
+        ConfigError: when it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError:
+        raise ConfigError('sampler=tpe needs Optuna: pip install "foveate[optuna]"') from None
+    return optuna
+
+
 class TpeSampler:
     """The tree-structured Parzen estimator (Bergstra et al. 2011), by Optuna's sampler, over finished brackets.
 
@@ -58,10 +71,7 @@ class TpeSampler:
     """
 
     def __init__(self, space: Space, seed: int, usable: Usable) -> None:
-        try:
-            import optuna
-        except ImportError:
-            raise ConfigError('sampler=tpe needs Optuna: pip install "foveate[optuna]"') from None
+        optuna = _import_optuna()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna, self._space, self._seed, self._usable = optuna, space, seed, usable
         self._random = RandomSampler(space, seed, usable)
@@ -113,9 +123,8 @@ class TpeSampler:
     def _outward(hyperparameter: Hyperparameter, value: Any) -> Value:
         if isinstance(hyperparameter, Choice):
             return hyperparameter.values[int(value)]
-        return (
-            int(value) if isinstance(hyperparameter, IntRange) else hyperparameter.rounded(float(value))
-        )  # as if drawn at random
+        # Rounded as a random draw is, so that equal settings are recognised as equal.
+        return int(value) if isinstance(hyperparameter, IntRange) else hyperparameter.rounded(float(value))
 
     def _inward(self, name: str, value: Value) -> Any:
         hyperparameter = self._space.hyperparameters[name]
@@ -132,3 +141,16 @@ class TpeSampler:
         return kinds.FloatDistribution(
             hyperparameter.low, hyperparameter.high, log=hyperparameter.log, step=hyperparameter.step
         )
+
+
+SAMPLERS: Mapping[str, type[RandomSampler] | type[TpeSampler]] = {"random": RandomSampler, "tpe": TpeSampler}
+
+
+def check_sampler(name: str) -> None:
+    """Refuse a sampler whose library is missing, before anything else is done for a study.
+
+    Raises:
+        ConfigError: for that.
+    """
+    if name == "tpe":
+        _import_optuna()

@@ -75,7 +75,7 @@ class Search:
         """
         failed, ended = len(self._failed), len(self.trials) - len(self.running)
         if failed >= _MIN_FAILURES and failed > self.config.fail_share * ended:
-            raise StudyError(f"{failed} of {ended} trials failed, the last one so: {self._failed[-1].reason}")
+            raise StudyError(f"{failed} of {ended} trials failed; the last error: {self._failed[-1].reason}")
         job = self._plan.ask()
         if not isinstance(job, Job):
             if job == "done":

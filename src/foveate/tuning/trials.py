@@ -1,4 +1,4 @@
-"""What is known of the trials of a study."""
+"""The trials of a study: their settings, states, scores and jobs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class Trial:
     state: Literal["running", "waiting", "stopped", "pruned", "finished", "failed"] = "running"
     """`waiting` for its rung; `stopped` early; `pruned`: not promoted; `finished`: trained for all epochs."""
     score: float | None = None
-    """Of its last job."""
+    """The score of its last job."""
     reached: int = 0
     """Epochs that the score stands for: to which that job went, or all where it stopped early."""
     rows: list[Row] = field(default_factory=list)
@@ -31,7 +31,7 @@ class Trial:
 
     @property
     def epochs(self) -> int:
-        """To which it was trained."""
+        """The last epoch that it was trained to; 0: none."""
         return self.rows[-1]["epoch"] if self.rows else 0
 
     def note_end(self, entry: Ended, *, reached: int) -> None:

@@ -55,7 +55,7 @@ def load_data_again(
 
 
 def known_data(config: CampaignConfig, folder: Path) -> KnownData:
-    """By what a campaign recognises its data set."""
+    """The fingerprint and the splits by which a campaign recognises its data set."""
     return KnownData(config.fingerprint, StoredSplits.kept(folder, config.splits), folder)
 
 

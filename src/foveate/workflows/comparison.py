@@ -137,7 +137,7 @@ def compare(
         raise ConfigError(f"seeds={seeds}: a plan learns how seeds spread, from two at least")
     crew = Workers(workers, ray, gpus)
     check_output_dir(Path(runs), data)
-    given = {"threads": crew.threads, **settings}
+    given = {"threads": crew.threads_for(settings), **settings}
     if any(setting.rpartition(".")[2] == "seed" for setting in settings):
         raise ConfigError("seed: all arms have the same seeds; say which by --seeds and --first-seed")
     parsed = order_arms([parse_arm(text, given) for text in arms], given)

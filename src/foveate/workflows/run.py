@@ -85,6 +85,7 @@ def train(
     name: str | None = None,
     final: bool = False,
     known: KnownData | None = None,
+    command: str | None = None,
     display: Display | None = None,
     **settings: Unpack[Settings],
 ) -> Run:
@@ -98,6 +99,7 @@ def train(
         runs: the run folder is `runs/train/<name>`.
         final: train on train + validation for the whole length, and open the test split once, at the end.
         known: what `data` must be, and the splits that are used instead of drawing them.
+        command: the command line that the run records; None: that of these arguments.
         settings: any setting by its name, such as `epochs=3, attention="luong"`.
 
     Raises:
@@ -131,7 +133,7 @@ def train(
     fit = Fit(resolved, training)
     if fit.origin is not None:
         display.say(f"training starts from {fit.origin.words}")
-    command = command_line(
+    command = command or command_line(
         "train",
         data,
         preset=preset,

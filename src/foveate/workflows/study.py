@@ -17,13 +17,13 @@ from foveate.data.dataset import Dataset, KnownData
 from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
 from foveate.execution.pool import Pool
 from foveate.files import locked
-from foveate.training.device import with_place
+from foveate.training.device import pick_device, with_place
 from foveate.training.fit import DRAWS
 from foveate.training.saving import interruptible
 from foveate.training.settings import resolve_settings
 from foveate.tuning.hyperband import li2018_brackets
 from foveate.tuning.journal import Journal
-from foveate.tuning.samplers import RandomSampler, TpeSampler
+from foveate.tuning.samplers import SAMPLERS, check_sampler
 from foveate.tuning.search import Search
 from foveate.tuning.settings import StudyConfig
 from foveate.tuning.space import random_draws, read_space
@@ -38,12 +38,11 @@ from foveate.workflows.campaign import (
     read_settings,
     sees_no_steps,
 )
-from foveate.workflows.request import Display, NullDisplay, check_output_dir, settings_digest
+from foveate.workflows.output import check_output_name
+from foveate.workflows.request import Display, NullDisplay, check_output_dir, command_line, settings_digest
 from foveate.workflows.run import Run, train
 from foveate.workflows.study_files import REPORT, RESULTS, WINNER, check_winner, write_results, write_winner
 from foveate.workflows.workers import Workers
-
-_SAMPLERS: Mapping[str, type[RandomSampler] | type[TpeSampler]] = {"random": RandomSampler, "tpe": TpeSampler}
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Study:
 
     @property
     def digest(self) -> str:
-        """By which its settings are known as they were.
+        """The digest of its settings, by which a change of them is noticed.
 
         The storage is left out: it changes nothing in what is found, and a copy of a study needs another.
         """
@@ -72,12 +71,12 @@ class Study:
 
     @property
     def former_digest(self) -> str:
-        """By which older versions knew its settings: all that they had, as pydantic writes it."""
+        """The digest of its settings as older versions took it: of all that they had, as pydantic writes it."""
         return hashlib.sha256(to_json(read_yaml(self.path / "study.yaml"))).hexdigest()
 
     @property
     def known_data(self) -> KnownData:
-        """By what it recognises its data set."""
+        """The fingerprint and the splits by which it recognises its data set."""
         return known_data(self.config, self.path)
 
     @property
@@ -159,10 +158,27 @@ def tune(
     chosen = read_space(space)
     if search := (*search, *more.pop("knobs", ())):  # `knobs` is the older name
         chosen = chosen.restricted(search)
-    given = {"threads": crew.threads, **settings}
+    given = {"threads": crew.threads_for(settings), **settings}
     whole_length = chosen.base(**given).train.images_seen
     base = chosen.base(**given, epochs=max_epochs)
     crew.check_attention([base])
+    values: dict[str, Any] = {
+        **more,
+        "data": str(data),
+        "data_dir": None,
+        "fingerprint": "",
+        "subset": subset,
+        "space_name": space,
+        "space": chosen,
+        "base": base,
+        "max_epochs": max_epochs,
+        "factor": factor,
+        "draws": DRAWS,
+    }
+    # What can be refused without the data is refused before it is decoded, which may take minutes.
+    check_sampler(validated(StudyConfig, values).sampler)
+    crew.check_device(pick_device(base.train.device))
+    check_output_name(Path(runs), "tune", name)
     whole, device, location = load_data(data, base, data_dir, display)
     dataset = study_dataset(whole, subset, base.data.split_seed)
     if whole_length is not None and base.train.passes_per_epoch is None:
@@ -170,18 +186,8 @@ def tune(
         base = base.replacing(
             passes_per_epoch=max(1, round(whole_length / (max_epochs * len(dataset.splits["train"]))))
         )
-    values: dict[str, Any] = {
-        **more,
-        **location,
-        "subset": subset,
-        "space_name": space,
-        "space": chosen,
-        "base": with_place(resolve_settings(base, dataset), device),
-        "max_epochs": max_epochs,
-        "factor": factor,
-        "draws": DRAWS,
-    }
-    config = validated(StudyConfig, values)
+    base = with_place(resolve_settings(base, dataset), device)
+    config = validated(StudyConfig, {**values, **location, "base": base})
     if next(random_draws(chosen, config.seed, usable_in(chosen, config.base, dataset)), None) is None:
         raise ConfigError(f"space {space}: no network of it can be built at size={config.base.data.size}")
     with contextlib.closing(crew.open_pool(run_trial, config.base, device)) as pool:
@@ -216,6 +222,7 @@ def resume_study(
     study = open_study(path)
     config = study.config
     crew.check_attention([config.base])
+    check_sampler(config.sampler)
     whole, device = load_data_again(config, config.base, study.path, display)
     with contextlib.closing(crew.open_pool(run_trial, config.base, device)) as pool:
         return _search(study, config, whole, pool, display)
@@ -255,8 +262,15 @@ def train_best(path: Path | str, **options: Any) -> Run:
         )
     check_winner(study.path)
     config = study.config
+    told = {name: value for name, value in options.items() if name not in ("runs", "display")}
     return train(
-        config.data, config=study.best, data_dir=config.data_dir, final=True, known=study.known_data, **options
+        config.data,
+        config=study.best,
+        data_dir=config.data_dir,
+        final=True,
+        known=study.known_data,
+        command=command_line("train", "--from", study.path, **told),
+        **options,
     )
 
 
@@ -269,7 +283,7 @@ def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, displ
         interruptible(resuming, at_once=sees_no_steps(pool)) as interrupted,
     ):
         usable = usable_in(config.space, config.base, dataset)
-        sampler = _SAMPLERS[config.sampler](config.space, config.seed, usable)
+        sampler = SAMPLERS[config.sampler](config.space, config.seed, usable)
         journal = Journal.open(study.path / "journal.jsonl", study.digest, study.former_digest)
         search = Search(config, study.path, journal, sampler)
         if journal.damaged:

@@ -14,6 +14,7 @@ from foveate.records import printable
 from foveate.report.html import write_page
 from foveate.report.sections import Page
 from foveate.report.study_page import study_page
+from foveate.tuning.hyperparameters import Value
 from foveate.tuning.importance import importances
 from foveate.tuning.search import Search
 from foveate.tuning.trials import Trial
@@ -55,11 +56,16 @@ def write_results(search: Search, workers: int) -> None:
     names = list(search.config.space.hyperparameters)
     writer.writerow(["trial", "state", "score", "epochs", "bracket", "rung", *names, "reason"])
     for number, trial in sorted(search.trials.items()):
-        values = [trial.settings.get(name) for name in names]
+        values = [_cell(trial.settings[name]) if name in trial.settings else None for name in names]
         row = [number, trial.state, trial.score, trial.epochs, trial.bracket, trial.rung]
         writer.writerow([*row, *values, trial.reason])
     write_atomically(search.folder / RESULTS, text.getvalue())
     write_page(_page(search, workers), search.folder / REPORT)
+
+
+def _cell(value: Value) -> Value:
+    """A value in the table, where an empty cell says that the trial does not have the hyperparameter."""
+    return "null" if value is None else value
 
 
 def _page(search: Search, workers: int) -> Page:

@@ -1,8 +1,9 @@
 """Who does the jobs of a study or a comparison: local processes, or Ray."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from foveate.execution.pool import Pool, Work
 from foveate.execution.serial import SerialPool
 from foveate.model.attention import attention_named
 from foveate.settings import CUSTOM
+from foveate.training.device import pick_device
 
 
 @dataclass(frozen=True)
@@ -37,18 +39,35 @@ class Workers:
             raise ConfigError(f"workers={self.count}: give 1 at least, or 0 for this process itself, without Ray")
         if self.gpus is not None and (self.ray is None or not self.gpus > 0):
             raise ConfigError(
-                f"gpus={self.gpus}: it is of Ray's, with --ray, and above 0; a local worker has one GPU"
+                f"gpus={self.gpus}: give a number above 0, together with --ray; a local worker always has one GPU"
             )
 
-    @property
-    def threads(self) -> int:
+    def threads_for(self, settings: Mapping[str, Any]) -> int:
         """CPU threads of each worker by default: the processor's, shared among the workers.
 
         Under Ray one, where the cluster is to have as many workers as processors.
+
+        Args:
+            settings: of the jobs, as they were given: their device decides how many workers there are.
+
+        Raises:
+            ConfigError: when this machine does not have the device.
         """
         if self.count is None and self.ray is not None:
             return 1
-        return max(1, (os.cpu_count() or 1) // (self.count or max(1, torch.cuda.device_count())))
+        asked = next((value for name, value in settings.items() if name.rpartition(".")[2] == "device"), "auto")
+        return max(1, (os.cpu_count() or 1) // (self.count or _local_workers(pick_device(str(asked)))))
+
+    def check_device(self, device: torch.device) -> None:
+        """Refuse a device that does not go with the workers.
+
+        Raises:
+            ConfigError: where a GPU is named that Ray should choose, or a number of GPUs given and none is used.
+        """
+        if self.ray is not None and device.index is not None:
+            raise ConfigError(f"device={device}: under Ray give cuda; it chooses which one")
+        if self.gpus is not None and device.type != "cuda":
+            raise ConfigError(f"gpus={self.gpus}: with device={device} no GPU is used: leave one of the two out")
 
     def check_attention(self, configs: Iterable[Config]) -> None:
         """Refuse a custom attention that is not registered in this process, or that other processes would need.
@@ -71,19 +90,23 @@ class Workers:
         Raises:
             ConfigError: when Ray is not installed or does not answer, or cannot choose the device.
         """
+        self.check_device(device)
         if self.count == 0:
             return SerialPool(work)
         if self.ray is None:
             visible = _visible_gpus(device)
             shared = {place: {"CUDA_VISIBLE_DEVICES": gpu} for place, gpu in enumerate(visible)}
             environment = (lambda place: shared[place % len(visible)]) if len(visible) > 1 else (lambda _: {})
-            return LocalPool(work, self.count or max(1, len(visible)), environment=environment)
-        if device.index is not None:
-            raise ConfigError(f"device={device}: under Ray give cuda; it chooses which one")
+            return LocalPool(work, self.count or _local_workers(device), environment=environment)
         from foveate.execution.ray import RayPool
 
         gpus = (self.gpus or 1.0) if device.type == "cuda" else 0.0
         return RayPool(work, self.count, address=self.ray, cpus=config.train.threads or 1, gpus=gpus)
+
+
+def _local_workers(device: torch.device) -> int:
+    """How many local workers there are where nobody said how many: one for each GPU that jobs can have."""
+    return max(1, len(_visible_gpus(device)))
 
 
 def _visible_gpus(device: torch.device) -> list[str]:

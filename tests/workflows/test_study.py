@@ -1,0 +1,72 @@
+"""A study that cannot be is refused before its data is decoded, and its winner's record is how it is made."""
+
+import builtins
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import foveate as fv
+from foveate.errors import ConfigError
+from foveate.workflows import study as studies
+
+
+@pytest.fixture
+def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(studies, "load_data", lambda *_: pytest.fail("the data was decoded first"))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"semantics": "foveat"}, "semantics='foveat'"),
+        ({"formula": "li"}, "formula='li'"),
+        ({"trials": 5}, "trials is asha's"),
+        ({"subset": 3}, "subset=3"),
+        ({"iterations": 0}, "iterations=0"),
+        ({"no_such": 1}, "no_such"),
+        ({"name": "../x"}, "give a plain name"),
+        ({"name": "taken"}, "choose another --name, or continue it with --resume"),
+        ({"settings": {"device": "cuda:77"}}, "cuda:77"),
+    ],
+)
+@pytest.mark.usefixtures("undecoded")
+def test_a_bad_study_is_refused_before_anything_is_decoded(tmp_path: Path, given: Any, told: str) -> None:
+    (tmp_path / "tune" / "taken").mkdir(parents=True)
+    with pytest.raises(ConfigError) as refused:
+        fv.tune("digits", runs=tmp_path, **given)
+    assert told in str(refused.value)
+    assert [each.name for each in (tmp_path / "tune").iterdir()] == ["taken"]
+
+
+@pytest.mark.usefixtures("undecoded")
+def test_tpe_without_optuna_is_refused_before_anything_is_decoded_or_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = builtins.__import__
+
+    def without(name: str, *args: Any, **named: Any) -> Any:
+        if name == "optuna":
+            raise ImportError(name)
+        return found(name, *args, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigError, match="needs Optuna: pip install"):
+        fv.tune("digits", sampler="tpe", runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_record_of_a_winner_is_the_command_that_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "preset: small\nsettings: {size: 16, stages: [{filters: 4, kernels: [3]}], attention: none, hidden: 4}\n"
+        "hyperparameters: {lr: {type: float, low: 0.001, high: 0.01, log: true}}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    study = fv.tune(
+        "digits", space="space.yaml", max_epochs=1, subset=100, workers=0, name="study", settings={"threads": 1}
+    )
+    run = fv.train_best(study.path, name="winner", seed=0)
+    assert run.folder.read_record().command == "foveate train --from runs/tune/study --name winner --seed 0"
