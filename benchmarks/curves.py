@@ -62,7 +62,7 @@ def main() -> None:
     base = space.base(**given, epochs=lengths[-1], threads=arguments.threads, device="cpu")
     prepare_process(base)
     whole = load_dataset(arguments.data, base.data, data_dir=arguments.data_dir)
-    dataset = study_dataset(whole, arguments.subset, base.data.split_seed)
+    dataset = study_dataset(whole, arguments.subset, base.data.split_seed, halved=True)
     base = resolve_settings(base, dataset)
     left = images_left(whole, dataset)
     record: dict[str, Any] = read_record(arguments.json, {"commit": commit(), "runs": []})
@@ -102,7 +102,8 @@ def schedules(
                 folder=folder,
                 from_epoch=0,
                 to_epoch=epochs,
-                semantics="foveate",
+                semantics="anew",
+                halves_validation=True,
             )
             rows = [{name: row[name] for name in KEPT} for row in train_trial(job, dataset)]
             seconds = time.monotonic() - began

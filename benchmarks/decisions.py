@@ -23,7 +23,7 @@ from foveate.data.dataset import Dataset, load_dataset
 from foveate.execution.campaign import run_campaign
 from foveate.execution.pool import Event, Message
 from foveate.training.settings import resolve_settings
-from foveate.tuning.hyperband import budget_of, li2018_brackets
+from foveate.tuning.brackets import budget_of, li2018_brackets
 from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import RandomSampler
 from foveate.tuning.search import Search
@@ -89,7 +89,9 @@ def main() -> None:
     arguments = begin(command_line(__doc__, "seed", trials=10_000, workers=64, max_epochs=[9, 81]))
     print_row("", "epochs", "trials", "jobs", "mean ms", "99 % ms", "largest", "busy", width=10, first=20)
     rows = []
-    dataset = study_dataset(load_dataset("digits", read_space("default").base(epochs=1).data), None, 0)
+    dataset = study_dataset(
+        load_dataset("digits", read_space("default").base(epochs=1).data), None, 0, halved=True
+    )
     for epochs in arguments.max_epochs:
         for name, more in PLANS.items():
             row = {"plan": name, "max_epochs": epochs, **simulate(arguments, dataset, epochs, more)}

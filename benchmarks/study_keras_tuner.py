@@ -65,7 +65,7 @@ def main() -> None:
         for who, run in (
             ("KerasTuner", kerastuner),
             ("ours, its semantics", lambda *given: ours(*given, semantics="kerastuner")),
-            ("ours", lambda *given: ours(*given, semantics="foveate")),
+            ("ours", lambda *given: ours(*given, semantics="continue")),
         ):
             rows.append({"who": who, "seed": seed, **run(arguments, whole, seed)})
             print(rows[-1], file=sys.stderr, flush=True)
@@ -83,7 +83,7 @@ def main() -> None:
 
 def parts(whole: Dataset, subset: int) -> tuple[Dataset, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The study's images, all its validation images, and those that it leaves out."""
-    dataset = study_dataset(whole, subset, 0)
+    dataset = study_dataset(whole, subset, 0, halved=True)
     validation = np.sort(np.concatenate([dataset.splits["validation"], dataset.splits["rank"]]))
     return dataset, validation, np.setdiff1d(whole.splits["validation"], validation)
 

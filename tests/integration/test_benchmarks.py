@@ -380,22 +380,29 @@ def test_photographs_are_written_and_trained_on_at_each_size(shards: Path, run: 
     assert printed.count("minute") == 2
 
 
-def test_curves_are_recorded_once_and_every_plan_is_replayed_on_them(run: Run, tmp_path: Path) -> None:
-    sizes = ("--data", "digits", "--subset", 150, "--configurations", 3, "--epochs", 3, "--threads", 1)
+def test_schedules_are_recorded_once_and_every_plan_is_replayed_on_them(run: Run, tmp_path: Path) -> None:
+    sizes = ("--data", "digits", "--subset", 150, "--configurations", 4, "--threads", 1, "--lengths", 1, 3)
+    sizes = (*sizes, "--set", "size=16", "--set", "passes_per_epoch=1")
     _, curves = run("curves.py", *sizes)
-    assert len(curves["runs"]) == 3
-    assert [len(each["rows"]) for each in curves["runs"]] == [3] * 3
-    assert sum(curves["images"][name] for name in ("train", "validation", "rank")) == 150
+    assert [len(each["rows"]) for each in curves["runs"]] == [3] * 4
+    assert [set(each["schedules"]) for each in curves["runs"]] == [{"1", "3"}] * 4
+    images = curves["images"]
+    assert sum(images[name] for name in ("train", "validation", "rank")) == 150
+    for each in curves["runs"]:
+        right = bytes.fromhex(each["schedules"]["3"]["right"])
+        bits = np.unpackbits(np.frombuffer(right, np.uint8))[: images["validation"]]
+        assert bits.mean() == pytest.approx(each["rows"][-1]["val_accuracy"])
     _, again = run("curves.py", *sizes)
     assert again == curves
     recorded = tmp_path / "curves.json"
     (tmp_path / "record.json").rename(recorded)
-    printed, regret = run("regret.py", recorded, "--replays", 4, "--rounds", 1)
-    assert len(regret["rows"]) == 6
+    only = ("--only", "random", "screening 6, anew", "asha", "li2018")
+    printed, regret = run("regret.py", recorded, "--replays", 4, "--slow-replays", 1, *only)
+    assert len(regret["rows"]) == 10
     for row in regret["rows"]:
         assert row["method"] in printed
         assert all(points >= 0 for points in row["regret"])
-        assert len(row["regret"]) == len(row["epochs"])
+        assert len(row["regret"]) == len(row["interval"]) == len(row["epochs"])
 
 
 def test_decisions_are_timed_on_a_simulated_cluster(run: Run) -> None:

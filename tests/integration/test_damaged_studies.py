@@ -91,7 +91,7 @@ def make_study(folder: Path, digits: Dataset, *, updates: int | None = None, **m
     """A study as `tune` leaves it, at its end or after so many updates."""
     space = Space.model_validate(SPACE)
     base = space.base(epochs=3, size=16, device="cpu")
-    part = study_dataset(digits, None, base.data.split_seed)
+    part = study_dataset(digits, None, base.data.split_seed, halved=True)
     config = StudyConfig.model_validate(
         {
             "data": "digits",

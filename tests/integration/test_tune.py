@@ -33,6 +33,7 @@ SPACE = {
     },
 }
 FLAGS = ["--max-epochs", "4", "--factor", "2", "--subset", "300", "--threads", "1", "--name", "study"]
+FLAGS += ["--semantics", "continue"]
 
 
 def command(*arguments: str) -> list[str]:
@@ -233,6 +234,42 @@ def test_in_this_process_it_prints_where_everything_lies(folder: Path, foveate: 
     assert "test accuracy: " in trained.out
 
 
+def test_the_usual_plan_is_screening_and_ends_the_same_where_it_was_killed(folder: Path) -> None:
+    """Promoted trials begin anew; what is left of their short schedule, or was cut off, changes nothing."""
+    words = ["tune", "digits", "--space", str(folder / "space.yaml"), "--subset", "300", "--threads", "1"]
+    words += ["--max-epochs", "3", "--iterations", "2", "--name", "study", "--workers", "2"]
+    told = finish(folder, *words, "--runs", "screening")
+    assert "screening: 12 trials, 14 jobs, 18 epochs on 2 workers" in told
+    study = folder / "screening-killed" / "tune" / "study"
+    with start(folder, *words, "--runs", "screening-killed") as driver:
+        wait_for_journal(study / "journal.jsonl", 17, driver)
+        driver.kill()
+    finish(folder, "tune", "--resume", str(study))
+    assert table(folder, "screening-killed") == table(folder, "screening")
+    best = (study / "best.yaml").read_text().splitlines()[0]
+    assert re.search(r"on the validation images, \d\.\d\d points too high on average, as the best of 2", best)
+
+
+def test_stopped_by_ctrl_c_its_best_so_far_can_be_trained(folder: Path) -> None:
+    study = folder / "usable" / "tune" / "study"
+    with start(folder, *started(folder, "usable")) as driver:
+        wait_for_journal(study / "journal.jsonl", 6, driver)
+        driver.send_signal(signal.SIGINT)
+        assert driver.stderr is not None
+        assert "continue with" in driver.stderr.read()
+    assert (study / "study.html").exists()
+    assert "test accuracy: " in finish(folder, "train", "--from", str(study), "--runs", "usable")
+
+
+def test_in_a_time_it_stops_between_brackets(folder: Path, foveate: Callable[..., Any]) -> None:
+    words = ["tune", "digits", "--space", folder / "space.yaml", "--subset", "300", "--threads", "1"]
+    done = foveate(*words, "--max-epochs", "3", "--time", "4s", "--workers", "0", "--runs", "timed")
+    assert done.status == 0, done.err
+    assert "screening: brackets for 0:00:04, the first of 6 trials, 7 jobs, 9 epochs on 1 worker" in done.out
+    rows = list(csv.DictReader((Path("timed/tune/digits-space") / "tune_results.csv").read_text().splitlines()))
+    assert len(rows) % 6 == 0
+
+
 def test_asha_and_tpe(folder: Path) -> None:
     told = finish(folder, *started(folder, "asha", "--algorithm", "asha", "--trials", "4", "--workers", "2"))
     assert "4 trials" in told
@@ -249,6 +286,10 @@ def test_asha_and_tpe(folder: Path) -> None:
         (["digits", "--knob", "lrr"], "did you mean 'lr'"),
         (["digits", "--workers", "-1"], "workers=-1"),
         (["digits", "--threads", "0"], "threads=0"),
+        (["digits", "--time", "soon"], "--time soon: give a time such as 90s, 30m, 1h or 1h30m"),
+        (["digits", "--time", "0h"], "--time 0h: give a time"),
+        (["digits", "--time", "1h", "--algorithm", "asha"], "asha has no brackets"),
+        (["--resume", "x", "--time", "1h"], "--resume takes every setting from the study"),
         (["digits", "--gpus", "1"], "gpus=1.0: give a number above 0, together with --ray"),
         (["digits", "--ray", "local", "--gpus", "0"], "gpus=0.0"),
         (["digits", "--set", "epochs=5"], "--max-epochs"),

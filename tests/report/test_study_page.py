@@ -57,6 +57,8 @@ def make() -> MakePage:
             },
             "importance": [("lr", 0.75), ("kind", 0.25), ("stage", 0.0)],
             "best": TRIALS[0],
+            "too_high": "0.43 points too high on average, as the best of 7 on these images",
+            "halved": False,
             "seconds": 12.0,
             "worked": 0.8,
             "epochs": 4,
@@ -73,6 +75,7 @@ def test_it_tells_the_winner_the_trials_and_the_command(make: MakePage, tmp_path
     html = write_page(make(), tmp_path / "study.html").read_text()
     assert "90.0\N{NO-BREAK SPACE}%" in html
     assert "foveate train --from runs/tune/study" in html
+    assert "on all validation images; trial 0; 0.43 points too high on average" in html
     assert "Bracket 0: 3 to epoch 1, 1 to epoch 3" in html
     assert re.findall(r'<tr><th class="n" scope="row">(\d)', html) == ["0", "2", "1"]  # the furthest first
     assert "&lt;b&gt;no&lt;/b&gt;" in html

@@ -9,11 +9,8 @@ from tests.tuning.test_hyperband import numbered, run, scored
 
 from foveate.errors import ConfigError
 from foveate.tuning.asha import Asha
-from foveate.tuning.hyperband import (
-    Job,
-    Outcome,
-    li2018_brackets,
-)
+from foveate.tuning.brackets import li2018_brackets
+from foveate.tuning.hyperband import Job, Outcome
 
 
 class TestAsha:

@@ -12,21 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveate.errors import ConfigError
-from foveate.tuning.hyperband import (
+from foveate.tuning.brackets import (
     FORMULAS,
     Bracket,
     Budget,
-    Hyperband,
-    Job,
-    Outcome,
-    Plan,
     Rung,
-    Scores,
-    Settings,
     budget_of,
     kerastuner_brackets,
     li2018_brackets,
+    screening_brackets,
 )
+from foveate.tuning.hyperband import Hyperband, Job, Outcome, Plan, Scores, Settings
 
 PAIRS = [
     (epochs, factor) for factor in (2, 3, 4, 5) for epochs in (1, 2, 3, 5, 9, 16, 27, 30, 64, 81, 100, 125, 243)
@@ -73,7 +69,7 @@ class TestBrackets:
         ]
         assert [rung.epochs for rung in published[0]] == [1, 3, 10, 30]
         assert budget_of(published) == Budget(trials=49, jobs=69, epochs=390)
-        assert budget_of(published, retrain=True).epochs == 460
+        assert budget_of(published, anew=True).epochs == 460
         theirs = kerastuner_brackets(30, 3)
         assert [bracket[0].trials for bracket in theirs] == [34, 15, 8, 5]
         assert [rung.epochs for rung in theirs[0]] == [2, 4, 10, 30]
@@ -235,3 +231,58 @@ class TestHyperband:
         assert isinstance(first, Job)
         plan.give_back(first)
         assert plan.ask() == first
+
+
+class TestScreening:
+    @given(max_epochs=st.integers(1, 2000), factor=st.integers(2, 40))
+    def test_many_short_trials_and_the_best_of_them_for_all_epochs(self, max_epochs: int, factor: int) -> None:
+        (bracket,) = screening_brackets(max_epochs, factor)
+        assert bracket[0].trials == factor
+        assert bracket[-1].epochs == max_epochs
+        if max_epochs > 1:
+            assert bracket == (Rung(factor, max(1, max_epochs // 9)), Rung(1, max_epochs))
+
+    def test_nine_epochs_take_fifteen_anew(self) -> None:
+        brackets = screening_brackets(9, 6)
+        assert budget_of(brackets, anew=True) == Budget(trials=6, jobs=7, epochs=15)
+        assert budget_of(brackets) == Budget(trials=6, jobs=7, epochs=14)
+
+    def test_of_one_epoch_there_is_one_rung(self) -> None:
+        assert screening_brackets(1, 6) == ((Rung(6, 1),),)
+
+    @pytest.mark.parametrize(("max_epochs", "factor"), [(0, 6), (9, 1)])
+    def test_what_makes_no_plan_is_refused(self, max_epochs: int, factor: int) -> None:
+        with pytest.raises(ConfigError):
+            screening_brackets(max_epochs, factor)
+
+
+class TestAnew:
+    @given(pair=st.sampled_from(PAIRS), workers=st.integers(1, 9), seed=st.integers(0, 99))
+    @settings(max_examples=30, deadline=None)
+    def test_the_same_trials_are_promoted_and_every_job_begins_from_nothing(
+        self, pair: tuple[int, int], workers: int, seed: int
+    ) -> None:
+        brackets = li2018_brackets(*pair)[-3:]
+        going_on = run(Hyperband(brackets, numbered), workers, seed, scored)
+        begun_anew = run(Hyperband(brackets, numbered, anew=True), workers, seed, scored)
+        assert {(job.trial, job.to_epoch) for job, _ in going_on} == {
+            (job.trial, job.to_epoch) for job, _ in begun_anew
+        }
+        assert {job.from_epoch for job, _ in begun_anew} == {0}
+        paid = sum(job.to_epoch - job.from_epoch for job, _ in begun_anew)
+        assert paid == budget_of(brackets, anew=True).epochs
+
+
+class TestAllowed:
+    @given(allowed=st.integers(0, 4), workers=st.integers(1, 9), seed=st.integers(0, 99))
+    @settings(deadline=None)
+    def test_only_brackets_that_may_begin_do(self, allowed: int, workers: int, seed: int) -> None:
+        plan = Hyperband(screening_brackets(9, 3) * 4, numbered, anew=True)
+        plan.allowed = allowed
+        first = run(plan, workers, seed, scored)
+        assert {job.bracket for job, _ in first} == set(range(allowed))
+        plan.allowed = 4
+        rest = run(plan, workers, seed, scored)
+        straight = run(Hyperband(screening_brackets(9, 3) * 4, numbered, anew=True), 1, 0, scored)
+        key = [(job.trial, job.to_epoch) for job, _ in straight]
+        assert sorted((job.trial, job.to_epoch) for job, _ in [*first, *rest]) == sorted(key)

@@ -41,7 +41,12 @@ def tiny(**settings: Any) -> Config:
 
 @pytest.fixture
 def digits() -> Dataset:
-    return study_dataset(load_dataset("digits", tiny().data), 300, 0)
+    return study_dataset(load_dataset("digits", tiny().data), 300, 0, halved=True)
+
+
+@pytest.fixture
+def unhalved() -> Dataset:
+    return study_dataset(load_dataset("digits", tiny().data), 300, 0, halved=False)
 
 
 @pytest.fixture
@@ -56,7 +61,8 @@ def job(tmp_path: Path, digits: Dataset) -> Callable[..., TrialJob]:
             folder=str(tmp_path / "trial"),
             from_epoch=0,
             to_epoch=10,
-            semantics="foveate",
+            semantics="continue",
+            halves_validation=True,
         )
         return made.model_copy(update=fields)
 
@@ -91,7 +97,7 @@ def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 class TestStudyDataset:
     def test_validation_is_halved_by_class(self) -> None:
         whole = load_dataset("digits", tiny().data)
-        parts = study_dataset(whole, None, 0).splits
+        parts = study_dataset(whole, None, 0, halved=True).splits
         assert set(parts) == {"train", "validation", "rank"}
         both = np.concatenate([parts["validation"], parts["rank"]])
         assert sorted(both) == sorted(whole.splits["validation"])
@@ -103,12 +109,12 @@ class TestStudyDataset:
         counts = np.bincount(digits.labels[digits.splits["train"]])
         assert counts.max() - counts.min() <= 3
         whole = load_dataset("digits", tiny().data)
-        assert study_dataset(whole, 10**6, 0).splits["train"] is whole.splits["train"]
+        assert study_dataset(whole, 10**6, 0, halved=True).splits["train"] is whole.splits["train"]
 
     def test_too_few_images_to_halve_are_refused(self, digits: Dataset) -> None:
         few = replace(digits, splits={"train": np.arange(10), "validation": np.array([3])})
         with pytest.raises(DataError, match="1 validation images are too few"):
-            study_dataset(few, None, 0)
+            study_dataset(few, None, 0, halved=True)
 
 
 class TestTrainTrial:
@@ -204,31 +210,32 @@ def test_checkpoints_may_lie_at_a_url(job: Callable[..., TrialJob], digits: Data
     assert [path.name for path in (tmp_path / "store" / "0001").iterdir()] == ["state.safetensors"]
 
 
+KERASTUNER: dict[str, Any] = {"semantics": "kerastuner", "halves_validation": False}
+
+
 class TestAsKerasTuner:
-    def test_one_set_of_images_stops_and_ranks(self, job: Callable[..., TrialJob], digits: Dataset) -> None:
-        done = finish(job(to_epoch=3, semantics="kerastuner"), digits)
+    def test_one_set_of_images_stops_and_ranks(self, job: Callable[..., TrialJob], unhalved: Dataset) -> None:
+        done = finish(job(to_epoch=3, **KERASTUNER), unhalved)
         for row in done["rows"]:
             assert (row["rank_loss"], row["rank_accuracy"]) == (row["val_loss"], row["val_accuracy"])
 
     def test_a_promoted_trial_begins_from_its_best_weights_with_a_new_optimizer(
-        self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path
+        self, job: Callable[..., TrialJob], unhalved: Dataset, tmp_path: Path
     ) -> None:
-        theirs = [
-            finish(job(from_epoch=a, to_epoch=b, semantics="kerastuner"), digits) for a, b in ((0, 3), (3, 5))
-        ]
-        straight = finish(job(folder=str(tmp_path / "straight"), to_epoch=5, semantics="kerastuner"), digits)
+        theirs = [finish(job(from_epoch=a, to_epoch=b, **KERASTUNER), unhalved) for a, b in ((0, 3), (3, 5))]
+        straight = finish(job(folder=str(tmp_path / "straight"), to_epoch=5, **KERASTUNER), unhalved)
         assert [row["epoch"] for row in theirs[1]["rows"]] == [4, 5]
         assert untimed(theirs[0]["rows"]) == untimed(straight["rows"][:3])
         assert untimed(theirs[1]["rows"]) != untimed(straight["rows"][3:])
         assert theirs[1]["score"] == max(row["val_accuracy"] for row in theirs[1]["rows"])
 
     def test_cut_off_it_does_not_begin_again_twice(
-        self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path
+        self, job: Callable[..., TrialJob], unhalved: Dataset, tmp_path: Path
     ) -> None:
         outcomes = []
         for folder, cut in ((tmp_path / "a", False), (tmp_path / "b", True)):
-            finish(job(folder=str(folder), to_epoch=2, semantics="kerastuner"), digits)
-            promoted = job(folder=str(folder), from_epoch=2, to_epoch=5, semantics="kerastuner")
+            finish(job(folder=str(folder), to_epoch=2, **KERASTUNER), unhalved)
+            promoted = job(folder=str(folder), from_epoch=2, to_epoch=5, **KERASTUNER)
 
             def cut_off(row: Any) -> None:
                 if row["epoch"] == 3:
@@ -236,43 +243,106 @@ class TestAsKerasTuner:
 
             if cut:
                 with pytest.raises(InterruptedError):
-                    finish(promoted, digits, cut_off)
-            outcomes.append(finish(promoted, digits))
+                    finish(promoted, unhalved, cut_off)
+            outcomes.append(finish(promoted, unhalved))
         assert untimed(outcomes[0]["rows"]) == untimed(outcomes[1]["rows"])
 
     def test_killed_between_its_two_files_it_does_as_if_it_had_not_been(
-        self, job: Callable[..., TrialJob], digits: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, job: Callable[..., TrialJob], unhalved: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         outcomes = []
         for folder, cut in ((tmp_path / "a", False), (tmp_path / "b", True)):
-            finish(job(folder=str(folder), to_epoch=2, semantics="kerastuner"), digits)
-            promoted = job(folder=str(folder), from_epoch=2, to_epoch=4, semantics="kerastuner")
+            finish(job(folder=str(folder), to_epoch=2, **KERASTUNER), unhalved)
+            promoted = job(folder=str(folder), from_epoch=2, to_epoch=4, **KERASTUNER)
             if cut:
                 with monkeypatch.context() as patch:
                     patch.setattr(fit, "save_state", best_alone)
                     with pytest.raises(InterruptedError):
-                        finish(promoted, digits)
-            outcomes.append(finish(promoted, digits))
+                        finish(promoted, unhalved)
+            outcomes.append(finish(promoted, unhalved))
         assert untimed(outcomes[0]["rows"]) == untimed(outcomes[1]["rows"])
 
     def test_a_trial_that_stopped_early_is_trained_on_when_promoted(
-        self, job: Callable[..., TrialJob], digits: Dataset
+        self, job: Callable[..., TrialJob], unhalved: Dataset
     ) -> None:
         still = tiny(lr=1e-12, head_lr=1e-12, bias_lr=1e-12, gate_lr=1e-12, weight_decay=0.0, patience=2)
-        stopped = finish(job(config=still, to_epoch=5, semantics="kerastuner"), digits)
+        stopped = finish(job(config=still, to_epoch=5, **KERASTUNER), unhalved)
         assert stopped["stopped"]
         assert len(stopped["rows"]) < 5
-        promoted = job(config=still, from_epoch=5, to_epoch=10, semantics="kerastuner")
-        assert [row["epoch"] for row in finish(promoted, digits)["rows"]][:2] == [6, 7]
+        promoted = job(config=still, from_epoch=5, to_epoch=10, **KERASTUNER)
+        assert [row["epoch"] for row in finish(promoted, unhalved)["rows"]][:2] == [6, 7]
 
     def test_a_checkpoint_that_is_gone_or_ahead_is_told(
-        self, job: Callable[..., TrialJob], digits: Dataset
+        self, job: Callable[..., TrialJob], unhalved: Dataset
     ) -> None:
         with pytest.raises(CheckpointError, match="begin a new study"):
-            finish(job(from_epoch=1, to_epoch=2, semantics="kerastuner"), digits)
-        finish(job(to_epoch=2, semantics="kerastuner"), digits)
+            finish(job(from_epoch=1, to_epoch=2, **KERASTUNER), unhalved)
+        finish(job(to_epoch=2, **KERASTUNER), unhalved)
         with pytest.raises(CheckpointError, match="begin a new study"):
-            finish(job(to_epoch=1, semantics="kerastuner"), digits)
+            finish(job(to_epoch=1, **KERASTUNER), unhalved)
+
+
+ANEW: dict[str, Any] = {"semantics": "anew", "halves_validation": False}
+
+
+def anew(epochs: int, **settings: Any) -> dict[str, Any]:
+    """The fields of a job whose schedule spans its own epochs."""
+    return {**ANEW, "config": tiny(**{**settings, "epochs": epochs}), "to_epoch": epochs}
+
+
+class TestAnew:
+    def test_validation_is_not_halved_and_ranks_in_the_last_epoch(
+        self, job: Callable[..., TrialJob], unhalved: Dataset
+    ) -> None:
+        whole = load_dataset("digits", tiny().data)
+        parts = study_dataset(whole, None, 0, halved=False).splits
+        assert sorted(parts["validation"]) == sorted(whole.splits["validation"])
+        done = finish(job(**anew(4)), unhalved)
+        assert [row["epoch"] for row in done["rows"]] == [1, 2, 3, 4]
+        assert done["score"] == done["rows"][-1]["val_accuracy"] == done["rows"][-1]["rank_accuracy"]
+        assert "right" not in done
+
+    def test_it_tells_which_images_it_gets_right(self, job: Callable[..., TrialJob], unhalved: Dataset) -> None:
+        done = finish(job(**anew(2), tells_right=True), unhalved)
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(done["right"]), np.uint8))
+        images = len(unhalved.splits["validation"])
+        assert len(bits) == -(-images // 8) * 8
+        assert bits.sum() / images == pytest.approx(done["score"])
+
+    def test_a_promoted_trial_is_what_it_would_be_had_it_begun_so(
+        self, job: Callable[..., TrialJob], unhalved: Dataset, tmp_path: Path
+    ) -> None:
+        straight = finish(job(**anew(4), folder=str(tmp_path / "straight")), unhalved)
+        finish(job(**anew(1)), unhalved)
+        promoted = finish(job(**anew(4)), unhalved)
+        assert untimed(promoted["rows"]) == untimed(straight["rows"])
+
+    def test_cut_off_it_goes_on_in_its_own_schedule(self, job: Callable[..., TrialJob], unhalved: Dataset) -> None:
+        finish(job(**anew(1)), unhalved)
+        straight = finish(job(**anew(3)), unhalved)
+        finish(job(**anew(1)), unhalved)
+        heard: list[Any] = []
+
+        def cut_off(row: Any) -> None:
+            heard.append(row)
+            if row["epoch"] == 2:
+                raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            finish(job(**anew(3)), unhalved, cut_off)
+        rest: list[Any] = []
+        done = finish(job(**anew(3)), unhalved, rest.append)
+        assert [row["epoch"] for row in rest] == [3]
+        assert untimed(done["rows"]) == untimed(straight["rows"])
+
+    def test_with_patience_one_half_stops_and_the_other_ranks(
+        self, job: Callable[..., TrialJob], digits: Dataset
+    ) -> None:
+        still = anew(6, lr=1e-12, head_lr=1e-12, bias_lr=1e-12, gate_lr=1e-12, weight_decay=0.0, patience=2)
+        done = finish(job(**{**still, "halves_validation": True}), digits)
+        assert done["stopped"]
+        best = max(done["rows"], key=lambda row: row["val_accuracy"])
+        assert done["score"] == best["rank_accuracy"]
 
 
 class TestRunTrial:

@@ -20,6 +20,7 @@ from foveate.cli.options import (
     Size,
     Workers,
     given_settings,
+    seconds,
     stoppable,
 )
 from foveate.errors import ConfigError
@@ -41,22 +42,33 @@ def tune(
             help="Search this hyperparameter of the space; repeatable (default: all). --knob is its older name.",
         ),
     ] = None,
-    max_epochs: Annotated[
-        int | None, typer.Option(help="R: epochs of the trials that go all the way (default: 9).")
-    ] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="Epochs of the longest trials, R (default: 9).")] = None,
     factor: Annotated[
-        int | None, typer.Option(help="η: a rung keeps one trial in this many (default: 3).")
+        int | None,
+        typer.Option(help="A rung keeps one trial in this many, η (default: 6 of screening, 3 of hyperband)."),
     ] = None,
     formula: Annotated[
-        str | None, typer.Option(help="Sizes of the brackets: li2018 (the default) or kerastuner.")
+        str | None, typer.Option(help="Sizes of Hyperband's brackets: li2018 (the default) or kerastuner.")
     ] = None,
     algorithm: Annotated[
-        str | None, typer.Option(help="hyperband (the default), or asha, where no trial waits.")
+        str | None,
+        typer.Option(
+            help="screening: many short trials, the best of every six long (the default where the rate falls); "
+            "hyperband (where it is constant, or with --factor or --formula); asha, where no trial waits."
+        ),
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Trials of asha (default: as many as Hyperband has).")] = None,
     iterations: Annotated[int | None, typer.Option(help="Times that the brackets are gone through.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(metavar="90s|30m|1h", help="Go through as many brackets as fit into this time."),
+    ] = None,
     semantics: Annotated[
-        str | None, typer.Option(help="foveate (the default); or kerastuner: as the paper's library does it.")
+        str | None,
+        typer.Option(
+            help="What a promoted trial does: begin anew, with a schedule of its own (the default where the rate "
+            "falls); continue (where it is constant); or kerastuner, as the paper's library does it."
+        ),
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="random (the default), or tpe.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the trials' settings.")] = None,
@@ -80,7 +92,7 @@ def tune(
     data_dir: DataDir = None,
     resume: Annotated[Path | None, typer.Option(help="Study to resume where it stopped.")] = None,
 ) -> None:
-    """Search settings on DATA by Hyperband; the test split stays closed."""
+    """Search settings on DATA with many short trials and few long ones; the test split stays closed."""
     plan: dict[str, Any] = {
         "max_epochs": max_epochs,
         "factor": factor,
@@ -88,6 +100,7 @@ def tune(
         "algorithm": algorithm,
         "trials": trials,
         "iterations": iterations,
+        "time_s": None if time is None else seconds(time),
         "semantics": semantics,
         "sampler": sampler,
         "seed": seed,

@@ -24,6 +24,9 @@ from foveate.report.sections import (
 from foveate.tuning.hyperparameters import Hyperparameter
 from foveate.tuning.trials import Trial
 
+_MOST_BRACKETS = 12
+"""Brackets that are listed one by one."""
+
 
 def study_page(
     *,
@@ -34,6 +37,8 @@ def study_page(
     hyperparameters: Mapping[str, Hyperparameter],
     importance: Sequence[tuple[str, float]],
     best: Trial | None,
+    too_high: str,
+    halved: bool,
     seconds: float,
     worked: float,
     epochs: int,
@@ -46,17 +51,20 @@ def study_page(
     Args:
         brackets: the plan: (trials, epochs) of every rung.
         importance: of each hyperparameter, the most important first; may be empty.
+        too_high: by how much the best score is too good, in words; may be empty.
+        halved: whether the validation images that rank trials are others than those that stop them.
         seconds: that it ran.
         worked: of that, the share that workers had a job.
         epochs: of all trials together.
         train: the command that trains the winner.
     """
     finished, failed = (sum(trial.state == state for trial in trials) for state in ("finished", "failed"))
-    chosen = "on images that rank trials and stop none" + (f"; trial {best.number}" if best else "")
+    on = "on images that rank trials and stop none" if halved else "on all validation images"
+    chosen = on + (f"; trial {best.number}" if best else "") + (f"; {too_high}" if too_high else "")
     facts = [
         Fact("Best accuracy", percent(best.score if best else None), chosen),
         Fact("Trials", str(len(trials)), f"{finished} to the last epoch, {failed} failed"),
-        Fact("Epochs", f"{epochs:,}", "over all trials"),
+        Fact("Epochs", f"{epochs:,}", "of all jobs together"),
         Fact("Time", duration(seconds), f"workers had a job {percent(worked)} of it"),
     ]
     sections = [
@@ -90,15 +98,17 @@ def _search(
 ) -> Section:
     note = " ".join(
         f"Bracket {number}: {', '.join(f'{count} to epoch {epochs}' for count, epochs in bracket)}."
-        for number, bracket in enumerate(brackets)
+        for number, bracket in enumerate(brackets[:_MOST_BRACKETS])
     )
+    if len(brackets) > _MOST_BRACKETS:
+        note += f" So on, to bracket {len(brackets) - 1}."
     curves = Plot(
         "rung_curves",
         "How the trials learned",
         f"Line chart of accuracy over epochs, a line for each of {len(trials)} trials; the scores are in the "
         "table of trials",
-        "A line is a trial, and ends where its training ended. At the dotted lines a rung ends, and only the "
-        "best are promoted. The best trial is orange.",
+        "A line is a trial, and ends where its training ended; one that was promoted and began anew has several. "
+        "At the dotted lines a rung ends, and only the best are promoted. The best trial is orange.",
         plots.rung_curves(trials, sorted({epochs for bracket in brackets for _, epochs in bracket}), best),
     )
     mattered = (

@@ -29,15 +29,14 @@ def rung_curves(trials: Sequence[Trial], rungs: Sequence[int], best: int | None)
     for epochs in rungs:
         axes.axvline(epochs, **DOTTED)
     for trial in sorted(trials, key=lambda trial: trial.number == best):
-        points = [(row["epoch"], row["rank_accuracy"]) for row in trial.rows]
-        if points and trial.number == best:
-            label = f"trial {best}, the best"
-            axes.plot(
-                *zip(*points, strict=True), color=ORANGE, linewidth=2.2, marker="o", markersize=3.5, label=label
-            )
-            axes.legend(loc="lower right")
-        elif points:
-            axes.plot(*zip(*points, strict=True), color=BLUE, linewidth=1, alpha=0.45, marker="o", markersize=2)
+        style: dict[str, Any] = {"color": BLUE, "linewidth": 1, "alpha": 0.45, "markersize": 2}
+        if trial.number == best:
+            style = {"color": ORANGE, "linewidth": 2.2, "markersize": 3.5, "label": f"trial {best}, the best"}
+        for schedule in trial.schedules:
+            points = [(row["epoch"], row["rank_accuracy"]) for row in schedule]
+            (line,) = axes.plot(*zip(*points, strict=True), marker="o", **style)
+            if style.pop("label", None):
+                axes.legend(handles=[line], loc="lower right")
     axes.set(xlabel="Epoch", ylabel="Accuracy on the ranking images")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure

@@ -6,7 +6,8 @@ from collections import deque
 from typing import Literal
 
 from foveate.errors import ConfigError
-from foveate.tuning.hyperband import Draw, Job, Outcome, Settings, check_plan, li2018_brackets
+from foveate.tuning.brackets import check_plan, li2018_brackets
+from foveate.tuning.hyperband import Draw, Job, Outcome, Settings
 
 
 class Asha:
@@ -19,14 +20,15 @@ class Asha:
     Args:
         trials: how many begin.
         draw: as in `Hyperband`; it is never shown scores, as no bracket ends before the last.
+        anew: as in `Hyperband`.
     """
 
-    def __init__(self, max_epochs: int, factor: int, trials: int, draw: Draw) -> None:
+    def __init__(self, max_epochs: int, factor: int, trials: int, draw: Draw, *, anew: bool = False) -> None:
         check_plan(max_epochs, factor)
         if trials < 1:
             raise ConfigError(f"trials={trials}: give 1 at least")
         self._epochs = [rung.epochs for rung in li2018_brackets(max_epochs, factor)[0]]
-        self._factor, self._trials, self._draw = factor, trials, draw
+        self._factor, self._trials, self._draw, self._anew = factor, trials, draw, anew
         self._settings: list[Settings] = []
         self._ranked: list[list[tuple[float, int]]] = [[] for _ in self._epochs]
         """Of each rung, all that it has heard of, the best first: (-score, trial)."""
@@ -47,7 +49,8 @@ class Asha:
                 heapq.heappop(self._unpromoted[rung])
                 self._carry()
                 self._running += 1
-                return Job(trial, self._settings[trial], 0, rung + 1, *self._epochs[rung : rung + 2])
+                begins = 0 if self._anew else self._epochs[rung]
+                return Job(trial, self._settings[trial], 0, rung + 1, begins, self._epochs[rung + 1])
         if len(self._settings) < self._trials:
             trial = len(self._settings)
             if (settings := self._draw(trial, {})) is None:

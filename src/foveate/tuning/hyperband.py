@@ -4,39 +4,14 @@ A plan does no work and reads no clock: whoever runs it asks for a job, does it 
 The same outcomes give the same decisions, in whatever order a synchronous plan is told them.
 """
 
-import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from foveate.errors import ConfigError
+from foveate.tuning.brackets import Bracket
 
-MAX_EPOCHS = 100_000
-"""The most epochs of a trial: as many as a run can have."""
-Formula = Literal["li2018", "kerastuner"]
 Settings = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Rung:
-    """How many trials are trained, and to which epoch, counted from their first."""
-
-    trials: int
-    epochs: int
-
-
-Bracket = tuple[Rung, ...]
-"""The rungs of one successive halving, from the many short trials to the few long ones."""
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What brackets take, when a promoted trial goes on from where it was."""
-
-    trials: int
-    jobs: int
-    epochs: int
 
 
 @dataclass(frozen=True)
@@ -82,74 +57,11 @@ class Plan(Protocol):
         ...
 
 
-def li2018_brackets(max_epochs: int, factor: int) -> tuple[Bracket, ...]:
-    """Hyperband as published: Li et al., JMLR 18 (2018), algorithm 1, with R = `max_epochs` and η = `factor`.
-
-    Brackets from the most halving to none. A rung keeps ⌊n/η⌋ of its n trials. Its resource R·η⁻ˢ⁺ⁱ is rounded to
-    whole epochs, half upwards, and is at least one. Everything is in integers: ⌊log₃ 243⌋ is 4 in floats.
-
-    Raises:
-        ConfigError: for `max_epochs` below 1 or `factor` below 2.
-    """
-    check_plan(max_epochs, factor)
-    halvings = 0
-    while factor ** (halvings + 1) <= max_epochs:
-        halvings += 1
-    brackets = []
-    for s in range(halvings, -1, -1):
-        trials = -(-(halvings + 1) * factor**s // (s + 1))  # ⌈B/R · ηˢ/(s + 1)⌉
-        rungs = []
-        for i in range(s + 1):
-            share = factor ** (s - i)
-            rungs.append(Rung(trials // factor**i, max(1, (2 * max_epochs + share) // (2 * share))))
-        brackets.append(tuple(rungs))
-    return tuple(brackets)
-
-
-def kerastuner_brackets(max_epochs: int, factor: int) -> tuple[Bracket, ...]:
-    """Hyperband as KerasTuner 1.4.8 has it: sizes and epochs are rounded up, and logarithms taken in floats.
-
-    Raises:
-        ConfigError: as `li2018_brackets`.
-    """
-    check_plan(max_epochs, factor)
-    brackets: list[Bracket] = []
-    epochs = float(max_epochs)
-    while epochs >= 1:
-        s = len(brackets)
-        end_size = math.ceil(1 + math.log(max_epochs, factor)) / (s + 1)
-        rungs = (
-            Rung(math.ceil(end_size * factor ** (s - i)), math.ceil(max_epochs / factor ** (s - i)))
-            for i in range(s + 1)
-        )
-        brackets.append(tuple(rungs))
-        epochs /= factor
-    return tuple(reversed(brackets))
-
-
-FORMULAS: Mapping[Formula, Callable[[int, int], tuple[Bracket, ...]]] = {
-    "li2018": li2018_brackets,
-    "kerastuner": kerastuner_brackets,
-}
-
-
-def budget_of(brackets: Iterable[Bracket], *, retrain: bool = False) -> Budget:
-    """Trials, jobs and epochs of `brackets`; with `retrain`, where every job begins from nothing."""
-    trials = jobs = epochs = 0
-    for bracket in brackets:
-        trials, before = trials + bracket[0].trials, 0
-        for rung in bracket:
-            jobs += rung.trials
-            epochs += rung.trials * (rung.epochs - before)
-            before = 0 if retrain else rung.epochs
-    return Budget(trials, jobs, epochs)
-
-
 class _Halving:
     """One bracket under way: what its rungs still have to do, and what they gave."""
 
-    def __init__(self, number: int, rungs: Bracket, first_trial: int) -> None:
-        self.number, self.rungs, self.first_trial = number, rungs, first_trial
+    def __init__(self, number: int, rungs: Bracket, first_trial: int, *, anew: bool) -> None:
+        self.number, self.rungs, self.first_trial, self.anew = number, rungs, first_trial, anew
         self.entrants = [rungs[0].trials, *(0 for _ in rungs[1:])]
         """How many trials each rung waits for before it promotes; of a later rung, once that is known."""
         self.drawn = 0
@@ -194,8 +106,9 @@ class _Halving:
             if trial in self.stopped:  # carried along: its score stands
                 self.scores[rung + 1][trial] = self.scores[rung][trial]
             else:
-                epochs = self.rungs[rung].epochs, following.epochs
-                self.ready.append(Job(trial, self.settings[trial], self.number, rung + 1, *epochs))
+                begins = 0 if self.anew else self.rungs[rung].epochs
+                job = Job(trial, self.settings[trial], self.number, rung + 1, begins, following.epochs)
+                self.ready.append(job)
         return sorted(set(self.scores[rung]) - set(chosen)) + self._promote(rung + 1)
 
 
@@ -209,15 +122,24 @@ class Hyperband:
     Args:
         draw: gives new trials their settings.
         in_turn: a bracket begins when the one before it has ended, so that `draw` can learn from it.
+        anew: a promoted trial begins from nothing, and does not go on from where it was.
+
+    Attributes:
+        brackets, anew: as they were given.
+        allowed: how many of the brackets may begin; whoever runs the plan can change it at any time.
     """
 
-    def __init__(self, brackets: Sequence[Bracket], draw: Draw, *, in_turn: bool = False) -> None:
+    def __init__(
+        self, brackets: Sequence[Bracket], draw: Draw, *, in_turn: bool = False, anew: bool = False
+    ) -> None:
+        self.brackets, self.anew = tuple(brackets), anew
         self._draw, self._in_turn = draw, in_turn
         self._brackets: list[_Halving] = []
         trials = 0
         for number, rungs in enumerate(brackets):
-            self._brackets.append(_Halving(number, rungs, trials))
+            self._brackets.append(_Halving(number, rungs, trials, anew=anew))
             trials += rungs[0].trials
+        self.allowed = len(self._brackets)
         self._open = list(self._brackets)
         self._seen: dict[tuple[int, int], float | None] = {}
         self._returned: deque[Job] = deque()
@@ -226,13 +148,13 @@ class Hyperband:
         """The next job: of the first bracket that has one, and of its promoted trials before new ones."""
         if self._returned:
             return self._returned.popleft()
-        for bracket in list(self._open):
+        for bracket in self._may_run():
             if (job := bracket.next(self._settings)) is not None:
                 return job
             self._close(bracket)  # where the space has no more settings, `next` ends it, and no outcome is told
             if self._in_turn and not bracket.finished:
                 break
-        return "wait" if self._open else "done"
+        return "wait" if self._may_run() else "done"
 
     def tell(self, job: Job, outcome: Outcome) -> list[int]:
         """Take the outcome of a job; a rung that is complete promotes, and its other trials are pruned."""
@@ -244,6 +166,10 @@ class Hyperband:
     def give_back(self, job: Job) -> None:
         """Take a job back, to be asked for next."""
         self._returned.append(job)
+
+    def _may_run(self) -> list[_Halving]:
+        """The brackets that have not ended and may begin."""
+        return [bracket for bracket in self._open if bracket.number < self.allowed]
 
     def _settings(self, trial: int) -> Settings | None:
         return self._draw(trial, self._seen)
@@ -260,17 +186,3 @@ def _best(scores: Mapping[int, float | None]) -> list[int]:
     """Trials by falling score, those without left out, equal ones by number."""
     scored = [(-score, trial) for trial, score in scores.items() if score is not None]
     return [trial for _, trial in sorted(scored)]
-
-
-def check_plan(max_epochs: int, factor: int) -> None:
-    """Refuse numbers of which no plan can be made.
-
-    Raises:
-        ConfigError: for `max_epochs` below 1 or above `MAX_EPOCHS`, or `factor` below 2.
-    """
-    if max_epochs < 1:
-        raise ConfigError(f"max_epochs={max_epochs}: give 1 at least")
-    if max_epochs > MAX_EPOCHS:
-        raise ConfigError(f"max_epochs={max_epochs}: give {MAX_EPOCHS:,} at most")
-    if factor < 2:
-        raise ConfigError(f"factor={factor}: give 2 at least; a rung keeps one trial in `factor`")

@@ -35,6 +35,10 @@ _MAX_SLOTS = 100_000
 """Workers side by side: a page has a row for each."""
 
 
+_MOST_RIGHT = 1 << 24
+"""Hexadecimal digits of 67 million images."""
+
+
 class EpochRow(Record, extra="allow"):
     """An epoch of a trial: what a study reads, and whatever else training measures."""
 
@@ -89,6 +93,8 @@ class Ended(Record):
     reason: Reason | None
     """Why it failed."""
     time: Times
+    right: Annotated[str, Field(pattern=r"^([0-9a-f]{2})*$", max_length=_MOST_RIGHT)] | None = None
+    """Which of all validation images it gets right, as bits in hexadecimal digits; of trials of the last rung."""
 
     @model_validator(mode="after")
     def _scored_or_failed(self) -> "Ended":

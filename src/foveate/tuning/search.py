@@ -5,23 +5,23 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from itertools import count, pairwise
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from pydantic import ValidationError
 
-from foveate.data.splits import SPLITS_FILE
 from foveate.errors import CheckpointError, ConfigError, DataError, OutputError, StudyError
 from foveate.execution.campaign import failure_words
 from foveate.execution.pool import Event, Message
 from foveate.records import first_problem
 from foveate.tuning.asha import Asha
+from foveate.tuning.brackets import budget_of
 from foveate.tuning.hyperband import Hyperband, Job, Outcome, Plan, Scores
 from foveate.tuning.hyperparameters import Value
 from foveate.tuning.journal import Asked, Ended, Entry, Journal, Opened, Returned, Times
+from foveate.tuning.pace import Pace, ask_in_time
 from foveate.tuning.samplers import Sampler
 from foveate.tuning.settings import StudyConfig
 from foveate.tuning.storage import open_storage
-from foveate.tuning.trial import TrialJob
 from foveate.tuning.trials import Trial
 
 _MIN_FAILURES = 3
@@ -76,7 +76,7 @@ class Search:
         failed, ended = len(self._failed), len(self.trials) - len(self.running)
         if failed >= _MIN_FAILURES and failed > self.config.fail_share * ended:
             raise StudyError(f"{failed} of {ended} trials failed; the last error: {self._failed[-1].reason}")
-        job = self._plan.ask()
+        job = self._ask()
         if not isinstance(job, Job):
             if job == "done":
                 self._delete(self._prune(self.trials))
@@ -86,7 +86,18 @@ class Search:
         self._note_begun(job)
         self._slots[job.trial] = next(slot for slot in count() if slot not in self._slots.values())
         self._began[job.trial] = self.elapsed_s
-        return job.trial, self._trial_job(job).model_dump(mode="json")
+        message = self.config.trial_job(job, self.folder, self._storage.of(job.trial))
+        return job.trial, message.model_dump(mode="json")
+
+    def _ask(self) -> Job | Literal["wait", "done"]:
+        """The next job of the plan; where the study has a time, the next that fits."""
+        if self.config.time_s is None or not isinstance(self._plan, Hyperband):
+            return self._plan.ask()
+        jobs = (each for trial in self.trials.values() for each in trial.jobs)
+        worked_s = sum(each["ended"] - each["began"] for each in jobs)
+        pace = Pace(self.epochs_done, self.elapsed_s, worked_s, self.config.time_s - self.elapsed_s)
+        job = ask_in_time(self._plan, pace, self._rungs)
+        return "wait" if job == "done" and self.running else job
 
     def record(self, event: Event) -> Event:
         """A job ended, well or not: into the journal, and then to the plan."""
@@ -111,8 +122,8 @@ class Search:
 
     @property
     def epochs_done(self) -> int:
-        """Over all trials."""
-        return sum(trial.epochs for trial in list(self.trials.values()))
+        """Over all trials; an epoch that was trained twice counts twice."""
+        return sum(trial.epochs_paid for trial in list(self.trials.values()))
 
     @property
     def elapsed_s(self) -> float:
@@ -120,13 +131,17 @@ class Search:
         return self._before_s + time.monotonic() - self._clock
 
     def announcement(self, workers: int) -> list[str]:
-        """What the study takes."""
-        budget, done = self.config.budget, self.epochs_done
-        about = "" if self.config.algorithm == "hyperband" else "about "
+        """What the study takes, in epochs that are paid."""
+        config, done = self.config, self.epochs_done
+        budget, about = config.budget, "about " if config.algorithm == "asha" else ""
+        if config.time_s is not None:
+            budget = budget_of(config.brackets[:1], anew=config.anew)
+            about = f"brackets for {timedelta(seconds=round(config.time_s))}, the first of "
+        plan = f"hyperband, {config.formula}" if config.algorithm == "hyperband" else config.algorithm
+        before = f"; {done} epochs done before" if done else ""
         return [
-            f"{self.config.algorithm}, {self.config.formula}: {about}{budget.trials} trials, {budget.jobs} jobs, "
-            f"{budget.epochs} epochs on {workers} worker{'' if workers == 1 else 's'}"
-            + (f"; {done} epochs done before" if done else "")
+            f"{plan}: {about}{budget.trials} trials, {budget.jobs} jobs, {budget.epochs} epochs "
+            f"on {workers} worker{'' if workers == 1 else 's'}{before}"
         ]
 
     def row(self, job: int, epoch: int) -> tuple[str, ...]:
@@ -157,11 +172,15 @@ class Search:
 
     def progress(self) -> str:
         """Epochs, the time left at the pace so far, and the best trial."""
-        total, done = self.config.budget.epochs, self.epochs_done
-        left = timedelta(seconds=round(self.elapsed_s / done * max(0, total - done))) if done else "?"
+        total, done, time_s = self.config.budget.epochs, self.epochs_done, self.config.time_s
+        seconds = self.elapsed_s / max(1, done) * max(0, total - done)
+        if time_s is not None:
+            seconds = min(seconds, max(0.0, time_s - self.elapsed_s))
+        left = timedelta(seconds=round(seconds)) if done else "?"
         best = self.best
         words = "" if best is None or best.score is None else f"  best {best.score:.2%} (trial {best.number})"
-        return f"{done}/{total} epochs  {left} left{words}"
+        epochs = f"{done}/{total} epochs" if time_s is None else f"{done} epochs"
+        return f"{epochs}  {left} left{words}"
 
     def _replay_all(self) -> tuple[int, str] | None:
         """Do again what the journal says; or how many entries can have happened, and why the next one cannot."""
@@ -174,9 +193,16 @@ class Search:
         self.best: Trial | None = None
         """Of the trials trained to the most epochs, or to where they stopped, the one with the best score."""
         config = self.config
-        self._plan: Plan = Hyperband(config.brackets, self._draw, in_turn=config.sampler == "tpe")
+        self._rungs: set[tuple[int, int]] = set()
+        """The rungs that have begun: of which bracket, and which of its."""
+        self._plan: Plan
         if config.algorithm == "asha":
-            self._plan = Asha(config.max_epochs, config.factor, config.budget.trials, self._draw)
+            trials = config.budget.trials
+            self._plan = Asha(config.max_epochs, config.factor, trials, self._draw, anew=config.anew)
+        else:
+            in_turn = config.sampler == "tpe"
+            self._plan = plan = Hyperband(config.brackets, self._draw, in_turn=in_turn, anew=config.anew)
+            plan.allowed = plan.allowed if config.time_s is None else 1
         self._replaying: dict[int, Mapping[str, Value]] = {}
         for entry in self.journal.entries:
             if isinstance(entry, Asked):
@@ -203,7 +229,12 @@ class Search:
             return
         if isinstance(entry, Asked):
             if entry.trial not in self.trials:
-                self._check_settings(entry.settings)
+                try:
+                    self.config.space.check_settings(entry.settings, self.config.base)
+                except ConfigError as error:
+                    raise _ImpossibleError(str(error)) from error
+            if isinstance(self._plan, Hyperband):
+                self._plan.allowed = max(self._plan.allowed, entry.bracket + 1)
             job = self._plan.ask()
             found = (job.trial, job.bracket, job.rung, job.settings) if isinstance(job, Job) else None
             if found != (entry.trial, entry.bracket, entry.rung, entry.settings):
@@ -220,27 +251,18 @@ class Search:
             raise _ImpossibleError(f"trial {entry.trial} trains to epoch {running.to_epoch} here")
         self._note_ended(running, entry)
 
-    def _check_settings(self, settings: Mapping[str, Value]) -> None:
-        """Raises _ImpossibleError for settings that no trial of the study can have."""
-        try:
-            if self.config.space.contains(settings):
-                self.config.space.apply(self.config.base, settings)
-                return
-        except ConfigError as error:
-            raise _ImpossibleError(str(error)) from error
-        raise _ImpossibleError(f"the space has no such settings: {dict(settings)}")
-
     def _note_begun(self, job: Job) -> None:
         self._settings.setdefault(job.trial, job.settings)
         self.trials.setdefault(job.trial, Trial(job.trial, job.settings, job.bracket)).state = "running"
         self.running[job.trial] = self._asked[job.trial] = job
+        self._rungs.add((job.bracket, job.rung))
 
     def _note_ended(self, job: Job, entry: Ended) -> list[int]:
         """Let the plan and the trial know; the trials that need no more training."""
         del self.running[job.trial]
         trial = self.trials[job.trial]
-        # KerasTuner begins a promoted trial's early stopping anew.
-        stopped = entry.stopped and self.config.semantics == "foveate"
+        # A longer schedule of its own may not stop; and KerasTuner begins a promoted trial's early stopping anew.
+        stopped = entry.stopped and self.config.semantics == "continue"
         trial.note_end(entry, reached=self.config.max_epochs if stopped else job.to_epoch)
         if entry.score is None:
             trial.state = "failed"
@@ -274,21 +296,3 @@ class Search:
         for number in trials:
             if self.best is None or number != self.best.number:
                 self._storage.remove(number)
-
-    def _trial_job(self, job: Job) -> TrialJob:
-        """What a worker is given."""
-        config = self.config
-        return TrialJob(
-            config=config.space.apply(config.base, job.settings),
-            dataset=config.data,
-            data_dir=config.data_dir,
-            fingerprint=config.fingerprint,
-            splits=str(self.folder.resolve() / SPLITS_FILE) if config.splits else None,
-            splits_sha256=config.splits,
-            subset=config.subset,
-            folder=self._storage.of(job.trial),
-            from_epoch=job.from_epoch,
-            to_epoch=job.to_epoch,
-            semantics=config.semantics,
-            draws=config.draws,
-        )

@@ -1,18 +1,36 @@
 """The settings of a study, and what they make it train."""
 
-from typing import Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from foveate.config import Config
+from foveate.data.splits import SPLITS_FILE
 from foveate.execution.campaign import CampaignConfig
 from foveate.records import Line
-from foveate.tuning.hyperband import FORMULAS, MAX_EPOCHS, Bracket, Budget, Formula, Rung, budget_of
+from foveate.tuning.brackets import (
+    FORMULAS,
+    MAX_EPOCHS,
+    Bracket,
+    Budget,
+    Formula,
+    Rung,
+    budget_of,
+    li2018_brackets,
+    screening_brackets,
+)
+from foveate.tuning.hyperband import Job
 from foveate.tuning.space import Space
-from foveate.tuning.trial import Semantics
+from foveate.tuning.trial import Semantics, TrialJob
 
+Algorithm = Literal["screening", "hyperband", "asha"]
+HYPERBAND_FACTOR, SCREENING_FACTOR = 3, 6
 _MAX_TRIALS = 100_000
 """A study's page and its journal are read as a whole."""
+_ITERATIONS_IN_TIME = 1_000
+"""The most times that brackets are gone through in the time that is given."""
 
 
 class StudyConfig(CampaignConfig):
@@ -24,15 +42,18 @@ class StudyConfig(CampaignConfig):
     space: Space
     base: Config
     """What all trials have in common, resolved."""
-    algorithm: Literal["hyperband", "asha"] = "hyperband"
+    algorithm: Algorithm = "hyperband"
     formula: Formula = "li2018"
+    """Sizes of Hyperband's brackets."""
     max_epochs: int = Field(ge=1, le=MAX_EPOCHS)
-    factor: int = Field(3, ge=2, le=MAX_EPOCHS)
+    factor: int = Field(HYPERBAND_FACTOR, ge=2, le=MAX_EPOCHS)
     iterations: int = Field(1, ge=1, le=_MAX_TRIALS)
-    """How often Hyperband runs through its brackets."""
+    """How often the brackets are gone through."""
+    time_s: float | None = Field(None, gt=0)
+    """Seconds that the study has: as many of the brackets are gone through as fit; None: all."""
     trials: int | None = Field(None, ge=1, le=_MAX_TRIALS)
     """Of `asha`; None: as many as Hyperband's brackets have."""
-    semantics: Semantics = "foveate"
+    semantics: Semantics = "continue"
     sampler: Literal["random", "tpe"] = "random"
     seed: int = Field(0, ge=0, lt=2**63)
     storage: str | None = None
@@ -40,24 +61,34 @@ class StudyConfig(CampaignConfig):
     fail_share: float = Field(0.5, ge=0, le=1)
     """The study ends when a larger share of its trials than this has failed."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_older_name(cls, values: Any) -> Any:
+        """`continue` was the only one beside `kerastuner`, and named after Foveate."""
+        if isinstance(values, Mapping) and values.get("semantics") == "foveate":
+            return {**values, "semantics": "continue"}
+        return values
+
     @model_validator(mode="after")
     def _refuse_settings_without_effect(self) -> "StudyConfig":
+        if self.algorithm != "hyperband" and self.formula != "li2018":
+            raise ValueError("formula says the sizes of hyperband's brackets: use algorithm=hyperband")
         if self.algorithm == "asha":
             if self.sampler == "tpe":
                 raise ValueError(
-                    "sampler=tpe learns from finished brackets, and asha finishes none: use hyperband"
+                    "sampler=tpe learns from finished brackets, and asha finishes none: use hyperband or screening"
                 )
-            if self.formula != "li2018" or self.iterations != 1:
-                raise ValueError("formula and iterations are hyperband's")
+            if self.iterations != 1 or self.time_s is not None:
+                raise ValueError("asha has no brackets that are gone through several times, or until a time")
         elif self.trials is not None:
-            raise ValueError("trials is asha's: max_epochs, factor and iterations decide how many hyperband has")
+            raise ValueError(
+                f"trials is asha's: how many {self.algorithm} has is decided by max_epochs, factor and iterations"
+            )
         return self
 
     @model_validator(mode="after")
     def _refuse_too_many_trials(self) -> "StudyConfig":
-        trials = (
-            self.trials or budget_of(FORMULAS[self.formula](self.max_epochs, self.factor)).trials * self.iterations
-        )
+        trials = self.trials or budget_of(self._once).trials * self.iterations
         if trials > _MAX_TRIALS:
             raise ValueError(
                 f"max_epochs={self.max_epochs}, factor={self.factor} and iterations={self.iterations} make "
@@ -66,17 +97,92 @@ class StudyConfig(CampaignConfig):
         return self
 
     @property
+    def _once(self) -> tuple[Bracket, ...]:
+        formula = screening_brackets if self.algorithm == "screening" else FORMULAS[self.formula]
+        return formula(self.max_epochs, self.factor)
+
+    @property
     def brackets(self) -> tuple[Bracket, ...]:
-        """Hyperband's brackets, repeated `iterations` times."""
-        return FORMULAS[self.formula](self.max_epochs, self.factor) * self.iterations
+        """The brackets, repeated `iterations` times."""
+        return self._once * self.iterations
+
+    @property
+    def anew(self) -> bool:
+        """Whether a promoted trial begins from nothing, with a schedule over the epochs of its new rung."""
+        return self.semantics == "anew"
+
+    @property
+    def halves_validation(self) -> bool:
+        """Whether one half of the validation images stops trials and names their best epoch, the other ranks them.
+
+        With `anew` only where trials can be stopped: else a trial is ranked on all images in its last epoch, which
+        is chosen by nothing.
+        """
+        patience = self.base.train.patience is not None or any(
+            path.rpartition(".")[2] == "patience" for path in self.space.paths()
+        )
+        return self.semantics == "continue" or (self.anew and patience)
 
     @property
     def budget(self) -> Budget:
-        """What the study takes: exactly under Hyperband, approximately under ASHA."""
-        if self.algorithm == "hyperband":
-            return budget_of(self.brackets)
+        """What the study takes: exactly where it has brackets and no time, approximately under ASHA."""
+        if self.algorithm != "asha":
+            return budget_of(self.brackets, anew=self.anew)
         rungs, left = [], self.trials or budget_of(self.brackets).trials
         for rung in FORMULAS["li2018"](self.max_epochs, self.factor)[0]:
             rungs.append(Rung(left, rung.epochs))
             left //= self.factor
-        return budget_of([tuple(rungs)])
+        return budget_of([tuple(rungs)], anew=self.anew)
+
+    def trial_job(self, job: Job, folder: Path, checkpoints: str) -> TrialJob:
+        """What a worker is given of a job of the plan.
+
+        Args:
+            folder: of the study.
+            checkpoints: where those of the trial lie.
+        """
+        config = self.space.apply(self.base, job.settings)
+        return TrialJob(
+            config=config.replacing(epochs=job.to_epoch) if self.anew else config,
+            dataset=self.data,
+            data_dir=self.data_dir,
+            fingerprint=self.fingerprint,
+            splits=str(folder.resolve() / SPLITS_FILE) if self.splits else None,
+            splits_sha256=self.splits,
+            subset=self.subset,
+            folder=checkpoints,
+            from_epoch=job.from_epoch,
+            to_epoch=job.to_epoch,
+            semantics=self.semantics,
+            halves_validation=self.halves_validation,
+            tells_right=job.to_epoch == self.max_epochs,
+            draws=self.draws,
+        )
+
+
+def usual_plan(space: Space, base: Config, max_epochs: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The plan of a study where a request leaves it open; settings that are `given` stay.
+
+    Where the rate is constant, an early epoch of a long schedule is the end of a short one: promoted trials go on,
+    by Hyperband, as in the paper. Where it falls, an early epoch says little of the last, and a short schedule of
+    its own says much (docs/tune.md): trials begin anew, in brackets of many short ones and one long. A factor or
+    a formula are Hyperband's. Brackets of screening are repeated until they take as much as Hyperband, or without
+    end where a time is given.
+    """
+    plan = {name: value for name, value in given.items() if value is not None}
+    constant = base.train.schedule == "constant" and "train.schedule" not in space.paths()
+    plan.setdefault("semantics", "continue" if constant else "anew")
+    of_hyperband = constant or plan["semantics"] == "kerastuner" or {"factor", "formula"} & plan.keys()
+    plan.setdefault("algorithm", "hyperband" if of_hyperband else "screening")
+    screening = plan["algorithm"] == "screening"
+    plan.setdefault("factor", SCREENING_FACTOR if screening else HYPERBAND_FACTOR)
+    if "iterations" not in plan and plan["algorithm"] in ("screening", "hyperband"):
+        anew = plan["semantics"] == "anew"
+        hyperbands = FORMULAS.get(plan.get("formula", "li2018"), li2018_brackets)
+        once = (screening_brackets if screening else hyperbands)(max_epochs, plan["factor"])
+        if plan.get("time_s") is not None:
+            plan["iterations"] = max(1, min(_ITERATIONS_IN_TIME, _MAX_TRIALS // budget_of(once).trials))
+        elif screening:
+            whole = budget_of(li2018_brackets(max_epochs, HYPERBAND_FACTOR), anew=anew).epochs
+            plan["iterations"] = max(1, round(whole / budget_of(once, anew=anew).epochs))
+    return plan

@@ -94,6 +94,16 @@ class Space(Section):
             self.hyperparameters[name].contains(settings[name]) for name in existing
         )
 
+    def check_settings(self, settings: Mapping[str, Value], base: Config) -> None:
+        """Refuse settings that no trial over `base` can have.
+
+        Raises:
+            ConfigError: for that.
+        """
+        if not self.contains(settings):
+            raise ConfigError(f"the space has no such settings: {dict(settings)}")
+        self.apply(base, settings)
+
     def base(self, **settings: Any) -> Config:
         """What all trials have in common, with `settings` over it.
 
@@ -129,6 +139,10 @@ class Space(Section):
         for name in self.hyperparameters:
             self._targets(name)  # those, too, that the draw leaves out
         self.apply(self.base(), self.draw(np.random.default_rng(0)))
+
+    def paths(self) -> set[str]:
+        """The settings, dotted, that any of the hyperparameters sets."""
+        return {path for name in self.hyperparameters for path in self._targets(name)}
 
     def _targets(self, name: str) -> dict[str, float]:
         """The settings that a hyperparameter sets, dotted, and the factors."""

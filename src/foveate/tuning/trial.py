@@ -28,7 +28,8 @@ from foveate.tuning.samplers import Usable
 from foveate.tuning.space import Space
 from foveate.tuning.storage import working_folder
 
-Semantics = Literal["foveate", "kerastuner"]
+Semantics = Literal["anew", "continue", "kerastuner"]
+"""What a promoted trial begins with: nothing; the state that it stopped in; or its best weights alone."""
 
 Row = dict[str, Any]
 """An epoch of a trial: `EpochResult`, and `rank_loss` and `rank_accuracy` on the images that rank trials."""
@@ -52,13 +53,16 @@ class _Done(Record):
 
     from_epoch: Annotated[int, Field(ge=0)]
     rows: Annotated[tuple[_Ranked, ...], FailFast(), Field(min_length=1)]
+    length: Annotated[int, Field(ge=1)] | None = None
+    """Epochs of its schedule; None: of an earlier version, all that a trial of the study can have."""
 
 
 class TrialJob(TrainingJob):
     """What a worker is given: to train from the end of `from_epoch` to that of `to_epoch`; from 0 is from nothing.
 
-    `config` is the study's, resolved, under the trial's own settings; its `epochs` are the study's, over which the
-    schedule spans. `folder` may be a URL, as `storage` takes it.
+    `config` is the study's, resolved, under the trial's own settings; the schedule spans its `epochs`: those of
+    the study, or under `anew` semantics `to_epoch`, and every job begins from nothing. `folder` may be a URL, as
+    `storage` takes it.
 
     Under `kerastuner` semantics one set of validation images both stops and ranks, and a promoted trial begins
     from its best epoch's weights with a new optimizer, while it counts from its last; so does KerasTuner 1.4.8.
@@ -67,6 +71,10 @@ class TrialJob(TrainingJob):
     from_epoch: int
     to_epoch: int
     semantics: Semantics
+    halves_validation: bool
+    """Whether one half of the validation images stops the trial and names its best epoch; the other ranks it."""
+    tells_right: bool = False
+    """Whether to tell which of all validation images the trained network gets right; where they are not halved."""
 
 
 def run_trial(message: Message, report: Callable[[Message], None]) -> Message:
@@ -83,7 +91,8 @@ def run_trial(message: Message, report: Callable[[Message], None]) -> Message:
     job = TrialJob.model_validate(message)
     prepare_process(job.config)
     whole = job.load_dataset("the study", heartbeat(report))
-    dataset = study_dataset(whole, job.subset, job.config.data.split_seed)
+    seed = job.config.data.split_seed
+    dataset = study_dataset(whole, job.subset, seed, halved=job.halves_validation)
     track = heartbeat(report, COMPILING_S if job.config.train.compile else 0.0)
     rows = train_trial(job, dataset, track=track)
     while True:
@@ -93,10 +102,11 @@ def run_trial(message: Message, report: Callable[[Message], None]) -> Message:
             return cast("Message", ended.value)
 
 
-def study_dataset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
+def study_dataset(dataset: Dataset, subset: int | None, seed: int, *, halved: bool) -> Dataset:
     """What a study trains on: all images, or a stratified `subset` of that many.
 
-    The validation images are split in halves, by class: `validation` stops trials, `rank` ranks them.
+    Args:
+        halved: split the validation images by class: `validation` stops trials, `rank` ranks them.
 
     Raises:
         DataError: when they are too few for that.
@@ -109,13 +119,15 @@ def study_dataset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
             for name, indices in splits.items()
         }
     validation = splits["validation"]
-    stopping, ranking = stratified_split(dataset.labels[validation], 0.5, seed)
-    if not len(ranking) or not len(splits["train"]):
+    rest = {"validation": np.sort(validation)}
+    if halved:
+        stopping, ranking = stratified_split(dataset.labels[validation], 0.5, seed)
+        rest = {"validation": validation[stopping], "rank": validation[ranking]}
+    if not len(splits["train"]) or not all(map(len, rest.values())):
         of = "" if subset is None else f" of subset={subset}"
-        raise DataError(f"{len(validation)} validation images{of} are too few to be halved: give more images")
-    return replace(
-        dataset, splits={"train": splits["train"], "validation": validation[stopping], "rank": validation[ranking]}
-    )
+        few = "to be halved" if halved else "to rank trials"
+        raise DataError(f"{len(validation)} validation images{of} are too few {few}: give more images")
+    return replace(dataset, splits={"train": splits["train"], **rest})
 
 
 def usable_in(space: Space, base: Config, dataset: Dataset) -> Usable:
@@ -137,14 +149,13 @@ def train_trial(
     """Train a trial on the images of `study_dataset`; yield the row of each epoch when its state is saved.
 
     Returns:
-        `score`: the accuracy on the ranking images, in the epoch that was most accurate on the stopping images;
-        `stopped`: whether training stopped early; `rows`: an epoch each, from `from_epoch` on.
+        `score`: the accuracy on the images that rank trials: in the epoch that was most accurate on the stopping
+        images; where `anew` trials are ranked on all validation images, in the last epoch, which nothing chose.
+        `stopped`: whether training stopped early; `rows`: an epoch each, from `from_epoch` on; `right`: where the
+        job asks for it, which images the network gets right, as bits in hexadecimal digits.
     """
-    config, keras, splits = resolve_settings(job.config, dataset), job.semantics == "kerastuner", dataset.splits
+    config, keras = resolve_settings(job.config, dataset), job.semantics == "kerastuner"
     data = DeviceData.load(dataset, pick_device(config.train.device))
-    if keras:
-        both = np.sort(np.concatenate([splits["validation"], splits["rank"]]))
-        data = data.with_splits({"train": splits["train"], "validation": both})
     fit = Fit(config, data, draws=job.draws)
     with working_folder(job.folder) as folder:
         path, best_path = folder.path / _STATE, folder.path / _BEST.format(job.from_epoch)
@@ -153,15 +164,15 @@ def train_trial(
         done = bool(history) and history[-1].epoch >= job.to_epoch
         for result in () if done else fit.epochs(track=track):
             loss, accuracy = result.val_loss, result.val_accuracy
-            if not keras:
-                logits = data.logits(fit.state.model, "rank", config, label="ranking", track=track)
-                measured = point_metrics(*logits)
+            if job.halves_validation:
+                ranked = data.logits(fit.state.model, "rank", config, label="ranking", track=track)
+                measured = point_metrics(*ranked)
                 loss, accuracy = measured["loss"], measured["accuracy"]
             rows.append({**asdict(result), "rank_loss": loss, "rank_accuracy": accuracy})
             if keras and best_epoch(fit.state.history, "accuracy") == result.epoch:
                 fit.save(best_path)
                 folder.upload(best_path)
-            fit.save(path, trial={"from_epoch": job.from_epoch, "rows": rows})
+            fit.save(path, trial={"from_epoch": job.from_epoch, "rows": rows, "length": config.train.epochs})
             folder.upload(path)
             for older in set(folder.path.glob(_BEST.format("*"))) - {best_path}:
                 older.unlink()
@@ -170,7 +181,13 @@ def train_trial(
                 break
     own = [row for row in rows if row["epoch"] > job.from_epoch]
     best = max(own if keras else rows, key=lambda row: row["val_accuracy"])
-    return {"score": best["rank_accuracy"], "stopped": rows[-1]["epoch"] < job.to_epoch, "rows": own}
+    told: dict[str, Any] = {}
+    if job.semantics == "anew" and not job.halves_validation:
+        best = rows[-1]
+        if job.tells_right:
+            logits, labels = data.logits(fit.state.model, "validation", config, label="ranking", track=track)
+            told["right"] = np.packbits(logits.argmax(axis=1) == labels).tobytes().hex()
+    return {"score": best["rank_accuracy"], "stopped": rows[-1]["epoch"] < job.to_epoch, "rows": own, **told}
 
 
 def _restore(job: TrialJob, fit: Fit, folder: Path) -> list[Row]:
@@ -181,6 +198,8 @@ def _restore(job: TrialJob, fit: Fit, folder: Path) -> list[Row]:
     """
     path = folder / _STATE
     done = section(path, load_tensors(path)[1], "trial", _Done) if path.exists() else None
+    if job.semantics == "anew" and done is not None and done.length != job.to_epoch:
+        return []  # of a shorter schedule, from which it was promoted
     rows: list[Row] = [asdict(row) for row in done.rows] if done else []
     if (job.from_epoch > 0 and not rows) or (rows and rows[-1]["epoch"] > job.to_epoch):
         if job.semantics == "kerastuner":

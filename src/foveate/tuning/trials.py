@@ -28,15 +28,32 @@ class Trial:
     """Each with `rung`, `began` and `ended` in seconds since the study began, the `slot` it ran on, `failed`."""
     reason: str | None = None
     """Why it failed."""
+    right: str | None = None
+    """Which ranking images its last job gets right, as bits in hexadecimal digits; None: that is not known."""
+
+    @property
+    def schedules(self) -> list[list[Row]]:
+        """Its rows, those of a job that began from nothing apart from those of the job before it."""
+        parts: list[list[Row]] = []
+        for row in self.rows:
+            if not parts or row["epoch"] <= parts[-1][-1]["epoch"]:
+                parts.append([])
+            parts[-1].append(row)
+        return parts
+
+    @property
+    def epochs_paid(self) -> int:
+        """The epochs of all its jobs: one that was trained twice counts twice."""
+        return len(self.rows)
 
     @property
     def epochs(self) -> int:
-        """The last epoch that it was trained to; 0: none."""
+        """The epoch that its last job came to; 0: none."""
         return self.rows[-1]["epoch"] if self.rows else 0
 
     def note_end(self, entry: Ended, *, reached: int) -> None:
         """Take what the journal says of a job that ended; if it has a score, that stands for `reached` epochs."""
-        self.rung, self.reason = entry.rung, entry.reason
+        self.rung, self.reason, self.right = entry.rung, entry.reason, entry.right
         self.rows += [row.model_dump() for row in entry.rows]
         self.jobs.append({"rung": entry.rung, **entry.time.model_dump(), "failed": entry.reason is not None})
         if entry.reason is None:

@@ -21,11 +21,10 @@ from foveate.training.device import pick_device, with_place
 from foveate.training.fit import DRAWS
 from foveate.training.saving import interruptible
 from foveate.training.settings import resolve_settings
-from foveate.tuning.hyperband import li2018_brackets
 from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import SAMPLERS, check_sampler
 from foveate.tuning.search import Search
-from foveate.tuning.settings import StudyConfig
+from foveate.tuning.settings import StudyConfig, usual_plan
 from foveate.tuning.space import random_draws, read_space
 from foveate.tuning.storage import mark_place, own_place
 from foveate.tuning.trial import run_trial, study_dataset, usable_in
@@ -91,7 +90,7 @@ class Study:
 
     @property
     def best(self) -> Path:
-        """The winner's settings, as `train --config` reads them; there once the study has ended."""
+        """The settings of the best trial so far, as `train --config` reads them; written when the study stops."""
         return self.path / WINNER
 
     @property
@@ -113,7 +112,6 @@ def tune(
     space: str = "default",
     search: Sequence[str] = (),
     max_epochs: int = 9,
-    factor: int = 3,
     workers: int | None = None,
     ray: str | None = None,
     gpus: float | None = None,
@@ -126,13 +124,13 @@ def tune(
     display: Display | None = None,
     **more: Any,
 ) -> Study:
-    """Search a space of settings by Hyperband; the test split is never opened.
+    """Search a space of settings with many short trials and few long ones; the test split is never opened.
 
     Args:
         data: as `train` takes it.
         space: `paper`, `default`, or the path of a YAML file.
         search: names of the hyperparameters to search; none: all that the space has.
-        max_epochs, factor: R and η of Hyperband.
+        max_epochs: of the longest trials: R of Hyperband.
         workers: processes, one trial at a time each; with the same `threads` they change nothing in what is found.
             None: one, or one for each GPU, or under Ray as many as the cluster has room for. 0: this very process.
         ray: run them by Ray: `local`, or HOST:PORT of a cluster's head, whose nodes see the same files.
@@ -141,7 +139,8 @@ def tune(
         storage: folder or URL for the checkpoints; None: the study's folder.
         settings: of every trial, by name, over the space's. `threads` are those of a trial, and the study's, as
             sums change with them: the processor's, shared out among the workers, where they are not given.
-        more: of `StudyConfig`, such as `algorithm`, `formula`, `semantics`, `seed`.
+        more: of `StudyConfig`, such as `algorithm`, `factor`, `formula`, `semantics`, `time_s`, `seed`; what is
+            left open of the plan is as `tuning.settings.usual_plan` says.
 
     Raises:
         ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
@@ -151,7 +150,6 @@ def tune(
     display = display or NullDisplay()
     crew = Workers(workers, ray, gpus)
     check_output_dir(Path(runs), data)
-    li2018_brackets(max_epochs, factor)  # refuses numbers of which no plan can be made
     for setting in settings:
         if setting.rpartition(".")[2] in ("epochs", "images_seen"):
             raise ConfigError(f"{setting}: a study's trials train for max_epochs at most (--max-epochs)")
@@ -163,7 +161,7 @@ def tune(
     base = chosen.base(**given, epochs=max_epochs)
     crew.check_attention([base])
     values: dict[str, Any] = {
-        **more,
+        **usual_plan(chosen, base, max_epochs, more),
         "data": str(data),
         "data_dir": None,
         "fingerprint": "",
@@ -172,15 +170,15 @@ def tune(
         "space": chosen,
         "base": base,
         "max_epochs": max_epochs,
-        "factor": factor,
         "draws": DRAWS,
     }
     # What can be refused without the data is refused before it is decoded, which may take minutes.
-    check_sampler(validated(StudyConfig, values).sampler)
+    asked = validated(StudyConfig, values)
+    check_sampler(asked.sampler)
     crew.check_device(pick_device(base.train.device))
     check_output_name(Path(runs), "tune", name)
     whole, device, location = load_data(data, base, data_dir, display)
-    dataset = study_dataset(whole, subset, base.data.split_seed)
+    dataset = study_dataset(whole, subset, base.data.split_seed, halved=asked.halves_validation)
     if whole_length is not None and base.train.passes_per_epoch is None:
         # With few images an epoch is several passes, so that the last rung is as long as the space's preset.
         base = base.replacing(
@@ -276,7 +274,8 @@ def train_best(path: Path | str, **options: Any) -> Run:
 
 def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, display: Display) -> Study:
     """Take the study to its end, and write what it found, be it why too many trials failed."""
-    dataset = study_dataset(whole, config.subset, config.base.data.split_seed)
+    seed = config.base.data.split_seed
+    dataset = study_dataset(whole, config.subset, seed, halved=config.halves_validation)
     resuming = f"foveate tune --resume {shlex.quote(str(study.path))}"
     with (
         locked(study.path, f"{study.path} is being run"),
@@ -290,12 +289,24 @@ def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, displ
             display.say(journal.damaged)
         try:
             finish(search, pool, interrupted, display)
-        except StudyError:  # too many trials failed: the table says why
-            write_results(search, pool.workers)
+        except (StudyError, KeyboardInterrupt):  # the table says why; and the best so far can be used
+            _write(search, whole, dataset, pool.workers)
             raise
-        write_results(search, pool.workers)
+        _write(search, whole, dataset, pool.workers)
         if search.best is None:
             raise StudyError(f"no trial came to an end; why each failed is in {study.results}")
-        images = sum(len(whole.splits[name]) for name in ("train", "validation"))
-        write_winner(search, search.best, share=sum(map(len, dataset.splits.values())) / images)
     return study
+
+
+def _write(search: Search, whole: Dataset, dataset: Dataset, workers: int) -> None:
+    """Write what a study has found so far.
+
+    Args:
+        dataset: the part of the `whole` one that it searches with.
+    """
+    ranking = len(dataset.splits["rank" if search.config.halves_validation else "validation"])
+    write_results(search, workers, ranking)
+    if search.best is not None:
+        images = sum(len(whole.splits[name]) for name in ("train", "validation"))
+        share = sum(map(len, dataset.splits.values())) / images
+        write_winner(search, search.best, ranking, share=share)

@@ -16,6 +16,7 @@ from foveate.report.sections import Page
 from foveate.report.study_page import study_page
 from foveate.tuning.hyperparameters import Value
 from foveate.tuning.importance import importances
+from foveate.tuning.optimism import optimism
 from foveate.tuning.search import Search
 from foveate.tuning.trials import Trial
 from foveate.workflows.campaign import read_environment
@@ -45,8 +46,11 @@ def check_winner(folder: Path) -> None:
         )
 
 
-def write_results(search: Search, workers: int) -> None:
+def write_results(search: Search, workers: int, ranking: int) -> None:
     """Write a row for every trial, and the page.
+
+    Args:
+        ranking: images that rank trials.
 
     Raises:
         OutputError: when a file cannot be written.
@@ -60,7 +64,7 @@ def write_results(search: Search, workers: int) -> None:
         row = [number, trial.state, trial.score, trial.epochs, trial.bracket, trial.rung]
         writer.writerow([*row, *values, trial.reason])
     write_atomically(search.folder / RESULTS, text.getvalue())
-    write_page(_page(search, workers), search.folder / REPORT)
+    write_page(_page(search, workers, ranking), search.folder / REPORT)
 
 
 def _cell(value: Value) -> Value:
@@ -68,13 +72,25 @@ def _cell(value: Value) -> Value:
     return "null" if value is None else value
 
 
-def _page(search: Search, workers: int) -> Page:
+def _too_high(search: Search, best: Trial, ranking: int) -> str:
+    """By how much the winner's score is too good on average, in words; empty where that is not known."""
+    scored = [each for _, each in sorted(search.trials.items()) if each.score is not None]
+    rivals = [each for each in scored if each.reached == best.reached and each.state != "failed"]
+    right = [each.right for each in rivals if each.right is not None]
+    found = optimism(right, ranking) if len(right) == len(rivals) else None
+    if found is None:
+        return ""
+    return f"{100 * max(0.0, found):.2f} points too high on average, as the best of {len(rivals)} on these images"
+
+
+def _page(search: Search, workers: int, ranking: int) -> Page:
     """What the report shows."""
     config, trials = search.config, [trial for _, trial in sorted(search.trials.items())]
     seconds = max((job["ended"] for trial in trials for job in trial.jobs), default=0.0)
     busy = sum(job["ended"] - job["began"] for trial in trials for job in trial.jobs)
     slots = max((job["slot"] + 1 for trial in trials for job in trial.jobs), default=workers)
-    plan = config.brackets if config.algorithm == "hyperband" else config.brackets[:1]
+    plan = config.brackets if config.algorithm != "asha" else config.brackets[:1]
+    plan = plan[: 1 + max((trial.bracket for trial in trials), default=0)]
     return study_page(
         title=search.folder.name,
         subtitle=f"{Path(config.data).name}, space {config.space_name}, {config.algorithm}, seed {config.seed}",
@@ -83,6 +99,8 @@ def _page(search: Search, workers: int) -> Page:
         hyperparameters=config.space.hyperparameters,
         importance=importances(config.space, trials),
         best=search.best,
+        too_high=_too_high(search, search.best, ranking) if search.best else "",
+        halved=config.halves_validation,
         seconds=seconds,
         worked=busy / (seconds * slots) if seconds else 0.0,
         epochs=search.epochs_done,
@@ -92,10 +110,11 @@ def _page(search: Search, workers: int) -> Page:
     )
 
 
-def write_winner(search: Search, best: Trial, share: float) -> None:
+def write_winner(search: Search, best: Trial, ranking: int, *, share: float) -> None:
     """Write the settings of the best trial for a separate run: with all threads, on whatever device is there.
 
     Args:
+        ranking: images that rank trials.
         share: of the images that the study had; an epoch of all of them has correspondingly fewer passes.
 
     Raises:
@@ -106,5 +125,7 @@ def write_winner(search: Search, best: Trial, share: float) -> None:
     settings = settings.replacing(passes_per_epoch=passes, threads=None, device="auto", patience=None)
     text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     name, checksum = printable(search.folder.name), hashlib.sha256(text.encode()).hexdigest()
-    title = f"# trial {best.number} of {name}: {best.score:.4f} on the images that rank trials\n"
+    images = "the images that rank trials" if search.config.halves_validation else "the validation images"
+    too_high = _too_high(search, best, ranking)
+    title = f"# trial {best.number} of {name}: {best.score:.4f} on {images}{too_high and f', {too_high}'}\n"
     write_atomically(search.folder / WINNER, f"{title}{_CHECKSUM}{checksum}\n{text}")
