@@ -50,6 +50,11 @@ class Table:
             {int(epochs): bits(told["right"])[: self.images] for epochs, told in run["schedules"].items()}
             for run in self.runs
         ]
+        self.scores = [
+            {epochs: (float(each.mean()), float(each[stopping:].mean())) for epochs, each in right.items()}
+            for right in self.right
+        ]
+        """By schedule, on all validation images and on the half that ranks."""
         self.settings = [
             {name: tuple(value) if isinstance(value, list) else value for name, value in run["settings"].items()}
             for run in self.runs
@@ -112,12 +117,12 @@ Score = Callable[[Table, int, Job], float]
 
 def anew(table: Table, number: int, job: Job) -> float:
     """A schedule of its own, on all validation images."""
-    return float(table.right[number][job.to_epoch].mean())
+    return table.scores[number][job.to_epoch][0]
 
 
 def anew_halved(table: Table, number: int, job: Job) -> float:
     """A schedule of its own, on the half of the validation images that ranks."""
-    return float(table.right[number][job.to_epoch][table.record["images"]["validation"] :].mean())
+    return table.scores[number][job.to_epoch][1]
 
 
 def going_on(table: Table, number: int, job: Job) -> float:
@@ -152,7 +157,8 @@ def methods() -> dict[str, Method]:
         def make(table: Table, seed: int) -> Plan:
             each = formula(table.epochs, factor)
             draw = by_tpe(table, seed) if tpe else by_chance(table, seed)
-            return Hyperband(each * 20, draw, in_turn=True, anew=begin_anew)
+            rounds = -(-len(table) // sum(bracket[0].trials for bracket in each))  # which use up the table
+            return Hyperband(each * rounds, draw, in_turn=True, anew=begin_anew)
 
         return make
 
