@@ -2,7 +2,15 @@
 
 import pytest
 
-from foveate.comparison.arms import Arm, parse_arm, short_labels
+from foveate.comparison.arms import (
+    Arm,
+    check_different,
+    check_same_data,
+    judged,
+    order_arms,
+    parse_arm,
+    short_labels,
+)
 from foveate.errors import ConfigError
 
 
@@ -44,6 +52,31 @@ class TestParse:
             parse_arm(text, {})
         assert message in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_arms_that_see_other_data_are_refused_by_the_name_of_the_setting() -> None:
+    for setting in ("size=24", "split_seed=3", "threads=1"):
+        with pytest.raises(ConfigError, match=f"differ in {setting.partition('=')[0]} "):
+            check_same_data([parse_arm("minute", {"threads": 2}), parse_arm(f"minute,{setting}", {"threads": 2})])
+    check_same_data([parse_arm("minute,lr=1", {}), parse_arm("minute,attention=none", {})])
+
+
+@pytest.mark.parametrize(
+    "same", ["minute", "minute,patience=3", "minute,tta_views=6", "minute,attention=luong_scaled"]
+)
+def test_arms_that_would_train_alike_are_refused(same: str) -> None:
+    arms = [parse_arm(text, {}) for text in ("minute", same)]
+    with pytest.raises(ConfigError, match="are the same"):
+        check_different([arm.model_copy(update={"config": judged(arm.config)}) for arm in arms])
+
+
+def test_the_reference_is_the_one_arm_without_attention_else_the_first() -> None:
+    def ordered(*texts: str) -> list[str]:
+        return [arm.name for arm in order_arms([parse_arm(text, {}) for text in texts], {})]
+
+    assert ordered("minute", "minute,attention=none", "fast")[0] == "minute,attention=none"
+    assert ordered("minute", "fast") == ["minute", "fast"]
+    assert ordered("minute,attention=eca") == ["minute,attention=none", "minute,attention=eca"]
 
 
 def test_a_short_label_is_what_an_arm_has_of_its_own() -> None:

@@ -138,6 +138,16 @@ def test_what_is_done_is_not_done_again(experiment: Callable[..., Experiment]) -
     assert len(on_test(experiment()).pending()) == 6
 
 
+def test_of_what_is_all_done_nothing_is_said_to_be_opened(experiment: Callable[..., Experiment]) -> None:
+    made = experiment()
+    assert made.announcement(1)[0].startswith("training 2 arms × 3 seeds, 6 runs")
+    finish(made, SimulatedPool())
+    finish(on_test(made), SimulatedPool())
+    assert on_test(experiment()).announcement(1) == [
+        "nothing is left to do: 6 of 6 runs are measured on the test images"
+    ]
+
+
 def test_what_was_not_trained_is_not_opened_for_the_test(experiment: Callable[..., Experiment]) -> None:
     made = experiment()
     second = failed("TrainingError", "no")
@@ -185,7 +195,7 @@ def test_a_lost_run_begins_again_but_not_for_ever(experiment: Callable[..., Expe
     events = finish(made, pool := SimulatedPool(fate=lambda _: lost))
     assert len(pool.submitted) == 2 * MAX_WORKER_LOSSES
     assert sum(event.kind == "lost" for event in events) == 2 * (MAX_WORKER_LOSSES - 1)
-    assert set(made.failures().values()) == {f"cost {MAX_WORKER_LOSSES} workers: killed by signal 9"}
+    assert set(made.failures().values()) == {"its worker was lost each time that it was tried: killed by signal 9"}
     (finding,) = pair_findings(made)
     assert (finding.seeds, finding.difference, finding.verdict) == ((), None, None)
     assert arm_summaries(made)[0].ms_per_image is None

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from foveate.comparison.outcomes import Pair, PairFinding, spread_words
+from foveate.comparison.outcomes import Pair, PairFinding, fewest_seeds, spread_words
 from foveate.comparison.statistics import Difference, Verdict
 
 
@@ -71,12 +71,18 @@ def test_a_title_names_both_and_the_number_of_images() -> None:
     [
         ({}, "7 (2 pilot seeds spread by 0.30 points)"),
         ({"seeds_needed": None}, "not even thousands (2 pilot seeds spread by 0.30 points)"),
-        ({"difference": {"sd": None}}, "unknown, it takes at least two seeds of both"),
-        ({"difference": None}, "unknown, it takes at least two seeds of both"),
+        ({"difference": {"sd": None}}, "unknown: at least two seeds of both arms must have ended"),
+        ({"difference": None}, "unknown: at least two seeds of both arms must have ended"),
     ],
 )
 def test_a_plan_says_how_many_seeds(changes: Any, plan: str) -> None:
     assert finding(**changes).plan == plan
+
+
+def test_a_pilot_in_which_seeds_failed_tells_of_those_that_ended() -> None:
+    assert fewest_seeds([finding(seeds=(0, 1, 2)), finding(seeds_wanted=4), finding(seeds=())]) == 2
+    assert fewest_seeds([finding(seeds=(0,))]) is None
+    assert spread_words(None).startswith("no pair has two seeds")
 
 
 def test_a_pilot_of_few_seeds_says_how_little_it_knows() -> None:

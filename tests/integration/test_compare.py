@@ -185,7 +185,7 @@ class TestBadInput:
             (["minute", "minute,threads=1"], "differ in threads"),
             (["minute", "minute"], "are the same"),
             (["minute", "minute,attention=luong_scaled"], "are the same"),
-            (["minute,attention=none"], "has no attention to be compared without"),
+            (["minute,attention=none"], "is alone and has no attention to leave out"),
             (["minute", "minute,attention=lung"], "did you mean 'luong'"),
             (["minuet"], "did you mean 'minute'"),
             (["fast", "fast,tta_views=1"], "are the same"),
@@ -195,8 +195,9 @@ class TestBadInput:
         ],
     )
     def test_arms_that_make_no_comparison(self, tmp_path: Path, arms: list[str], message: str) -> None:
+        """Nothing is read before: there is no such data set."""
         with pytest.raises(ConfigError, match=message):
-            foveate.compare("digits", arms, runs=tmp_path / "runs", settings={"threads": 2})
+            foveate.compare("no-such-data", arms, runs=tmp_path / "runs", settings={"threads": 2})
         assert not (tmp_path / "runs").exists()
 
     @pytest.mark.parametrize(
@@ -236,6 +237,28 @@ class TestBadInput:
         )
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "--delta 150: give points of accuracy" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("more", "told"),
+        [
+            ({"alpha": 2}, "alpha=2: "),
+            ({"seeds": 0}, "seeds=0: "),
+            ({"hang_limit_s": -1}, "hang_limit_s=-1: "),
+            ({"zzz": 1}, "zzz"),
+            ({"name": "taken"}, "taken exists: choose another --name"),
+        ],
+    )
+    def test_what_needs_no_data_is_refused_before_any_is_read(
+        self, tmp_path: Path, more: dict[str, Any], told: str
+    ) -> None:
+        (tmp_path / "runs" / "compare" / "taken").mkdir(parents=True)
+        with pytest.raises(ConfigError, match=told):
+            foveate.compare("no-such-data", ["minute"], runs=tmp_path / "runs", **more)
+
+    @pytest.mark.parametrize("own", ["first_seed", "pilot"])
+    def test_a_plan_with_what_is_its_own(self, own: str) -> None:
+        with pytest.raises(ConfigError, match=f"is a pilot: leave {own} out"):
+            foveate.plan_comparison("no-such-data", ["minute"], **{own: 1})
 
     def test_a_seed_for_all_arms(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="--seeds and --first-seed"):

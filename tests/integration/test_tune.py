@@ -249,7 +249,7 @@ def test_asha_and_tpe(folder: Path) -> None:
         (["digits", "--knob", "lrr"], "did you mean 'lr'"),
         (["digits", "--workers", "-1"], "workers=-1"),
         (["digits", "--threads", "0"], "threads=0"),
-        (["digits", "--gpus", "1"], "gpus=1.0: it is of Ray's"),
+        (["digits", "--gpus", "1"], "gpus=1.0: give a number above 0, and only with --ray"),
         (["digits", "--ray", "local", "--gpus", "0"], "gpus=0.0"),
         (["digits", "--set", "epochs=5"], "--max-epochs"),
         (["digits", "--set", "train.images_seen=5"], "--max-epochs"),

@@ -29,8 +29,8 @@ def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
     Commas within brackets belong to a value, which is YAML.
 
     Raises:
-        ConfigError: for an unknown preset or setting, what is no KEY=VALUE, a seed, which is not an arm's, and
-            control characters.
+        ConfigError: for an unknown preset or setting, a part that is no KEY=VALUE, a seed (all arms share
+            theirs), and control characters.
     """
     if not text.isprintable() or len(text) > _MAX_CHARACTERS:
         raise ConfigError(
@@ -58,7 +58,7 @@ def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
 
 
 def without_attention(arm: Arm, common: Mapping[str, Any]) -> Arm:
-    """The same arm, of the same `common` settings, without attention."""
+    """The same arm, over the same `common` settings, without attention."""
     others = [
         part for part in _split(arm.name) if part.partition("=")[0].rpartition(".")[2].strip() != "attention"
     ]
@@ -66,7 +66,7 @@ def without_attention(arm: Arm, common: Mapping[str, Any]) -> Arm:
 
 
 def short_labels(arms: Sequence[Arm]) -> list[str]:
-    """For a plot: of each arm what not all have in common, of a control what it is matched in."""
+    """For a plot: the settings of each arm that not all arms share, and what a control is matched in."""
     parts = [_split(arm.name) for arm in arms if not arm.matched]
     common = set.intersection(*map(set, parts))
 
@@ -95,44 +95,60 @@ def order_arms(arms: list[Arm], given: Mapping[str, Any]) -> list[Arm]:
     """The reference first, made where there is one arm alone.
 
     Raises:
-        ConfigError: for no arm, and for two that are the same.
+        ConfigError: for no arm, and for a single one without attention.
     """
     if not arms:
         raise ConfigError(
-            "nothing to compare: give --arm PRESET,KEY=VALUE,… twice or more, or once with attention"
+            "nothing to compare: give --arm PRESET,KEY=VALUE,… twice or more, or one arm that has attention"
         )
     if len(arms) == 1:
         if arms[0].config.model.attention == "none":
-            raise ConfigError(f"arm {arms[0].name!r} has no attention to be compared without: give a second --arm")
+            raise ConfigError(
+                f"arm {arms[0].name!r} is alone and has no attention to leave out: give a second --arm"
+            )
         arms = [without_attention(arms[0], given), *arms]
-    if len({arm.name for arm in arms}) < len(arms):
-        raise ConfigError("two arms are the same: their runs would be, bit by bit")
-    plain = [arm for arm in arms if arm.config.model.attention == "none"]
-    reference = plain[0] if len(plain) == 1 else arms[0]
+    without = [arm for arm in arms if arm.config.model.attention == "none"]
+    reference = without[0] if len(without) == 1 else arms[0]
     return [reference, *(arm for arm in arms if arm is not reference)]
 
 
-def check_alike(arms: Sequence[Arm]) -> None:
+def check_same_data(arms: Sequence[Arm]) -> None:
     """Raises ConfigError for arms that do not see the same images in the same splits, on the same device."""
-    first = arms[0].config
+
+    def shared(config: Config) -> dict[str, Any]:
+        return config.data.model_dump() | config.train.model_dump(include={"device", "threads"})
+
+    first = shared(arms[0].config)
     for arm in arms[1:]:
-        own = arm.config
-        for name in (*type(own.data).model_fields, "device", "threads"):
-            values = [getattr(config.train, name, getattr(config.data, name, None)) for config in (first, own)]
-            if values[0] != values[1]:
+        for name, value in shared(arm.config).items():
+            if value != first[name]:
                 raise ConfigError(
-                    f"arms {arms[0].name!r} and {arm.name!r} differ in {name} ({values[0]}, {values[1]}): "
+                    f"arms {arms[0].name!r} and {arm.name!r} differ in {name} ({first[name]}, {value}): "
                     f"give all the same, with --set {name}=…"
                 )
 
 
+def judged(config: Config) -> Config:
+    """The settings of an arm: those of a separate run, but the last epoch is judged, without more views.
+
+    What then makes no difference has one value, so that arms that differ in it alone are known to be the same.
+    """
+    without: dict[str, Any] = {
+        "tta_views": 1, "monitor": "accuracy", "save_every_s": 60.0, "keep": "last", "patience": None,
+    }  # fmt: skip
+    if config.model.attention == "none":
+        without |= {"attention_mode": "replace", "attention_stage": 1}
+    return config.replacing(**without)
+
+
 def check_different(arms: Sequence[Arm]) -> None:
-    """Raises ConfigError for resolved arms that are the same."""
-    seen: dict[str, str] = {}
+    """Raises ConfigError for arms that are the same, once their settings are those that are `judged`."""
+    seen: dict[str, Arm] = {}
     for arm in arms:
-        same = seen.setdefault(arm.config.model_dump_json(exclude={"preset"}), arm.name)
-        if same != arm.name:
+        same = seen.setdefault(arm.config.model_dump_json(exclude={"preset"}), arm)
+        if same is not arm:
             raise ConfigError(
-                f"arms {same!r} and {arm.name!r} are the same: their runs would be, bit by bit (each is judged at "
-                "its last epoch, without more views: keep, patience, monitor and tta_views make no difference)"
+                f"arms {same.name!r} and {arm.name!r} are the same: their runs would be, bit by bit (each is "
+                "judged at its last epoch, without more views, so that keep, patience, monitor and tta_views make no "
+                "difference)"
             )

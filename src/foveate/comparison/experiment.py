@@ -30,7 +30,7 @@ class _Failure(Record):
 
 
 class ArmRun(NamedTuple):
-    """Places in `ComparisonConfig`'s `subsets` and `arms`, and a seed."""
+    """A seed, and the places of its number of images and its arm in `ComparisonConfig`'s `subsets` and `arms`."""
 
     subset: int
     seed: int
@@ -161,6 +161,10 @@ class Experiment:
     def announcement(self, workers: int) -> list[str]:
         """The arms, and how many runs there are to do."""
         config, left = self.config, len(self._todo)
+        if not left:
+            ended = sum(self.result(run) is not None for run in self.runs)
+            told = f"{ended} of {len(self.runs)} runs are measured on the {self.split} images"
+            return [f"nothing is left to do: {told}"]
         doing = "opening the test split:" if self.split == "test" else "training"
         sizes = f" × {len(config.subsets)} sizes" if len(config.subsets) > 1 else ""
         done = sum(self.result(run) is not None for run in self.runs)

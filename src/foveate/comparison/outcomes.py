@@ -1,6 +1,8 @@
 """What the runs of a comparison come to: a summary of every arm, and a verdict on every pair, also in words."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import mean, median, stdev
 from typing import NamedTuple
 
@@ -73,7 +75,7 @@ class PairFinding:
     def plan(self) -> str:
         """How many seeds a comparison of this pair takes, judged by a pilot."""
         if self.difference is None or self.difference.sd is None:
-            return "unknown, it takes at least two seeds of both"
+            return "unknown: at least two seeds of both arms must have ended"
         needed = "not even thousands" if self.seeds_needed is None else f"{self.seeds_needed:,}"
         return f"{needed} ({len(self.seeds)} pilot seeds spread by {100 * self.difference.sd:.2f} points)"
 
@@ -94,21 +96,61 @@ class ArmSummary:
     """Of training, the median of the runs."""
 
     @property
-    def cells(self) -> list[str]:
-        """Its figures as a row of a table."""
+    def cells(self) -> dict[str, str]:
+        """Its figures in words, by the titles of their columns in a table."""
         values = [100 * value for value in self.accuracies]
-        return [
-            f"{mean(values):.2f}" if values else "–",
-            f"{stdev(values):.2f}" if len(values) > 1 else "–",
-            f"{100 * self.without_attention:.2f}" if self.without_attention is not None else "–",
-            f"{self.cost.parameters:,}",
-            f"{self.ms_per_image:.3f}" if self.ms_per_image is not None else "–",
-            str(len(self.seeds)),
-        ]
+        gates = [min(self.gates), max(self.gates)] if len(self.gates) > 1 else self.gates
+        spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
+        return {
+            "Accuracy": f"{mean(values):.2f}{spread}\u00a0%" if values else "–",
+            "Attention ablated": (
+                "–" if self.without_attention is None else f"{100 * self.without_attention:.2f}\u00a0%"
+            ),
+            "Gate": " to ".join(f"{gate:+.3g}" for gate in gates) or "–",
+            "Parameters": f"{self.cost.parameters:,}",
+            "MFLOP per image": f"{self.cost.training_flops / 1e6:,.1f}",
+            "ms per image": "–" if self.ms_per_image is None else f"{self.ms_per_image:.3f}",
+            "Seeds": str(len(self.seeds)),
+        }
 
 
-def spread_words(seeds: int) -> str:
+@dataclass(frozen=True)
+class Outcome:
+    """What the runs come to that an experiment has measured: each part is computed once, when it is asked for."""
+
+    experiment: Experiment
+
+    @property
+    def config(self) -> ComparisonConfig:
+        """The settings of the comparison."""
+        return self.experiment.config
+
+    @cached_property
+    def failures(self) -> Mapping[ArmRun, str]:
+        """Why runs have no result."""
+        return self.experiment.failures()
+
+    @cached_property
+    def summaries(self) -> list[ArmSummary]:
+        """Every arm, with every number of training images."""
+        return arm_summaries(self.experiment)
+
+    @cached_property
+    def findings(self) -> list[PairFinding]:
+        """Every pair, with every number of training images."""
+        return pair_findings(self.experiment)
+
+
+def fewest_seeds(findings: Sequence[PairFinding]) -> int | None:
+    """Seeds of the pair that has the fewest of those that have a spread; None: none has."""
+    known = [len(each.seeds) for each in findings if len(each.seeds) > 1]
+    return min(known, default=None)
+
+
+def spread_words(seeds: int | None) -> str:
     """How well a pilot knows by how much seeds differ."""
+    if seeds is None:
+        return "no pair has two seeds that ended, so that nothing is known of the spread"
     low, high = sd_interval(seeds)
     return (
         f"the true spread is {low:.2g} to {high:.2g} times that of {seeds} seeds: take more where they are cheap"
@@ -161,14 +203,18 @@ def pair_findings(experiment: Experiment) -> list[PairFinding]:
 def arm_summaries(experiment: Experiment) -> list[ArmSummary]:
     """Every arm, with every number of training images."""
     config = experiment.config
+    costs = [
+        network_cost(arm.config, num_classes=config.num_classes, size=arm.config.data.size)
+        for arm in config.arms
+        if arm.config.data.size is not None  # as `ComparisonConfig` makes sure
+    ]
     summaries = []
     for subset, images in enumerate(config.subsets):
-        for place, arm in enumerate(config.arms):
+        for place, cost in enumerate(costs):
             runs = _done(experiment, place, subset)
             results = [result for run in runs if (result := experiment.result(run)) is not None]
             without = [each.without_attention for each in results if each.without_attention is not None]
             speeds = [1e3 * each.train_s / each.images_shown for each in results if each.images_shown]
-            assert arm.config.data.size is not None
             summary = ArmSummary(
                 arm=place,
                 subset=images,
@@ -176,53 +222,43 @@ def arm_summaries(experiment: Experiment) -> list[ArmSummary]:
                 accuracies=tuple(each.accuracy for each in results),
                 without_attention=mean(without) if without else None,
                 gates=tuple(each.gate for each in results if each.gate is not None),
-                cost=network_cost(arm.config, num_classes=config.num_classes, size=arm.config.data.size),
+                cost=cost,
                 ms_per_image=median(speeds) if speeds else None,
             )
             summaries.append(summary)
     return summaries
 
 
-ARM_TITLES = ("arm", "accuracy %", "sd", "without attention", "parameters", "ms an image", "seeds")
-"""Of the table of arms."""
-
-
-def arm_rows(experiment: Experiment) -> list[list[str]]:
-    """The table of arms."""
-    arms = experiment.config.arms
-    return [[_arm_words(arms[each.arm].name, each.subset), *each.cells] for each in arm_summaries(experiment)]
-
-
-def verdict_lines(experiment: Experiment) -> list[str]:
+def verdict_lines(outcome: Outcome) -> list[str]:
     """Runs that are left out, and the verdict on every pair."""
-    config = experiment.config
+    config = outcome.config
     lines = []
-    for run, reason in experiment.failures().items():
-        arm = _arm_words(config.arms[run.arm].name, config.subsets[run.subset])
+    for run, reason in outcome.failures.items():
+        arm = arm_words(config.arms[run.arm].name, config.subsets[run.subset])
         lines.append(f"failed and left out: {arm}, seed {run.seed}: {reason}")
     lines.append(
-        f"on the {experiment.split} images, differences in points "
+        f"on the {outcome.experiment.split} images, differences in points "
         f"[interval over seeds, all together at {100 * (1 - config.alpha):g} %]:"
     )
-    for finding in pair_findings(experiment):
+    for finding in outcome.findings:
         interval = finding.verdict.interval if finding.verdict else None
         bounds = f" [{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]" if interval else ""
         lines += [f"{finding.title}:", f"  {finding.words}{bounds}"]
     return lines
 
 
-def plan_lines(experiment: Experiment) -> list[str]:
+def plan_lines(outcome: Outcome) -> list[str]:
     """By the spread of a pilot's differences, how many seeds would find δ."""
-    config = experiment.config
-    points = f"{100 * config.delta:g} points"
+    points = f"{100 * outcome.config.delta:g} points"
     return [
         f"seeds at which a true difference of {points} would be seen in 80% of comparisons:",
-        *(f"  {finding.title}: {finding.plan}" for finding in pair_findings(experiment)),
-        spread_words(config.seeds),
+        *(f"  {finding.title}: {finding.plan}" for finding in outcome.findings),
+        spread_words(fewest_seeds(outcome.findings)),
     ]
 
 
-def _arm_words(arm: str, subset: int | None) -> str:
+def arm_words(arm: str, subset: int | None) -> str:
+    """An arm, and on how many images it was trained where that is not all."""
     return arm if subset is None else f"{arm}, {subset:,} images"
 
 

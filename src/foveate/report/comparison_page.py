@@ -2,14 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from markupsafe import Markup
 
 from foveate.comparison.arms import short_labels
 from foveate.comparison.experiment import ArmRun
-from foveate.comparison.outcomes import ArmSummary, PairFinding, spread_words
+from foveate.comparison.outcomes import ArmSummary, PairFinding, fewest_seeds, spread_words
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.statistics import Interval
 from foveate.report import comparison_plots as plots
@@ -59,7 +58,7 @@ def comparison_page(
         note += Markup(
             " <strong>This is the pilot of a plan, and no evidence.</strong> It says how many seeds it takes to "
             "see a true difference of {:g} points in 80\u00a0% of comparisons; {}."
-        ).format(100 * config.delta, spread_words(config.seeds))
+        ).format(100 * config.delta, spread_words(fewest_seeds(pairs)))
     elif split == "validation":
         note += Markup(" These are validation images; the test split is closed. {} opens it.").format(
             code(opening)
@@ -138,20 +137,8 @@ def _arms(summaries: Sequence[ArmSummary], config: ComparisonConfig, *, sized: b
     for found in summaries:
         arm = config.arms[found.arm]
         control = "; ".join(dict.fromkeys(arm.matched.values()))
-        accuracies, gates = [100 * value for value in found.accuracies], found.gates
-        spread = f" ± {stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-        cells = [
-            f"{mean(accuracies):.2f}{spread}\u00a0%" if accuracies else "–",
-            "–" if found.without_attention is None else f"{100 * found.without_attention:.2f}\u00a0%",
-            " to ".join(f"{gate:+.3g}" for gate in ([min(gates), max(gates)] if len(gates) > 1 else gates)) or "–",
-            f"{found.cost.parameters:,}",
-            f"{found.cost.training_flops / 1e6:,.1f}",
-            "–" if found.ms_per_image is None else f"{found.ms_per_image:.3f}",
-            str(len(found.seeds)),
-        ]
         name = small(arm.name, f"a control, matched in {control}" if control else "")
-        rows.append([name, *([_images(found.subset)] if sized else []), *cells])
-    measured = ("Accuracy", "Attention ablated", "Gate", "Parameters", "MFLOP per image", "ms per image", "Seeds")
+        rows.append([name, *([_images(found.subset)] if sized else []), *found.cells.values()])
     caption = "Mean over seeds ± standard deviation; cost of training on one image"
     terms = (
         "Attention ablated: the accuracy of the same weights without it. Gate: the factor of a residual "
@@ -159,7 +146,7 @@ def _arms(summaries: Sequence[ArmSummary], config: ComparisonConfig, *, sized: b
         "forward and backward; ms: to train on one, the median of the runs. Parameters are those that are "
         "trained."
     )
-    table = Table("Arms", [*_subject("Arm", sized=sized), *numbers(*measured)], rows, caption)
+    table = Table("Arms", [*_subject("Arm", sized=sized), *numbers(*summaries[0].cells)], rows, caption)
     note = (
         "The first is the reference. Controls are the reference, widened until it costs what an arm costs: what "
         "an arm gains over them is not due to its size. Where an arm has the reference’s parameters within "

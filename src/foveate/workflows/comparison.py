@@ -3,19 +3,19 @@
 import contextlib
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from foveate.comparison.arms import check_alike, check_different, order_arms, parse_arm
+from foveate.comparison.arms import check_different, check_same_data, judged, order_arms, parse_arm
 from foveate.comparison.controls import matched_controls
 from foveate.comparison.experiment import Experiment
-from foveate.comparison.outcomes import PairFinding, pair_findings
+from foveate.comparison.outcomes import Outcome, PairFinding
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.training import JudgedSplit, run_arm, training_subset
-from foveate.config import Config, read_yaml, validated
+from foveate.config import Config, check_values, read_yaml, validated
 from foveate.data.dataset import Dataset
 from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataError
 from foveate.execution.pool import Pool
@@ -34,6 +34,7 @@ from foveate.workflows.campaign import (
     sees_no_steps,
 )
 from foveate.workflows.comparison_files import record_test_opening, write_results
+from foveate.workflows.output import check_output_name
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, settings_digest
 from foveate.workflows.workers import Workers
 
@@ -52,6 +53,8 @@ class Comparison:
     """A comparison's folder, `runs/compare/<name>/`, and what lies in it."""
 
     path: Path
+    _known: Outcome | None = field(default=None, repr=False, compare=False)
+    """What its runs came to, where this process has just worked it out."""
 
     @property
     def config(self) -> ComparisonConfig:
@@ -78,9 +81,14 @@ class Comparison:
         return self.path / "test_openings.json"
 
     @property
+    def outcome(self) -> Outcome:
+        """What its runs came to."""
+        return self._known or Outcome(self.experiment)
+
+    @property
     def findings(self) -> list[PairFinding]:
         """The difference and the verdict of every pair."""
-        return pair_findings(self.experiment)
+        return self.outcome.findings
 
     @property
     def report(self) -> Path:
@@ -134,15 +142,19 @@ def compare(
     if not isinstance(subsets, Sequence) or not all(isinstance(each, int | None) for each in subsets):
         raise ConfigError(f"subsets={subsets!r}: give a list of numbers of images; None: all")
     if more.get("pilot") and seeds < 2:
-        raise ConfigError(f"seeds={seeds}: a plan learns how seeds spread, from two at least")
-    crew = Workers(workers, ray, gpus)
+        raise ConfigError(f"seeds={seeds}: a plan learns from two seeds at least how much they spread")
+    check_values(ComparisonConfig, {**more, "seeds": seeds})
     check_output_dir(Path(runs), data)
+    check_output_name(Path(runs), "compare", name)
+    crew = Workers(workers, ray, gpus)
     given = {"threads": crew.threads, **settings}
     if any(setting.rpartition(".")[2] == "seed" for setting in settings):
         raise ConfigError("seed: all arms have the same seeds; say which by --seeds and --first-seed")
     parsed = order_arms([parse_arm(text, given) for text in arms], given)
-    check_alike(parsed)
     crew.check_attention([arm.config for arm in parsed])
+    parsed = [arm.model_copy(update={"config": judged(arm.config)}) for arm in parsed]
+    check_same_data(parsed)
+    check_different(parsed)
     base = parsed[0].config
     dataset, device, location = load_data(data, base, data_dir, display)
     if final and "test" not in dataset.splits:
@@ -153,7 +165,7 @@ def compare(
     few = min((each for each in subsets if each), default=None)
     smallest = training_subset(dataset, few, base.data.split_seed)
     resolved = [arm.model_copy(update={"config": _resolve_arm(arm.config, smallest, device)}) for arm in parsed]
-    check_different(resolved)
+    check_different(resolved)  # again: what the data decides may make arms the same
     if controls:
         costs = {"num_classes": len(dataset.class_names), "size": dataset.images.shape[1]}
         resolved += matched_controls(resolved[1:], resolved[0], **costs)
@@ -198,6 +210,8 @@ def plan_comparison(data: str | Path, arms: Sequence[str], *, seeds: int = 4, **
     """
     if options.get("final"):
         raise ConfigError("a plan opens no test split: leave final out")
+    if own := options.keys() & {"first_seed", "pilot"}:
+        raise ConfigError(f"a plan has seeds of its own, and is a pilot: leave {min(own)} out")
     return compare(data, arms, seeds=seeds, first_seed=PILOT_SEED, pilot=True, **options)
 
 
@@ -265,27 +279,18 @@ def _run(comparison: Comparison, pool: Pool, display: Display, *, final: bool) -
                 record_test_opening(comparison.test_openings, resuming)
             finish(experiment, pool, interrupted, display)
             if len(failures := experiment.failures()) == len(experiment.runs):
-                raise ComparisonError(f"no run came to an end, the last one so: {[*failures.values()][-1]}")
-            write_results(experiment)
-    return comparison
+                raise ComparisonError(f"no run came to an end; the last error: {[*failures.values()][-1]}")
+            outcome = Outcome(experiment)
+            write_results(outcome)
+    return Comparison(comparison.path, outcome)
 
 
 def _resolve_arm(config: Config, dataset: Dataset, device: torch.device) -> Config:
-    """The settings of a separate run, but to its last epoch, which is judged; those without effect are reset.
+    """The settings of an arm with what the data and this machine decide, but for `passes_per_epoch`.
 
-    `passes_per_epoch` stays open: each run resolves it by how many images it has.
+    That stays open: each run resolves it by how many images it has.
     """
-    without = {
-        "passes_per_epoch": config.train.passes_per_epoch,
-        "tta_views": 1,
-        "monitor": "accuracy",
-        "save_every_s": 60.0,
-        "keep": "last",
-        "patience": None,
-    }
-    if config.model.attention == "none":
-        without |= {"attention_mode": "replace", "attention_stage": 1}
-    return with_place(resolve_settings(config, dataset), device).replacing(**without)
+    return with_place(resolve_settings(config, dataset), device).replacing(passes_per_epoch=config.train.passes_per_epoch)
 
 
 def _check_subsets(subsets: Sequence[int | None], dataset: Dataset) -> None:

@@ -22,7 +22,7 @@ class Workers:
     Args:
         count: None: one, or one for each GPU, or under Ray as many as the cluster has room for. 0: this process.
         ray: `local`, or HOST:PORT of a cluster's head; None: local processes.
-        gpus: that a job takes of Ray's. None: one, where the device is one.
+        gpus: how many GPUs a job takes under Ray. None: one, where the device is a GPU.
 
     Raises:
         ConfigError: when no pool can be opened like that.
@@ -37,7 +37,7 @@ class Workers:
             raise ConfigError(f"workers={self.count}: give 1 at least, or 0 for this process itself, without Ray")
         if self.gpus is not None and (self.ray is None or not self.gpus > 0):
             raise ConfigError(
-                f"gpus={self.gpus}: it is of Ray's, with --ray, and above 0; a local worker has one GPU"
+                f"gpus={self.gpus}: give a number above 0, and only with --ray: a local worker has one GPU"
             )
 
     @property
