@@ -150,6 +150,16 @@ def test_an_arm_that_fails_is_named_and_the_rest_goes_on(folder: Path) -> None:
     assert len(json.loads((place / "test_openings.json").read_text())) == 1
 
 
+def test_an_arm_is_compared_with_itself_by_other_seeds(folder: Path) -> None:
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    arms = ["--arm", "minute,attention=none", "--arm", "minute,attention=none,seeds=100+", "--name", "itself"]
+    finish(folder, "compare", "digits", *arms, *settings, "--seeds", "2", "--subset", "100", "--threads", "1")
+    place = folder / "runs" / "compare" / "itself"
+    assert [row["seed"] for row in rows(place)] == ["0", "100", "1", "101"]
+    assert "rule: blocks" in (place / "comparison.yaml").read_text()
+    assert "With seeds of its own: minute,attention=none,seeds=100+" in (place / "compare.html").read_text()
+
+
 def test_a_plan_opens_no_test_split() -> None:
     with pytest.raises(ConfigError, match="a plan opens no test split: leave final out"):
         foveate.plan_comparison("digits", ("minute",), final=True)
@@ -159,15 +169,15 @@ def test_a_plan_says_how_many_seeds_it_takes(folder: Path) -> None:
     settings = [word for setting in TINY for word in ("--set", setting)]
     arms = ["--arm", "minute,attention=eca", "--plan", "--seeds", "3", "--delta", "5"]
     printed = finish(folder, "compare", "digits", *arms, *settings, "--subset", "100", "--threads", "1")
-    assert "a true difference of 5 points would be seen in 80% of comparisons" in printed
+    assert "seeds of every arm, for an answer in 80 % of comparisons:" in printed
     assert "minute,attention=eca minus minute,attention=none (100 images): " in printed
     page = (folder / "runs" / "compare" / "digits-plan" / "compare.html").read_text()
-    assert "pilot seeds spread by" in page
+    assert "to see a difference of 5 points" in page
     assert "Inconclusive" not in page
     seeds = {row["seed"] for row in rows(folder / "runs" / "compare" / "digits-plan")}
     assert seeds == {"1000000", "1000001", "1000002"}
     place = str(folder / "runs" / "compare" / "digits-plan")
-    assert finish(folder, "compare", "--resume", place).count("pilot seeds spread by") == 1
+    assert finish(folder, "compare", "--resume", place).count("to see a difference of 5 points") == 1
     refused = subprocess.run(
         command("compare", "--resume", place, "--final"), capture_output=True, text=True, check=False
     )
@@ -245,6 +255,8 @@ class TestBadInput:
             ({"seeds": 0}, "seeds=0: "),
             ({"hang_limit_s": -1}, "hang_limit_s=-1: "),
             ({"zzz": 1}, "zzz"),
+            ({"rule": "seeds"}, "rule='seeds': it judges by these images alone"),
+            ({"rule": "dunet"}, "did you mean 'dunnett'"),
             ({"name": "taken"}, "taken exists: choose another --name"),
         ],
     )

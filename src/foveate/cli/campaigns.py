@@ -146,6 +146,13 @@ def compare(
     alpha: Annotated[
         float | None, typer.Option(help="Chance of any false verdict, over all pairs together (default: 0.05).")
     ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="How pairs are judged together: blocks (the default: one spread for all arms, seeds taken out), "
+            "dunnett (one spread, seeds not taken out), or pairs (each pair by its own spread)."
+        ),
+    ] = None,
     controls: Annotated[
         bool, typer.Option("--controls/--no-controls", help="Controls matched in parameters and in FLOPs.")
     ] = True,
@@ -175,6 +182,7 @@ def compare(
         "subsets": tuple(subset) if subset else None,
         "delta": delta / 100 if delta is not None else None,
         "alpha": alpha,
+        "rule": rule,
         "hang_limit_s": hang_limit,
     }
     given = {key: value for key, value in chosen.items() if value is not None}

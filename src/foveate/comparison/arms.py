@@ -1,5 +1,6 @@
 """Arms of a comparison: what a person writes to settings, and whether they can be compared."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ class Arm(Section):
 
     name: Line
     config: Config
+    first_seed: int | None = Field(None, ge=0, lt=2**62)
+    """Of an arm with seeds of its own, so that it shares none with the others; None: the comparison's."""
     matched: Mapping[Line, Line] = Field(default_factory=dict)
     """Of a control: the arms that it is matched to, and in what: `parameters`, `FLOPs`, or both."""
 
@@ -26,7 +29,8 @@ class Arm(Section):
 def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
     """`PRESET[,KEY=VALUE…]` over the settings that all arms have in `common`.
 
-    Commas within brackets belong to a value, which is YAML.
+    Commas within brackets belong to a value, which is YAML. `seeds=100+` gives an arm seeds of its own, from 100
+    on.
 
     Raises:
         ConfigError: for an unknown preset or setting, a part that is no KEY=VALUE, a seed (all arms share
@@ -41,20 +45,30 @@ def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
     if not preset:
         raise ConfigError(f"arm {text!r}: begin it with a preset, as in minute,attention=none")
     own: dict[str, Any] = {}
+    first_seed = None
     for pair in pairs:
         key, equals, value = (part.strip() for part in pair.partition("="))
         if not equals:
             raise ConfigError(f"arm {text!r}: write it as PRESET,KEY=VALUE,…; {pair!r} is no KEY=VALUE")
+        if key == "seeds":
+            if first_seed is not None or re.fullmatch(r"[0-9]{1,18}\+", value, re.ASCII) is None:
+                raise ConfigError(f"arm {text!r}: {pair!r}: write it once, as seeds=100+, for seeds from 100 on")
+            first_seed = int(value[:-1])
+            continue
         check_setting(key)
         if key.rpartition(".")[2] in (each.rpartition(".")[2] for each in own):
             raise ConfigError(f"arm {text!r}: {key} is given twice")
         if key.rpartition(".")[2] == "seed":
-            raise ConfigError(f"arm {text!r}: all arms have the same seeds; say which by --seeds and --first-seed")
+            raise ConfigError(
+                f"arm {text!r}: all arms have the same seeds; say which by --seeds and --first-seed, "
+                "or give this one others, as in seeds=100+"
+            )
         try:
             own[key] = parse_yaml(value)
         except MalformedError as error:
             raise ConfigError(f"arm {text!r}: the value of {key} is not YAML ({error})") from error
-    return Arm(name=text, config=resolve_config(preset, settings=layered(common, own)))
+    config = resolve_config(preset, settings=layered(common, own))
+    return Arm(name=text, config=config, first_seed=first_seed)
 
 
 def without_attention(arm: Arm, common: Mapping[str, Any]) -> Arm:
@@ -141,14 +155,25 @@ def judged(config: Config) -> Config:
     return config.replacing(**without)
 
 
-def check_different(arms: Sequence[Arm]) -> None:
-    """Raises ConfigError for arms that are the same, once their settings are those that are `judged`."""
-    seen: dict[str, Arm] = {}
+def check_different(arms: Sequence[Arm], first_seed: int, seeds: int) -> None:
+    """Raises ConfigError for arms that are the same, once their settings are those that are `judged`.
+
+    Args:
+        first_seed, seeds: of arms that have none of their own; with other seeds an arm may be there again.
+    """
+    seen: dict[str, list[Arm]] = {}
+
+    def begins(arm: Arm) -> int:
+        return first_seed if arm.first_seed is None else arm.first_seed
+
     for arm in arms:
-        same = seen.setdefault(arm.config.model_dump_json(exclude={"preset"}), arm)
-        if same is not arm:
-            raise ConfigError(
-                f"arms {same.name!r} and {arm.name!r} are the same: their runs would be, bit by bit (each is "
-                "judged at its last epoch, without more views, so that keep, patience, monitor and tta_views make no "
-                "difference)"
-            )
+        alike = seen.setdefault(arm.config.model_dump_json(exclude={"preset"}), [])
+        for same in alike:
+            if abs(begins(arm) - begins(same)) < seeds:
+                raise ConfigError(
+                    f"arms {same.name!r} and {arm.name!r} are the same: their runs would be, bit by bit (each is "
+                    "judged at its last epoch, without more views, so that keep, patience, monitor and tta_views make "
+                    "no difference); to compare an arm with itself give it other seeds, as in "
+                    f"{arm.config.preset},seeds={max(map(begins, arms)) + max(100, seeds)}+"
+                )
+        alike.append(arm)

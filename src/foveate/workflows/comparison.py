@@ -7,24 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from foveate.comparison.arms import check_different, check_same_data, judged, order_arms, parse_arm
+from foveate.comparison.arms import check_different
 from foveate.comparison.controls import matched_controls
 from foveate.comparison.experiment import Experiment
-from foveate.comparison.outcomes import Outcome, PairFinding
+from foveate.comparison.findings import PairFinding
+from foveate.comparison.outcomes import Outcome
+from foveate.comparison.pooling import Rule
 from foveate.comparison.settings import ComparisonConfig
-from foveate.comparison.training import JudgedSplit, run_arm, training_subset
-from foveate.config import Config, check_values, read_yaml, validated
-from foveate.data.dataset import Dataset
+from foveate.comparison.training import JudgedSplit, run_arm
+from foveate.config import check_values, read_yaml, validated
 from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataError
 from foveate.execution.pool import Pool
 from foveate.files import locked
 from foveate.records import Digest, Record, read_record
-from foveate.training.device import with_place
 from foveate.training.fit import DRAWS
 from foveate.training.saving import interruptible
-from foveate.training.settings import resolve_settings
 from foveate.workflows.campaign import (
     create_folder,
     finish,
@@ -33,13 +30,14 @@ from foveate.workflows.campaign import (
     read_settings,
     sees_no_steps,
 )
+from foveate.workflows.comparison_arms import PILOT_SEED, check_subsets, requested_arms, resolved_arms
 from foveate.workflows.comparison_files import record_test_opening, write_results
 from foveate.workflows.output import check_output_name
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, settings_digest
 from foveate.workflows.workers import Workers
 
-PILOT_SEED = 1_000_000
-"""The first seed of a pilot: no comparison begins there by default, so that a plan is made from other runs."""
+RULE: Rule = "blocks"
+"""How the pairs of a new comparison are judged, unless another rule is asked for."""
 
 
 class _Sealed(Record):
@@ -128,7 +126,7 @@ def compare(
         workers, ray, gpus: as `tune` takes them.
         settings: of every arm.
         more: of `ComparisonConfig`: `first_seed`, `subsets`, `delta` (a share: 0.005 is half a point), `alpha`,
-            `hang_limit_s`.
+            `rule` (`blocks`, `dunnett` or `pairs`: how the pairs are judged together), `hang_limit_s`.
 
     Raises:
         ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
@@ -143,6 +141,11 @@ def compare(
         raise ConfigError(f"subsets={subsets!r}: give a list of numbers of images; None: all")
     if more.get("pilot") and seeds < 2:
         raise ConfigError(f"seeds={seeds}: a plan learns from two seeds at least how much they spread")
+    if more.get("pilot") and final:
+        raise ConfigError("a plan opens no test split: leave final out")
+    if more.get("rule") == "seeds":
+        raise ConfigError("rule='seeds': it judges by these images alone; give blocks, dunnett or pairs")
+    more = {"rule": RULE, **more}
     check_values(ComparisonConfig, {**more, "seeds": seeds})
     check_output_dir(Path(runs), data)
     check_output_name(Path(runs), "compare", name)
@@ -150,22 +153,18 @@ def compare(
     given = {"threads": crew.threads, **settings}
     if any(setting.rpartition(".")[2] == "seed" for setting in settings):
         raise ConfigError("seed: all arms have the same seeds; say which by --seeds and --first-seed")
-    parsed = order_arms([parse_arm(text, given) for text in arms], given)
+    first_seed = int(more.get("first_seed", 0))
+    parsed = requested_arms(arms, given, first_seed, seeds, pilot=bool(more.get("pilot")))
     crew.check_attention([arm.config for arm in parsed])
-    parsed = [arm.model_copy(update={"config": judged(arm.config)}) for arm in parsed]
-    check_same_data(parsed)
-    check_different(parsed)
     base = parsed[0].config
     dataset, device, location = load_data(data, base, data_dir, display)
     if final and "test" not in dataset.splits:
         raise DataError(f"{dataset.name} has no test images: add a test split to it, or compare without --final")
     if len(dataset.splits["validation"]) < 2:
         raise DataError(f"{dataset.name} has a single validation image: add images, or set val_fraction higher")
-    _check_subsets(subsets, dataset)
-    few = min((each for each in subsets if each), default=None)
-    smallest = training_subset(dataset, few, base.data.split_seed)
-    resolved = [arm.model_copy(update={"config": _resolve_arm(arm.config, smallest, device)}) for arm in parsed]
-    check_different(resolved)  # again: what the data decides may make arms the same
+    check_subsets(subsets, dataset)
+    resolved = resolved_arms(parsed, dataset, device, subsets)
+    check_different(resolved, first_seed, seeds)  # again: what the data decides may make arms the same
     if controls:
         costs = {"num_classes": len(dataset.class_names), "size": dataset.images.shape[1]}
         resolved += matched_controls(resolved[1:], resolved[0], **costs)
@@ -200,7 +199,8 @@ def compare(
 def plan_comparison(data: str | Path, arms: Sequence[str], *, seeds: int = 4, **options: Any) -> Comparison:
     """A pilot: a small comparison with seeds that no other has, by which the spread between seeds is learned.
 
-    Its verdicts are no evidence. `seeds_needed` of its findings says by the spread how many seeds see δ.
+    Its verdicts are no evidence. `plan` of its findings says how many seeds it takes to see a difference of δ, and
+    to say that there is none.
 
     Args:
         options: of `compare`.
@@ -208,8 +208,6 @@ def plan_comparison(data: str | Path, arms: Sequence[str], *, seeds: int = 4, **
     Raises:
         As `compare`.
     """
-    if options.get("final"):
-        raise ConfigError("a plan opens no test split: leave final out")
     if own := options.keys() & {"first_seed", "pilot"}:
         raise ConfigError(f"a plan has seeds of its own, and is a pilot: leave {min(own)} out")
     return compare(data, arms, seeds=seeds, first_seed=PILOT_SEED, pilot=True, **options)
@@ -283,24 +281,3 @@ def _run(comparison: Comparison, pool: Pool, display: Display, *, final: bool) -
             outcome = Outcome(experiment)
             write_results(outcome)
     return Comparison(comparison.path, outcome)
-
-
-def _resolve_arm(config: Config, dataset: Dataset, device: torch.device) -> Config:
-    """The settings of an arm with what the data and this machine decide, but for `passes_per_epoch`.
-
-    That stays open: each run resolves it by how many images it has.
-    """
-    return with_place(resolve_settings(config, dataset), device).replacing(passes_per_epoch=config.train.passes_per_epoch)
-
-
-def _check_subsets(subsets: Sequence[int | None], dataset: Dataset) -> None:
-    """Raises ConfigError for a number of training images that is not there, is given twice, or is too small."""
-    images, classes = len(dataset.splits["train"]), len(dataset.class_names)
-    for subset in subsets:
-        if subset is not None and not classes <= subset <= images:
-            raise ConfigError(
-                f"subsets={subset}: there are {images:,} training images of {classes:,} classes: "
-                "give a number between the two"
-            )
-    if len(set(subsets)) < len(subsets):
-        raise ConfigError("subsets: a number of training images is given twice")
