@@ -79,7 +79,7 @@ def main() -> None:
     """Simulate every cell, and print and write the rates."""
     parser = command_line(
         __doc__,
-        studies=(1000, "of each cell; of 1,000 images a half, of 10,000 a fifth"),
+        studies=(1000, "of each cell; of 10,000 images a half"),
         points=(2.0, "δ, and the true difference where there is one, in points"),
         alpha=0.05,
         images=([100, 287, 1000, 10000], "images that are judged"),
@@ -97,7 +97,7 @@ def main() -> None:
                 for seeds in arguments.seeds:
                     key = f"{name}: {arms} arms, {images} images, {seeds} seeds"
                     if key not in cells:
-                        studies = arguments.studies // {1000: 2, 10000: 5}.get(images, 1)
+                        studies = arguments.studies // (2 if images >= 10_000 else 1)
                         delta = arguments.points / 100
                         cells[key] = rates(world, arms, seeds, images, studies, delta, arguments.alpha)
                         write_record(arguments.json, record)

@@ -148,7 +148,7 @@ class TestFitTemperature:
     def test_nothing_near_it_has_less_loss_and_no_prediction_changes(self) -> None:
         logits, labels = drawn(3, 500)
         found = fit_temperature(logits, labels)
-        n, k = logits.shape
+        n = len(logits)
 
         def loss(temperature: float) -> float:
             logs = log_softmax(logits / temperature, axis=1)

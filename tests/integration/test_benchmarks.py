@@ -432,6 +432,8 @@ def test_verdicts_are_counted_of_arms_that_are_alike_and_of_a_planted_effect(run
     lost = min(written)
     lost.unlink()
     assert run("verdicts.py", *sizes, "--folder", kept, "--workers", 1)[1] == record
+    recorded = ("--bits", bits.rename(tmp_path / "kept.npz"))
+    assert run("verdicts.py", *sizes, *recorded)[1] == record  # by the recorded answers alone
     assert {path: path.stat().st_mtime_ns for path in kept.rglob("validation.json") if path != lost} == {
         path: when for path, when in written.items() if path != lost
     }

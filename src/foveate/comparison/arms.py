@@ -172,7 +172,7 @@ def check_different(arms: Sequence[Arm], first_seed: int, seeds: int) -> None:
             if abs(begins(arm) - begins(same)) < seeds:
                 raise ConfigError(
                     f"arms {same.name!r} and {arm.name!r} are the same: their runs would be, bit by bit (each is "
-                    "judged at its last epoch, without more views, so that keep, patience, monitor and tta_views make "
+                    "judged at its last epoch, without more views: keep, patience, monitor and tta_views make "
                     "no difference); to compare an arm with itself give it other seeds, as in "
                     f"{arm.config.preset},seeds={max(map(begins, arms)) + max(100, seeds)}+"
                 )

@@ -52,7 +52,9 @@ def _resolve(config: Config, dataset: Dataset, device: torch.device) -> Config:
 
     That stays open: each run resolves it by how many images it has.
     """
-    return with_place(resolve_settings(config, dataset), device).replacing(passes_per_epoch=config.train.passes_per_epoch)
+    return with_place(resolve_settings(config, dataset), device).replacing(
+        passes_per_epoch=config.train.passes_per_epoch
+    )
 
 
 def check_subsets(subsets: Sequence[int | None], dataset: Dataset) -> None:
