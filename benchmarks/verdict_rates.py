@@ -67,6 +67,8 @@ class World:
         return low
 
 
+_ELSEWHERE = (287, 10_000)
+"""Images of the worlds beside the first."""
 WORLDS = {
     "as it is": World(),
     "seeds give all arms something in common": World(shared=0.5),
@@ -93,7 +95,7 @@ def main() -> None:
     for name, world in WORLDS.items():
         whole = name == "as it is"
         for arms in (2, 5) if whole else (5,):
-            for images in arguments.images if whole else [287]:
+            for images in (each for each in arguments.images if whole or each in _ELSEWHERE):
                 for seeds in arguments.seeds:
                     key = f"{name}: {arms} arms, {images} images, {seeds} seeds"
                     if key not in cells:
