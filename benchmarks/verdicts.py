@@ -3,7 +3,7 @@
 One arm, a small network on a part of the digits, is compared with itself (A/A), and with an effect planted.
 docs/benchmarks.md says how, and which counts are expected. There is no peer.
 
-    python benchmarks/verdicts.py --folder FOLDER --json docs/records/verdicts.json    # resumes when it was killed
+    python benchmarks/verdicts.py --folder FOLDER --json FILE    # resumes when it was killed
 """
 
 import contextlib
@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.comparison.arms import parse_arm
-from foveate.comparison.statistics import compare, conclude, seeds_needed
+from foveate.comparison.planning import plan
+from foveate.comparison.pooling import Family
+from foveate.comparison.statistics import Difference, compare, conclude, spread_of
 from foveate.comparison.training import ArmJob, result_path, run_arm, unpack
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.execution.local import LocalPool
@@ -29,6 +31,8 @@ from harness import begin, command_line, read_record, write_record
 
 STAGES = "[{filters: 8, kernels: [3, 3]}, {filters: 16, kernels: [3, 3]}]"
 ARM = f"minute,attention=none,stages={STAGES},epochs=1,passes_per_epoch=4,batch=50,tta_views=1"
+FAMILY = Family("pairs", ((1, 0),), 2)
+"""One pair, by its own spread: of two arms, what the rule `blocks` comes to as well."""
 TINY_DELTA = 1e-9
 """Nothing lies within ±δ then: only helps, hurts and inconclusive are left, and the level is what is tested."""
 
@@ -47,6 +51,7 @@ def main() -> None:
         subset=(1100, "training images"),
         workers=(2, "processes; 0: this one alone"),
         folder=(Path, "keep the runs there, and do not repeat those that lie there"),
+        bits=(Path, "an .npz of this benchmark: judge the runs that it recorded, and train none"),
     )
     arguments = begin(parser)
     with tempfile.TemporaryDirectory() as temporary:
@@ -56,34 +61,63 @@ def main() -> None:
 def measure(arguments: Namespace, folder: Path) -> None:
     """All of it, with the runs in `folder`."""
     effect, draw = arguments.points / 100, np.random.default_rng(0)
-    dataset = load_dataset("digits", DataConfig(size=16))
-    pilot = train(arguments, dataset, range(2 * arguments.pilot), folder)
-    sd = compare(pilot[: arguments.pilot], pilot[arguments.pilot :]).sd
-    assert sd is not None
-    needed = seeds_needed(sd, effect)
-    assert needed is not None
-    told = f"differences spread by {100 * sd:.2f} points"
+    runs = Runs(arguments, folder)
+    pilot = runs[: 2 * arguments.pilot]
+    seen = compare(pilot[: arguments.pilot], pilot[arguments.pilot :])
+    spread = spread_of(seen, FAMILY, None) or sys.exit("the pilot has no spread: give it more seeds")
+    planned = plan(seen, FAMILY, spread, delta=effect, alpha=0.05)
+    needed = planned.difference or sys.exit(f"no number of seeds sees {arguments.points:g} points")
+    told = f"differences spread by {100 * spread.sd:.2f} points, taken as {100 * planned.sd:.2f}"
     print(f"the pilot's {arguments.pilot} {told}: {needed} seeds for {arguments.points:g} points", flush=True)
-    alike, planted = (2 * seeds for seeds in (arguments.seeds * arguments.comparisons, needed * arguments.planted))
-    runs = train(arguments, dataset, range(len(pilot), len(pilot) + max(alike, planted)), folder)
+    first, alike = len(pilot), 2 * arguments.seeds * arguments.comparisons
     verdicts = Counter(
-        conclude(compare(*sides), delta=TINY_DELTA).answer
-        for sides in runs[:alike].reshape(arguments.comparisons, 2, arguments.seeds, -1)
+        answer(compare(*sides))
+        for sides in runs[first : first + alike].reshape(arguments.comparisons, 2, arguments.seeds, -1)
     )
     called = verdicts["helps"] + verdicts["hurts"]
     told = f"{arguments.comparisons} comparisons of {arguments.seeds} seeds"
     print(f"A/A, {told}: {called} called different {dict(verdicts)}")
+    planted = min(arguments.planted, (runs.most - first) // (2 * needed))
     found = Counter(
-        conclude(compare(better(one, effect, draw), other), delta=TINY_DELTA).answer
-        for one, other in runs[:planted].reshape(arguments.planted, 2, needed, -1)
+        answer(compare(better(one, effect, draw), other))
+        for one, other in runs[first : first + 2 * needed * planted].reshape(planted, 2, needed, -1)
     )
-    print(f"planted {arguments.points:g} points, {arguments.planted} comparisons of {needed} seeds: {dict(found)}")
-    record = {"images": runs.shape[1], "accuracy": float(runs.mean()), "seeds": arguments.seeds}
-    record |= {"alike": dict(verdicts), "pilot_sd": sd, "planted_seeds": needed}
+    print(f"planted {arguments.points:g} points, {planted} comparisons of {needed} seeds: {dict(found)}")
+    bits = runs[: first + max(alike, 2 * needed * planted)]
+    record = {"images": bits.shape[1], "accuracy": float(bits[first:].mean()), "seeds": arguments.seeds}
+    record |= {"alike": dict(verdicts), "pilot_sd": spread.sd, "planned_sd": planned.sd, "planted_seeds": needed}
     write_record(arguments.json, {**record, "planted_points": arguments.points, "planted": dict(found)})
-    if arguments.json:  # which images each seed got right, from seed 0 on
-        bits = np.packbits(np.concatenate([pilot, runs]), axis=1)
-        np.savez_compressed(arguments.json.with_suffix(".npz"), right=bits)
+    if arguments.json and not arguments.bits:  # which images each seed got right, from seed 0 on
+        np.savez_compressed(arguments.json.with_suffix(".npz"), right=np.packbits(bits, axis=1))
+
+
+def answer(difference: Difference) -> str:
+    """The verdict on a pair."""
+    spread = spread_of(difference, FAMILY, None)
+    return conclude(difference, FAMILY, spread, delta=TINY_DELTA).answer
+
+
+class Runs:
+    """Which validation images each seed gets right, from 0 on: [seeds, images], trained when it is asked for.
+
+    `most`: seeds that there can be.
+    """
+
+    def __init__(self, arguments: Namespace, folder: Path) -> None:
+        self._arguments, self._folder, self.most = arguments, folder, 10**9
+        self._dataset = load_dataset("digits", DataConfig(size=16))
+        self._recorded: Bits | None = None
+        if arguments.bits:
+            images = len(self._dataset.splits["validation"])
+            with np.load(arguments.bits, allow_pickle=False) as file:
+                self._recorded = np.unpackbits(file["right"], axis=1)[:, :images].astype(bool)
+            self.most = len(self._recorded)
+
+    def __getitem__(self, seeds: slice) -> Bits:
+        """Of a range of seeds."""
+        if self._recorded is not None:
+            return self._recorded[seeds]
+        return train(self._arguments, self._dataset, range(seeds.start or 0, seeds.stop), self._folder)
 
 
 def train(arguments: Namespace, dataset: Dataset, seeds: range, folder: Path) -> Bits:

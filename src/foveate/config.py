@@ -7,10 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ValidationError,
-)
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from foveate.errors import ConfigError
 from foveate.files import read_regular
@@ -227,16 +225,34 @@ def validated(model: type[Model], values: Mapping[str, Any], *, within: str = ""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        if where and first["type"] != "missing":
-            where += f"={_short(repr(first['input']))}"
-        said = problem_in_words(first)
-        said = said if said != first["msg"] else said.lower()
-        if first["type"] == "literal_error":
-            said += close_to(first["input"], re.findall(r"'([^']+)'", said))
-        told = printable(": ".join(part for part in (within, where, said) if part))
-        raise ConfigError(told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]}…") from error
+        raise _refusal(error.errors()[0], within) from error
+
+
+def check_values(model: type[BaseModel], values: Mapping[str, Any]) -> None:
+    """Refuse a value that `model` refuses, although others that it needs are not known yet.
+
+    Raises:
+        ConfigError: for the first of them.
+    """
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        for problem in error.errors():
+            if problem["type"] != "missing":
+                raise _refusal(problem) from error
+
+
+def _refusal(problem: ErrorDetails, within: str = "") -> ConfigError:
+    """A problem that pydantic has with a value, in one line."""
+    where = ".".join(map(str, problem["loc"]))
+    if where and problem["type"] != "missing":
+        where += f"={_short(repr(problem['input']))}"
+    said = problem_in_words(problem)
+    said = said if said != problem["msg"] else said.lower()
+    if problem["type"] == "literal_error":
+        said += close_to(problem["input"], re.findall(r"'([^']+)'", said))
+    told = printable(": ".join(part for part in (within, where, said) if part))
+    return ConfigError(told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]}…")
 
 
 def _short(text: str) -> str:

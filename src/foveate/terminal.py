@@ -183,14 +183,19 @@ def told_of_predictions(counted: "Predicted") -> str:
 
 def print_comparison(comparison: "Comparison") -> None:
     """The table of arms and the verdict of every pair; of a pilot, how many seeds it takes."""
-    from foveate.comparison.outcomes import ARM_TITLES, arm_rows, plan_lines, verdict_lines
+    from foveate.comparison.outcomes import arm_words, plan_lines, verdict_lines
 
-    experiment = comparison.experiment
-    if experiment.config.pilot:
-        print_lines(plan_lines(experiment), report=comparison.report)
-    else:
-        print_table(ARM_TITLES, arm_rows(experiment), left=("arm",))
-        print_lines(verdict_lines(experiment), report=comparison.report)
+    outcome = comparison.outcome
+    if outcome.config.pilot:
+        print_lines(plan_lines(outcome), report=comparison.report)
+        return
+    titles = ("Accuracy", "Attention ablated", "Parameters", "ms per image", "Seeds")
+    rows = [
+        [arm_words(outcome.config.arms[each.arm].name, each.subset), *(each.cells[title] for title in titles)]
+        for each in outcome.summaries
+    ]
+    print_table(("Arm", *titles), rows, left=("Arm",))
+    print_lines(verdict_lines(outcome), report=comparison.report)
 
 
 def print_cache(found: "Sequence[Cached]") -> None:

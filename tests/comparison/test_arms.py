@@ -2,7 +2,15 @@
 
 import pytest
 
-from foveate.comparison.arms import Arm, parse_arm, short_labels
+from foveate.comparison.arms import (
+    Arm,
+    check_different,
+    check_same_data,
+    judged,
+    order_arms,
+    parse_arm,
+    short_labels,
+)
 from foveate.errors import ConfigError
 
 
@@ -26,9 +34,17 @@ class TestParse:
         assert [stage.kernels for stage in arm.config.model.stages] == [(3, 3)]
         assert arm.config.train.batch == 7
 
+    def test_an_arm_can_have_seeds_of_its_own(self) -> None:
+        arm = parse_arm("minute,seeds=100+,lr=0.2", {})
+        assert (arm.first_seed, arm.config.train.seed, arm.config.train.lr) == (100, 0, 0.2)
+        assert parse_arm("minute", {}).first_seed is None
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [
+            ("minute,seeds=100", "write it once, as seeds=100+"),
+            ("minute,seeds=-1+", "write it once, as seeds=100+"),
+            ("minute,seeds=1+,seeds=9+", "write it once, as seeds=100+"),
             (",lr=1", "begin it with a preset"),
             ("minut", "unknown preset 'minut'; did you mean 'minute'?"),
             ("minute,attenton=none", "unknown setting 'attenton'; did you mean 'attention'?"),
@@ -44,6 +60,40 @@ class TestParse:
             parse_arm(text, {})
         assert message in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_arms_that_see_other_data_are_refused_by_the_name_of_the_setting() -> None:
+    for setting in ("size=24", "split_seed=3", "threads=1"):
+        with pytest.raises(ConfigError, match=f"differ in {setting.partition('=')[0]} "):
+            check_same_data([parse_arm("minute", {"threads": 2}), parse_arm(f"minute,{setting}", {"threads": 2})])
+    check_same_data([parse_arm("minute,lr=1", {}), parse_arm("minute,attention=none", {})])
+
+
+@pytest.mark.parametrize(
+    "same", ["minute", "minute,patience=3", "minute,tta_views=6", "minute,attention=luong_scaled"]
+)
+def test_arms_that_would_train_alike_are_refused(same: str) -> None:
+    arms = [parse_arm(text, {}) for text in ("minute", same)]
+    with pytest.raises(ConfigError, match="are the same"):
+        check_different([arm.model_copy(update={"config": judged(arm.config)}) for arm in arms], 0, 5)
+
+
+def test_an_arm_may_be_there_again_with_seeds_that_none_shares() -> None:
+    arms = [parse_arm(text, {}) for text in ("minute", "minute,seeds=5+")]
+    check_different(arms, 0, 5)
+    with pytest.raises(ConfigError, match=r"give it other seeds, as in minute,seeds=105\+"):
+        check_different(arms, 0, 6)
+    with pytest.raises(ConfigError, match="are the same"):
+        check_different(arms, 9, 5)
+
+
+def test_the_reference_is_the_one_arm_without_attention_else_the_first() -> None:
+    def ordered(*texts: str) -> list[str]:
+        return [arm.name for arm in order_arms([parse_arm(text, {}) for text in texts], {})]
+
+    assert ordered("minute", "minute,attention=none", "fast")[0] == "minute,attention=none"
+    assert ordered("minute", "fast") == ["minute", "fast"]
+    assert ordered("minute,attention=eca") == ["minute,attention=none", "minute,attention=eca"]
 
 
 def test_a_short_label_is_what_an_arm_has_of_its_own() -> None:

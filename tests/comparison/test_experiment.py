@@ -10,7 +10,8 @@ import pytest
 
 from foveate.comparison.arms import parse_arm
 from foveate.comparison.experiment import ArmRun, Experiment
-from foveate.comparison.outcomes import Pair, arm_summaries, pair_findings, pairs_of
+from foveate.comparison.findings import Pair, pair_findings, pairs_of
+from foveate.comparison.outcomes import arm_summaries
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.statistics import compare
 from foveate.comparison.training import pack
@@ -129,6 +130,49 @@ def test_more_pairs_and_sizes_have_wider_intervals(experiment: Callable[..., Exp
     assert {finding.verdict.level for finding in pair_findings(made) if finding.verdict} == {1 - 0.05 / 4}
 
 
+def test_all_arms_share_a_spread_by_the_rules_of_today(experiment: Callable[..., Experiment]) -> None:
+    texts = ("minute,attention=none", "minute", "minute,attention=cbam")
+    made = experiment(*texts, rule="blocks")
+    finish(made, SimulatedPool())
+    findings = pair_findings(made)
+    spreads = {finding.spread for finding in findings}
+    assert {spread.freedom for spread in spreads if spread} == {4}
+    assert len(spreads) == 1
+    assert {finding.verdict.level for finding in findings if finding.verdict} == {0.95}
+    alone = pair_findings(experiment(*texts, rule="pairs"))
+    assert {finding.spread.freedom for finding in alone if finding.spread} == {2}
+    assert all(finding.plan is not None for finding in findings)
+
+
+def test_a_file_without_a_rule_is_judged_by_that_of_earlier_versions(
+    experiment: Callable[..., Experiment],
+) -> None:
+    values = experiment(rule="blocks").config.model_dump(mode="json")
+    del values["rule"]
+    assert ComparisonConfig.model_validate(values).rule == "seeds"
+    finish(made := experiment(), SimulatedPool())
+    (finding,) = pair_findings(made)
+    assert finding.verdict is not None
+    assert finding.verdict.judging == finding.verdict.interval
+
+
+def test_an_arm_has_seeds_of_its_own_and_is_paired_by_place(experiment: Callable[..., Experiment]) -> None:
+    made = experiment("minute,attention=none", "minute,attention=none,seeds=100+", rule="blocks")
+    finish(made, pool := SimulatedPool())
+    told = [(each["config"]["train"]["seed"], Path(each["folder"]).parent.name) for each in pool.submitted]
+    assert told == [(seed + 100 * arm, f"arm-0{arm}") for seed in range(3) for arm in range(2)]
+    (finding,) = pair_findings(made)
+    assert (finding.seeds, finding.other_seeds) == ((100, 101, 102), (0, 1, 2))
+    sides = [[ArmRun(0, seed + first, arm) for seed in range(3)] for first, arm in ((100, 1), (0, 0))]
+    assert finding.difference == compare(*(made.right(side) for side in sides))
+    assert finding.next_seed is None
+    finish(
+        experiment("minute,attention=none", "minute,attention=none,seeds=100+", rule="blocks"),
+        again := SimulatedPool(),
+    )
+    assert again.submitted == []
+
+
 def test_what_is_done_is_not_done_again(experiment: Callable[..., Experiment]) -> None:
     stopped = experiment()
     for event in run_campaign(stopped, SimulatedPool()):
@@ -138,6 +182,16 @@ def test_what_is_done_is_not_done_again(experiment: Callable[..., Experiment]) -
     assert [each["config"]["train"]["seed"] for each in pool.submitted] == [1, 2, 2]
     assert experiment().pending() == []
     assert len(on_test(experiment()).pending()) == 6
+
+
+def test_of_what_is_all_done_nothing_is_said_to_be_opened(experiment: Callable[..., Experiment]) -> None:
+    made = experiment()
+    assert made.announcement(1)[0].startswith("training 2 arms × 3 seeds, 6 runs")
+    finish(made, SimulatedPool())
+    finish(on_test(made), SimulatedPool())
+    assert on_test(experiment()).announcement(1) == [
+        "nothing is left to do: 6 of 6 runs are measured on the test images"
+    ]
 
 
 def test_what_was_not_trained_is_not_opened_for_the_test(experiment: Callable[..., Experiment]) -> None:
@@ -187,7 +241,7 @@ def test_a_lost_run_begins_again_but_not_for_ever(experiment: Callable[..., Expe
     events = finish(made, pool := SimulatedPool(fate=lambda _: lost))
     assert len(pool.submitted) == 2 * MAX_WORKER_LOSSES
     assert sum(event.kind == "lost" for event in events) == 2 * (MAX_WORKER_LOSSES - 1)
-    assert set(made.failures().values()) == {f"cost {MAX_WORKER_LOSSES} workers: killed by signal 9"}
+    assert set(made.failures().values()) == {"its worker was lost each time that it was tried: killed by signal 9"}
     (finding,) = pair_findings(made)
     assert (finding.seeds, finding.difference, finding.verdict) == ((), None, None)
     assert arm_summaries(made)[0].ms_per_image is None

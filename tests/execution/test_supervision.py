@@ -57,7 +57,9 @@ def pass_time(supervisor: Supervisor, pool: Stopping, clock: list[float], second
 def test_a_job_that_costs_workers_is_given_up_after_a_few() -> None:
     supervisor = Supervisor(10)
     told = [supervisor.lost(7, "killed by signal 9") for _ in range(MAX_WORKER_LOSSES)]
-    assert told == [None] * (MAX_WORKER_LOSSES - 1) + [f"cost {MAX_WORKER_LOSSES} workers: killed by signal 9"]
+    assert told == [None] * (MAX_WORKER_LOSSES - 1) + [
+        "its worker was lost each time that it was tried: killed by signal 9"
+    ]
     supervisor.ended(7)
     assert supervisor.lost(7, "again") is None
 

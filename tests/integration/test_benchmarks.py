@@ -439,9 +439,32 @@ def test_verdicts_are_counted_of_arms_that_are_alike_and_of_a_planted_effect(run
     lost = min(written)
     lost.unlink()
     assert run("verdicts.py", *sizes, "--folder", kept, "--workers", 1)[1] == record
+    recorded = ("--bits", bits.rename(tmp_path / "kept.npz"))
+    assert run("verdicts.py", *sizes, *recorded)[1] == record  # by the recorded answers alone
     assert {path: path.stat().st_mtime_ns for path in kept.rglob("validation.json") if path != lost} == {
         path: when for path, when in written.items() if path != lost
     }
+
+
+def test_rates_of_false_verdicts_are_simulated(run: Run) -> None:
+    sizes = ("--studies", 4, "--images", 50, 287, "--seeds", 2)
+    printed, record = run("verdict_rates.py", *sizes)
+    assert len(record["cells"]) == 2 * 2 + 3
+    for cell in record["cells"].values():
+        assert all(0 <= cell[rule]["called different"] <= 1 for rule in ("seeds", "pairs", "blocks", "dunnett"))
+    assert "one arm varies three times as much: 5 arms, 287 images, 2 seeds" in printed
+
+
+def test_recorded_comparisons_are_judged_by_every_rule(run: Run) -> None:
+    records = Path(__file__).parents[2] / "docs" / "records"
+    _, record = run("rejudge.py", records / "evidence" / "families", records / "gpu" / "paper-attention")
+    kept = json.loads((records / "evidence" / "rejudged.json").read_text())
+    for name in ("families", "paper-attention"):
+        for split, by_rule in record[name].items():
+            assert by_rule["seeds"] == kept[name][split]["seeds"]
+    earlier = json.loads((records / "evidence" / "families" / "findings-validation.json").read_text())
+    for ours, theirs in zip(record["families"]["validation"]["seeds"], earlier, strict=True):
+        assert ours["verdict"]["interval"] == pytest.approx(theirs["verdict"]["interval"])
 
 
 def test_a_study_beside_kerastuner_trains_both_and_measures_both_winners(run_apart: Run) -> None:

@@ -150,6 +150,16 @@ def test_an_arm_that_fails_is_named_and_the_rest_goes_on(folder: Path) -> None:
     assert len(json.loads((place / "test_openings.json").read_text())) == 1
 
 
+def test_an_arm_is_compared_with_itself_by_other_seeds(folder: Path) -> None:
+    settings = [word for setting in TINY for word in ("--set", setting)]
+    arms = ["--arm", "minute,attention=none", "--arm", "minute,attention=none,seeds=100+", "--name", "itself"]
+    finish(folder, "compare", "digits", *arms, *settings, "--seeds", "2", "--subset", "100", "--threads", "1")
+    place = folder / "runs" / "compare" / "itself"
+    assert [row["seed"] for row in rows(place)] == ["0", "100", "1", "101"]
+    assert "rule: blocks" in (place / "comparison.yaml").read_text()
+    assert "With seeds of its own: minute,attention=none,seeds=100+" in (place / "compare.html").read_text()
+
+
 def test_a_plan_opens_no_test_split() -> None:
     with pytest.raises(ConfigError, match="a plan opens no test split: leave final out"):
         foveate.plan_comparison("digits", ("minute",), final=True)
@@ -159,15 +169,15 @@ def test_a_plan_says_how_many_seeds_it_takes(folder: Path) -> None:
     settings = [word for setting in TINY for word in ("--set", setting)]
     arms = ["--arm", "minute,attention=eca", "--plan", "--seeds", "3", "--delta", "5"]
     printed = finish(folder, "compare", "digits", *arms, *settings, "--subset", "100", "--threads", "1")
-    assert "a true difference of 5 points would be seen in 80% of comparisons" in printed
+    assert "seeds of every arm, for an answer in 80 % of comparisons:" in printed
     assert "minute,attention=eca minus minute,attention=none (100 images): " in printed
     page = (folder / "runs" / "compare" / "digits-plan" / "compare.html").read_text()
-    assert "pilot seeds spread by" in page
+    assert "to see a difference of 5 points" in page
     assert "Inconclusive" not in page
     seeds = {row["seed"] for row in rows(folder / "runs" / "compare" / "digits-plan")}
     assert seeds == {"1000000", "1000001", "1000002"}
     place = str(folder / "runs" / "compare" / "digits-plan")
-    assert finish(folder, "compare", "--resume", place).count("pilot seeds spread by") == 1
+    assert finish(folder, "compare", "--resume", place).count("to see a difference of 5 points") == 1
     refused = subprocess.run(
         command("compare", "--resume", place, "--final"), capture_output=True, text=True, check=False
     )
@@ -185,7 +195,7 @@ class TestBadInput:
             (["minute", "minute,threads=1"], "differ in threads"),
             (["minute", "minute"], "are the same"),
             (["minute", "minute,attention=luong_scaled"], "are the same"),
-            (["minute,attention=none"], "has no attention to be compared without"),
+            (["minute,attention=none"], "is alone and has no attention to leave out"),
             (["minute", "minute,attention=lung"], "did you mean 'luong'"),
             (["minuet"], "did you mean 'minute'"),
             (["fast", "fast,tta_views=1"], "are the same"),
@@ -195,8 +205,9 @@ class TestBadInput:
         ],
     )
     def test_arms_that_make_no_comparison(self, tmp_path: Path, arms: list[str], message: str) -> None:
+        """Nothing is read before: there is no such data set."""
         with pytest.raises(ConfigError, match=message):
-            foveate.compare("digits", arms, runs=tmp_path / "runs", settings={"threads": 2})
+            foveate.compare("no-such-data", arms, runs=tmp_path / "runs", settings={"threads": 2})
         assert not (tmp_path / "runs").exists()
 
     @pytest.mark.parametrize(
@@ -236,6 +247,30 @@ class TestBadInput:
         )
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "--delta 150: give points of accuracy" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("more", "told"),
+        [
+            ({"alpha": 2}, "alpha=2: "),
+            ({"seeds": 0}, "seeds=0: "),
+            ({"hang_limit_s": -1}, "hang_limit_s=-1: "),
+            ({"zzz": 1}, "zzz"),
+            ({"rule": "seeds"}, "rule='seeds': it judges by these images alone"),
+            ({"rule": "dunet"}, "did you mean 'dunnett'"),
+            ({"name": "taken"}, "taken exists: choose another --name"),
+        ],
+    )
+    def test_what_needs_no_data_is_refused_before_any_is_read(
+        self, tmp_path: Path, more: dict[str, Any], told: str
+    ) -> None:
+        (tmp_path / "runs" / "compare" / "taken").mkdir(parents=True)
+        with pytest.raises(ConfigError, match=told):
+            foveate.compare("no-such-data", ["minute"], runs=tmp_path / "runs", **more)
+
+    @pytest.mark.parametrize("own", ["first_seed", "pilot"])
+    def test_a_plan_with_what_is_its_own(self, own: str) -> None:
+        with pytest.raises(ConfigError, match=f"is a pilot: leave {own} out"):
+            foveate.plan_comparison("no-such-data", ["minute"], **{own: 1})
 
     def test_a_seed_for_all_arms(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="--seeds and --first-seed"):

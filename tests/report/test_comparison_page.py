@@ -9,7 +9,10 @@ import pytest
 from foveate.comparison.arms import Arm
 from foveate.comparison.controls import NetworkCost
 from foveate.comparison.experiment import ArmRun
-from foveate.comparison.outcomes import ArmSummary, Pair, PairFinding
+from foveate.comparison.findings import Pair, PairFinding
+from foveate.comparison.outcomes import ArmSummary
+from foveate.comparison.planning import Plan
+from foveate.comparison.pooling import Spread
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.statistics import Difference, Verdict
 from foveate.config import resolve_config
@@ -22,8 +25,9 @@ MakePage = Callable[..., str]
 def finding(**changes: Any) -> PairFinding:
     values: dict[str, Any] = {
         "pair": Pair(1, 0), "subset": None, "seeds": (0, 1),
-        "difference": Difference(0.012, 500, (0.01, 0.014), 0.003, 0.0, (0.0002, 0.049)),
-        "verdict": Verdict("helps", (0.004, 0.02), (-0.01, 0.03), 0.005, 0.95, None), "seeds_needed": 7,
+        "difference": Difference(0.012, 500, (0.01, 0.014), 0.003, 0.0, (0.0002, 0.049), correlation=-0.31),
+        "verdict": Verdict("helps", (0.004, 0.02), (-0.01, 0.03), 0.005, 0.95, None, (-0.006, 0.027)),
+        "other_seeds": (0, 1), "spread": Spread(0.003, 1), "plan": Plan(7, 9, 0.0052),
         "arm": "minute<b>", "other": "plain", "labels": ("minute<b>", "plain"), "seeds_wanted": 2, "next_seed": 2,
     }  # fmt: skip
     return PairFinding(**{**values, **changes})
@@ -48,6 +52,7 @@ def config(**changes: Any) -> ComparisonConfig:
         Arm(name="wide", config=settings, matched={"plain": "parameters", "minute<b>": "FLOPs"}),
     ]
     values = {"data": "/data/cifar10", "data_dir": None, "fingerprint": "f", "num_classes": 10, "arms": arms}
+    values["rule"] = "blocks"
     return ComparisonConfig(**{**values, "seeds": 3, **changes})
 
 
@@ -71,7 +76,9 @@ def test_it_tells_verdicts_arms_tests_and_the_command(make: MakePage, tmp_path: 
     html = make()
     for told in (
         "Helps: +1.20 points.", "+0.40 to +2.00", "-1.00 to +3.00", "86.50 ± 0.71", "84.00", "-0.4 to +0.9",
-        "12,345", "0.049", "foveate compare --resume runs/compare/compare --final", "3 seeds",
+        "12,345", "0.049", "-0.60 to +2.70", "-0.31", "once what a seed gives to all of them is taken out",
+        "What the interval over seeds alone shows is said to hold on these images", "3 seeds",
+        "foveate compare --resume runs/compare/compare --final",
     ):  # fmt: skip
         assert told in html, told
     assert "minute&lt;b&gt;" in html
@@ -112,11 +119,28 @@ def test_the_number_of_training_images_is_told(make: MakePage, tmp_path: Path) -
 
 def test_a_pilot_is_called_no_evidence(make: MakePage) -> None:
     html = make(config=config(pilot=True, seeds=2))
-    assert "7 (2 pilot seeds spread by 0.30 points)" in html
-    assert "the true spread is 0.45 to 32 times that of 2 seeds" in html
+    assert "7 seeds to see a difference of 0.5 points, 9 seeds to say that there is none" in html
+    assert "an upper bound of it, which holds in 80 % of pilots" in html
     assert "Helps" not in html
     assert "no evidence" in html
     assert "--final" not in html
+
+
+def test_a_comparison_of_an_earlier_version_says_by_which_rule_it_is_judged(make: MakePage) -> None:
+    html = make(config=config(rule="seeds"))
+    assert "begun by an earlier version of Foveate, and the rule of that version judges it" in html
+    assert "-0.60 to +2.70" not in html
+    assert "earlier version" not in make()
+
+
+def test_an_arm_with_seeds_of_its_own_is_told(make: MakePage) -> None:
+    whole = config()
+    arms = (whole.arms[0], whole.arms[1].model_copy(update={"first_seed": 100}), whole.arms[2])
+    html = make(
+        config=whole.model_copy(update={"arms": arms}), pairs=[finding(seeds=(100, 101), other_seeds=(0, 1))]
+    )
+    assert "With seeds of its own: minute&lt;b&gt; (from 100 on)" in html
+    assert "101 and 1" in html
 
 
 def test_a_control_says_what_it_is_matched_in(make: MakePage) -> None:

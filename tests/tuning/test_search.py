@@ -204,7 +204,7 @@ def test_a_lost_worker_costs_nothing_and_three_the_trial(open_search: Open) -> N
 
     search = finish(open_search(), SimulatedPool(2, fate=fate))
     assert search.trials[1].state != "failed"
-    assert search.trials[4].reason == "cost 3 workers: killed"
+    assert search.trials[4].reason == "its worker was lost each time that it was tried: killed"
 
 
 def test_a_hanging_trial_is_stopped_and_fails(open_search: Open) -> None:

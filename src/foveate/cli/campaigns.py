@@ -143,10 +143,11 @@ def compare(
     arm: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="PRESET[,KEY=VALUE…]", help="One side; repeatable. Of one, the other is it without attention."
+            metavar="PRESET[,KEY=VALUE…]",
+            help="What is compared; repeatable. A single arm is compared with itself without attention.",
         ),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Runs of every arm (default: 5; of a plan 4).")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of every arm (default: 5, or 4 with --plan).")] = None,
     first_seed: Annotated[int | None, typer.Option(help="The first seed (default: 0).")] = None,
     subset: Annotated[
         list[int] | None,
@@ -155,12 +156,21 @@ def compare(
     delta: Annotated[
         float | None, typer.Option(help="Smallest difference that matters, in points of accuracy (default: 0.5).")
     ] = None,
-    alpha: Annotated[float | None, typer.Option(help="Over all pairs together (default: 0.05).")] = None,
+    alpha: Annotated[
+        float | None, typer.Option(help="Chance of any false verdict, over all pairs together (default: 0.05).")
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            help="How pairs are judged together: blocks (the default: one spread for all arms, seeds taken out), "
+            "dunnett (one spread, seeds not taken out), or pairs (each pair by its own spread)."
+        ),
+    ] = None,
     controls: Annotated[
         bool, typer.Option("--controls/--no-controls", help="Controls matched in parameters and in FLOPs.")
     ] = True,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Say by a pilot with seeds of its own how many seeds it takes.")
+        bool, typer.Option("--plan", help="Run a small pilot, and print how many seeds a comparison needs.")
     ] = False,
     workers: Workers = None,
     ray: Ray = None,
@@ -185,6 +195,7 @@ def compare(
         "subsets": tuple(subset) if subset else None,
         "delta": delta / 100 if delta is not None else None,
         "alpha": alpha,
+        "rule": rule,
         "hang_limit_s": hang_limit,
     }
     given = {key: value for key, value in chosen.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What it takes to train a network, and controls: networks without attention that take as much as an arm."""
+"""What it takes to train a network, and controls: the reference, made as large or as costly as an arm."""
 
 import itertools
 import math
@@ -33,12 +33,12 @@ def network_cost(config: Config, *, num_classes: int, size: int) -> NetworkCost:
     )
 
 
-def matched_controls(arms: Sequence[Arm], plain: Arm, *, num_classes: int, size: int) -> list[Arm]:
-    """`plain`, widened or narrowed to the parameters of each of `arms`, and to its training FLOPs.
+def matched_controls(arms: Sequence[Arm], reference: Arm, *, num_classes: int, size: int) -> list[Arm]:
+    """`reference`, widened or narrowed to the parameters of each of `arms`, and to its training FLOPs.
 
-    All stages are scaled alike, a dense head's hidden layer with them; then the last stage alone is adjusted.
-    Where `plain` is within reach already it is its own control, and none is made; where one has both, one is;
-    and one that comes out the same for several arms is made once.
+    All stages are scaled alike, a dense head's hidden layer with them; then the first and the last stage are
+    adjusted. Where the reference is near enough as it is, it is the control, and none is made. A control that
+    meets both measures is made once, and so is one that comes out the same for several arms.
 
     Raises:
         ConfigError: where no width comes within 1 % of the parameters, or 2 % of the FLOPs.
@@ -50,21 +50,21 @@ def matched_controls(arms: Sequence[Arm], plain: Arm, *, num_classes: int, size:
 
     made: dict[str, tuple[Config, dict[str, str]]] = {}
     for arm in arms:
-        left = [measured for measured in _MEASURES if not within(plain.config, arm, measured)]
+        left = [measured for measured in _MEASURES if not within(reference.config, arm, measured)]
         while left:
             cost, most = _MEASURES[left[0]]
             target = cost(arm.config, num_classes, size)
-            config = _matched(plain.config, partial(cost, num_classes=num_classes, size=size), target, most)
+            config = _matched(reference.config, partial(cost, num_classes=num_classes, size=size), target, most)
             met = [measured for measured in left if within(config, arm, measured)]
             if left[0] not in met:
                 raise ConfigError(
-                    f"no width of {plain.name} has the {left[0]} of {arm.name} within {most:.0%}: "
+                    f"no width of {reference.name} has the {left[0]} of {arm.name} within {most:.0%}: "
                     "compare without controls (--no-controls)"
                 )
             made.setdefault(config.model_dump_json(), (config, {}))[1][arm.name] = " and ".join(met)
             left = [measured for measured in left if measured not in met]
     return [
-        Arm(name=f"{plain.name}, with {_told(matched)}", config=config, matched=matched)
+        Arm(name=f"{reference.name}, with {_told(matched)}", config=config, matched=matched)
         for config, matched in made.values()
     ]
 
@@ -78,7 +78,7 @@ def _told(matched: Mapping[str, str]) -> str:
 
 
 def _parameters(config: Config, num_classes: int, size: int) -> int:
-    """Of the network, those that are trained."""
+    """How many parameters of the network are trained."""
     try:
         with torch.device("meta"):  # shapes alone
             network = build_model(config.model, num_classes=num_classes, size=size)
@@ -88,7 +88,7 @@ def _parameters(config: Config, num_classes: int, size: int) -> int:
 
 
 def _training_flops(config: Config, num_classes: int, size: int) -> int:
-    """Of an image, as a mean over a run whose images may begin smaller."""
+    """Operations on one image, as a mean over a run whose images may begin smaller."""
     train = config.train
     whole = small = _flops(config.model, num_classes, size, size)
     if train.resize_until:
@@ -104,7 +104,7 @@ _MEASURES: Mapping[str, tuple[Callable[..., int], float]] = {
 
 
 def _flops(model: ModelConfig, num_classes: int, size: int, side: int) -> int:
-    """Of training on an image of `side` the network for images of `size`."""
+    """Operations of training the network for images of `size` on one image of `side`."""
 
     def count(device: str) -> int:
         # The fused kernel of attention is not counted on a CPU; the plain one is.

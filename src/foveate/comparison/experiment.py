@@ -30,7 +30,7 @@ class _Failure(Record):
 
 
 class ArmRun(NamedTuple):
-    """Places in `ComparisonConfig`'s `subsets` and `arms`, and a seed."""
+    """A seed, and the places of its number of images and its arm in `ComparisonConfig`'s `subsets` and `arms`."""
 
     subset: int
     seed: int
@@ -51,10 +51,10 @@ class Experiment:
     def __init__(self, config: ComparisonConfig, folder: Path, split: JudgedSplit = "validation") -> None:
         self.config, self.folder, self.split = config, folder, split
         self.hang_limit_s = config.hang_limit_s
-        seeds = range(config.first_seed, config.first_seed + config.seeds)
         self.runs = [
-            ArmRun(subset, seed, arm)  # all arms of a seed side by side: what drifts with time hits all alike
-            for seed in seeds
+            # All arms of a seed side by side: what drifts with time hits all alike.
+            ArmRun(subset, config.first_seed_of(arm) + place, arm)
+            for place in range(config.seeds)
             for subset in range(len(config.subsets))
             for arm in range(len(config.arms))
         ]
@@ -102,6 +102,11 @@ class Experiment:
                     )
             self._results[run] = result
         return self._results[run]
+
+    def done(self, arm: int, subset: int) -> list[ArmRun]:
+        """The runs of an arm with a number of training images that have a result, in the order of their seeds."""
+        wanted = [run for run in self.runs if (run.arm, run.subset) == (arm, subset)]
+        return [run for run in wanted if self.result(run) is not None]
 
     def right(self, runs: Sequence[ArmRun]) -> NDArray[np.bool_]:
         """Which images each of some runs got right: [runs, images]."""
@@ -161,6 +166,10 @@ class Experiment:
     def announcement(self, workers: int) -> list[str]:
         """The arms, and how many runs there are to do."""
         config, left = self.config, len(self._todo)
+        if not left:
+            ended = sum(self.result(run) is not None for run in self.runs)
+            told = f"{ended} of {len(self.runs)} runs are measured on the {self.split} images"
+            return [f"nothing is left to do: {told}"]
         doing = "opening the test split:" if self.split == "test" else "training"
         sizes = f" × {len(config.subsets)} sizes" if len(config.subsets) > 1 else ""
         done = sum(self.result(run) is not None for run in self.runs)

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from foveate.comparison.arms import Arm
+from foveate.comparison.pooling import Rule
 from foveate.execution.campaign import CampaignConfig
 from foveate.records import distinct
 
@@ -27,8 +28,15 @@ class ComparisonConfig(CampaignConfig):
     """δ: the smallest difference in accuracy that matters, 0…1."""
     alpha: float = Field(0.05, ge=1e-9, lt=1)
     """Over all pairs together."""
+    rule: Rule = "seeds"
+    """How the pairs are judged. Files that lack it are of versions that judged by `seeds`; no new one has that."""
     pilot: bool = False
     """Whether it only measures how much seeds differ: it is no evidence, and never sees the test split."""
+
+    def first_seed_of(self, arm: int) -> int:
+        """Of the arm at a place."""
+        own = self.arms[arm].first_seed
+        return self.first_seed if own is None else own
 
     @model_validator(mode="after")
     def _check_arms(self) -> "ComparisonConfig":

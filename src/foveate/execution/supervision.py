@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from foveate.execution.pool import Pool
 
 MAX_WORKER_LOSSES = 3
-"""Workers that a job may cost: one that runs out of memory will do so again."""
+"""Times that a job's worker may be lost: a job that runs out of memory will do so again."""
 START_S = 120.0
 """Seconds without a first report after which a job hangs, where its limit is shorter: from a slow disk Python and
 torch start slowly."""
@@ -66,7 +66,8 @@ class Supervisor:
         self._lost[job] = self._lost.get(job, 0) + 1
         if job in self._hanging:
             return f"no step for {self.hang_limit_s:g} s"
-        return f"cost {MAX_WORKER_LOSSES} workers: {message}" if self._lost[job] >= MAX_WORKER_LOSSES else None
+        given_up = self._lost[job] >= MAX_WORKER_LOSSES
+        return f"its worker was lost each time that it was tried: {message}" if given_up else None
 
     def stop_hanging(self, pool: Pool) -> None:
         """End the processes of jobs that have been silent for too long; a `lost` event of each follows.

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 from markupsafe import Markup
 
 from foveate.comparison.arms import short_labels
 from foveate.comparison.experiment import ArmRun
-from foveate.comparison.outcomes import ArmSummary, PairFinding, spread_words
+from foveate.comparison.findings import PairFinding
+from foveate.comparison.outcomes import PLAN_WORDS, ArmSummary
+from foveate.comparison.planning import POWER
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.statistics import Interval
 from foveate.report import comparison_plots as plots
@@ -54,16 +55,18 @@ def comparison_page(
     subtitle = f"Against {config.arms[0].name}, {plural(config.seeds, 'seed')}{trained}, measured on the {images}"
     sized = any(config.subsets)
     again = " More seeds make a new comparison: seeds must not be added until a verdict comes."
-    note = _verdict_note(config, len(pairs))
     if config.pilot:
-        note += Markup(
-            " <strong>This is the pilot of a plan, and no evidence.</strong> It says how many seeds it takes to "
-            "see a true difference of {:g} points in 80\u00a0% of comparisons; {}."
-        ).format(100 * config.delta, spread_words(config.seeds))
-    elif split == "validation":
-        note += Markup(" These are validation images; the test split is closed. {} opens it.").format(
-            code(opening)
-        )
+        note = Markup(
+            "<strong>This is the pilot of a plan, and no evidence.</strong> It says how many seeds of every arm a "
+            "comparison needs, so that it sees a true difference of {1:g} points with a chance of {0:g}\u00a0%, "
+            "and so that it says with the same chance of arms that do not differ that there is none; {2}."
+        ).format(100 * POWER, 100 * config.delta, PLAN_WORDS)
+    else:
+        note = _verdict_note(config, len(pairs))
+        if split == "validation":
+            note += Markup(" These are validation images; the test split is closed. {} opens it.").format(
+                code(opening)
+            )
     sections = [
         Section("verdicts", "Verdicts", "Verdicts", _verdicts(pairs, failures, config, sized=sized), note),
         _arms(summaries, config, sized=sized),
@@ -75,13 +78,30 @@ def comparison_page(
     return Page(title, subtitle, sections)
 
 
+_RULES = {
+    "blocks": "all arms share one spread, once what a seed gives to all of them is taken out (blocks)",
+    "dunnett": "all arms share one spread, seeds are not taken out (Dunnett)",
+    "pairs": "each pair has its own spread, and its share of α (Bonferroni)",
+}
+
+
 def _verdict_note(config: ComparisonConfig, pairs: int) -> Markup:
+    """By which rule it is judged."""
+    together, delta = 100 * (1 - config.alpha), 100 * config.delta
+    if config.rule == "seeds":
+        return Markup(
+            "This comparison was begun by an earlier version of Foveate, and the rule of that version judges it: "
+            "a verdict rests on the interval over seeds alone, at {:.4g}\u00a0% for each so that all hold "
+            "together at {:g}\u00a0%. Inside ±{:g} points: no difference that matters. Without zero: helps or "
+            "hurts. Otherwise inconclusive. It holds for other seeds on these very images; the interval over "
+            "seeds and images, for other images too."
+        ).format(100 * (1 - config.alpha / max(pairs, 1)), together, delta)
     return Markup(
-        "A verdict rests on the interval over seeds alone, at {:.4g}\u00a0% for each so that all hold together "
-        "at {:g}\u00a0%. Inside ±{:g} points: no difference that matters. Without zero: helps or hurts. "
-        "Otherwise inconclusive. It holds for other seeds on these very images; the interval over seeds and "
-        "images, for other images too."
-    ).format(100 * (1 - config.alpha / max(pairs, 1)), 100 * (1 - config.alpha), 100 * config.delta)
+        "A verdict speaks of new seeds and of new images. Helps or hurts: the interval over seeds and images, at "
+        "{:g}\u00a0% for all pairs together, leaves zero out. No difference, or by less than {:g} points: that at "
+        "{:g}\u00a0% lies inside ±{:g} points, which is two one-sided tests. Otherwise inconclusive. What the "
+        "interval over seeds alone shows is said to hold on these images. The rule, fixed before the runs: {}."
+    ).format(together, delta, 100 * (1 - 2 * config.alpha), delta, _RULES[config.rule])
 
 
 def _verdicts(
@@ -90,20 +110,32 @@ def _verdicts(
     columns = [
         *_subject("Arm, minus another", sized=sized),
         Column("Seeds it takes" if config.pilot else "Verdict", "wide"),
-        *numbers("Difference", "Over seeds", "Over seeds and images", "Seeds"),
+        *numbers("Difference", "Over seeds", "Over seeds and images"),
+        *numbers(*([] if config.rule == "seeds" else [f"The same, {100 * (1 - 2 * config.alpha):g}\u00a0%"])),
+        *numbers("Seeds", "Correlation by seed"),
     ]
     rows = [
         [
             *_names(each, sized=sized),
-            each.plan.capitalize() if config.pilot else each.words,
+            each.plan_words.capitalize() if config.pilot else each.words,
             f"{100 * each.difference.mean:+.2f}" if each.difference else "–",
             _points(each.verdict.interval if each.verdict else None),
             _points(each.verdict.image_interval if each.verdict else None),
+            *(
+                []
+                if config.rule == "seeds"
+                else [_points(each.verdict.equivalence_interval if each.verdict else None)]
+            ),
             str(len(each.seeds)),
+            _correlation(each),
         ]
         for each in pairs
     ]
-    table = Table("Verdicts", columns, rows, "The accuracy of an arm minus that of another, in points")
+    caption = (
+        "The accuracy of an arm minus that of another, in points. Correlation by seed: of the accuracies of the "
+        "two; where it is near zero, pairing by seed gains nothing."
+    )
+    table = Table("Verdicts", columns, rows, caption)
     bodies: list[Body] = []
     for run, reason in failures.items():
         size = f", {_images(config.subsets[run.subset])} training images" if sized else ""
@@ -116,8 +148,9 @@ def _verdicts(
         "differences",
         "Differences",
         "Chart of the difference of each pair with its intervals; every value is in the table of verdicts",
-        "The black dot is the mean over seeds, the thick line its simultaneous interval, the thin one that for "
-        "other images too; small dots are single seeds. Shaded: too small to matter. Orange: helps or hurts.",
+        "The black dot is the mean over seeds, the thick line its simultaneous interval over seeds, the thin one "
+        "that over seeds and images; small dots are single seeds. Shaded: too small to matter. Orange: helps or "
+        "hurts.",
         plots.differences(measured, config.delta),
     )
     if len(config.subsets) == 1:
@@ -127,7 +160,7 @@ def _verdicts(
         "With fewer images",
         "Chart of the difference of each pair over the number of training images; every value is in the table of "
         "verdicts",
-        "The same pairs, trained on fewer images: the difference with its simultaneous interval.",
+        "The same pairs, trained on fewer images: the difference with the interval that judges it.",
         plots.over_data_size(measured, config.delta),
     )
     return [*bodies, Grid([differences, curve])]
@@ -138,20 +171,8 @@ def _arms(summaries: Sequence[ArmSummary], config: ComparisonConfig, *, sized: b
     for found in summaries:
         arm = config.arms[found.arm]
         control = "; ".join(dict.fromkeys(arm.matched.values()))
-        accuracies, gates = [100 * value for value in found.accuracies], found.gates
-        spread = f" ± {stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-        cells = [
-            f"{mean(accuracies):.2f}{spread}\u00a0%" if accuracies else "–",
-            "–" if found.without_attention is None else f"{100 * found.without_attention:.2f}\u00a0%",
-            " to ".join(f"{gate:+.3g}" for gate in ([min(gates), max(gates)] if len(gates) > 1 else gates)) or "–",
-            f"{found.cost.parameters:,}",
-            f"{found.cost.training_flops / 1e6:,.1f}",
-            "–" if found.ms_per_image is None else f"{found.ms_per_image:.3f}",
-            str(len(found.seeds)),
-        ]
         name = small(arm.name, f"a control, matched in {control}" if control else "")
-        rows.append([name, *([_images(found.subset)] if sized else []), *cells])
-    measured = ("Accuracy", "Attention ablated", "Gate", "Parameters", "MFLOP per image", "ms per image", "Seeds")
+        rows.append([name, *([_images(found.subset)] if sized else []), *found.cells.values()])
     caption = "Mean over seeds ± standard deviation; cost of training on one image"
     terms = (
         "Attention ablated: the accuracy of the same weights without it. Gate: the factor of a residual "
@@ -159,7 +180,7 @@ def _arms(summaries: Sequence[ArmSummary], config: ComparisonConfig, *, sized: b
         "forward and backward; ms: to train on one, the median of the runs. Parameters are those that are "
         "trained."
     )
-    table = Table("Arms", [*_subject("Arm", sized=sized), *numbers(*measured)], rows, caption)
+    table = Table("Arms", [*_subject("Arm", sized=sized), *numbers(*summaries[0].cells)], rows, caption)
     note = (
         "The first is the reference. Controls are the reference, widened until it costs what an arm costs: what "
         "an arm gains over them is not due to its size. Where an arm has the reference’s parameters within "
@@ -181,6 +202,9 @@ def _seeds(
         "differ in, and begin with the same weights wherever a whole part of the network (a block, the head) "
         "agrees in its shapes."
     )
+    if own := [arm for arm in config.arms if arm.first_seed is not None]:
+        told = " and ".join(f"{arm.name} (from {arm.first_seed:,} on)" for arm in own)
+        note += f" With seeds of its own: {told}; it shares nothing of this with the others."
     labels = short_labels(config.arms)
     ended = []
     for each in summaries:
@@ -197,10 +221,12 @@ def _seeds(
         plots.accuracies(ended),
     )
     rows = [
-        [*_names(each, sized=sized), str(seed), f"{100 * of_seed:+.2f}", f"{p:.3f}" if p >= 0.0005 else "<0.001"]
+        [*_names(each, sized=sized), seed, f"{100 * of_seed:+.2f}", f"{p:.3f}" if p >= 0.0005 else "<0.001"]
         for each in pairs
         if each.difference
-        for seed, of_seed, p in zip(each.seeds, each.difference.per_seed, each.difference.mcnemar, strict=True)
+        for seed, of_seed, p in zip(
+            _seed_names(each), each.difference.per_seed, each.difference.mcnemar, strict=True
+        )
     ]
     columns = [*_subject("Arm, minus another", sized=sized), *numbers("Seed", "Difference", "p")]
     tests = Table("McNemar’s test", columns, rows, "Exact p, and the difference in points", tall=True)
@@ -221,8 +247,18 @@ def _names(pair: PairFinding, *, sized: bool) -> list[str]:
     return [small(pair.arm, f"minus {pair.other}"), *([_images(pair.subset)] if sized else [])]
 
 
+def _seed_names(pair: PairFinding) -> list[str]:
+    both = zip(pair.seeds, pair.other_seeds, strict=True)
+    return [str(seed) if seed == other else f"{seed} and {other}" for seed, other in both]
+
+
 def _images(subset: int | None) -> str:
     return "all" if subset is None else f"{subset:,}"
+
+
+def _correlation(pair: PairFinding) -> str:
+    found = pair.difference.correlation if pair.difference else None
+    return "–" if found is None else f"{found:+.2f}"
 
 
 def _points(bounds: Interval | None) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from foveate.comparison.outcomes import ArmSummary, PairFinding
+from foveate.comparison.findings import PairFinding
+from foveate.comparison.outcomes import ArmSummary
 from foveate.report.plots import BLUE, INK, LINE, MUTED, ORANGE, new_axes, rows_axes, shorten, styled
 
 
@@ -65,8 +66,8 @@ def over_data_size(pairs: Sequence[PairFinding], delta: float) -> Figure:
         label = _named(curve[0]).replace("\n", " ")
         axes.plot(across, means, f"{mark}-", color=colour, linewidth=1.2, label=label)
         for place, pair in zip(across, curve, strict=True):
-            if pair.verdict and pair.verdict.interval:
-                axes.plot([place] * 2, [100 * end for end in pair.verdict.interval], color=colour, linewidth=2.5)
+            if pair.verdict and (interval := pair.verdict.judging):
+                axes.plot([place] * 2, [100 * end for end in interval], color=colour, linewidth=2.5)
     axes.set_xticks(range(len(sizes)), ["all" if size is None else f"{size:,}" for size in sizes])
     axes.set(xlabel="Training images", ylabel="Difference, points")
     figure.legend(loc="outside lower left", fontsize=8)

@@ -3,28 +3,25 @@
 import contextlib
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from foveate.comparison.arms import check_alike, check_different, order_arms, parse_arm
+from foveate.comparison.arms import check_different
 from foveate.comparison.controls import matched_controls
 from foveate.comparison.experiment import Experiment
-from foveate.comparison.outcomes import PairFinding, pair_findings
+from foveate.comparison.findings import PairFinding
+from foveate.comparison.outcomes import Outcome
+from foveate.comparison.pooling import Rule
 from foveate.comparison.settings import ComparisonConfig
-from foveate.comparison.training import JudgedSplit, run_arm, training_subset
-from foveate.config import Config, read_yaml, validated
-from foveate.data.dataset import Dataset
+from foveate.comparison.training import JudgedSplit, run_arm
+from foveate.config import check_values, read_yaml, validated
 from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataError
 from foveate.execution.pool import Pool
 from foveate.files import locked
 from foveate.records import Digest, Record, read_record
-from foveate.training.device import with_place
 from foveate.training.fit import DRAWS
 from foveate.training.saving import interruptible
-from foveate.training.settings import resolve_settings
 from foveate.workflows.campaign import (
     create_folder,
     finish,
@@ -33,12 +30,14 @@ from foveate.workflows.campaign import (
     read_settings,
     sees_no_steps,
 )
+from foveate.workflows.comparison_arms import PILOT_SEED, check_subsets, requested_arms, resolved_arms
 from foveate.workflows.comparison_files import record_test_opening, write_results
+from foveate.workflows.output import check_output_name
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, settings_digest
 from foveate.workflows.workers import Workers
 
-PILOT_SEED = 1_000_000
-"""The first seed of a pilot: no comparison begins there by default, so that a plan is made from other runs."""
+RULE: Rule = "blocks"
+"""How the pairs of a new comparison are judged, unless another rule is asked for."""
 
 
 class _Sealed(Record):
@@ -52,6 +51,8 @@ class Comparison:
     """A comparison's folder, `runs/compare/<name>/`, and what lies in it."""
 
     path: Path
+    _known: Outcome | None = field(default=None, repr=False, compare=False)
+    """What its runs came to, where this process has just worked it out."""
 
     @property
     def config(self) -> ComparisonConfig:
@@ -78,9 +79,14 @@ class Comparison:
         return self.path / "test_openings.json"
 
     @property
+    def outcome(self) -> Outcome:
+        """What its runs came to."""
+        return self._known or Outcome(self.experiment)
+
+    @property
     def findings(self) -> list[PairFinding]:
         """The difference and the verdict of every pair."""
-        return pair_findings(self.experiment)
+        return self.outcome.findings
 
     @property
     def report(self) -> Path:
@@ -120,7 +126,7 @@ def compare(
         workers, ray, gpus: as `tune` takes them.
         settings: of every arm.
         more: of `ComparisonConfig`: `first_seed`, `subsets`, `delta` (a share: 0.005 is half a point), `alpha`,
-            `hang_limit_s`.
+            `rule` (`blocks`, `dunnett` or `pairs`: how the pairs are judged together), `hang_limit_s`.
 
     Raises:
         ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
@@ -134,14 +140,21 @@ def compare(
     if not isinstance(subsets, Sequence) or not all(isinstance(each, int | None) for each in subsets):
         raise ConfigError(f"subsets={subsets!r}: give a list of numbers of images; None: all")
     if more.get("pilot") and seeds < 2:
-        raise ConfigError(f"seeds={seeds}: a plan learns how seeds spread, from two at least")
-    crew = Workers(workers, ray, gpus)
+        raise ConfigError(f"seeds={seeds}: a plan learns from two seeds at least how much they spread")
+    if more.get("pilot") and final:
+        raise ConfigError("a plan opens no test split: leave final out")
+    if more.get("rule") == "seeds":
+        raise ConfigError("rule='seeds': it judges by these images alone; give blocks, dunnett or pairs")
+    more = {"rule": RULE, **more}
+    check_values(ComparisonConfig, {**more, "seeds": seeds})
     check_output_dir(Path(runs), data)
+    check_output_name(Path(runs), "compare", name)
+    crew = Workers(workers, ray, gpus)
     given = {"threads": crew.threads_for(settings), **settings}
     if any(setting.rpartition(".")[2] == "seed" for setting in settings):
         raise ConfigError("seed: all arms have the same seeds; say which by --seeds and --first-seed")
-    parsed = order_arms([parse_arm(text, given) for text in arms], given)
-    check_alike(parsed)
+    first_seed = int(more.get("first_seed", 0))
+    parsed = requested_arms(arms, given, first_seed, seeds, pilot=bool(more.get("pilot")))
     crew.check_attention([arm.config for arm in parsed])
     base = parsed[0].config
     dataset, device, location = load_data(data, base, data_dir, display)
@@ -149,11 +162,9 @@ def compare(
         raise DataError(f"{dataset.name} has no test images: add a test split to it, or compare without --final")
     if len(dataset.splits["validation"]) < 2:
         raise DataError(f"{dataset.name} has a single validation image: add images, or set val_fraction higher")
-    _check_subsets(subsets, dataset)
-    few = min((each for each in subsets if each), default=None)
-    smallest = training_subset(dataset, few, base.data.split_seed)
-    resolved = [arm.model_copy(update={"config": _resolve_arm(arm.config, smallest, device)}) for arm in parsed]
-    check_different(resolved)
+    check_subsets(subsets, dataset)
+    resolved = resolved_arms(parsed, dataset, device, subsets)
+    check_different(resolved, first_seed, seeds)  # again: what the data decides may make arms the same
     if controls:
         costs = {"num_classes": len(dataset.class_names), "size": dataset.images.shape[1]}
         resolved += matched_controls(resolved[1:], resolved[0], **costs)
@@ -188,7 +199,8 @@ def compare(
 def plan_comparison(data: str | Path, arms: Sequence[str], *, seeds: int = 4, **options: Any) -> Comparison:
     """A pilot: a small comparison with seeds that no other has, by which the spread between seeds is learned.
 
-    Its verdicts are no evidence. `seeds_needed` of its findings says by the spread how many seeds see δ.
+    Its verdicts are no evidence. `plan` of its findings says how many seeds it takes to see a difference of δ, and
+    to say that there is none.
 
     Args:
         options: of `compare`.
@@ -196,8 +208,8 @@ def plan_comparison(data: str | Path, arms: Sequence[str], *, seeds: int = 4, **
     Raises:
         As `compare`.
     """
-    if options.get("final"):
-        raise ConfigError("a plan opens no test split: leave final out")
+    if own := options.keys() & {"first_seed", "pilot"}:
+        raise ConfigError(f"a plan has seeds of its own, and is a pilot: leave {min(own)} out")
     return compare(data, arms, seeds=seeds, first_seed=PILOT_SEED, pilot=True, **options)
 
 
@@ -265,37 +277,7 @@ def _run(comparison: Comparison, pool: Pool, display: Display, *, final: bool) -
                 record_test_opening(comparison.test_openings, resuming)
             finish(experiment, pool, interrupted, display)
             if len(failures := experiment.failures()) == len(experiment.runs):
-                raise ComparisonError(f"no run came to an end, the last one so: {[*failures.values()][-1]}")
-            write_results(experiment)
-    return comparison
-
-
-def _resolve_arm(config: Config, dataset: Dataset, device: torch.device) -> Config:
-    """The settings of a separate run, but to its last epoch, which is judged; those without effect are reset.
-
-    `passes_per_epoch` stays open: each run resolves it by how many images it has.
-    """
-    without = {
-        "passes_per_epoch": config.train.passes_per_epoch,
-        "tta_views": 1,
-        "monitor": "accuracy",
-        "save_every_s": 60.0,
-        "keep": "last",
-        "patience": None,
-    }
-    if config.model.attention == "none":
-        without |= {"attention_mode": "replace", "attention_stage": 1}
-    return with_place(resolve_settings(config, dataset), device).replacing(**without)
-
-
-def _check_subsets(subsets: Sequence[int | None], dataset: Dataset) -> None:
-    """Raises ConfigError for a number of training images that is not there, is given twice, or is too small."""
-    images, classes = len(dataset.splits["train"]), len(dataset.class_names)
-    for subset in subsets:
-        if subset is not None and not classes <= subset <= images:
-            raise ConfigError(
-                f"subsets={subset}: there are {images:,} training images of {classes:,} classes: "
-                "give a number between the two"
-            )
-    if len(set(subsets)) < len(subsets):
-        raise ConfigError("subsets: a number of training images is given twice")
+                raise ComparisonError(f"no run came to an end; the last error: {[*failures.values()][-1]}")
+            outcome = Outcome(experiment)
+            write_results(outcome)
+    return Comparison(comparison.path, outcome)

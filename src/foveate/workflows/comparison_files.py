@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from foveate.comparison.experiment import Experiment
-from foveate.comparison.outcomes import arm_summaries, pair_findings
+from foveate.comparison.outcomes import Outcome
 from foveate.files import write_atomically, write_json
 from foveate.records import read_record
 from foveate.report.comparison_page import comparison_page
@@ -18,14 +17,14 @@ from foveate.training.record import TestOpening
 from foveate.workflows.campaign import read_environment
 
 
-def write_results(experiment: Experiment) -> None:
+def write_results(outcome: Outcome) -> None:
     """Write what there is to say of the split that the experiment is measured on.
 
     Raises:
         OutputError: when a file cannot be written.
     """
-    config, folder, split = experiment.config, experiment.folder, experiment.split
-    failures = experiment.failures()
+    experiment, config, failures = outcome.experiment, outcome.config, outcome.failures
+    folder, split = experiment.folder, experiment.split
     arms = config.arms
     text = io.StringIO()
     columns = ("accuracy", "loss", "without_attention", "gate", "train_s", "images_shown")
@@ -42,19 +41,18 @@ def write_results(experiment: Experiment) -> None:
         runs=np.array(done, np.int64).reshape(-1, 3),  # places of subset, seed, place of arm
         right=np.packbits(experiment.right(done), axis=1),
     )
-    findings = pair_findings(experiment)
     page = comparison_page(
         title=folder.name,
         split=split,
         config=config,
-        summaries=arm_summaries(experiment),
-        pairs=findings,
+        summaries=outcome.summaries,
+        pairs=outcome.findings,
         failures=failures,
         environment=read_environment(folder),
         opening=f"foveate compare --resume {shlex.quote(str(folder))} --final",
     )
     write_atomically(folder / f"right-{split}.npz", bits.getvalue())
-    write_json(folder / f"findings-{split}.json", [asdict(each) for each in findings])
+    write_json(folder / f"findings-{split}.json", [asdict(each) for each in outcome.findings])
     write_atomically(folder / f"results-{split}.csv", text.getvalue())
     write_page(page, folder / "compare.html")
 

@@ -24,7 +24,7 @@ class Workers:
     Args:
         count: None: one, or one for each GPU, or under Ray as many as the cluster has room for. 0: this process.
         ray: `local`, or HOST:PORT of a cluster's head; None: local processes.
-        gpus: that a job takes of Ray's. None: one, where the device is one.
+        gpus: how many GPUs a job takes under Ray. None: one, where the device is a GPU.
 
     Raises:
         ConfigError: when no pool can be opened like that.

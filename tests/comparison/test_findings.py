@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from foveate.comparison.outcomes import Pair, PairFinding, spread_words
+from foveate.comparison.findings import Pair, PairFinding
+from foveate.comparison.planning import Plan
+from foveate.comparison.pooling import Spread
 from foveate.comparison.statistics import Difference, Verdict
 
 
@@ -14,7 +16,8 @@ def finding(difference: Any = (), verdict: Any = (), **changes: Any) -> PairFind
     known = Difference(0.012, 400, (0.01, 0.014), 0.003, 0.0, (0.0002, 0.049))
     said = Verdict("helps", (0.004, 0.02), (-0.01, 0.03), 0.005, 0.95, None)
     values: dict[str, Any] = {
-        "pair": Pair(1, 0), "subset": None, "seeds": (0, 1), "seeds_needed": 7, "arm": "minute", "other": "plain",
+        "pair": Pair(1, 0), "subset": None, "seeds": (0, 1), "other_seeds": (0, 1), "spread": Spread(0.003, 1),
+        "plan": Plan(7, 9, 0.0052), "arm": "minute", "other": "plain",
         "difference": None if difference is None else replace(known, **dict(difference)),
         "verdict": None if verdict is None else replace(said, **dict(verdict)),
         "labels": ("minute", "plain"), "seeds_wanted": 2, "next_seed": 2,
@@ -61,23 +64,61 @@ def test_more_seeds_than_are_looked_for_are_said_to_be_more() -> None:
     assert words.endswith("; not even thousands of seeds would decide.")
 
 
+@pytest.mark.parametrize(
+    ("verdict", "words"),
+    [
+        ({"small": True}, "Helps, by less than 0.5 points: +1.20 points."),
+        ({"answer": "hurts", "small": True}, "Hurts, by less than 0.5 points: +1.20 points."),
+        (
+            {"answer": "inconclusive", "on_these_images": "helps", "seeds": 12},
+            "Inconclusive: +1.20 points; on these images it helps; about 12 new seeds would decide, "
+            "in a separate comparison (--first-seed 2).",
+        ),
+        (
+            {"answer": "inconclusive", "on_these_images": "no difference", "images": 9100},
+            "Inconclusive: +1.20 points; on these images no difference larger than 0.5 points; no number of seeds "
+            "would decide on 400 images: it takes more than 9,100 images.",
+        ),
+        (
+            {"answer": "no difference", "on_these_images": "hurts"},
+            "No difference larger than 0.5 points (+1.20 points); on these images it hurts.",
+        ),
+        (
+            {"answer": "no difference", "on_these_images": "no difference"},
+            "No difference larger than 0.5 points (+1.20 points).",
+        ),
+    ],
+)
+def test_what_holds_on_these_images_alone_is_said_so(verdict: Any, words: str) -> None:
+    assert finding(verdict=verdict).words == words
+
+
+def test_arms_with_seeds_of_their_own_are_told_no_first_seed() -> None:
+    words = finding(verdict={"answer": "inconclusive", "seeds": 12}, next_seed=None).words
+    assert words.endswith("about 12 new seeds would decide, in a separate comparison.")
+
+
 def test_a_title_names_both_and_the_number_of_images() -> None:
     assert finding().title == "minute minus plain"
     assert finding(subset=1500).title == "minute minus plain (1,500 images)"
 
 
+SPREAD = "(the spread from seed to seed was 0.30 points, and is taken as 0.52)"
+
+
 @pytest.mark.parametrize(
     ("changes", "plan"),
     [
-        ({}, "7 (2 pilot seeds spread by 0.30 points)"),
-        ({"seeds_needed": None}, "not even thousands (2 pilot seeds spread by 0.30 points)"),
-        ({"difference": {"sd": None}}, "unknown, it takes at least two seeds of both"),
-        ({"difference": None}, "unknown, it takes at least two seeds of both"),
+        (
+            {},
+            f"7 seeds to see a difference of 0.5 points, 9 seeds to say that there is none {SPREAD}",
+        ),
+        (
+            {"plan": Plan(7, None, 0.0052)},
+            f"7 seeds to see a difference of 0.5 points, no number of seeds to say that there is none {SPREAD}",
+        ),
+        ({"plan": None}, "unknown: at least two seeds of both arms must have ended"),
     ],
 )
 def test_a_plan_says_how_many_seeds(changes: Any, plan: str) -> None:
-    assert finding(**changes).plan == plan
-
-
-def test_a_pilot_of_few_seeds_says_how_little_it_knows() -> None:
-    assert spread_words(4).startswith("the true spread is 0.57 to 3.7 times that of 4 seeds")
+    assert finding(**changes).plan_words == plan

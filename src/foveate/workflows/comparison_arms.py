@@ -1,0 +1,70 @@
+"""The arms of a new comparison: what is asked for, and what the data and the machine make of it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from foveate.comparison.arms import Arm, check_different, check_same_data, judged, order_arms, parse_arm
+from foveate.comparison.training import training_subset
+from foveate.config import Config
+from foveate.data.dataset import Dataset
+from foveate.errors import ConfigError
+from foveate.training.device import with_place
+from foveate.training.settings import resolve_settings
+
+PILOT_SEED = 1_000_000
+"""The first seed of a pilot: no comparison begins there by default, so that a plan is made from other runs."""
+
+
+def requested_arms(
+    texts: Sequence[str], given: Mapping[str, Any], first_seed: int, seeds: int, *, pilot: bool
+) -> list[Arm]:
+    """The arms that are asked for, the reference first, over the settings `given` to all; before any data is read.
+
+    Args:
+        first_seed, seeds: of the arms that have no seeds of their own; of a `pilot` those are moved as well.
+
+    Raises:
+        ConfigError: for what is no arm, and for arms that cannot be compared.
+    """
+    arms = order_arms([parse_arm(text, given) for text in texts], given)
+    arms = [arm.model_copy(update={"config": judged(arm.config)}) for arm in arms]
+    if pilot:
+        moved = [None if arm.first_seed is None else arm.first_seed + PILOT_SEED for arm in arms]
+        arms = [arm.model_copy(update={"first_seed": seed}) for arm, seed in zip(arms, moved, strict=True)]
+    check_same_data(arms)
+    check_different(arms, first_seed, seeds)
+    return arms
+
+
+def resolved_arms(
+    arms: Sequence[Arm], dataset: Dataset, device: torch.device, subsets: Sequence[int | None]
+) -> list[Arm]:
+    """The same arms with what the smallest of `subsets` and the machine decide."""
+    few = min((each for each in subsets if each), default=None)
+    smallest = training_subset(dataset, few, arms[0].config.data.split_seed)
+    return [arm.model_copy(update={"config": _resolve(arm.config, smallest, device)}) for arm in arms]
+
+
+def _resolve(config: Config, dataset: Dataset, device: torch.device) -> Config:
+    """The settings of an arm with what the data and this machine decide, but for `passes_per_epoch`.
+
+    That stays open: each run resolves it by how many images it has.
+    """
+    return with_place(resolve_settings(config, dataset), device).replacing(
+        passes_per_epoch=config.train.passes_per_epoch
+    )
+
+
+def check_subsets(subsets: Sequence[int | None], dataset: Dataset) -> None:
+    """Raises ConfigError for a number of training images that is not there, is given twice, or is too small."""
+    images, classes = len(dataset.splits["train"]), len(dataset.class_names)
+    for subset in subsets:
+        if subset is not None and not classes <= subset <= images:
+            raise ConfigError(
+                f"subsets={subset}: there are {images:,} training images of {classes:,} classes: "
+                "give a number between the two"
+            )
+    if len(set(subsets)) < len(subsets):
+        raise ConfigError("subsets: a number of training images is given twice")
