@@ -9,17 +9,16 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from foveate.config import Config
+from foveate.data.splits import group_numbers
 from foveate.evaluation import point_metrics
-from foveate.model.backbones import fold_batch_norm
 from foveate.model.heads import LinearHead
 from foveate.model.network import AttentionCNN
 from foveate.progress import Track, untracked
 from foveate.training.device import DeviceData
-from foveate.training.features import outputs
 from foveate.training.loop import EpochResult, TrainingState
+from foveate.training.pooled_features import pooled_features
 
 _STRENGTHS = np.logspace(-3, 1, 5)
 """Inverse strengths of the L2 penalty, scikit-learn's C, that folds choose from. Features of a backbone are
@@ -54,9 +53,11 @@ def regression_epochs(
     began = time.monotonic()
     model = cast("AttentionCNN", state.model)
     head = cast("LinearHead", model.head)
-    train = _features(model, data, "train", config, track)
+    indices, labels = data.dataset.splits, data.dataset.labels
+    pooled = pooled_features(model, data, config, track)
+    train = _Split(pooled.of(indices["train"]), labels[indices["train"]])
     groups = data.dataset.groups
-    of_images = None if groups is None else np.array([groups[index] for index in data.dataset.splits["train"]])
+    of_images = None if groups is None else group_numbers(groups)[indices["train"]]
     strength = _best_strength(train, of_images, config.train.seed)
     weight, bias = _fitted(train, strength, len(data.dataset.class_names))
     with torch.no_grad():
@@ -65,8 +66,8 @@ def regression_epochs(
     seconds = time.monotonic() - began
     found = point_metrics(_logits(train, weight, bias), train.labels)
     validated: dict[str, float] = {}
-    if "validation" in data.dataset.splits:
-        validation = _features(model, data, "validation", config, track)
+    if "validation" in indices:
+        validation = _Split(pooled.of(indices["validation"]), labels[indices["validation"]])
         validated = point_metrics(_logits(validation, weight, bias), validation.labels)
     result = EpochResult(
         epoch=1,
@@ -84,18 +85,23 @@ def regression_epochs(
     yield result
 
 
-def _features(model: AttentionCNN, data: DeviceData, split: str, config: Config, track: Track) -> _Split:
-    """What the classifier is given of a split's images, as they are."""
-    backbone = nn.Sequential(
-        model.normalize, fold_batch_norm(model.stem), cast("LinearHead", model.head).pool
-    ).eval()
+def classifier_logits(
+    state: TrainingState, data: DeviceData, split: str, config: Config, *, track: Track = untracked
+) -> Vectors:
+    """The logits [n, K] of a split's images by the fitted classifier, from the features that it was fitted on.
+
+    Raises:
+        TrainingError: when memory runs out.
+    """
+    model = cast("AttentionCNN", state.model)
+    classifier = cast("LinearHead", model.head).classifier
     indices = data.dataset.splits[split]
-    batches = outputs(backbone, data, indices, config, label=f"features, {split}", track=track)
-    vectors = torch.cat([batch.float().cpu() for batch in batches]).numpy()
-    return _Split(vectors, data.dataset.labels[indices])
+    asked = _Split(pooled_features(model, data, config, track).of(indices), data.dataset.labels[indices])
+    weight, bias = (each.detach().cpu().numpy() for each in (classifier.weight, classifier.bias))
+    return _logits(asked, weight, bias)
 
 
-def _best_strength(train: _Split, groups: NDArray[np.str_] | None, seed: int) -> float:
+def _best_strength(train: _Split, groups: NDArray[np.int64] | None, seed: int) -> float:
     """The C whose log-loss over folds is least; the middle one where there are too few images for two folds."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # slow to import
 
