@@ -21,6 +21,7 @@ __all__ = [
     "ReliabilityBin",
     "Report",
     "Scores",
+    "few_images_told",
     "point_metrics",
     "score",
     "score_ablation",
@@ -32,6 +33,8 @@ BINS = 15
 
 _FEW_WRONG = ((50, 2), (np.inf, 3))
 """Of at most so many trials, so many failures, or successes, are few to Brown, Cai and DasGupta (2001)."""
+_WIDE = 0.05
+"""Half the width of an interval of accuracy above which other images may give quite another figure."""
 _RESAMPLED_AT_ONCE = 2**22
 """Weights of images held at once while resampling: 32 MiB in float64."""
 
@@ -187,6 +190,17 @@ def point_metrics(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) ->
     """
     sums = _Sums.of(np.asarray(_statistics(logits, labels.astype(np.int64)).sum(axis=0)), logits.shape[1])
     return {name: float(value) for name, value in _metrics(sums).items()}
+
+
+def few_images_told(split: str, images: int, interval: Sequence[float]) -> str | None:
+    """A line on how little some validation images tell, by their accuracy's interval; None where it is narrow."""
+    half = (interval[1] - interval[0]) / 2
+    if split != "validation" or half <= _WIDE:
+        return None
+    return (
+        f"{images:,} validation images tell the accuracy to ±{100 * half:.0f} points only: train with --folds 5, "
+        "which measures every image by a network that never saw it"
+    )
 
 
 def wilson_interval(successes: Any, trials: Any) -> tuple[Floats, Floats]:

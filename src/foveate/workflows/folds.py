@@ -120,6 +120,8 @@ def cross_validate(
         subset=None,
         folder=str(path / FOLDER),
     )
+    if crew == Workers(None, None, None) and config.train.optimizer == "logistic_regression":
+        crew = Workers(0, None, None)  # such a fold takes a second, and a process of its own several to begin
     campaign = CrossValidation(shared, stored, joined)
     if (line := copies_across_folds_told(joined, campaign.held_out)) is not None:
         display.say(line)
