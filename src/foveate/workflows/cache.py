@@ -163,10 +163,10 @@ def _remove(cached: Cached) -> str | None:
         return "it is not Foveate's"
     try:
         if cached.path.parent.name in _FOLDERS_OF_TENSORS:
-            if cached.kind == "unfinished" and time.time() - cached.used < _WRITING_S:
-                return "a process may be writing it"
-            cached.path.unlink(missing_ok=True)  # one that is being written appears after, and whole
-            return None
+            writing = cached.kind == "unfinished" and time.time() - cached.used < _WRITING_S
+            if not writing:
+                cached.path.unlink(missing_ok=True)
+            return "a process may be writing it" if writing else None
         if cached.kind != "download":
             return None if clear_entry(cached.path) else "a process is making it"
         with FileLock(cached.path.with_name(f"{CIFAR10.name}.lock"), timeout=0):
