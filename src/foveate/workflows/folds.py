@@ -109,7 +109,9 @@ def cross_validate(
     joined = dataset.for_final()
     path = folder.path.resolve()
     stored = StoredFolds(path / FOLDS_FILE, record.folds.count, record.folds.sha256)
-    job = config.replacing(device=str(device), threads=config.train.threads or crew.threads)
+    job = config.replacing(
+        device=str(device), threads=config.train.threads or crew.threads_for({"device": str(device)})
+    )
     shared = TrainingJob(
         config=job,
         dataset=dataset.location,
