@@ -11,7 +11,7 @@ from scipy.special import softmax
 from sklearn import metrics
 
 from foveate.errors import DataError, TrainingError
-from foveate.evaluation import BINS, point_metrics, score, score_ablation, wilson_interval
+from foveate.evaluation import BINS, few_images_told, point_metrics, score, score_ablation, wilson_interval
 
 CPU = torch.device("cpu")
 NAMES = tuple("abcde")
@@ -315,3 +315,25 @@ def test_many_classes_and_images_fit() -> None:
     report = score(logits, labels, [str(index) for index in range(200)], resamples=100)
     assert report.n == 50_000
     assert report.intervals["macro_f1"][0] < report.macro_f1 < report.intervals["macro_f1"][1]
+
+
+def test_intervals_over_clusters_are_wider_where_images_of_one_are_alike() -> None:
+    rng = np.random.default_rng(0)
+    clusters = np.repeat(np.arange(20), 10)
+    labels = np.zeros(200, np.int64)
+    right = np.repeat(rng.random(20) < 0.8, 10)
+    logits = np.where(right[:, None], [2.0, 0.0], [0.0, 2.0])
+    alone, together = score(logits, labels, ["a", "b"]), score(logits, labels, ["a", "b"], clusters=clusters)
+    assert together.accuracy == alone.accuracy
+    for name in ("accuracy", "loss", "thresholded_micro_recall"):
+        (low, high), (lower, higher) = alone.intervals[name], together.intervals[name]
+        assert higher - lower > 1.5 * (high - low)
+    each = score(logits, labels, ["a", "b"], clusters=np.arange(200))
+    assert each.intervals["loss"] == pytest.approx(alone.intervals["loss"])
+
+
+def test_few_validation_images_are_told_and_others_are_not() -> None:
+    assert few_images_told("validation", 80, [0.8, 0.93]).startswith("80 validation images")
+    assert "--folds 5" in few_images_told("validation", 80, [0.8, 0.93])
+    assert few_images_told("validation", 800, [0.86, 0.9]) is None
+    assert few_images_told("test", 80, [0.8, 0.93]) is None

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from statistics import mean
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from foveate.progress import Track, untracked
@@ -214,12 +214,20 @@ def print_cache(found: "Sequence[Cached]") -> None:
 
 def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
     """Accuracy with its 95 % interval, the worst class, and where the report lies; `verbose`: every metric."""
+    from foveate.evaluation import few_images_told
     from foveate.inference.tables import shortened
 
     for split, report in run.metrics.items():
         low, high = report["intervals"]["accuracy"]
-        print(f"{split} accuracy: {report['accuracy']:.1%} ({low:.1%} to {high:.1%}) of {report['n']:,} images")
+        spread = ""
+        if folds := [each["accuracy"] for each in report.get("folds", ())]:
+            spread = f"; {len(folds)} folds: {min(folds):.1%} to {max(folds):.1%}, standard deviation "
+            spread += f"{100 * stdev(folds):.1f} points"
+        measured = f"{report['accuracy']:.1%} ({low:.1%} to {high:.1%}) of {report['n']:,} images"
+        print(f"{split} accuracy: {measured}{spread}")
         recalls = {name: found for name, found in report["per_class"].items() if found["support"]}
+        if (line := few_images_told(split, report["n"], (low, high))) is not None:
+            print(line)
         name, found = min(recalls.items(), key=lambda each: each[1]["recall"])
         print(f"worst class: {shortened(name, 40)}, {found['recall']:.1%} of its {found['support']:,} images")
         if (corruptions := report.get("corruptions")) is not None:

@@ -1,5 +1,7 @@
 """Copies and near copies: groups against their definition, hashes against SciPy's cosine transform."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,7 +9,9 @@ from PIL import Image
 from scipy.fft import dctn
 from scipy.sparse.csgraph import connected_components
 
-from foveate.data.copies import exact_groups, near_groups, perceptual_hashes
+from foveate.data.copies import exact_groups, near_copies_among, near_groups, perceptual_hashes
+from foveate.data.dataset import load_dataset
+from foveate.settings import DataConfig
 
 
 @given(st.lists(st.lists(st.integers(0, 63), max_size=14), min_size=1, max_size=12), st.integers(0, 99))
@@ -59,3 +63,18 @@ def test_exact_groups_are_of_equal_pixels() -> None:
     images[4] = images[1]
     assert [group.tolist() for group in exact_groups(images, np.arange(6))] == [[1, 4]]
     assert exact_groups(images, np.array([0, 1, 2])) == []
+
+
+def test_near_copies_are_counted_of_large_images_and_few_alone() -> None:
+    rng = np.random.default_rng(0)
+    side = np.kron(rng.integers(0, 255, (6, 8, 8, 3)), np.ones((1, 8, 8, 1))).astype(np.uint8)
+    images = np.concatenate([side, side[:2] // 2 + 40])
+    whole = replace(
+        load_dataset("digits", DataConfig()),
+        images=images,
+        splits={"train": np.arange(6), "validation": np.arange(6, 8), "test": np.arange(2, 6)},
+    )
+    assert near_copies_among(whole, "validation", whole, ("train",)).tolist() == [6, 7]
+    assert near_copies_among(whole, "validation", whole, ("test",)).tolist() == []
+    small = replace(whole, images=images[:, ::2, ::2])
+    assert near_copies_among(small, "validation", small, ("train",)).tolist() == []

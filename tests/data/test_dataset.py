@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from foveate.data.dataset import Dataset, align_classes, load_dataset
+from foveate.data.check import audit, pooled
+from foveate.data.dataset import Dataset, align_classes, load_dataset, open_source
 from foveate.errors import DataError
 from foveate.settings import DataConfig
 
@@ -412,3 +413,32 @@ def test_a_script_needs_no_main_guard(write_folder: WriteFolder, tmp_path: Path)
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     assert done.stdout == "(1600, 20, 20, 3) False\n"
     assert done.stderr == ""
+
+
+def test_declared_splits_that_share_groups_are_told_and_stay(write_folder: WriteFolder, tmp_path: Path) -> None:
+    write_folder({"x": 20})
+    splits = ["train"] * 12 + ["val"] * 4 + ["test"] * 4
+    rows = [
+        f"pets/x/{number:04}.png,{'cat' if number % 2 else 'dog'},{split},g{number // 5}"
+        for number, split in enumerate(splits)
+    ]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["image,label,split,group", *rows]))
+    dataset = load_dataset(str(table), CONFIG)
+    assert [len(each) for each in dataset.splits.values()] == [12, 4, 4]
+    (told,) = [note for note in dataset.notes if "group" in note]
+    assert told.startswith("2 groups have images in more than one split (the first, g2: train, validation)")
+    source = open_source(str(table), None)
+    found = audit(source, pooled(load_dataset(str(table), CONFIG, for_training=False)), CONFIG)
+    assert [each.remarks for each in found if each.kind == "group_across"] == [
+        {"g2": "train, validation", "g3": "validation, test"}
+    ]
+
+
+def test_groups_that_cannot_be_parted_into_splits_are_refused(write_folder: WriteFolder, tmp_path: Path) -> None:
+    write_folder({"x": 20})
+    rows = [f"pets/x/{number:04}.png,{'cat' if number % 2 else 'dog'},g{number % 2}" for number in range(20)]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["image,label,group", *rows]))
+    with pytest.raises(DataError, match="its 2 groups cannot be parted"):
+        load_dataset(str(table), CONFIG)

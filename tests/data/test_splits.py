@@ -11,6 +11,8 @@ from foveate.data.splits import (
     SPLITS,
     UNDECLARED,
     StoredSplits,
+    group_numbers,
+    grouped_split,
     hints_at_split,
     split_code,
     split_codes,
@@ -189,3 +191,34 @@ def test_what_a_person_would_take_for_a_split(name: str, hints: bool) -> None:
 def test_any_name_is_one_split_or_none(name: str) -> None:
     code = split_code(name)
     assert code is None or (split_words(name) == {code} and hints_at_split(name))
+
+
+@given(
+    groups=st.lists(st.tuples(st.integers(1, 6), st.integers(0, 2)), min_size=1, max_size=30),
+    fraction=st.floats(0.05, 0.6),
+    seed=st.integers(0, 1000),
+)
+def test_a_grouped_split_parts_no_group_and_holds_out_no_class_as_a_whole(
+    groups: list[tuple[int, int]], fraction: float, seed: int
+) -> None:
+    numbers = np.repeat(np.arange(len(groups)), [size for size, _ in groups])
+    labels = np.repeat([label for _, label in groups], [size for size, _ in groups]).astype(np.int64)
+    kept, held = grouped_split(labels, numbers, fraction, seed)
+    assert sorted([*kept, *held]) == list(range(len(labels)))
+    assert not set(numbers[kept]) & set(numbers[held])
+    assert set(labels[kept]) == set(labels)
+    for label in set(labels):
+        if len({number for number, (_, each) in enumerate(groups) if each == label}) > 1:
+            assert label in labels[held]
+
+
+def test_a_grouped_split_of_many_groups_holds_out_the_share_that_is_asked_for() -> None:
+    numbers = np.repeat(np.arange(100), 5)
+    labels = (numbers % 4).astype(np.int64)
+    _, held = grouped_split(labels, numbers, 0.2, 0)
+    assert np.bincount(labels[held]).tolist() == [25] * 4
+    assert grouped_split(labels, numbers, 0.2, 1)[1].tolist() != held.tolist()
+
+
+def test_images_without_a_group_are_groups_of_their_own() -> None:
+    assert group_numbers(["a", "", "a", "", "b"]).tolist() == [0, 1, 0, 2, 3]

@@ -14,7 +14,7 @@ from foveate.settings import DataConfig
 from foveate.training.device import DeviceData
 from foveate.training.features import features_of, forward_of
 from foveate.training.fit import Fit
-from foveate.training.regression import _best_strength, _fitted, _Split
+from foveate.training.regression import _best_strength, _fit, _fitted, _Split
 from foveate.training.settings import resolve_settings
 
 CPU = torch.device("cpu")
@@ -147,3 +147,14 @@ class TestFrozen:
         assert all(name.startswith(("stem.stages.stage4", "head.")) for name in changed), changed
         rates = [group["initial_lr"] for group in fit.state.optimizer.param_groups]
         assert rates == [3e-4, 1e-3]
+
+
+def test_of_fewer_images_than_features_the_same_is_fitted_in_fewer_dimensions() -> None:
+    rng = np.random.default_rng(3)
+    labels = np.arange(40) % 2
+    features = (rng.normal(size=(40, 100)) + labels[:, None]).astype(np.float32)
+    strength, weight, bias = _fit(_Split(features, labels), None, 2, 0)
+    theirs = LogisticRegression(C=strength, max_iter=10_000, tol=1e-8).fit(features, labels)
+    logits = features @ weight.T + bias
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(shares, theirs.predict_proba(features), atol=5e-3)

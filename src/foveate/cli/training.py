@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,12 +13,15 @@ from foveate.cli.options import (
     ConfigFile,
     DataDir,
     Device,
+    Gpus,
     Name,
     Preset,
+    Ray,
     Runs,
     Setting,
     Size,
     Verbose,
+    Workers,
     given_settings,
     stoppable,
 )
@@ -89,6 +92,15 @@ def train(
     final: Annotated[
         bool, typer.Option("--final", help="Train on train + validation, then open the test split once.")
     ] = False,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K", help="Cross-validate: K networks besides, each asked about the images that it never saw."
+        ),
+    ] = None,
+    workers: Workers = None,
+    ray: Ray = None,
+    gpus: Gpus = None,
     resume: Annotated[
         Path | None, typer.Option(help="Run folder to resume where it stopped; DATA only if it was moved.")
     ] = None,
@@ -111,18 +123,25 @@ def train(
         threads=threads,
         max_bad=1.0 if allow_bad else None,
     )
-    if resume is not None and (preset or config or name or final or settings.keys() - {"device", "threads"}):
+    if resume is not None and (
+        preset or config or name or final or folds or settings.keys() - {"device", "threads"}
+    ):
         raise ConfigError(
-            "--resume takes every setting but --device and --threads from the run: "
+            "--resume takes every setting but --device, --threads and the workers of folds from the run: "
             f"`foveate train --resume {resume}`"
         )
     if study is not None and (data or preset or config or resume or data_dir):
         raise ConfigError(f"--from takes data and settings from the study: `foveate train --from {study}`")
+    if study is not None and (folds or workers is not None or ray or gpus):
+        raise ConfigError(
+            "--from trains one network: cross-validate by `foveate train DATA --config FILE --folds K`"
+        )
     if resume is None and study is None and data is None:
         raise ConfigError("nothing to train on: name a data set, as in `foveate train digits`")
     with stoppable():
         if resume is not None:
-            run = foveate.resume(resume, data, data_dir=data_dir, display=terminal.display(), **settings)
+            crew: dict[str, Any] = {"workers": workers, "ray": ray, "gpus": gpus}
+            run = foveate.resume(resume, data, data_dir=data_dir, display=terminal.display(), **crew, **settings)
         elif study is not None:
             run = foveate.train_best(study, runs=runs, name=name, display=terminal.display(), **settings)
         else:
@@ -134,6 +153,10 @@ def train(
                 runs=runs,
                 name=name,
                 final=final,
+                folds=folds,
+                workers=workers,
+                ray=ray,
+                gpus=gpus,
                 display=terminal.display(),
                 **settings,
             )

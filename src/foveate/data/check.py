@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.data.copies import exact_groups, near_groups, perceptual_hashes
-from foveate.data.dataset import Dataset, refusal
+from foveate.data.dataset import Dataset, refusal, shared_groups, shared_groups_text
 from foveate.data.decode import Header, read_header
 from foveate.data.depth import faint_images, faint_text
 from foveate.data.source import Image, Source, name_warnings
@@ -85,6 +85,7 @@ def audit(source: Source, dataset: Dataset, config: DataConfig, *, track: Track 
         *_faint(source, dataset, config),
         *(Finding(name, "warning", text) for name, text in name_warnings(dataset.class_names)),
         *_classes(dataset),
+        *_groups(dataset),
         *_copies(dataset),
         *_headers(source, dataset.preprocessing, track),
     ]
@@ -208,6 +209,13 @@ def _too_few(dataset: Dataset, train: NDArray[np.int64]) -> Iterator[Finding]:
         )
         remarks = {name: _images(count) for name, count in few.items()}
         yield Finding("too_few", "warning", f"{text}: add some, or remove the class", remarks=remarks)
+
+
+def _groups(dataset: Dataset) -> Iterator[Finding]:
+    """Groups, such as a patient's images, that the declared splits share."""
+    if shared := shared_groups(dataset.groups, dataset.splits):
+        remarks = {name: ", ".join(splits) for name, splits in shared.items()}
+        yield Finding("group_across", "warning", shared_groups_text(shared), remarks=remarks)
 
 
 def _copies(dataset: Dataset) -> Iterator[Finding]:

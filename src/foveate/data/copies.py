@@ -20,6 +20,9 @@ _NEAR_BITS = 10
 """Bits of 64 in which the hashes of near duplicates differ at most."""
 _NEAR_CORRELATION = 0.94
 """Of the grey thumbnails of near duplicates, at least; hashes alone take flat images for each other."""
+_SEEN_AT_SIDE, _SEEN_AMONG = 64, 2_000
+"""Pixels from which, and images up to which, near copies are looked for on the way to a figure. Smaller images are
+often alike without being copies (of the digits, half are), and each image takes a millisecond."""
 _CHUNK_BYTES = 2**26
 """Of images as floating-point numbers, at once."""
 
@@ -42,6 +45,24 @@ def copies_among(dataset: Dataset, split: str, other: Dataset, splits: Iterable[
     return np.array(
         [index for index in dataset.splits[split] if _digest(dataset.images[index]) in known], np.int64
     )
+
+
+def near_copies_among(dataset: Dataset, split: str, other: Dataset, splits: Iterable[str]) -> NDArray[np.int64]:
+    """As `copies_among`, of images that are nearly the same; none where images are small, or over 2,000."""
+    asked = dataset.splits[split]
+    known = np.concatenate([other.splits[name] for name in splits if name in other.splits] or [asked[:0]])
+    if min(dataset.size, other.size) < _SEEN_AT_SIDE or len(asked) + len(known) > _SEEN_AMONG:
+        return asked[:0]
+    one, two = perceptual_hashes(dataset.images, asked), perceptual_hashes(other.images, known)
+
+    def relate(place: int, places: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
+        return {"across": np.not_equal(place < len(asked), places < len(asked))}
+
+    groups = near_groups(np.concatenate([one[0], two[0]]), np.concatenate([one[1], two[1]]), relate).get(
+        "across", []
+    )
+    near = np.concatenate([np.zeros(0, np.intp), *groups])
+    return np.sort(asked[near[near < len(asked)]])
 
 
 def perceptual_hashes(

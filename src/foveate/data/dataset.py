@@ -14,7 +14,14 @@ from foveate.data.cache import decoded_images
 from foveate.data.decoding import TOO_SLOW
 from foveate.data.depth import faint_images, faint_text, white_of
 from foveate.data.source import Source, name_warnings, reading, typical_side
-from foveate.data.splits import SPLITS, UNDECLARED, StoredSplits, stratified_split
+from foveate.data.splits import (
+    SPLITS,
+    UNDECLARED,
+    StoredSplits,
+    group_numbers,
+    grouped_split,
+    stratified_split,
+)
 from foveate.errors import CheckpointError, DataError
 from foveate.preprocessing import Fit, Preprocessing
 from foveate.progress import Track, untracked
@@ -30,6 +37,8 @@ __all__ = [
     "load_known",
     "open_source",
     "refusal",
+    "shared_groups",
+    "shared_groups_text",
 ]
 
 _KNOWN = ("cifar10", "digits")
@@ -107,9 +116,9 @@ def load_dataset(
 
     To train, splits that the data does not declare are held out, stratified and seeded by `config.split_seed`:
     a test and then a validation split where it declares neither, a validation split where it declares a test split
-    alone; a validation split alone leaves it without a test split. Images without a declared split train where
-    others have one. To evaluate, nothing is held out: images without a declared split are the split `all`, and
-    one class and any share of bad images will do.
+    alone; a validation split alone leaves it without a test split. Images of one group are held out together.
+    Images without a declared split train where others have one. To evaluate, nothing is held out: images without a
+    declared split are the split `all`, and one class and any share of bad images will do.
 
     Args:
         data: `digits`, `cifar10`, a folder `[{train,val,test}/]<class>/`, a CSV table, Parquet, or an .npz file.
@@ -364,6 +373,8 @@ def _to_train_on(
     _check_share(source.location, bad, len(good), config.max_bad)
     notes += (text for _, text in name_warnings(source.class_names))
     splits = _training_splits(source, good, config, notes)
+    if shared := shared_groups(source.groups, splits):
+        notes.append(shared_groups_text(shared))
     _check_classes(source.location, source, splits, notes)
     return splits
 
@@ -400,10 +411,47 @@ def _training_splits(
 def _hold_out(
     source: Source, indices: NDArray[np.int64], fraction: float, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    kept, held = stratified_split(source.labels[indices], fraction, seed)
+    labels = source.labels[indices]
+    if source.groups is None:
+        kept, held = stratified_split(labels, fraction, seed)
+        if not len(held):
+            raise DataError(
+                f"{source.location} has too few images to hold some out: give every class three or more"
+            )
+        return indices[kept], indices[held]
+    groups = group_numbers(source.groups)[indices]
+    kept, held = grouped_split(labels, groups, fraction, seed)
     if not len(held):
-        raise DataError(f"{source.location} has too few images to hold some out: give every class three or more")
+        raise DataError(
+            f"{source.location}: its {len(np.unique(groups))} groups cannot be parted into splits that share none "
+            "and have every class to train on: give every class three groups or more, or declare the splits, or "
+            "leave the groups out"
+        )
     return indices[kept], indices[held]
+
+
+def shared_groups(
+    groups: Sequence[str] | None, splits: Mapping[str, NDArray[np.int64]]
+) -> dict[str, tuple[str, ...]]:
+    """By name the groups that have images in more than one split, and in which."""
+    found: dict[str, list[str]] = {}
+    if groups is None:
+        return {}
+    for split, indices in splits.items():
+        for name in dict.fromkeys(groups[index] for index in indices.tolist()):
+            found.setdefault(name, []).append(split)
+    return {name: tuple(places) for name, places in found.items() if name and len(places) > 1}
+
+
+def shared_groups_text(shared: Mapping[str, Sequence[str]]) -> str:
+    """A line about what `shared_groups` found."""
+    first, places = next(iter(shared.items()))
+    have = "1 group has" if len(shared) == 1 else f"{len(shared):,} groups have"
+    return (
+        f"{have} images in more than one split ({'the first, ' if len(shared) > 1 else ''}{first}: "
+        f"{_listed(places)}): images of one group are alike, so what is measured may be too good: give each group "
+        "one split"
+    )
 
 
 def _check_classes(data: str, source: Source, splits: Mapping[str, NDArray[np.int64]], notes: list[str]) -> None:

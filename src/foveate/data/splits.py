@@ -1,4 +1,4 @@
-"""Names of the splits, the seeded, stratified way to hold images out, and the file that keeps what was drawn."""
+"""Names of the splits, the seeded, stratified ways to hold images out, and the file that keeps what was drawn."""
 
 import hashlib
 import io
@@ -19,14 +19,18 @@ __all__ = [
     "SPLITS_FILE",
     "UNDECLARED",
     "StoredSplits",
+    "group_numbers",
+    "grouped_split",
     "hints_at_split",
     "is_held_out",
     "other_words",
+    "read_codes",
     "split_code",
     "split_codes",
     "split_words",
     "stratified_split",
     "stratified_subset",
+    "write_codes",
 ]
 
 SPLITS = ("train", "validation", "test")
@@ -134,10 +138,7 @@ class StoredSplits:
         codes = np.full(count, UNDECLARED, np.int8)
         for name, indices in splits.items():
             codes[indices] = SPLITS.index(name)
-        content = io.BytesIO()
-        np.save(content, codes, allow_pickle=False)
-        write_atomically(folder / SPLITS_FILE, content.getvalue())
-        return cls(folder / SPLITS_FILE, hashlib.sha256(content.getvalue()).hexdigest())
+        return cls(folder / SPLITS_FILE, write_codes(folder / SPLITS_FILE, codes))
 
     @classmethod
     def kept(cls, folder: Path, sha256: str | None) -> "StoredSplits | None":
@@ -150,26 +151,53 @@ class StoredSplits:
         Raises:
             CheckpointError: when the file is missing, changed, or of another number of images.
         """
-        try:
-            content = read_regular(self.path, count + 1024)
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot read {self.path} ({error.strerror or error}), which says which images were trained on: "
-                "restore it from a copy"
-            ) from error
-        if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise CheckpointError(f"{self.path} is damaged (its checksum differs): restore it from a copy")
-        try:
-            codes = np.load(io.BytesIO(content), allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise CheckpointError(f"{self.path} is damaged ({error}): restore it from a copy") from error
-        known = range(UNDECLARED, len(SPLITS))
-        if codes.shape != (count,) or codes.dtype != np.int8 or not np.isin(codes, known).all():
-            raise CheckpointError(
-                f"{self.path} does not fit the data set of {count:,} images: restore it from a copy"
-            )
+        codes = read_codes(self.path, self.sha256, count, most=len(SPLITS) - 1)
         found = {name: np.flatnonzero(codes == code) for code, name in enumerate(SPLITS)}
         return {name: indices for name, indices in found.items() if len(indices)}
+
+
+def write_codes(path: Path, codes: NDArray[np.int8]) -> str:
+    """Keep a byte for each image; returns the sha256 of the file.
+
+    Raises:
+        OutputError: when the file cannot be written.
+    """
+    content = io.BytesIO()
+    np.save(content, codes, allow_pickle=False)
+    write_atomically(path, content.getvalue())
+    return hashlib.sha256(content.getvalue()).hexdigest()
+
+
+def read_codes(path: Path, sha256: str | None, count: int, *, most: int) -> NDArray[np.int8]:
+    """What `write_codes` wrote: [count] values of `UNDECLARED` to `most`.
+
+    Raises:
+        CheckpointError: when the file is missing, changed, or of another number of images.
+    """
+    try:
+        content = read_regular(path, count + 1024)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot read {path} ({error.strerror or error}), which says which images were trained on: "
+            "restore it from a copy"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CheckpointError(f"{path} is damaged (its checksum differs): restore it from a copy")
+    try:
+        codes = np.load(io.BytesIO(content), allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): restore it from a copy") from error
+    known = range(UNDECLARED, most + 1)
+    if codes.shape != (count,) or codes.dtype != np.int8 or not np.isin(codes, known).all():
+        raise CheckpointError(f"{path} does not fit the data set of {count:,} images: restore it from a copy")
+    found: NDArray[np.int8] = codes
+    return found
+
+
+def group_numbers(groups: Sequence[str]) -> NDArray[np.int64]:
+    """The number [N] of each image's group; an image without one is alone in a group of its own."""
+    known: dict[str | int, int] = {}
+    return np.array([known.setdefault(name or index, len(known)) for index, name in enumerate(groups)], np.int64)
 
 
 def stratified_split(
@@ -190,6 +218,53 @@ def stratified_split(
     for label in np.unique(labels):
         members = generator.permutation(np.flatnonzero(labels == label))
         held[members[: min(max(round(len(members) * fraction), 1), len(members) - 1)]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def grouped_split(
+    labels: NDArray[np.int64], groups: NDArray[np.int64], fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """As `stratified_split`, but images of one group are all kept or all held out.
+
+    Groups are drawn one after the other; each is held out where that brings the classes nearer to the share that
+    is wanted. A class of which nothing is held out then gets its smallest group. No class is held out as a whole.
+
+    Args:
+        labels: [N] class of each image.
+        groups: [N] number of each image's group.
+        fraction: within 0…1, both excluded.
+        seed: of numpy's default generator.
+
+    Returns:
+        Sorted positions in `labels` of those kept and of those held out; none held out where no group can be.
+    """
+    _, groups = np.unique(groups, return_inverse=True)
+    _, labels = np.unique(labels, return_inverse=True)
+    sizes = np.bincount(labels)
+    wanted = np.maximum(1, fraction * sizes)
+    counts = np.zeros(len(sizes), np.int64)
+    order = np.argsort(groups, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    held = np.zeros(len(labels), bool)
+
+    def hold(group: int, *, nearer: bool) -> bool:
+        """Hold a group out, where a part of each of its classes stays; `nearer`: and where that is an advance."""
+        present, of_group = np.unique(labels[members[group]], return_counts=True)
+        before, after = counts[present], counts[present] + of_group
+        distance = ((after - wanted[present]) ** 2 - (before - wanted[present]) ** 2) / sizes[present]
+        if (after >= sizes[present]).any() or (nearer and distance.sum() >= 0):
+            return False
+        counts[present] = after
+        held[members[group]] = True
+        return True
+
+    for group in np.random.default_rng(seed).permutation(len(members)):
+        hold(group, nearer=True)
+    for label in np.flatnonzero(counts == 0):
+        if counts[label]:  # by now, as a group for another class has images of it too
+            continue
+        having = sorted(np.unique(groups[labels == label]), key=lambda group: len(members[group]))
+        any(hold(group, nearer=False) for group in having)
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.confidence import Confidence
+from foveate.data.folds import OUT_OF_FOLD
 from foveate.evaluation import Interval, wilson_interval
 
 Floats = NDArray[np.float64]
@@ -97,7 +98,7 @@ def abstaining(
         ends = [float(low[last]), float(high[last])]
         answered.append(Answered(share, last + 1, float(top[last]), float(accuracy[last]), ends))
     some = np.unique(np.linspace(len(labels) // 50, len(labels) - 1, _POINTS).astype(int))  # the first say nothing
-    coverages = () if split == "validation" or not confidence.scores else COVERAGES
+    coverages = () if split in ("validation", OUT_OF_FOLD) or not confidence.scores else COVERAGES
     return Abstaining(
         split=split,
         calibrated=confidence.temperature is not None,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
+from foveate.data.folds import OUT_OF_FOLD
 from foveate.report import run_plots as plots
 from foveate.report.abstaining import THRESHOLDS, Abstaining
 from foveate.report.html import percent
@@ -17,11 +18,11 @@ _TABLE_THRESHOLDS = (50, 70, 90, 95, 99)
 """Of `THRESHOLDS`, those that have a column."""
 
 
-def errors_section(lead: Measured, split: str) -> Section:
+def errors_section(lead: Measured, split: str, *, fitted_on: str) -> Section:
     """Which classes are confused, and whether confidence is calibrated, on one split."""
     gap = percent(lead.expected_calibration_error)
     calibrated = lead.calibration and (
-        f" With its logits divided by {lead.calibration['temperature']:.3f}, fitted on validation and saved with "
+        f" With its logits divided by {lead.calibration['temperature']:.3f}, fitted on {fitted_on} and saved with "
         f"the model, {percent(lead.calibration['expected_calibration_error'])}; no prediction changes by that."
     )
     figures = [
@@ -71,6 +72,8 @@ def errors_section(lead: Measured, split: str) -> Section:
         "Most frequent confusions", [pairs if confused else perfect, Details("Every class in numbers", [every])]
     )
     where = f"all {lead.n:,} images" if split == "all" else f"the {lead.n:,} images of the {split} split"
+    if split == OUT_OF_FOLD:
+        where = f"the {lead.n:,} images of train and validation, each by a network that never saw it"
     note = f"All of it on {where}."
     return Section("errors", "Errors", "Where it is right, where it is wrong", [Grid([*figures, card])], note)
 
@@ -93,11 +96,11 @@ def _confused(report: Measured) -> list[list[str]]:
     ]
 
 
-def abstaining_section(found: Abstaining) -> Section:
+def abstaining_section(found: Abstaining, *, fitted_on: str) -> Section:
     """How good the model is where it may abstain, by share, by class and threshold, and by sets."""
     everything, some = found.answered[0], found.answered[2]
     probabilities = (
-        "calibrated: their logits are divided by the temperature that was fitted on validation"
+        f"calibrated: their logits are divided by the temperature that was fitted on {fitted_on}"
         if found.calibrated
         else "those of softmax: no images were held out to calibrate them on"
     )

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from foveate.data.folds import OUT_OF_FOLD
 from foveate.model.build import LayerTable
 from foveate.report import run_plots
 from foveate.report.abstaining import Abstaining
 from foveate.report.explanation_page import Explained, explained_section
 from foveate.report.html import duration, interval, percent, plural
 from foveate.report.run_errors import abstaining_section, errors_section
+from foveate.report.run_folds import folds_section
 from foveate.report.run_results import MOST_LISTED, results_section
 from foveate.report.sections import (
     Bullets,
@@ -107,11 +109,13 @@ def run_page(run: RunPage) -> Page:
     if timing:
         speed = f"{plural(int(timing['epochs']), 'epoch')}, {timing['images_per_s']:,.0f} images/s"
         facts.append(Fact("Training time", duration(timing["train_s"]), speed))
+    fitted_on = "the out-of-fold answers" if OUT_OF_FOLD in run.reports else "validation"
     sections = [
         results_section(run.reports, run.lead, paper=run.paper, epochs=len(run.history)),
+        folds_section(run.reports[OUT_OF_FOLD]) if OUT_OF_FOLD in run.reports else None,
         _training(run) if run.history else None,
-        errors_section(lead, run.lead),
-        abstaining_section(run.dataset.abstaining) if run.dataset.abstaining else None,
+        errors_section(lead, run.lead, fitted_on=fitted_on),
+        abstaining_section(run.dataset.abstaining, fitted_on=fitted_on) if run.dataset.abstaining else None,
         explained_section(run.explained) if run.explained else None,
         Section("mistakes", "Mistakes", "The most confident mistakes", [Pictures(run.dataset.mistakes)], _MISTAKES)
         if run.dataset.mistakes

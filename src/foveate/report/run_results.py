@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from foveate.evaluation import few_images_told
 from foveate.report.html import interval, metric, percent
 from foveate.report.sections import Card, Column, Section, Table, Text, code, numbers, small
 from foveate.training.measured import Measured
@@ -63,7 +64,10 @@ def results_section(reports: Mapping[str, Measured], split: str, *, paper: bool,
         "The 95 % interval is below each value: Wilson’s for shares of images, a Bayesian bootstrap over images "
         "for the rest. None claims certainty: each allows for an image that was not seen, right or wrong."
     )
-    warnings = []
+    warnings: list[str] = []
+    for name, each in reports.items():
+        if (told := few_images_told(name, each.n, each.intervals["accuracy"])) is not None:
+            warnings.append(Markup("<strong>{}</strong>.").format(told[0].upper() + told[1:]))
     columns = [
         Column(small(name.capitalize(), f"{each.n:,} images"), "n strong") for name, each in ordered.items()
     ]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from foveate.data.folds import MOST_FOLDS
 from foveate.evaluation import AblationResult, Report, Scores
 from foveate.records import FiniteJson, Record
 
@@ -22,6 +23,13 @@ class Corruptions(Record):
     """Digest of the network that was measured."""
 
 
+class FoldScore(Record):
+    """The images of a fold, and how many of them its network got right."""
+
+    images: int = Field(ge=1)
+    accuracy: _Share
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measured(Report):
     """A split as it was measured: the report, and what stands beside it."""
@@ -31,6 +39,8 @@ class Measured(Report):
     gate: float | None = None
     calibration: dict[str, float] | None = None
     corruptions: Corruptions | None = None
+    folds: list[FoldScore] = Field(default_factory=list, max_length=MOST_FOLDS)
+    """Of a cross-validation."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Measured":
@@ -51,7 +61,7 @@ class Measured(Report):
         return self
 
 
-MeasuredSplits = dict[Literal["train", "validation", "test", "all"], Measured]
+MeasuredSplits = dict[Literal["train", "validation", "test", "all", "out-of-fold"], Measured]
 
 
 class EpochTime(Record):

@@ -2,11 +2,13 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
 from foveate.data.dataset import Dataset
-from foveate.records import ClassNames, Record
+from foveate.data.folds import MOST_FOLDS
+from foveate.records import ClassNames, Digest, Record
 
 
 class TestOpening(Record):
@@ -19,6 +21,14 @@ class TestOpening(Record):
     def now(cls, command: str) -> "TestOpening":
         """The opening that `command` is about to do."""
         return cls(time=datetime.now(UTC).isoformat(timespec="seconds"), command=command)
+
+
+class FoldsRecord(Record):
+    """That a run is cross-validated: its folds lie in `folds.npy`."""
+
+    count: Annotated[int, Field(strict=True, ge=2, le=MOST_FOLDS)]
+    sha256: Digest
+    """Of the file."""
 
 
 class RunRecord(Record):
@@ -34,6 +44,8 @@ class RunRecord(Record):
     """Trained on train + validation, so that there is nothing to validate on."""
     splits: str | None = None
     """sha256 of `splits.npy`, which says which images are in which split; None: a run of an earlier version."""
+    folds: FoldsRecord | None = None
+    """None: it is not cross-validated."""
     test_openings: tuple[TestOpening, ...] = ()
     finished: bool = False
     """Trained to its end, measured and reported."""

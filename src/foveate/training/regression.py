@@ -9,17 +9,16 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from foveate.config import Config
+from foveate.data.splits import group_numbers
 from foveate.evaluation import point_metrics
-from foveate.model.backbones import fold_batch_norm
 from foveate.model.heads import LinearHead
 from foveate.model.network import AttentionCNN
 from foveate.progress import Track, untracked
 from foveate.training.device import DeviceData
-from foveate.training.features import outputs
 from foveate.training.loop import EpochResult, TrainingState
+from foveate.training.pooled_features import pooled_features
 
 _STRENGTHS = np.logspace(-3, 1, 5)
 """Inverse strengths of the L2 penalty, scikit-learn's C, that folds choose from. Features of a backbone are
@@ -54,19 +53,20 @@ def regression_epochs(
     began = time.monotonic()
     model = cast("AttentionCNN", state.model)
     head = cast("LinearHead", model.head)
-    train = _features(model, data, "train", config, track)
+    indices, labels = data.dataset.splits, data.dataset.labels
+    pooled = pooled_features(model, data, config, track)
+    train = _Split(pooled.of(indices["train"]), labels[indices["train"]])
     groups = data.dataset.groups
-    of_images = None if groups is None else np.array([groups[index] for index in data.dataset.splits["train"]])
-    strength = _best_strength(train, of_images, config.train.seed)
-    weight, bias = _fitted(train, strength, len(data.dataset.class_names))
+    of_images = None if groups is None else group_numbers(groups)[indices["train"]]
+    strength, weight, bias = _fit(train, of_images, len(data.dataset.class_names), config.train.seed)
     with torch.no_grad():
         head.classifier.weight.copy_(torch.from_numpy(weight))
         head.classifier.bias.copy_(torch.from_numpy(bias))
     seconds = time.monotonic() - began
     found = point_metrics(_logits(train, weight, bias), train.labels)
     validated: dict[str, float] = {}
-    if "validation" in data.dataset.splits:
-        validation = _features(model, data, "validation", config, track)
+    if "validation" in indices:
+        validation = _Split(pooled.of(indices["validation"]), labels[indices["validation"]])
         validated = point_metrics(_logits(validation, weight, bias), validation.labels)
     result = EpochResult(
         epoch=1,
@@ -84,18 +84,43 @@ def regression_epochs(
     yield result
 
 
-def _features(model: AttentionCNN, data: DeviceData, split: str, config: Config, track: Track) -> _Split:
-    """What the classifier is given of a split's images, as they are."""
-    backbone = nn.Sequential(
-        model.normalize, fold_batch_norm(model.stem), cast("LinearHead", model.head).pool
-    ).eval()
+def classifier_logits(
+    state: TrainingState, data: DeviceData, split: str, config: Config, *, track: Track = untracked
+) -> Vectors:
+    """The logits [n, K] of a split's images by the fitted classifier, from the features that it was fitted on.
+
+    Raises:
+        TrainingError: when memory runs out.
+    """
+    model = cast("AttentionCNN", state.model)
+    classifier = cast("LinearHead", model.head).classifier
     indices = data.dataset.splits[split]
-    batches = outputs(backbone, data, indices, config, label=f"features, {split}", track=track)
-    vectors = torch.cat([batch.float().cpu() for batch in batches]).numpy()
-    return _Split(vectors, data.dataset.labels[indices])
+    asked = _Split(pooled_features(model, data, config, track).of(indices), data.dataset.labels[indices])
+    weight, bias = (each.detach().cpu().numpy() for each in (classifier.weight, classifier.bias))
+    return _logits(asked, weight, bias)
 
 
-def _best_strength(train: _Split, groups: NDArray[np.str_] | None, seed: int) -> float:
+def _fit(
+    train: _Split, groups: NDArray[np.int64] | None, classes: int, seed: int
+) -> tuple[float, Vectors, Vectors]:
+    """The best strength of the penalty, and weight [K, F] and bias [K] fitted with it.
+
+    Of fewer images than features the weights are a sum of the images' features, whatever the labels. So features
+    are turned until the images lie in the first N of them, which changes neither distances nor the penalty, and
+    the others are left out: of 245 photographs four numbers in five.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, "blas"):  # two threads wait for each other by spinning: three times the time
+        images, features = train.features.shape
+        turn = np.linalg.svd(train.features, full_matrices=False)[2] if images < features else None
+        turned = train if turn is None else _Split(train.features @ turn.T, train.labels)
+        strength = _best_strength(turned, groups, seed)
+        weight, bias = _fitted(turned, strength, classes)
+        return strength, weight if turn is None else weight @ turn, bias
+
+
+def _best_strength(train: _Split, groups: NDArray[np.int64] | None, seed: int) -> float:
     """The C whose log-loss over folds is least; the middle one where there are too few images for two folds."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # slow to import
 

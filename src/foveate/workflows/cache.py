@@ -1,25 +1,33 @@
 """What lies in the cache, and how it is cleared."""
 
 import contextlib
+import re
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
 from foveate.data.cache_entry import clear_entry, entries
 from foveate.data.cifar10 import CIFAR10
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, OutputError
 from foveate.files import cache_folder
 from foveate.records import printable
 
 __all__ = ["Cached", "Cleared", "clear_cache", "list_cache"]
 
 _DAY_S = 86_400
+_WRITING_S = 600
+"""Seconds within which a file that is not whole may still be written."""
+_FOLDERS_OF_TENSORS = ("weights", "features")
+_OF_TENSORS = re.compile(r"[\w-]{1,80}\.safetensors|\..{1,100}\.[0-9a-f]{12}\.tmp")
 _KINDS = {
     "images": "decoded images",
     "download": "download",
+    "weights": "pretrained weights",
+    "features": "features of a backbone",
     "unfinished": "left by a process that was killed",
     "damaged": "damaged, or of an older version",
     "foreign": "not Foveate's",
@@ -33,8 +41,9 @@ class Cached:
     """Something that lies in the cache."""
 
     path: Path
-    kind: Literal["images", "download", "unfinished", "damaged", "foreign"]
-    """`images`: decoded ones; `download`: an archive, or a part of one; `unfinished`: left by a process that was
+    kind: Literal["images", "download", "weights", "features", "unfinished", "damaged", "foreign"]
+    """`images`: decoded ones; `download`: an archive, or a part of one; `weights`: those that training may start
+    from; `features`: what a backbone with them makes of images; `unfinished`: left by a process that was
     killed; `damaged`: or made by an older version; `foreign`: not Foveate's, which is never removed."""
     bytes_on_disk: int
     used: float
@@ -77,12 +86,12 @@ class Cleared:
 
 
 def list_cache() -> list[Cached]:
-    """What lies in the cache: decoded images, and the archive of CIFAR-10.
+    """What lies in the cache: decoded images, weights and features of backbones, and the archive of CIFAR-10.
 
     Raises:
         OutputError: when the cache cannot be read.
     """
-    return [*(Cached(**vars(entry)) for entry in entries()), *_downloads()]
+    return [*(Cached(**vars(entry)) for entry in entries()), *_tensors(), *_downloads()]
 
 
 def clear_cache(*, older_than_days: float = 0.0) -> Cleared:
@@ -99,7 +108,7 @@ def clear_cache(*, older_than_days: float = 0.0) -> Cleared:
     """
     if not older_than_days >= 0:
         raise ConfigError(f"older_than={older_than_days:g}: give days, 0 or more")
-    for folder in (cache_folder() / "decoded", cache_folder() / "cifar10"):
+    for folder in (cache_folder() / name for name in ("decoded", "cifar10", *_FOLDERS_OF_TENSORS)):
         if folder.is_symlink():
             raise ConfigError(
                 f"{folder} is a link, which clearing does not follow: remove the link, or clear what it points to"
@@ -117,6 +126,27 @@ def clear_cache(*, older_than_days: float = 0.0) -> Cleared:
     return Cleared(tuple(removed), tuple(left))
 
 
+def _tensors() -> list[Cached]:
+    """Files of tensors, and what a process that was killed while it wrote one has left."""
+    found = []
+    for kind in _FOLDERS_OF_TENSORS:
+        root = cache_folder() / kind
+        try:
+            paths = sorted(root.iterdir()) if not root.is_symlink() else []
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise OutputError(f"cannot read the cache {root} ({error.strerror}): look what is there") from error
+        for path in paths:
+            with contextlib.suppress(OSError):
+                status = path.lstat()
+                ours = stat.S_ISREG(status.st_mode) and _OF_TENSORS.fullmatch(path.name)
+                unfinished = ours and path.name.startswith(".")
+                what: Any = "foreign" if not ours else "unfinished" if unfinished else kind
+                found.append(Cached(path, what, status.st_size, status.st_mtime))
+    return found
+
+
 def _downloads() -> list[Cached]:
     found = []
     for name in (CIFAR10.name, f"{CIFAR10.name}.part"):
@@ -132,6 +162,11 @@ def _remove(cached: Cached) -> str | None:
     if cached.kind == "foreign":
         return "it is not Foveate's"
     try:
+        if cached.path.parent.name in _FOLDERS_OF_TENSORS:
+            writing = cached.kind == "unfinished" and time.time() - cached.used < _WRITING_S
+            if not writing:
+                cached.path.unlink(missing_ok=True)
+            return "a process may be writing it" if writing else None
         if cached.kind != "download":
             return None if clear_entry(cached.path) else "a process is making it"
         with FileLock(cached.path.with_name(f"{CIFAR10.name}.lock"), timeout=0):

@@ -8,7 +8,6 @@ import numpy as np
 from scipy.special import softmax
 
 from foveate.config import Config
-from foveate.data.copies import copies_among
 from foveate.data.dataset import Dataset, align_classes, load_dataset, load_known
 from foveate.data.splits import stratified_subset
 from foveate.errors import ConfigError, FoveateError
@@ -20,6 +19,7 @@ from foveate.settings import DataConfig
 from foveate.training.device import DeviceData, prepare_process
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
+from foveate.workflows.leaks import copies_told
 from foveate.workflows.measure import Measurement, calibration, score_split
 from foveate.workflows.output import check_output_name, new_output
 from foveate.workflows.request import (
@@ -75,12 +75,17 @@ def evaluate(
     place = Path(data_dir) if data_dir else None
     dataset, own = _dataset(folder, config, record, data, place, display)
     if own and record.final and not final:
-        raise ConfigError(f"{folder.path} was trained on its validation images as well: measure it with --final")
+        found = f"; its out-of-fold figures are in {folder.report}" if record.folds else ""
+        raise ConfigError(
+            f"{folder.path} was trained on its validation images as well: measure it with --final{found}"
+        )
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
     require_split(dataset, split, f"measure on other data with `foveate evaluate {folder.path} DATA`")
     if not own:
         check_output_dir(Path(runs), str(data))
         _warn_of_copies(folder, config, record, dataset, split, display)
+    elif (line := copies_told(dataset, split, dataset, _trained_on(record), "it was trained on")) is not None:
+        display.say(line)
     checkpoint = folder.load_network(config, picked, images=len(dataset.splits[split]))
     command = command_line(
         "evaluate",
@@ -213,6 +218,11 @@ def _dataset(
     return dataset_of_run(folder, config, record, data, place, display), True
 
 
+def _trained_on(record: RunRecord) -> tuple[str, ...]:
+    """The splits of its own data that a run was trained on."""
+    return ("train", "validation") if record.final else ("train",)
+
+
 def _sample(data: DeviceData, split: str, count: int | None, seed: int) -> DeviceData:
     """A stratified sample of the split's images; all of them where `count` is None or larger."""
     indices = data.dataset.splits[split]
@@ -265,8 +275,6 @@ def _warn_of_copies(
             f"read: {error}"
         )
         return
-    if count := len(copies_among(dataset, split, own, ("train", "validation"))):
-        display.say(
-            f"{count:,} of {len(dataset.splits[split]):,} images are copies of images that {folder.path} was "
-            "trained or validated on: on others it will do worse"
-        )
+    trained = f"{folder.path} was trained or validated on"
+    if (line := copies_told(dataset, split, own, ("train", "validation"), trained)) is not None:
+        display.say(line)

@@ -147,7 +147,7 @@ def explain_run(
     if record.final:
         raise ConfigError(
             f"{run} was trained on its validation images as well, so there are none to measure maps on: measure a "
-            "run without --final, or give images to explain"
+            "run without --final and --folds, or give images to explain"
         )
     engine = load_engine(run, device=device)
     chosen, passed = _methods(engine, methods)

@@ -15,6 +15,8 @@ from foveate.confidence import Confidence, fit_confidence
 from foveate.config import Config
 from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from foveate.data.dataset import Dataset
+from foveate.data.folds import OUT_OF_FOLD
+from foveate.data.splits import group_numbers
 from foveate.evaluation import Report, point_metrics, score, score_ablation
 from foveate.inference.network import ViewsAveraged
 from foveate.progress import Track
@@ -105,10 +107,14 @@ class Measurement:
 
 
 def score_split(dataset: Dataset, split: str, logits: NDArray[np.float32]) -> Report:
-    """The report of a split's logits [N, K]; DataError where they are not finite."""
+    """The report of a split's logits [N, K]; TrainingError where they are not finite.
+
+    Of out-of-fold logits the intervals are those of other groups, as groups are what the folds part.
+    """
     indices = dataset.splits[split]
     groups = [dataset.groups[index] for index in indices] if dataset.groups else None
-    return score(logits, dataset.labels[indices], dataset.class_names, groups)
+    clusters = group_numbers(groups) if groups and split == OUT_OF_FOLD else None
+    return score(logits, dataset.labels[indices], dataset.class_names, groups, clusters=clusters)
 
 
 def calibration(

@@ -25,6 +25,8 @@ from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible, saving
 from foveate.training.settings import resolve_settings
 from foveate.workflows.defaults import default_preset
+from foveate.workflows.folds import check_folds, cross_validate, draw_run_folds, write_folds
+from foveate.workflows.leaks import tell_own_copies
 from foveate.workflows.measure import Measurement
 from foveate.workflows.output import check_output_name, new_output
 from foveate.workflows.request import (
@@ -35,6 +37,7 @@ from foveate.workflows.request import (
     find_device,
     print_data_warnings,
 )
+from foveate.workflows.workers import Workers
 
 IN_USE = "being trained or measured"
 
@@ -84,6 +87,10 @@ def train(
     runs: Path | str = "runs",
     name: str | None = None,
     final: bool = False,
+    folds: int | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float | None = None,
     known: KnownData | None = None,
     command: str | None = None,
     display: Display | None = None,
@@ -98,6 +105,10 @@ def train(
         data_dir: where `cifar10` lies; else `$FOVEATE_DATA` and the cache are searched.
         runs: the run folder is `runs/train/<name>`.
         final: train on train + validation for the whole length, and open the test split once, at the end.
+        folds: cross-validate: train so many networks besides, each without one fold of train + validation, and
+            measure each image by the one that never saw it. The model is trained on train + validation, for the
+            same length; the test split stays closed.
+        workers, ray, gpus: who trains the folds, as `tune` takes them.
         known: what `data` must be, and the splits that are used instead of drawing them.
         command: the command line that the run records; None: that of these arguments.
         settings: any setting by its name, such as `epochs=3, attention="luong"`.
@@ -110,6 +121,8 @@ def train(
     display = display or NullDisplay()
     check_output_dir(Path(runs), data)
     check_output_name(Path(runs), "train", name)
+    check_folds(folds, final=final, workers=(workers, ray, gpus) != (None, None, None))
+    crew = Workers(workers, ray, gpus)
     resolved = resolve_config(preset, Path(config) if config else None, settings)
     device = find_device(display, resolved.train.device)
     prepare_process(resolved)
@@ -128,8 +141,14 @@ def train(
     if final:
         require_split(dataset, "test", "add a test split to it, or train without --final")
     own = DeviceData.load(dataset, device)
-    training = own.with_splits(dataset.for_final().splits) if final else own
+    on_all = final or folds is not None
+    training = own.with_splits(dataset.for_final().splits) if on_all else own
     resolved = resolve_settings(resolved, training.dataset)
+    if folds is not None:
+        crew.check_attention([resolved])
+        drawn = draw_run_folds(resolved, training.dataset, folds)
+    else:
+        tell_own_copies(dataset, display, final=final)
     fit = Fit(resolved, training)
     if fit.origin is not None:
         display.say(f"training starts from {fit.origin.words}")
@@ -141,19 +160,26 @@ def train(
         data_dir=data_dir,
         name=name,
         final=final,
+        folds=folds,
+        workers=workers,
+        ray=ray,
+        gpus=gpus,
         settings=settings,
     )
     with new_output(Path(runs), "train", name, fallback=f"{dataset.name}-{resolved.preset}") as output:
         folder = RunFolder(output.draft)
-        record = RunRecord.of(dataset, place, command, final=final)
+        record = RunRecord.of(dataset, place, command, final=on_all)
         record = record.model_copy(update={"splits": folder.write_splits(dataset)})
+        if folds is not None:
+            kept = write_folds(folder, training.dataset, drawn, folds)
+            record = record.model_copy(update={"folds": kept})
         folder.write_identity(resolved, device, record)
         fit.metadata["settings"] = folder.identity(record)
         folder.last.parent.mkdir(parents=True)
         fit.save(folder.last)
     folder = RunFolder(output.path)
     with folder.locked(IN_USE):
-        return _train(folder, fit, own, display)
+        return _train(folder, fit, own, crew, display)
 
 
 def resume(
@@ -162,6 +188,9 @@ def resume(
     *,
     device: str | None = None,
     threads: int | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
+    gpus: float | None = None,
     data_dir: Path | str | None = None,
     display: Display | None = None,
 ) -> Run:
@@ -170,6 +199,7 @@ def resume(
     Args:
         data: where its data set lies now, if it was moved; it must be the same.
         device, threads: to continue with; None: what the run asked for, or `auto` where its device is missing.
+        workers, ray, gpus: who trains the folds that are left, as in `train`.
 
     Raises:
         CheckpointError: when it is not a run, is damaged, or its data set is another one now.
@@ -178,6 +208,9 @@ def resume(
     """
     display = display or NullDisplay()
     folder = folder_of(run)
+    folds = folder.read_record().folds
+    check_folds(folds.count if folds else None, final=False, workers=(workers, ray, gpus) != (None, None, None))
+    crew = Workers(workers, ray, gpus)
     if folder.read_record().finished:
         display.say(f"{folder.path} is finished")
         return Run(folder)
@@ -198,7 +231,7 @@ def resume(
             write_json(folder.path / "env.json", {**before, "resumed": [*places_resumed(before), now]})
             for line in changes:
                 display.say(line)
-        return _train(folder, fit, own, display)
+        return _train(folder, fit, own, crew, display)
 
 
 def open_run(path: Path | str) -> Run:
@@ -227,11 +260,12 @@ def summarize(
     return layer_table(build_model(resolved.model, num_classes=num_classes, size=size), size)
 
 
-def _train(folder: RunFolder, fit: Fit, data: DeviceData, display: Display) -> Run:
+def _train(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display: Display) -> Run:
     """Train from wherever the state of `fit` is to the end; then measure and report.
 
     Args:
         data: the data set in the run's own splits, also where validation is trained on.
+        crew: who trains the folds, where there are some.
     """
     config, state, record = fit.config, fit.state, folder.read_record()
     train, history = config.train, fit.state.history
@@ -260,16 +294,20 @@ def _train(folder: RunFolder, fit: Fit, data: DeviceData, display: Display) -> R
                 log(result)
                 display.epoch(result, epochs=epochs, best=best)
         folder.write_history(history)
-        split = "test" if record.final else "validation"
-        checkpoint = folder.load_network(config, data.device, images=len(data.dataset.splits[split]))
-        if record.final:
-            folder.record_test_opening(record.command)
-        track = saving(display.track, lambda: None, math.inf, interrupted)
-        Measurement(folder, config, checkpoint, data, split, folder.kept_weights(config)).write(track)
-        if not keeps_best:  # the file that people take for the run's network is that network
-            confidence = folder.load_network(config, data.device).confidence
-            fit.save_weights(folder.best, confidence=confidence.model_dump(mode="json"))
-        folder.record_finished()
+        if record.folds is None:
+            split = "test" if record.final else "validation"
+            checkpoint = folder.load_network(config, data.device, images=len(data.dataset.splits[split]))
+            if record.final:
+                folder.record_test_opening(record.command)
+            track = saving(display.track, lambda: None, math.inf, interrupted)
+            Measurement(folder, config, checkpoint, data, split, folder.kept_weights(config)).write(track)
+    if record.folds is not None:
+        where = resuming(folder)
+        cross_validate(folder, config, record, data.dataset, data.device, crew, display, resuming=where)
+    if not keeps_best:  # the file that people take for the run's network is that network
+        confidence = folder.load_network(config, data.device).confidence
+        fit.save_weights(folder.best, confidence=confidence.model_dump(mode="json"))
+    folder.record_finished()
     return Run(folder)
 
 

@@ -1,0 +1,37 @@
+"""The part of a run's page that shows a cross-validation fold by fold."""
+
+from statistics import mean, stdev
+
+from foveate.evaluation import wilson_interval
+from foveate.report.html import interval, percent
+from foveate.report.sections import Card, Section, Table, numbers, small
+from foveate.training.measured import Measured
+
+
+def folds_section(measured: Measured) -> Section:
+    """The accuracy of each fold, their mean and their spread."""
+    accuracies = [each.accuracy for each in measured.folds]
+    rows = []
+    for number, each in enumerate(measured.folds, start=1):
+        ends = [float(end) for end in wilson_interval(round(each.accuracy * each.images), each.images)]
+        rows.append([str(number), f"{each.images:,}", small(percent(each.accuracy), interval(ends))])
+    average = percent(mean(accuracies))
+    columns = numbers("Fold", "Images", "Accuracy")
+    table = Table("Accuracy by fold", columns, rows, footer=["Mean", average])
+    grouped = (
+        " Images of one group share a fold, and the intervals above are over groups: they hold for groups that "
+        "were not seen."
+        if measured.groups
+        else ""
+    )
+    spread = f"{100 * stdev(accuracies):.1f} points"
+    note = (
+        f"Each of {measured.n:,} images was predicted by one of {len(rows)} networks, which was trained without "
+        f"it, to a length that was fixed before. The accuracy of the folds is {average} on average, with a "
+        f"standard deviation of {spread}: so much may hang on which images are trained on. It is no interval, as "
+        f"the networks share most of their images; that of the headline is over images.{grouped} The final model "
+        "was trained on all of these images, by the same settings and to the same length. Temperature and "
+        "prediction sets are fitted on the answers of the folds’ networks, which saw fewer images: for the final "
+        "model they are a little too careful."
+    )
+    return Section("folds", "Folds", "Fold by fold", [Card("", [table])], note)

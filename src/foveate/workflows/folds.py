@@ -1,0 +1,154 @@
+"""Cross-validation of a run: its folds drawn, trained by workers, and what they came to measured together."""
+
+import contextlib
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from foveate.checkpoint import save_confidence
+from foveate.confidence import fit_confidence
+from foveate.config import Config
+from foveate.data.dataset import Dataset
+from foveate.data.folds import FOLDS_FILE, MOST_FOLDS, OUT_OF_FOLD, StoredFolds, draw_folds
+from foveate.data.splits import SPLITS_FILE
+from foveate.errors import ConfigError
+from foveate.folds.campaign import FOLDER, CrossValidation
+from foveate.folds.training import run_fold, without_fold
+from foveate.report.html import write_page
+from foveate.report.run_folder import page_of_run
+from foveate.training.job import TrainingJob
+from foveate.training.record import FoldsRecord, RunRecord
+from foveate.training.runs import RunFolder
+from foveate.training.saving import interruptible
+from foveate.training.settings import resolve_settings
+from foveate.workflows.campaign import finish, sees_no_steps
+from foveate.workflows.leaks import copies_across_folds_told
+from foveate.workflows.measure import calibration, score_split
+from foveate.workflows.request import Display
+from foveate.workflows.workers import Workers
+
+
+def check_folds(folds: int | None, *, final: bool, workers: bool) -> None:
+    """Refuse a number of folds that is none, and what does not go with it.
+
+    Args:
+        workers: whether workers, Ray or GPUs are asked for.
+
+    Raises:
+        ConfigError: for these.
+    """
+    if folds is None:
+        if workers:
+            raise ConfigError("workers, ray and gpus are for the folds of a cross-validation: give --folds too")
+        return
+    if not 2 <= folds <= MOST_FOLDS:
+        raise ConfigError(f"folds={folds}: give 2 to {MOST_FOLDS}, such as 5")
+    if final:
+        raise ConfigError(
+            "folds and final: with --folds the model is trained on train + validation already, and the test split "
+            "stays closed: leave --final out, and open the test split afterwards by `foveate evaluate RUN --final`"
+        )
+
+
+def draw_run_folds(config: Config, joined: Dataset, folds: int) -> NDArray[np.int8]:
+    """The fold [n] of each training image of `joined`, whose training images are train and validation.
+
+    Raises:
+        DataError: when a class has too few images, or groups.
+        ConfigError: when a fold leaves too few images for the settings.
+    """
+    train = joined.splits["train"]
+    groups = [joined.groups[index] for index in train] if joined.groups else None
+    drawn = draw_folds(joined.labels[train], groups, folds, config.data.split_seed)
+    largest = int(np.bincount(drawn).argmax())
+    resolve_settings(config, without_fold(joined, train[drawn == largest]))
+    return drawn
+
+
+def write_folds(folder: RunFolder, joined: Dataset, drawn: NDArray[np.int8], folds: int) -> FoldsRecord:
+    """Keep the folds in the folder of a run.
+
+    Raises:
+        OutputError: when they cannot be written.
+    """
+    stored = StoredFolds.write(folder.path, joined, drawn, folds)
+    return FoldsRecord(count=folds, sha256=stored.sha256)
+
+
+def cross_validate(
+    folder: RunFolder,
+    config: Config,
+    record: RunRecord,
+    dataset: Dataset,
+    device: torch.device,
+    crew: Workers,
+    display: Display,
+    *,
+    resuming: str,
+) -> None:
+    """Train the folds that have no result yet, and measure all of them together; then write the run's page.
+
+    What confidence needs is fitted on the out-of-fold logits, and saved with the weights of the final network. It
+    comes of networks that were trained on fewer images, and so is a little too careful for that one.
+
+    Args:
+        config: of the final network, which is trained already.
+        dataset: in the splits of the run.
+        resuming: the command line that resumes the run.
+
+    Raises:
+        TrainingError: when a fold came to no end.
+        CheckpointError, OutputError: when a file of the run is damaged, or cannot be written.
+        Interrupted: after Ctrl-C or SIGTERM.
+    """
+    assert record.folds is not None
+    joined = dataset.for_final()
+    path = folder.path.resolve()
+    stored = StoredFolds(path / FOLDS_FILE, record.folds.count, record.folds.sha256)
+    job = config.replacing(
+        device=str(device), threads=config.train.threads or crew.threads_for({"device": str(device)})
+    )
+    shared = TrainingJob(
+        config=job,
+        dataset=dataset.location,
+        data_dir=record.data_dir,
+        fingerprint=record.fingerprint,
+        splits=str(path / SPLITS_FILE),
+        splits_sha256=record.splits,
+        subset=None,
+        folder=str(path / FOLDER),
+    )
+    if crew == Workers(None, None, None) and config.train.optimizer == "logistic_regression":
+        crew = Workers(0, None, None)  # such a fold takes a second, and a process of its own several to begin
+    campaign = CrossValidation(shared, stored, joined)
+    if (line := copies_across_folds_told(joined, campaign.held_out)) is not None:
+        display.say(line)
+    if campaign.pending():
+        with (
+            contextlib.closing(crew.open_pool(run_fold, job, device)) as pool,
+            interruptible(resuming, at_once=sees_no_steps(pool)) as interrupted,
+        ):
+            finish(campaign, pool, interrupted, display)
+    _measure(folder, config, replace(joined, splits={OUT_OF_FOLD: joined.splits["train"]}), device, campaign)
+
+
+def _measure(
+    folder: RunFolder, config: Config, dataset: Dataset, device: torch.device, campaign: CrossValidation
+) -> None:
+    """Put the out-of-fold measurements, every image's probabilities and the page into the folder."""
+    logits, folds = campaign.pooled()
+    labels = dataset.labels[dataset.splits[OUT_OF_FOLD]]
+    report = score_split(dataset, OUT_OF_FOLD, logits)
+    confidence = fit_confidence(logits, labels, seed=config.data.split_seed, grouped=bool(dataset.groups))
+    save_confidence(folder.last, confidence)
+    checkpoint = folder.load_network(config, device)
+    measured: dict[str, Any] = {"variants": {}, "gate": checkpoint.model.gate}
+    measured["calibration"] = calibration(logits, labels, confidence)
+    measured["folds"] = [each.model_dump() for each in folds]
+    folder.predictions.write(OUT_OF_FOLD, dataset, softmax(logits, axis=1))
+    folder.write_metrics(OUT_OF_FOLD, {**report.to_dict(), **measured})
+    write_page(page_of_run(folder, checkpoint, config, dataset), folder.report)

@@ -1,0 +1,174 @@
+"""`train --folds`: every image is predicted by a network that never saw it, and the model is trained on all."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import foveate as fv
+from foveate.data.folds import OUT_OF_FOLD
+from foveate.training.runs import RunFolder
+
+Foveate = Callable[..., object]
+Photographs = Callable[..., Path]
+
+
+def _train(foveate: Foveate, data: Path, tiny: list[str], *more: object) -> "object":
+    return foveate("train", data, "--epochs", 1, "--workers", 0, "--folds", 3, "--name", "f", *tiny, *more)
+
+
+def test_each_image_but_the_test_split_is_measured_once_and_the_model_works(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    data = photographs(each=15)
+    done = _train(foveate, data, tiny)
+    assert done.status == 0, done.err
+    lines = done.out.splitlines()
+    assert lines[-4].startswith("out-of-fold accuracy: ")
+    assert "of 36 images; 3 folds: " in lines[-4]
+    assert "standard deviation" in lines[-4]
+    assert lines[-3].startswith("worst class: ")
+    run = tmp_path / "runs" / "train" / "f"
+    folder = RunFolder.open(run)
+    record = folder.read_record()
+    assert record.finished
+    assert record.test_openings == ()
+    measured = folder.read_metrics()
+    assert list(measured) == [OUT_OF_FOLD]
+    assert sum(fold["images"] for fold in measured[OUT_OF_FOLD]["folds"]) == 36
+    rows = pq.read_table(run / "predictions.parquet").to_pylist()
+    splits = np.load(run / "splits.npy", allow_pickle=False)
+    assert len({row["image"] for row in rows}) == len(rows) == (splits != 2).sum() == 36
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    assert right / 36 == pytest.approx(measured[OUT_OF_FOLD]["accuracy"])
+    page = (run / "report.html").read_text()
+    assert "Fold by fold" in page
+    assert "fitted on the out-of-fold answers" in page
+    assert fv.open_run(run).checkpoint().confidence.temperature is not None
+    assert foveate("predict", run, next(data.rglob("*.jpg"))).status == 0
+    refused = foveate("evaluate", run)
+    assert refused.status == 2
+    assert "its out-of-fold figures are in" in refused.err
+    opened = foveate("evaluate", run, "--final")
+    assert opened.status == 0, opened.err
+    assert set(folder.read_metrics()) == {OUT_OF_FOLD, "test"}
+    assert len(folder.read_record().test_openings) == 1
+    assert "is finished" in foveate("train", "--resume", run).out
+
+
+def test_groups_stay_in_one_split_and_in_one_fold(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+) -> None:
+    data = photographs(each=24)
+    paths = sorted(data.rglob("*.jpg"))
+    group = {path: f"{path.parent.name}-{number % 8}" for number, path in enumerate(paths)}
+    table = tmp_path / "table.csv"
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name},{group[path]}" for path in paths]
+    table.write_text("\n".join(["image,label,group", *rows]))
+    done = _train(foveate, table, tiny)
+    assert done.status == 0, done.err
+    run = tmp_path / "runs" / "train" / "f"
+    names = [group[path] for path in paths]
+    splits = np.load(run / "splits.npy", allow_pickle=False)
+    folds = np.load(run / "folds.npy", allow_pickle=False)
+    for name in set(names):
+        of_group = [number for number, each in enumerate(names) if each == name]
+        assert len(set(splits[of_group])) == 1 or set(splits[of_group]) == {0, 1}
+        assert len({each == 2 for each in splits[of_group]}) == 1
+        assert len(set(folds[of_group])) == 1
+    assert "over groups" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (["--folds", 1], "folds=1: give 2 to 100"),
+        (["--folds", 13], "folds=13: the smallest class has 12 images"),
+        (["--folds", 3, "--final"], "leave --final out"),
+        (["--workers", 2], "give --folds too"),
+        (["--folds", 3, "--workers", -1], "workers=-1"),
+        (["--resume", "runs/train/f", "--folds", 4], "--resume takes every setting"),
+        (["--from", "runs/tune/s", "--folds", 4], "--from"),
+        (["--set", "folds=3"], "folds is not a setting: give it as --folds"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_nothing_is_written(
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path, more: list[object], told: str
+) -> None:
+    done = foveate("train", photographs(each=15), "--epochs", 1, *tiny, *more)
+    assert done.status == 2
+    assert told in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not list(tmp_path.glob("runs/train/*"))
+
+
+def test_few_validation_images_and_copies_of_trained_ones_are_told(
+    foveate: Foveate, photographs: Photographs, tiny: list[str]
+) -> None:
+    data = photographs(each=15)
+    for split, numbers in (("train", range(12)), ("val", range(12, 15))):
+        for label in ("red", "green", "blue"):
+            place = data / split / label
+            place.mkdir(parents=True)
+            for number in numbers:
+                (data / label / f"{number}.jpg").rename(place / f"{number}.jpg")
+    for label in ("red", "green", "blue"):
+        (data / label).rmdir()
+    (data / "val" / "red" / "copy.jpg").write_bytes((data / "train" / "red" / "0.jpg").read_bytes())
+    done = foveate("train", data, "--epochs", 1, "--name", "m", *tiny)
+    assert done.status == 0, done.err
+    assert "1 of 10 validation images are copies of images that it is trained on" in done.out
+    assert "10 validation images tell the accuracy to ±" in done.out
+    assert "--folds 5" in done.out
+    assert "1 of 10 validation images are copies" in foveate("evaluate", "runs/train/m").out
+
+
+def _command(*arguments: object) -> list[str]:
+    return [sys.executable, "-c", "from foveate.cli import main; main()", *map(str, arguments)]
+
+
+@pytest.mark.slow
+def test_a_killed_cross_validation_goes_on_and_ends_as_one_that_was_not(tmp_path: Path) -> None:
+    settings = ["--set", "images_seen=3000", "--folds", 3, "--runs", tmp_path, "--threads", 1]
+    whole = subprocess.run(
+        _command("train", "digits", "--name", "whole", *settings), capture_output=True, text=True, check=False
+    )
+    assert whole.returncode == 0, whole.stderr
+    killed = subprocess.Popen(
+        _command("train", "digits", "--name", "killed", *settings), stdout=subprocess.PIPE, start_new_session=True
+    )
+    run = tmp_path / "train" / "killed"
+    deadline = time.monotonic() + 200
+    while not (run / "folds" / "fold-001.safetensors").exists() and time.monotonic() < deadline:
+        assert killed.poll() is None
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    first = (run / "folds" / "fold-001.safetensors").stat().st_mtime_ns
+    resumed = subprocess.run(
+        _command("train", "--resume", run, "--workers", 0), capture_output=True, text=True, check=False
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert "1 done before" in resumed.stdout or "2 done before" in resumed.stdout
+    assert (run / "folds" / "fold-001.safetensors").stat().st_mtime_ns == first
+    one, other = (
+        json.loads((tmp_path / "train" / name / "metrics.json").read_text()) for name in ("whole", "killed")
+    )
+    assert one == other
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_ray_trains_the_folds_of_a_run(tmp_path: Path) -> None:
+    settings = {"images_seen": 1500, "threads": 1, "runs": tmp_path, "folds": 2}
+    by_ray = fv.train("digits", ray="local", name="ray", **settings)
+    alone = fv.train("digits", workers=0, name="alone", **settings)
+    assert by_ray.metrics[OUT_OF_FOLD]["folds"] == alone.metrics[OUT_OF_FOLD]["folds"]
