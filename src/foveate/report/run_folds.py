@@ -28,8 +28,8 @@ def folds_section(measured: Measured) -> Section:
     note = (
         f"Each of {measured.n:,} images was predicted by one of {len(rows)} networks, which was trained without "
         f"it, to a length that was fixed before. The accuracy of the folds is {average} on average, with a "
-        f"standard deviation of {spread}: so much may hang on which images are trained on. It is no interval, as "
-        f"the networks share most of their images; that of the headline is over images.{grouped} The final model "
+        f"standard deviation of {spread}: so much may hang on which images are trained on. It is no interval; "
+        f"that of the headline is over images.{grouped} The final model "
         "was trained on all of these images, by the same settings and to the same length. Temperature and "
         "prediction sets are fitted on the answers of the folds’ networks, which saw fewer images: for the final "
         "model they are a little too careful."
