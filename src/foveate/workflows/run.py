@@ -249,6 +249,7 @@ def _train(folder: RunFolder, fit: Fit, data: DeviceData, display: Display) -> R
             # It may have been killed after this state was saved, and before its weights were as the best.
             fit.save_weights(folder.best)
         track = saving(display.track, partial(fit.save, folder.last), train.save_every_s, interrupted)
+        logits = None  # of the weights that are kept, where they were measured in this process
         with event_writer(folder.path, history) as log:
             for result in fit.epochs(track=track):
                 best = keeps_best and best_epoch(history, train.monitor) == result.epoch
@@ -256,6 +257,8 @@ def _train(folder: RunFolder, fit: Fit, data: DeviceData, display: Display) -> R
                 # is kept as the best must be of an epoch that is in the history.
                 if best:
                     fit.save_weights(folder.best)
+                if best or not keeps_best:
+                    logits = state.val_logits
                 folder.write_history(history)
                 log(result)
                 display.epoch(result, epochs=epochs, best=best)
@@ -265,7 +268,8 @@ def _train(folder: RunFolder, fit: Fit, data: DeviceData, display: Display) -> R
         if record.final:
             folder.record_test_opening(record.command)
         track = saving(display.track, lambda: None, math.inf, interrupted)
-        Measurement(folder, config, checkpoint, data, split, folder.kept_weights(config)).write(track)
+        weights, known = folder.kept_weights(config), None if record.final else logits
+        Measurement(folder, config, checkpoint, data, split, weights, logits=known).write(track)
         if not keeps_best:  # the file that people take for the run's network is that network
             confidence = folder.load_network(config, data.device).confidence
             fit.save_weights(folder.best, confidence=confidence.model_dump(mode="json"))
