@@ -151,7 +151,7 @@ def setting_path(name: str) -> str:
     return f"{owner[name]}.{name}"
 
 
-_FLAGS_ALONE = ("preset", "config", "name", "runs", "data_dir", "final")
+_FLAGS_ALONE = ("preset", "config", "name", "runs", "data_dir", "final", "time")
 
 
 def check_setting(name: str) -> None:

@@ -71,6 +71,12 @@ def train(
     batch: Annotated[int | None, typer.Option(help="Images in a training step.")] = None,
     size: Size = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="90s|5m|1h", help="How long it may take: images shown and their size follow from it."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
     attention: Attention = None,
     weights: Annotated[
@@ -111,12 +117,14 @@ def train(
         threads=threads,
         max_bad=1.0 if allow_bad else None,
     )
-    if resume is not None and (preset or config or name or final or settings.keys() - {"device", "threads"}):
+    if resume is not None and (
+        preset or config or name or final or time or settings.keys() - {"device", "threads"}
+    ):
         raise ConfigError(
             "--resume takes every setting but --device and --threads from the run: "
             f"`foveate train --resume {resume}`"
         )
-    if study is not None and (data or preset or config or resume or data_dir):
+    if study is not None and (data or preset or config or resume or data_dir or time):
         raise ConfigError(f"--from takes data and settings from the study: `foveate train --from {study}`")
     if resume is None and study is None and data is None:
         raise ConfigError("nothing to train on: name a data set, as in `foveate train digits`")
@@ -134,6 +142,7 @@ def train(
                 runs=runs,
                 name=name,
                 final=final,
+                time=time,
                 display=terminal.display(),
                 **settings,
             )

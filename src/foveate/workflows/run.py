@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from foveate.checkpoint import Checkpoint
 from foveate.config import Config, resolve_config
-from foveate.data.dataset import Dataset, KnownData, dataset_of, load_known, open_source
+from foveate.data.dataset import Dataset, KnownData, load_known
 from foveate.data.splits import SPLITS
 from foveate.errors import CheckpointError, DataError
 from foveate.files import write_json
@@ -23,10 +23,9 @@ from foveate.training.loop import best_epoch
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible, saving
-from foveate.training.settings import resolve_settings
-from foveate.workflows.defaults import default_preset
 from foveate.workflows.measure import Measurement
 from foveate.workflows.output import check_output_name, new_output
+from foveate.workflows.prepare import prepare
 from foveate.workflows.request import (
     Display,
     NullDisplay,
@@ -84,6 +83,7 @@ def train(
     runs: Path | str = "runs",
     name: str | None = None,
     final: bool = False,
+    time: str | None = None,
     known: KnownData | None = None,
     command: str | None = None,
     display: Display | None = None,
@@ -98,6 +98,8 @@ def train(
         data_dir: where `cifar10` lies; else `$FOVEATE_DATA` and the cache are searched.
         runs: the run folder is `runs/train/<name>`.
         final: train on train + validation for the whole length, and open the test split once, at the end.
+        time: how long it may take, decoding left out, as "5m": a few steps measure this machine, and images shown
+            and their size are chosen so that it ends then.
         known: what `data` must be, and the splits that are used instead of drawing them.
         command: the command line that the run records; None: that of these arguments.
         settings: any setting by its name, such as `epochs=3, attention="luong"`.
@@ -110,44 +112,36 @@ def train(
     display = display or NullDisplay()
     check_output_dir(Path(runs), data)
     check_output_name(Path(runs), "train", name)
-    resolved = resolve_config(preset, Path(config) if config else None, settings)
-    device = find_device(display, resolved.train.device)
-    prepare_process(resolved)
-    place = Path(data_dir) if data_dir else None
-    if known is None:
-        source = open_source(str(data), place, display.track)
-        if preset is None and config is None:
-            preset, line = default_preset(source, settings)
-            resolved = resolve_config(preset, settings=settings)
-            if line:
-                display.say(line)
-        dataset = dataset_of(source, resolved.data, track=display.track)
-    else:
-        dataset = load_known(str(data), resolved.data, known, data_dir=place, track=display.track)
-    print_data_warnings(dataset, display)
-    if final:
-        require_split(dataset, "test", "add a test split to it, or train without --final")
-    own = DeviceData.load(dataset, device)
-    training = own.with_splits(dataset.for_final().splits) if final else own
-    resolved = resolve_settings(resolved, training.dataset)
-    fit = Fit(resolved, training)
+    ready = prepare(
+        str(data),
+        preset=preset,
+        file=Path(config) if config else None,
+        settings=settings,
+        place=Path(data_dir) if data_dir else None,
+        final=final,
+        time=time,
+        known=known,
+        display=display,
+    )
+    resolved, own, dataset = ready.config, ready.loaded.own, ready.loaded.own.dataset
+    fit = Fit(resolved, ready.loaded.training)
     if fit.origin is not None:
         display.say(f"training starts from {fit.origin.words}")
     command = command or command_line(
         "train",
         data,
-        preset=preset,
+        preset=ready.preset,
         config=config,
         data_dir=data_dir,
         name=name,
         final=final,
-        settings=settings,
+        settings=ready.settings,
     )
     with new_output(Path(runs), "train", name, fallback=f"{dataset.name}-{resolved.preset}") as output:
         folder = RunFolder(output.draft)
-        record = RunRecord.of(dataset, place, command, final=final)
+        record = RunRecord.of(dataset, Path(data_dir) if data_dir else None, command, final=final)
         record = record.model_copy(update={"splits": folder.write_splits(dataset)})
-        folder.write_identity(resolved, device, record)
+        folder.write_identity(resolved, own.device, record)
         fit.metadata["settings"] = folder.identity(record)
         folder.last.parent.mkdir(parents=True)
         fit.save(folder.last)
@@ -313,10 +307,3 @@ def dataset_of_run(
                 )
     print_data_warnings(dataset, display)
     return dataset
-
-
-def require_split(dataset: Dataset, split: str, fix: str) -> None:
-    """Raises DataError, with the fix, where the data set does not have the split."""
-    if split not in dataset.splits:
-        there = ", ".join(dataset.splits)
-        raise DataError(f"{dataset.name} has no {split} images (it has: {there}): {fix}")
