@@ -139,8 +139,8 @@ def test_a_taken_name_is_refused_before_an_image_is_decoded_and_no_opening_is_re
     def decode(*_: object, **__: object) -> None:
         raise AssertionError("the data was read")
 
-    for module in ("run", "evaluate"):
-        monkeypatch.setattr(f"foveate.workflows.{module}.load_dataset", decode)
+    monkeypatch.setattr("foveate.workflows.evaluate.load_dataset", decode)
+    monkeypatch.setattr("foveate.workflows.prepare.open_source", decode)
     before = (run / "run.json").read_bytes()
     done = foveate("evaluate", run, other, "--name", "taken", *(["--final"] if final else []))
     assert done.status == 2

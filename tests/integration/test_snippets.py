@@ -141,6 +141,7 @@ def small(verb: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
     def train(data: Any, **named: Any) -> Any:
         named.pop("epochs", None)
+        named.pop("time", None)
         # Enough for digits to be told apart, so that eight bits of the network can prove themselves.
         length = {"images_seen": 8000} if str(data) == "digits" else {"epochs": 1}
         if named.get("preset") == "paper":

@@ -24,6 +24,7 @@ from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible, saving
 from foveate.workflows.measure import Measurement
+from foveate.workflows.next_step import next_step
 from foveate.workflows.output import check_output_name, new_output
 from foveate.workflows.prepare import prepare
 from foveate.workflows.request import (
@@ -63,6 +64,12 @@ class Run:
     def report(self) -> Path:
         """The page that shows all of it."""
         return self.folder.report
+
+    @property
+    def next_step(self) -> str:
+        """What to try next, in a line."""
+        *_, report = self.metrics.values()  # of the split that was measured last
+        return next_step(self.path, self.config, report)
 
     def checkpoint(self, device: str = "cpu") -> Checkpoint:
         """The trained network with its classes and preprocessing.
