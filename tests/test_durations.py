@@ -2,7 +2,7 @@
 
 import pytest
 
-from foveate.durations import seconds, told
+from foveate.durations import seconds, told, written
 from foveate.errors import ConfigError
 
 
@@ -34,3 +34,11 @@ def test_what_is_no_time_is_refused_with_examples(text: str) -> None:
 )
 def test_times_are_told_in_the_unit_that_fits(duration_s: float, expected: str) -> None:
     assert told(duration_s) == expected
+
+
+@pytest.mark.parametrize(
+    ("duration_s", "expected"), [(0.0, "1s"), (12.1, "13s"), (90, "90s"), (91, "2m"), (301, "6m"), (5401, "2h")]
+)
+def test_times_are_written_as_they_are_read_and_never_shorter(duration_s: float, expected: str) -> None:
+    assert written(duration_s) == expected
+    assert seconds(expected) >= duration_s

@@ -1,10 +1,11 @@
 """Times as people write and read them: `5m`, `90s`, `1h30m`."""
 
+import math
 import re
 
 from foveate.errors import ConfigError
 
-__all__ = ["seconds", "told"]
+__all__ = ["seconds", "told", "written"]
 
 
 def seconds(text: str) -> float:
@@ -29,3 +30,11 @@ def told(duration_s: float) -> str:
     if duration_s < 90 * 60:
         return f"{duration_s / 60:.0f} min"
     return f"{duration_s / 3600:.1f} h"
+
+
+def written(duration_s: float) -> str:
+    """That time at least, as `seconds` reads it: `40s`, `11m`, `3h`."""
+    for unit, length in (("h", 3600), ("m", 60)):
+        if duration_s > 1.5 * length:
+            return f"{math.ceil(duration_s / length)}{unit}"
+    return f"{max(1, math.ceil(duration_s))}s"

@@ -1,21 +1,29 @@
 """What a length in minutes, or none, comes to as plain settings. The clock is injected; nothing is timed."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import foveate as fv
+from foveate.config import resolve_config
+from foveate.data.dataset import load_dataset
 from foveate.errors import ConfigError
+from foveate.settings import DataConfig
+from foveate.training.device import DeviceData
 from foveate.training.length import Rates
-from foveate.workflows.length import Budget
+from foveate.workflows.length import Budget, Loaded, length_in_time, photos_in_time
+from foveate.workflows.prepare import prepare
 from foveate.workflows.request import NullDisplay
+from foveate.workflows.run import Run
 
 Photographs = Callable[..., Path]
-SLOW = Rates(size=16, step_s=0.02, small_step_s=0.01, measure_s=0.001)
+SLOW = Rates(size=16, step_s=0.2, small_step_s=0.1, measure_s=0.001)
 
 
 class Said(NullDisplay):
@@ -34,6 +42,17 @@ def rated(monkeypatch: pytest.MonkeyPatch) -> Callable[[Rates], None]:
         monkeypatch.setattr("foveate.workflows.length.measure_rates", lambda *_, **__: rates)
 
     return set_rates
+
+
+@pytest.fixture
+def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foveate.workflows.prepare.Budget", partial(Budget, clock=lambda: 0.0))
+
+
+@pytest.fixture(scope="module")
+def loaded_digits() -> Loaded:
+    data = DeviceData.load(load_dataset("digits", DataConfig(size=64)), torch.device("cpu"))
+    return Loaded(data, data, final=False)
 
 
 TINY: dict[str, Any] = {
@@ -62,27 +81,28 @@ class TestBudget:
 
 
 def test_what_was_chosen_is_recorded_as_plain_settings_and_repeated(
-    rated: Callable[[Rates], None], tmp_path: Path
+    rated: Callable[[Rates], None], no_time_passes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("foveate.workflows.run._train", lambda folder, *_: Run(folder))
     rated(SLOW)
     said = Said()
     run = fv.train("digits", preset="minute", time="30s", runs=tmp_path, display=said, threads=1, **TINY)
-    seen = run.config.train.images_seen
-    assert seen is not None
-    assert 1000 < seen < 2000
-    assert any(
-        line.startswith(f"{seen:,} images of 16 px are shown, and all ends in about") for line in said.lines
+    assert run.config.train.images_seen == 150
+    assert said.lines[0] == (
+        "150 images of 16 px are shown, and all ends in about 27 s: the preset's 88,000 would take about 3.7 h"
     )
-    assert any("the preset's 88,000 would take about 22 min" in line for line in said.lines)
     command = (run.path / "args.yaml").read_text().splitlines()[0]
-    assert f"--set images_seen={seen}" in command
+    assert "--set images_seen=150" in command
     assert "--time" not in command
-    again = fv.train("digits", config=run.path / "args.yaml", runs=tmp_path)
-    assert again.metrics == run.metrics
+    file = run.path / "args.yaml"
+    again = prepare(
+        "digits", preset=None, file=file, settings={}, place=None, final=False, time=None, known=None, display=said
+    )
+    assert again.config == run.config
 
 
 def test_smaller_images_are_decoded_where_that_is_chosen(
-    rated: Callable[[Rates], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rated: Callable[[Rates], None], no_time_passes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
@@ -131,3 +151,34 @@ def test_the_default_is_cut_to_five_minutes_and_a_preset_by_name_is_not(
     assert started(size=64, preset="minute").images_seen == 88_000
     assert started(size=64, images_seen=99_000).images_seen == 99_000
     assert started(size=64, epochs=3).epochs == 3
+
+
+class TestPhotosInTime:
+    @pytest.mark.parametrize(("time", "preset"), [("10m", "photos-tuned"), ("1m", "photos")])
+    def test_part_of_the_backbone_is_trained_where_the_time_allows(
+        self, loaded_digits: Loaded, rated: Callable[[Rates], None], time: str, preset: str
+    ) -> None:
+        rated(Rates(size=64, step_s=0.05, small_step_s=0.05, measure_s=0.02))
+        said = Said()
+        assert photos_in_time(loaded_digits, Budget(time, clock=lambda: 0.0), {}, said) == preset
+        (line,) = said.lines
+        assert ("about 5 min here" in line) == (preset == "photos-tuned")
+        assert ("would fit into --time 6m" in line) == (preset == "photos")
+
+    def test_with_few_images_nothing_is_measured(
+        self, loaded_digits: Loaded, rated: Callable[[Rates], None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("foveate.workflows.length.measure_rates", lambda *_: 1 / 0)
+        few = loaded_digits.own.with_splits(
+            {**loaded_digits.own.dataset.splits, "train": loaded_digits.own.dataset.splits["train"][:499]}
+        )
+        said = Said()
+        assert photos_in_time(Loaded(few, few, final=False), Budget("1h"), {}, said) == "photos"
+        assert said.lines == []
+
+
+def test_the_length_of_a_run_that_sees_each_image_once_does_not_change(loaded_digits: Loaded) -> None:
+    said, asked = Said(), resolve_config("photos")
+    chosen, loaded = length_in_time(asked, loaded_digits, Budget("1h"), lambda _: 1 / 0, said)
+    assert (chosen, loaded) == ({}, loaded_digits)
+    assert said.lines == ["preset photos looks at each image once: --time does not change how long that takes"]

@@ -8,9 +8,11 @@ from itertools import islice
 from statistics import median
 from typing import TypeVar, cast
 
+import torch
+
 from foveate.config import Config
 from foveate.data.loader import Batch
-from foveate.durations import told
+from foveate.durations import told, written
 from foveate.errors import ConfigError
 from foveate.training.device import DeviceData
 from foveate.training.fit import Fit
@@ -101,12 +103,22 @@ def forecast(config: Config, rates: Rates, counts: Counts, images: int, size: in
 
 
 def plan(
-    config: Config, rates: Rates, counts: Counts, seconds: float, *, size: int, size_given: bool = False
+    config: Config,
+    rates: Rates,
+    counts: Counts,
+    seconds: float,
+    *,
+    size: int,
+    size_given: bool = False,
+    spent: float = 0.0,
 ) -> Plan:
     """The longest run that ends within `seconds`, its schedule whole.
 
     Fewer images are shown first, down to a quarter of what the settings show; then they become smaller, down to
     32 px, unless the size is given; and then fewer are shown again. No more than four times the settings' length.
+
+    Args:
+        spent: seconds of those that a person gave which have passed before.
 
     Raises:
         ConfigError: when not one step fits.
@@ -124,7 +136,7 @@ def plan(
         least = forecast(config, rates, counts, config.train.batch, side)
         raise ConfigError(
             f"there are {max(0, round(seconds))} s left to train in, and one step and its measurement take about "
-            f"{told(least)}: give --time {told(enough - seconds)} more"
+            f"{told(least)}: give --time {written(enough + spent)}"
         )
     return Plan(
         images_seen=images,
@@ -168,12 +180,12 @@ def measure_rates(config: Config, data: DeviceData, *, clock: Callable[[], float
     Raises:
         ConfigError, TrainingError: as `Fit` and its epochs.
     """
-    whole = _Stopwatch(clock)
+    whole = _Stopwatch(clock, data.device)
     _begin(config.replacing(resize_until=0.0), data, whole)
     step = whole.each(training=True)
     small = step
     if config.train.resize_until and config.train.resize_scale < 1:
-        smaller = _Stopwatch(clock)
+        smaller = _Stopwatch(clock, data.device)
         training = {"train": data.dataset.splits["train"]}
         _begin(config.replacing(resize_until=1.0), data.with_splits(training), smaller)
         small = smaller.each(training=True)
@@ -190,6 +202,7 @@ class _Stopwatch:
     """Times the first few items of what it tracks, and ends it."""
 
     clock: Callable[[], float]
+    device: torch.device
     taken: dict[str, list[float]] = field(default_factory=dict)
 
     def track(self, items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterator[T]:  # noqa: ARG002
@@ -198,6 +211,7 @@ class _Stopwatch:
         for item in islice(items, _STEPS + 1):
             before = self.clock()
             yield item
+            torch.get_device_module(self.device).synchronize()  # a GPU has been asked to do it, and no more
             times.append((self.clock() - before) / len(cast("Batch", item).labels))
             if len(times) > 1 and self.clock() - began >= _LONG_ENOUGH_S:
                 return

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foveate.config import Config, resolve_config
-from foveate.durations import seconds, told
+from foveate.durations import seconds, told, written
 from foveate.errors import ConfigError
 from foveate.training.device import DeviceData
 from foveate.training.features import sees_features
@@ -42,9 +42,14 @@ class Budget:
         self.began, self.seconds = self.clock(), seconds(self.asked)
 
     @property
+    def spent(self) -> float:
+        """Of the seconds, until now."""
+        return self.clock() - self.began
+
+    @property
     def left(self) -> float:
         """Of the seconds, now."""
-        return self.seconds - (self.clock() - self.began)
+        return self.seconds - self.spent
 
     @contextlib.contextmanager
     def paused(self, display: Display) -> Iterator[None]:
@@ -120,7 +125,7 @@ def photos_in_time(loaded: Loaded, budget: Budget, settings: dict[str, Any], dis
     if takes <= budget.left:
         display.say(f"preset {_TUNED}, about {told(takes)} here, trains a part of that network too")
         return _TUNED
-    more = told(takes + budget.seconds - budget.left)
+    more = written(takes + budget.spent)
     display.say(f"--preset {_TUNED}, which trains a part of that network too, would fit into --time {more}")
     return "photos"
 
@@ -137,7 +142,9 @@ def length_in_time(
     Raises:
         ConfigError: when the time does not suffice for one step.
     """
-    if sees_features(asked):  # as the preset photos: every image is looked at once
+    if sees_features(
+        resolve_settings(asked, loaded.training.dataset)
+    ):  # as the preset photos: every image is looked at once
         display.say(f"preset {asked.preset} looks at each image once: --time does not change how long that takes")
         return {}, loaded
     wanted, chosen = loaded.own.dataset.size, {}
@@ -147,7 +154,7 @@ def length_in_time(
             resolve_settings(asked, loaded.training.dataset), loaded.training, clock=budget.clock
         )
         fixed = asked.data.size is not None
-        found = plan(asked, rates, loaded.counts, budget.left, size=size, size_given=fixed)
+        found = plan(asked, rates, loaded.counts, budget.left, size=size, size_given=fixed, spent=budget.spent)
         if found.size == size:
             break
         chosen = {"size": found.size}
@@ -162,9 +169,9 @@ def _words(found: Plan, wanted: int, budget: Budget) -> str:
     smaller = f", not {wanted}" if found.size < wanted else ""
     line = (
         f"{found.images_seen:,} images of {found.size} px{smaller} are shown, and all ends in about "
-        f"{told(budget.seconds - budget.left + found.seconds)}"
+        f"{told(budget.spent + found.seconds)}"
     )
     if found.images_seen >= found.full:
         return line
-    whole = told(found.full_s + budget.seconds - budget.left)
+    whole = told(found.full_s + budget.spent)
     return f"{line}: the preset's {found.full:,} would take about {whole}"
