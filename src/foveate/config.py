@@ -151,7 +151,7 @@ def setting_path(name: str) -> str:
     return f"{owner[name]}.{name}"
 
 
-_FLAGS_ALONE = ("preset", "config", "name", "runs", "data_dir", "final", "folds", "workers", "ray", "gpus")
+_FLAGS_ALONE = ("preset", "config", "name", "runs", "data_dir", "final", "folds", "workers", "ray", "gpus", "time")
 
 
 def check_setting(name: str) -> None:

@@ -213,7 +213,11 @@ def print_cache(found: "Sequence[Cached]") -> None:
 
 
 def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
-    """Accuracy with its 95 % interval, the worst class, and where the report lies; `verbose`: every metric."""
+    """Accuracy with its 95 % interval, the worst class, what to try next after a run, and where the report lies.
+
+    Args:
+        verbose: every metric too.
+    """
     from foveate.evaluation import few_images_told
     from foveate.inference.tables import shortened
 
@@ -232,6 +236,8 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
         print(f"worst class: {shortened(name, 40)}, {found['recall']:.1%} of its {found['support']:,} images")
         if (corruptions := report.get("corruptions")) is not None:
             _print_corruptions(split, corruptions)
+    if next_step := getattr(run, "next_step", None):
+        print(f"next: {next_step}")
     if verbose:
         _print_metrics(run.metrics)
     print_lines((), report=run.report)

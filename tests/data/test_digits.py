@@ -1,4 +1,8 @@
+import subprocess
+import sys
+
 import numpy as np
+import pytest
 from sklearn.datasets import load_digits
 
 from foveate.data.digits import open_digits
@@ -17,3 +21,14 @@ def test_the_digits_are_scikit_learns() -> None:
     assert not source.mirror_safe
     assert (source.declared == UNDECLARED).all()
     assert len(source.ids) == len(set(source.ids)) == 1797
+
+
+def test_they_are_read_without_importing_scikit_learn() -> None:
+    code = "from foveate.data.digits import open_digits; open_digits(); import sys; exit('sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_scikit_learn_that_keeps_the_file_elsewhere_is_asked_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = list(open_digits().blocks[0].images())
+    monkeypatch.setattr("foveate.data.digits.find_spec", lambda _: None)
+    assert np.array_equal(list(open_digits().blocks[0].images()), here)

@@ -41,6 +41,7 @@ def blank_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
             Image.new("RGB", (1, 1)).save(file, named["format"])
 
     monkeypatch.setattr(Figure, "savefig", savefig)
+    monkeypatch.setattr("foveate.report.plots._lay_out", lambda _: None)
 
 
 @pytest.fixture

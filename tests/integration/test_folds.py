@@ -93,6 +93,7 @@ def test_groups_stay_in_one_split_and_in_one_fold(
         (["--folds", 1], "folds=1: give 2 to 100"),
         (["--folds", 13], "folds=13: the smallest class has 12 images"),
         (["--folds", 3, "--final"], "leave --final out"),
+        (["--folds", 3, "--time", "1m"], "each fold trains as long as the model"),
         (["--workers", 2], "give --folds too"),
         (["--folds", 3, "--workers", -1], "workers=-1"),
         (["--resume", "runs/train/f", "--folds", 4], "--resume takes every setting"),

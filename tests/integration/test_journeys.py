@@ -48,6 +48,7 @@ def test_digits_by_default_learn_and_leave_a_whole_run_folder(foveate: Foveate, 
     assert metrics["validation"]["accuracy"] > 0.9
     assert f"validation accuracy: {metrics['validation']['accuracy']:.1%} (" in done.out
     assert re.search(r"^worst class: \d, ", done.out, re.MULTILINE)
+    assert re.search(r"^next: ", done.out, re.MULTILINE)
     assert len((run / "results.csv").read_text().splitlines()) == 9
     table = pq.read_table(run / "predictions.parquet").to_pydict()
     assert len(table["image"]) == metrics["validation"]["n"] == len(set(table["image"]))

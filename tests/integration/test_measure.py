@@ -9,6 +9,7 @@ import pytest
 
 import foveate as fv
 from foveate.data.dataset import load_dataset
+from foveate.training.device import DeviceData
 
 Foveate = Callable[..., Any]
 Photographs = Callable[..., Path]
@@ -60,6 +61,28 @@ def test_copies_of_what_the_run_was_trained_on_are_counted(
         "is not known, as its own cannot be read: there is no data set"
         in foveate("evaluate", run, tmp_path / "copies").out
     )
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_what_the_kept_weights_gave_on_validation_is_not_computed_again(
+    keep: str, foveate: Foveate, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    logits = DeviceData.logits
+
+    def noted(*arguments: Any, label: str | None = None, **named: Any) -> Any:
+        asked.append(label or arguments[2])
+        return logits(*arguments, label=label, **named)
+
+    monkeypatch.setattr(DeviceData, "logits", noted)
+    foveate("train", "digits", "--epochs", 3, "--name", "m", *tiny, "--set", f"keep={keep}")
+    assert asked == ["validation, attention taken out"]
+    run = tmp_path / "runs" / "train" / "m"
+    measured, table = ((run / name).read_bytes() for name in ("metrics.json", "predictions.parquet"))
+    foveate("evaluate", run)
+    assert asked[1:] == ["validation", "validation, attention taken out"]
+    assert (run / "metrics.json").read_bytes() == measured
+    assert (run / "predictions.parquet").read_bytes() == table
 
 
 def _ids_and_splits(run: Path) -> tuple[list[str], list[str]]:
@@ -116,8 +139,8 @@ def test_a_taken_name_is_refused_before_an_image_is_decoded_and_no_opening_is_re
     def decode(*_: object, **__: object) -> None:
         raise AssertionError("the data was read")
 
-    for module in ("run", "evaluate"):
-        monkeypatch.setattr(f"foveate.workflows.{module}.load_dataset", decode)
+    monkeypatch.setattr("foveate.workflows.evaluate.load_dataset", decode)
+    monkeypatch.setattr("foveate.workflows.prepare.open_source", decode)
     before = (run / "run.json").read_bytes()
     done = foveate("evaluate", run, other, "--name", "taken", *(["--final"] if final else []))
     assert done.status == 2

@@ -97,7 +97,7 @@ def foveate_reached(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> Foveat
     def reached(verb: str) -> Callable[..., None]:
         def called(*given: Any, **named: Any) -> None:
             if verb == "train":
-                words = ("data_dir", "runs", "name", "final", "display", "preset", "config")
+                words = ("data_dir", "runs", "name", "final", "time", "display", "preset", "config")
                 own = {key: value for key, value in named.items() if key not in words}
                 resolve_config(named["preset"], file=named["config"], settings=own)
             elif verb == "tune":
@@ -141,6 +141,7 @@ def small(verb: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
     def train(data: Any, **named: Any) -> Any:
         named.pop("epochs", None)
+        named.pop("time", None)
         # Enough for digits to be told apart, so that eight bits of the network can prove themselves.
         length = {"images_seen": 8000} if str(data) == "digits" else {"epochs": 1}
         if named.get("preset") == "paper":

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from foveate.report import plots, run_plots
@@ -98,6 +99,22 @@ def test_the_zeros_of_two_axes_stand_apart(scored: Scored) -> None:
 def test_the_same_data_are_the_same_bytes(plot: Any, scored: Scored) -> None:
     assert plots.to_png(plot(scored())) == plots.to_png(plot(scored()))
     assert plots.to_svg(plot(scored())) == plots.to_svg(plot(scored()))
+
+
+def test_a_figure_is_laid_out_once_and_drawn_once_in_each_format(
+    scored: Scored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laid_out, drawn = [], []
+    execute, draw = ConstrainedLayoutEngine.execute, Figure.draw
+    monkeypatch.setattr(ConstrainedLayoutEngine, "execute", lambda *given: (laid_out.append(1), execute(*given)))
+    monkeypatch.setattr(Figure, "draw", lambda *given: (drawn.append(1), draw(*given)))
+    figure = run_plots.per_class_bars(scored())
+    assert plots.to_svg(figure) != plots.to_svg(run_plots.confusion_matrix(scored()))
+    laid_out.clear(), drawn.clear()
+    plots.to_png(figure)
+    assert (len(laid_out), len(drawn)) == (0, 1)
+    plots.to_svg(run_plots.per_class_bars(scored()))
+    assert (len(laid_out), len(drawn)) == (1, 2)
 
 
 def test_svg_takes_the_pages_colours_and_has_neither_ids_twice_nor_outside_parts(scored: Scored) -> None:

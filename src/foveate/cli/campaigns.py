@@ -20,9 +20,9 @@ from foveate.cli.options import (
     Size,
     Workers,
     given_settings,
-    seconds,
     stoppable,
 )
+from foveate.durations import seconds
 from foveate.errors import ConfigError
 
 

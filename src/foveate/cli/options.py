@@ -1,7 +1,6 @@
 """Options that several commands have, and what becomes of them."""
 
 import contextlib
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,21 +83,6 @@ def given_settings(given: list[str] | None, **flags: Any) -> dict[str, Any]:
                 f"{leaf} is named {EARLIER_NAMES[leaf]} now; the earlier name still works"
             )
     return settings
-
-
-def seconds(text: str) -> float:
-    """The seconds that `90s`, `30m`, `1.5h` or `1h30m` is; a number alone is seconds.
-
-    Raises:
-        ConfigError: for anything else, and for nothing.
-    """
-    number = r"(\d+(?:\.\d*)?)"
-    parts = re.fullmatch(f"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip())
-    hours, minutes, rest = (float(part or 0) for part in parts.groups()) if parts else (0.0, 0.0, 0.0)
-    found = 3600 * hours + 60 * minutes + rest
-    if not found > 0:
-        raise ConfigError(f"--time {text}: give a time such as 90s, 30m, 1h or 1h30m")
-    return found
 
 
 @contextlib.contextmanager

@@ -74,6 +74,12 @@ def train(
     batch: Annotated[int | None, typer.Option(help="Images in a training step.")] = None,
     size: Size = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="90s|5m|1h", help="How long it may take: images shown and their size follow from it."
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
     attention: Attention = None,
     weights: Annotated[
@@ -124,13 +130,13 @@ def train(
         max_bad=1.0 if allow_bad else None,
     )
     if resume is not None and (
-        preset or config or name or final or folds or settings.keys() - {"device", "threads"}
+        preset or config or name or final or folds or time or settings.keys() - {"device", "threads"}
     ):
         raise ConfigError(
             "--resume takes every setting but --device, --threads and the workers of folds from the run: "
             f"`foveate train --resume {resume}`"
         )
-    if study is not None and (data or preset or config or resume or data_dir):
+    if study is not None and (data or preset or config or resume or data_dir or time):
         raise ConfigError(f"--from takes data and settings from the study: `foveate train --from {study}`")
     if study is not None and (folds or workers is not None or ray or gpus):
         raise ConfigError(
@@ -157,6 +163,7 @@ def train(
                 workers=workers,
                 ray=ray,
                 gpus=gpus,
+                time=time,
                 display=terminal.display(),
                 **settings,
             )

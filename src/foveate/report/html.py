@@ -41,7 +41,7 @@ def write_page(page: Page, path: Path) -> Path:
     Raises:
         OutputError: when a file cannot be written.
     """
-    html = render(page)  # before the PNGs: saving a figure moves its layout a little
+    html = render(page)
     for plot in page.plots:
         write_atomically(path.with_name(f"{plot.name}.png"), to_png(plot.figure))
     write_atomically(path, html)

@@ -81,14 +81,26 @@ def to_png(figure: Figure) -> bytes:
     """The figure on white, at a resolution for slides and papers; the same bytes each time."""
     buffer = io.BytesIO()
     with styled():
+        _lay_out(figure)
         figure.savefig(buffer, format="png", dpi=180, metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Give the parts of a figure their places, once for both formats.
+
+    With an engine of layout each of them would lay it out again, and draw it once more for that.
+    """
+    if (engine := figure.get_layout_engine()) is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
 
 
 def to_svg(figure: Figure) -> str:
     """The figure as an `<svg>` element without background; its colours and font are the page's, where set."""
     buffer = io.StringIO()
     with styled():
+        _lay_out(figure)
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     svg = buffer.getvalue()

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
@@ -63,6 +65,9 @@ class TrainingState:
     the model's device. A saved state needs none: only finite ones are saved."""
     seconds: float = 0.0
     history: list[EpochResult] = field(default_factory=list)
+    val_logits: NDArray[np.float32] | None = None
+    """[N, K] on validation at the end of the last epoch, as this network gives them alone; None: before that, or
+    where another network was asked in its place. They are not saved."""
 
     def check_finite(self) -> None:
         """Refuse to go on with a loss or a gradient that is not finite. A GPU is waited for.
@@ -177,6 +182,7 @@ def train_epochs(
                 forward, validation, device=device, precision=config.precision, label="validation", track=track
             )
             val = point_metrics(*logits)
+            state.val_logits = logits[0] if forward is state.model else None
         lr = config.lr * schedule_factor(config, before + steps - 1, total_steps)
         yield _end_epoch(state, train.images_before(steps), val, lr)
 

@@ -32,7 +32,7 @@ def resolve_settings(config: Config, dataset: Dataset) -> Config:
         resolved["weights"] = str(Path(config.train.weights or "").resolve())
     if config.train.passes_per_epoch is None:
         images = config.train.images_seen or 0
-        resolved["passes_per_epoch"] = max(1, math.ceil(images / (_MAX_EPOCHS * len(dataset.splits["train"]))))
+        resolved["passes_per_epoch"] = passes_per_epoch(images, len(dataset.splits["train"]))
     if not config.augment.augmentation:
         resolved |= UNCHANGED
     elif config.augment.flip is None:
@@ -45,6 +45,11 @@ def resolve_settings(config: Config, dataset: Dataset) -> Config:
     if config.model.attention.startswith(CUSTOM):
         try_attention(config.model, num_classes=len(dataset.class_names), size=dataset.size)
     return config
+
+
+def passes_per_epoch(images_seen: int, images: int) -> int:
+    """Passes over so many training images that make an epoch of a run that shows `images_seen`."""
+    return max(1, math.ceil(images_seen / (_MAX_EPOCHS * images)))
 
 
 def _check_weights(config: Config, dataset: Dataset) -> None:

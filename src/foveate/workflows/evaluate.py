@@ -22,6 +22,7 @@ from foveate.training.runs import RunFolder
 from foveate.workflows.leaks import copies_told
 from foveate.workflows.measure import Measurement, calibration, score_split
 from foveate.workflows.output import check_output_name, new_output
+from foveate.workflows.prepare import require_split
 from foveate.workflows.request import (
     Display,
     NullDisplay,
@@ -30,7 +31,7 @@ from foveate.workflows.request import (
     find_device,
     print_data_warnings,
 )
-from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, require_split, resuming
+from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, resuming
 
 
 def evaluate(

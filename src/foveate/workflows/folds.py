@@ -32,10 +32,11 @@ from foveate.workflows.request import Display
 from foveate.workflows.workers import Workers
 
 
-def check_folds(folds: int | None, *, final: bool, workers: bool) -> None:
+def check_folds(folds: int | None, *, final: bool, timed: bool, workers: bool) -> None:
     """Refuse a number of folds that is none, and what does not go with it.
 
     Args:
+        timed: whether a length in minutes is asked for.
         workers: whether workers, Ray or GPUs are asked for.
 
     Raises:
@@ -47,6 +48,8 @@ def check_folds(folds: int | None, *, final: bool, workers: bool) -> None:
         return
     if not 2 <= folds <= MOST_FOLDS:
         raise ConfigError(f"folds={folds}: give 2 to {MOST_FOLDS}, such as 5")
+    if timed:
+        raise ConfigError("time: each fold trains as long as the model; with folds give epochs or images_seen")
     if final:
         raise ConfigError(
             "folds and final: with --folds the model is trained on train + validation already, and the test split "

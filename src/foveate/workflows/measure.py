@@ -40,11 +40,16 @@ class Measurement:
     """The network's file, which keeps the confidence once it is fitted on validation; None: nothing is fitted."""
     corrupted: DeviceData | None = None
     """The images of the split that are measured under corruptions too."""
+    logits: NDArray[np.float32] | None = None
+    """[N, K], where these very weights were asked about the split already; None: they are asked."""
 
     def write(self, track: Track) -> None:
         """Score the split; put the measurements, every image's probabilities and the report into the folder."""
         model, dataset, split = self.checkpoint.model, self.data.dataset, self.split
-        logits, labels = self.data.logits(model, split, self.config, track=track)
+        labels = dataset.labels[dataset.splits[split]]
+        logits = self.logits
+        if logits is None:
+            logits, _ = self.data.logits(model, split, self.config, track=track)
         variants = self._variants(track)
         report = score_split(dataset, split, logits)  # which refuses what is not finite
         confidence = self.checkpoint.confidence

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from foveate.checkpoint import Checkpoint
 from foveate.config import Config, resolve_config
-from foveate.data.dataset import Dataset, KnownData, dataset_of, load_known, open_source
+from foveate.data.dataset import Dataset, KnownData, load_known
 from foveate.data.splits import SPLITS
 from foveate.errors import CheckpointError, DataError
 from foveate.files import write_json
@@ -23,12 +23,12 @@ from foveate.training.loop import best_epoch
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible, saving
-from foveate.training.settings import resolve_settings
-from foveate.workflows.defaults import default_preset
 from foveate.workflows.folds import check_folds, cross_validate, draw_run_folds, write_folds
 from foveate.workflows.leaks import tell_own_copies
 from foveate.workflows.measure import Measurement
+from foveate.workflows.next_step import next_step
 from foveate.workflows.output import check_output_name, new_output
+from foveate.workflows.prepare import prepare
 from foveate.workflows.request import (
     Display,
     NullDisplay,
@@ -68,6 +68,12 @@ class Run:
         """The page that shows all of it."""
         return self.folder.report
 
+    @property
+    def next_step(self) -> str:
+        """What to try next, in a line."""
+        *_, report = self.metrics.values()  # of the split that was measured last
+        return next_step(self.path, self.config, report)
+
     def checkpoint(self, device: str = "cpu") -> Checkpoint:
         """The trained network with its classes and preprocessing.
 
@@ -91,6 +97,7 @@ def train(
     workers: int | None = None,
     ray: str | None = None,
     gpus: float | None = None,
+    time: str | None = None,
     known: KnownData | None = None,
     command: str | None = None,
     display: Display | None = None,
@@ -109,6 +116,8 @@ def train(
             measure each image by the one that never saw it. The model is trained on train + validation, for the
             same length; the test split stays closed.
         workers, ray, gpus: who trains the folds, as `tune` takes them.
+        time: how long it may take, decoding left out, as "5m": a few steps measure this machine, and images shown
+            and their size are chosen so that it ends then.
         known: what `data` must be, and the splits that are used instead of drawing them.
         command: the command line that the run records; None: that of these arguments.
         settings: any setting by its name, such as `epochs=3, attention="luong"`.
@@ -122,28 +131,26 @@ def train(
     check_output_dir(Path(runs), data)
     check_output_name(Path(runs), "train", name)
     check_folds(folds, final=final, workers=(workers, ray, gpus) != (None, None, None))
+    if folds is not None and time is not None:
+        raise ConfigError(
+            "time: every fold trains as long as the model does; give epochs or images_seen with folds"
+        )
     crew = Workers(workers, ray, gpus)
-    resolved = resolve_config(preset, Path(config) if config else None, settings)
-    device = find_device(display, resolved.train.device)
-    prepare_process(resolved)
-    place = Path(data_dir) if data_dir else None
-    if known is None:
-        source = open_source(str(data), place, display.track)
-        if preset is None and config is None:
-            preset, line = default_preset(source, settings)
-            resolved = resolve_config(preset, settings=settings)
-            if line:
-                display.say(line)
-        dataset = dataset_of(source, resolved.data, track=display.track)
-    else:
-        dataset = load_known(str(data), resolved.data, known, data_dir=place, track=display.track)
-    print_data_warnings(dataset, display)
-    if final:
-        require_split(dataset, "test", "add a test split to it, or train without --final")
-    own = DeviceData.load(dataset, device)
     on_all = final or folds is not None
-    training = own.with_splits(dataset.for_final().splits) if on_all else own
-    resolved = resolve_settings(resolved, training.dataset)
+    ready = prepare(
+        str(data),
+        preset=preset,
+        file=Path(config) if config else None,
+        settings=settings,
+        place=Path(data_dir) if data_dir else None,
+        final=final,
+        on_all=on_all,
+        time=time,
+        known=known,
+        display=display,
+    )
+    resolved, own, dataset = ready.config, ready.loaded.own, ready.loaded.own.dataset
+    training = ready.loaded.training
     if folds is not None:
         crew.check_attention([resolved])
         drawn = draw_run_folds(resolved, training.dataset, folds)
@@ -155,7 +162,7 @@ def train(
     command = command or command_line(
         "train",
         data,
-        preset=preset,
+        preset=ready.preset,
         config=config,
         data_dir=data_dir,
         name=name,
@@ -164,16 +171,16 @@ def train(
         workers=workers,
         ray=ray,
         gpus=gpus,
-        settings=settings,
+        settings=ready.settings,
     )
     with new_output(Path(runs), "train", name, fallback=f"{dataset.name}-{resolved.preset}") as output:
         folder = RunFolder(output.draft)
-        record = RunRecord.of(dataset, place, command, final=on_all)
+        record = RunRecord.of(dataset, Path(data_dir) if data_dir else None, command, final=on_all)
         record = record.model_copy(update={"splits": folder.write_splits(dataset)})
         if folds is not None:
             kept = write_folds(folder, training.dataset, drawn, folds)
             record = record.model_copy(update={"folds": kept})
-        folder.write_identity(resolved, device, record)
+        folder.write_identity(resolved, own.device, record)
         fit.metadata["settings"] = folder.identity(record)
         folder.last.parent.mkdir(parents=True)
         fit.save(folder.last)
@@ -283,6 +290,7 @@ def _train(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display
             # It may have been killed after this state was saved, and before its weights were as the best.
             fit.save_weights(folder.best)
         track = saving(display.track, partial(fit.save, folder.last), train.save_every_s, interrupted)
+        logits = None  # of the weights that are kept, where they were measured in this process
         with event_writer(folder.path, history) as log:
             for result in fit.epochs(track=track):
                 best = keeps_best and best_epoch(history, train.monitor) == result.epoch
@@ -290,6 +298,8 @@ def _train(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display
                 # is kept as the best must be of an epoch that is in the history.
                 if best:
                     fit.save_weights(folder.best)
+                if best or not keeps_best:
+                    logits = state.val_logits
                 folder.write_history(history)
                 log(result)
                 display.epoch(result, epochs=epochs, best=best)
@@ -300,7 +310,8 @@ def _train(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display
             if record.final:
                 folder.record_test_opening(record.command)
             track = saving(display.track, lambda: None, math.inf, interrupted)
-            Measurement(folder, config, checkpoint, data, split, folder.kept_weights(config)).write(track)
+            weights, known = folder.kept_weights(config), None if record.final else logits
+            Measurement(folder, config, checkpoint, data, split, weights, logits=known).write(track)
     if record.folds is not None:
         where = resuming(folder)
         cross_validate(folder, config, record, data.dataset, data.device, crew, display, resuming=where)
@@ -347,10 +358,3 @@ def dataset_of_run(
                 )
     print_data_warnings(dataset, display)
     return dataset
-
-
-def require_split(dataset: Dataset, split: str, fix: str) -> None:
-    """Raises DataError, with the fix, where the data set does not have the split."""
-    if split not in dataset.splits:
-        there = ", ".join(dataset.splits)
-        raise DataError(f"{dataset.name} has no {split} images (it has: {there}): {fix}")
