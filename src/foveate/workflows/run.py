@@ -130,11 +130,8 @@ def train(
     display = display or NullDisplay()
     check_output_dir(Path(runs), data)
     check_output_name(Path(runs), "train", name)
-    check_folds(folds, final=final, workers=(workers, ray, gpus) != (None, None, None))
-    if folds is not None and time is not None:
-        raise ConfigError(
-            "time: every fold trains as long as the model does; give epochs or images_seen with folds"
-        )
+    others = (workers, ray, gpus) != (None, None, None)
+    check_folds(folds, final=final, timed=time is not None, workers=others)
     crew = Workers(workers, ray, gpus)
     on_all = final or folds is not None
     ready = prepare(
@@ -216,7 +213,8 @@ def resume(
     display = display or NullDisplay()
     folder = folder_of(run)
     folds = folder.read_record().folds
-    check_folds(folds.count if folds else None, final=False, workers=(workers, ray, gpus) != (None, None, None))
+    others = (workers, ray, gpus) != (None, None, None)
+    check_folds(folds.count if folds else None, final=False, timed=False, workers=others)
     crew = Workers(workers, ray, gpus)
     if folder.read_record().finished:
         display.say(f"{folder.path} is finished")
