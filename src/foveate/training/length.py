@@ -44,8 +44,8 @@ class Rates:
 
 MINUTE_ON_TWO_CORES = Rates(size=64, step_s=9.6e-3, small_step_s=5.4e-3, measure_s=3.1e-3)
 """Of the preset `minute` on two cores with AVX2 of 2023 (EPYC), November 2026: 88,000 images of 64 px took 676 s.
-In one thread a step took 3.2, 8.2 and 14.5 ms of processor time an image at 32, 48 and 64 px, and measuring .32 of
-that: in proportion to the area within a seventh."""
+In one thread a step took 3.2 and 8.2 ms of processor time an image at 32 and 48 px, and measuring .32 of that:
+about in proportion to the area."""
 DEFAULT_S = 270.0
 """What the usual preset may take by these rates: with starting and the report, five minutes."""
 
