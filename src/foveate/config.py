@@ -165,7 +165,8 @@ def check_setting(name: str) -> None:
         raise ConfigError(f"{name} is not a setting: give it as --{name.replace('_', '-')}")
     if name in _sections():
         raise ConfigError(f"{name} is a section of settings: give each by itself, as in --set {name}.NAME=VALUE")
-    if dot and setting_path(leaf) != f"{section}.{EARLIER_NAMES.get(leaf, leaf)}":
+    path = setting_path(leaf)
+    if dot and path != f"{section}.{EARLIER_NAMES.get(leaf, leaf)}":
         raise ConfigError(f"unknown setting {name!r}; did you mean {setting_path(leaf)!r}?")
 
 

@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 import threading
@@ -227,8 +228,8 @@ def test_warnings_are_kept_in_and_the_filters_as_they_were(encode: Encode) -> No
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=300))
 def test_random_bytes_only_raise_bad_image(data: bytes) -> None:
-    with pytest.raises(BadImageError):
-        decode_image(data, Preprocessing(16))
+    with contextlib.suppress(BadImageError):  # a GIF of one pixel has 22 bytes, which are drawn once in a while
+        assert decode_image(data, Preprocessing(16)).shape == (16, 16, 3)
     shorter_side(data)
 
 

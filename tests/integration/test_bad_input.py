@@ -70,7 +70,7 @@ def refused(outcome: Any, *, saying: str) -> None:
         (["train", "", "--epochs", "1"], "the name of the data set is empty"),
         (
             ["train", "--resume", "x", "--epochs", "3"],
-            "--resume takes every setting but --device and",
+            "--resume takes every setting but --device, --threads and",
         ),
         (["evaluate", "none"], "no run folder at none"),
         (["summary", "--size", "16", "--set", "stages=[{filters: 2, pool: 8}, {filters: 2, pool: 8}]"], "pools"),

@@ -98,6 +98,7 @@ def foveate_reached(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> Foveat
         def called(*given: Any, **named: Any) -> None:
             if verb == "train":
                 words = ("data_dir", "runs", "name", "final", "time", "display", "preset", "config")
+                words += ("folds", "workers", "ray", "gpus")
                 own = {key: value for key, value in named.items() if key not in words}
                 resolve_config(named["preset"], file=named["config"], settings=own)
             elif verb == "tune":

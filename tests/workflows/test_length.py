@@ -96,7 +96,16 @@ def test_what_was_chosen_is_recorded_as_plain_settings_and_repeated(
     assert "--time" not in command
     file = run.path / "args.yaml"
     again = prepare(
-        "digits", preset=None, file=file, settings={}, place=None, final=False, time=None, known=None, display=said
+        "digits",
+        preset=None,
+        file=file,
+        settings={},
+        place=None,
+        final=False,
+        on_all=False,
+        time=None,
+        known=None,
+        display=said,
     )
     assert again.config == run.config
 

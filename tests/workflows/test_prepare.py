@@ -18,6 +18,7 @@ def prepared(data: str, **given: object) -> Prepared:
         "settings": {},
         "place": None,
         "final": False,
+        "on_all": given.get("final", False),
         "time": None,
         "known": None,
     }
