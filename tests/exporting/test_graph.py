@@ -34,6 +34,8 @@ def engine_of(config: ModelConfig, size: int) -> NetworkEngine:
     for name, parameter in network.named_parameters():
         if name.endswith("gate"):
             parameter.data.fill_(0.7)
+        elif name.startswith("head.") and not parameter.any():  # it begins at zero, and all logits with it
+            parameter.data.normal_(generator=generator)
     return NetworkEngine(Checkpoint(network.eval(), config, exported.NAMES, Preprocessing(size)), "fp32")
 
 
