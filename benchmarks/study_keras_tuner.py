@@ -26,9 +26,13 @@ import torch
 import yaml
 
 import foveate
-from curves import worth_of
+from foveate.checkpoint import load_model
 from foveate.data.dataset import Dataset, load_dataset
+from foveate.data.loader import Loader
+from foveate.evaluation import point_metrics
+from foveate.inference.network import collect_logits
 from foveate.settings import DataConfig
+from foveate.training.device import EVAL_BATCH_SIZE
 from foveate.tuning.trial import study_dataset
 
 FACTOR, PATIENCE, BATCH = 3, 5, 32
@@ -200,6 +204,14 @@ def kerastuner(arguments: Namespace, whole: Dataset, seed: int) -> dict[str, Any
         "told": float(trials[0].score),
         "worth": float(worth),
     }
+
+
+def worth_of(checkpoint: Path, whole: Dataset, indices: np.ndarray[Any, Any]) -> float:
+    """The accuracy of a trained network on images that neither stopped nor ranked it."""
+    model = load_model(checkpoint).model
+    loader = Loader(torch.from_numpy(whole.images), torch.from_numpy(whole.labels), indices, EVAL_BATCH_SIZE)
+    logits = collect_logits(model, loader, device=torch.device("cpu"), label="worth")
+    return float(point_metrics(*logits)["accuracy"])
 
 
 if __name__ == "__main__":

@@ -179,17 +179,18 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What readers have who follow the docs: images in every layout, and CIFAR-10."""
     root = tmp_path_factory.mktemp("reader")
     rng = np.random.default_rng(0)
-    for folder in ("path/to/folder", "path/to/other/data", "DATA", "folder", "more"):
+    for folder in ("path/to/folder", "path/to/other/data", "DATA", "photographs", "folder", "more"):
         for label in CLASSES:
             (root / folder / label).mkdir(parents=True)
-            for number in range(14 if folder in ("path/to/folder", "DATA") else 3):
+            for number in range(14 if folder in ("path/to/folder", "DATA", "photographs") else 3):
                 pixels = rng.integers(0, 160, (32, 32, 3), np.uint8)
                 pixels[..., int(label)] += 90
                 kind = "png" if folder == "more" else "jpg"
                 Image.fromarray(pixels).save(root / folder / label / f"{number}.{kind}")
     for number, image in enumerate(sorted((root / "more").rglob("*.png"))[:3]):
         shutil.copy(image, root / "more" / f"{number}.png")
-    for name in ("photo.jpg", "a.jpg"):
+    (root / "new").mkdir()
+    for name in ("photo.jpg", "a.jpg", "new/1.jpg"):
         shutil.copy(root / "DATA" / "1" / "0.jpg", root / name)
     files = sorted((root / "DATA").rglob("*.jpg"))
     with (root / "table.csv").open("w", newline="") as file:
