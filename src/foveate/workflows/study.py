@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from foveate.config import read_yaml, validated
+from foveate.config import check_values, read_yaml, validated
 from foveate.data.dataset import Dataset, KnownData
 from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
 from foveate.execution.pool import Pool
@@ -153,6 +153,7 @@ def tune(
     for setting in settings:
         if setting.rpartition(".")[2] in ("epochs", "images_seen"):
             raise ConfigError(f"{setting}: a study's trials train for max_epochs at most (--max-epochs)")
+    check_values(StudyConfig, {"max_epochs": max_epochs})
     chosen = read_space(space)
     if search := (*search, *more.pop("knobs", ())):  # `knobs` is the older name
         chosen = chosen.restricted(search)
