@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.training import ArmJob, ArmResult, JudgedSplit, result_path, unpack
 from foveate.data.splits import SPLITS_FILE
 from foveate.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
-from foveate.execution.campaign import failure_words
+from foveate.execution.campaign import failure_words, pace_words
 from foveate.execution.pool import Event, Message
 from foveate.files import refuse_links, write_json
 from foveate.records import Name, Reason, Record, read_record
@@ -201,9 +200,7 @@ class Experiment:
 
     def progress(self) -> str:
         """Runs, and the time left at the pace so far."""
-        done, total = self._ended, len(self._todo)
-        seconds = (time.monotonic() - self._clock) / max(done, 1) * (total - done)
-        return f"{done}/{total} runs, {timedelta(seconds=round(seconds)) if done else '?'} left"
+        return pace_words(self._ended, len(self._todo), "runs", time.monotonic() - self._clock)
 
     @cached_property
     def _todo(self) -> list[ArmRun]:

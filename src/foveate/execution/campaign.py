@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 from typing import Literal, Protocol
 
@@ -175,6 +176,12 @@ def _judged(event: Event, supervisor: Supervisor, fatal: tuple[type[FoveateError
                 raise error(event.value["message"])
     supervisor.ended(event.job)
     return event if event.kind == "done" else Event(event.job, "failed", {"kind": kind, "reason": reason})
+
+
+def pace_words(done: int, total: int, jobs: str, seconds: float) -> str:
+    """How many of the `jobs` are done, and how long the others take at the pace of the `seconds` so far."""
+    left = timedelta(seconds=round(seconds / done * (total - done))) if done else "?"
+    return f"{done}/{total} {jobs}, {left} left"
 
 
 def failure_words(event: Event) -> str:

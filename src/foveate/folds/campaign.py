@@ -1,7 +1,6 @@
 """A cross-validation under way: which folds are to be trained, and what came of them."""
 
 import time
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from foveate.data.dataset import Dataset
 from foveate.data.folds import StoredFolds
 from foveate.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
-from foveate.execution.campaign import failure_words
+from foveate.execution.campaign import failure_words, pace_words
 from foveate.execution.pool import Event, Message
 from foveate.files import refuse_links
 from foveate.folds.training import FoldJob, FoldTiming, read_fold, result_path
@@ -137,9 +136,7 @@ class CrossValidation:
 
     def progress(self) -> str:
         """Folds, and the time left at the pace so far."""
-        done, total = self._ended, len(self._todo)
-        seconds = (time.monotonic() - self._clock) / max(done, 1) * (total - done)
-        return f"{done}/{total} folds, {timedelta(seconds=round(seconds)) if done else '?'} left"
+        return pace_words(self._ended, len(self._todo), "folds", time.monotonic() - self._clock)
 
     @cached_property
     def _todo(self) -> list[int]:
