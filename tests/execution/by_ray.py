@@ -6,6 +6,7 @@ Not in pytest's process: Ray leaves subprocesses there that nobody waits for, of
 import json
 import time
 
+import ray  # noqa: F401 - before Foveate sets a token for it, as somebody's notebook may
 from tests.execution.jobs import work
 
 from foveate.errors import ConfigError

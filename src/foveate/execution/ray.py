@@ -161,8 +161,15 @@ def connect(address: str) -> Any:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray
+        from ray import _raylet
     except ImportError:
         raise ConfigError('--ray needs Ray: pip install "foveate[ray]"') from None
+    if not ray.is_initialized():
+        # Where somebody imported Ray before, it read another mode: its servers would ask for a token that it
+        # does not send. Nothing public makes it read the environment again.
+        internals: Any = _raylet
+        internals.Config.initialize("")
+        internals.AuthenticationTokenLoader.instance().reset_cache()
     if address != "local" and os.environ.get("RAY_USE_TLS") != "1" and not _answers(address):
         raise ConfigError(
             f"no Ray cluster answers at {address}: start one with `ray start --head`, and give HOST:PORT"
