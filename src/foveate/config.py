@@ -302,10 +302,18 @@ def _check_start(config: Config) -> None:
         raise ConfigError(
             f"train.weights={config.train.weights!r} is for a backbone: give one, or --preset photos"
         )
-    if config.train.optimizer != "logistic_regression":
+    model, augment, by_steps = config.model, config.augment, config.train.optimizer != "logistic_regression"
+    if by_steps and not config.train.regression_first:
         return
-    model, augment = config.model, config.augment
-    if model.freeze != "all" or model.attention != "none" or model.head not in ("mean", "mean_max"):
+    pools = model.attention == "none" and model.head in ("mean", "mean_max")
+    if by_steps:
+        if model.backbone is None or not pools:
+            raise ConfigError(
+                "train.regression_first=true fits a classifier to the features of a backbone: it takes one, "
+                "attention=none, and the head mean or mean_max"
+            )
+        return
+    if model.freeze != "all" or not pools:
         raise ConfigError(
             "train.optimizer='logistic_regression' fits a classifier to the features of a frozen backbone: it "
             "takes freeze=all, attention=none, and the head mean or mean_max"

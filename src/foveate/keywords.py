@@ -66,6 +66,7 @@ class Settings(TypedDict, total=False):
     micro_batch: int | None
     weights: str | None
     optimizer: Literal["adamw", "sgd", "muon", "logistic_regression"]
+    regression_first: bool
     lr: float
     head_lr: float
     backbone_lr: float | None

@@ -210,6 +210,9 @@ class TrainConfig(Section):
     optimizer: Literal["adamw", "sgd", "muon", "logistic_regression"] = "adamw"
     """`muon` is for convolution kernels; the rest has Nesterov's momentum at the rates below, as `sgd` has.
     `logistic_regression` takes no steps: the classifier is fitted to the features of a frozen backbone."""
+    regression_first: bool = False
+    """The first epoch fits the classifier as `logistic_regression` does, to the features that the backbone starts
+    with; steps begin from there. `keep=best` returns to it where no later epoch is better on validation."""
     lr: float = Field(1e-3, gt=0)
     """Of every weight under `adamw`, of convolution kernels under `muon` and, per image, under `sgd`."""
     head_lr: float = Field(1e-3, gt=0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 from foveate.config import Config, resolve_config
 from foveate.data.dataset import Dataset, load_dataset
+from foveate.errors import ConfigError
 from foveate.settings import DataConfig
 from foveate.training.device import DeviceData
 from foveate.training.features import features_of, forward_of
@@ -80,9 +82,9 @@ def test_too_few_images_for_folds_take_the_middle_strength() -> None:
 
 
 def test_it_is_one_epoch_that_is_not_fitted_twice(
-    digits: Dataset, config: Callable[..., Config], tmp_path: object
+    digits: Dataset, config: Callable[..., Config], tmp_path: Path
 ) -> None:
-    path = tmp_path / "state.safetensors"  # type: ignore[operator]
+    path = tmp_path / "state.safetensors"
     fit = Fit(config(), DeviceData.load(digits, CPU), path=path)
     (row,) = fit.epochs()
     assert row.val_accuracy is not None
@@ -134,7 +136,7 @@ class TestFrozen:
     def test_the_last_third_alone_is_trained_and_asked_faster_to_the_same_answers(
         self, digits: Dataset, config: Callable[..., Config]
     ) -> None:
-        tuned = config("photos-tuned", epochs=1, augmentation=False)
+        tuned = config("photos-tuned", epochs=1, regression_first=False, augmentation=False)
         fit = Fit(tuned, DeviceData.load(digits, CPU))
         pixels = torch.from_numpy(digits.images[:4]).permute(0, 3, 1, 2)
         model = fit.state.model.eval()
@@ -147,6 +149,33 @@ class TestFrozen:
         assert all(name.startswith(("stem.stages.stage4", "head.")) for name in changed), changed
         rates = [group["initial_lr"] for group in fit.state.optimizer.param_groups]
         assert rates == [3e-4, 1e-3]
+
+
+class TestRegressionFirst:
+    def test_steps_begin_from_the_classifier_of_photos_with_a_schedule_of_their_own(
+        self, digits: Dataset, config: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        data, path = DeviceData.load(digits, CPU), tmp_path / "state.safetensors"
+        (alone,) = Fit(config(), data).epochs()
+        fit = Fit(config("photos-tuned", epochs=3), data, path=path)
+        epochs = fit.epochs()
+        first = next(epochs)
+        assert (first.epoch, first.val_loss, first.lr) == (1, alone.val_loss, alone.lr)
+        again = Fit(config("photos-tuned", epochs=3), data)
+        again.resume(path)
+        later = list(epochs)
+        assert [row.epoch for row in later] == [2, 3]
+        assert [row.lr for row in later] == pytest.approx(
+            [1e-3 * (1 + np.cos(np.pi * at / 6)) / 2 for at in (2, 5)]
+        )
+        assert [row.train_loss for row in again.epochs()] == [row.train_loss for row in later]
+        for name, tensor in fit.state.model.state_dict().items():
+            assert torch.equal(tensor, again.state.model.state_dict()[name])
+
+    @pytest.mark.parametrize("settings", [{"head": "attention_pool"}, {"attention": "luong_scaled"}])
+    def test_a_head_that_is_no_regression_is_refused(self, settings: dict[str, object]) -> None:
+        with pytest.raises(ConfigError, match=r"train\.regression_first=true fits a classifier"):
+            resolve_config("photos-tuned", settings=settings)
 
 
 def test_of_fewer_images_than_features_the_same_is_fitted_in_fewer_dimensions() -> None:

@@ -171,7 +171,7 @@ class TestPhotosInTime:
         said = Said()
         assert photos_in_time(loaded_digits, Budget(time, clock=lambda: 0.0), {}, said) == preset
         (line,) = said.lines
-        assert ("about 5 min here" in line) == (preset == "photos-tuned")
+        assert ("about 6 min here" in line) == (preset == "photos-tuned")
         assert ("would fit into --time 6m" in line) == (preset == "photos")
 
     def test_with_few_images_nothing_is_measured(

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -103,8 +104,11 @@ class Fit:
             network = cast("AttentionCNN", self.state.model)
             data, forward = features_of(network, data, config, track), AfterBackbone(network)
             augment = as_they_are
+        first = (
+            regression_epochs(self.state, self.data, config, track=track) if config.train.regression_first else ()
+        )
         validation = data.in_order("validation") if "validation" in data.dataset.splits else None
-        return train_epochs(
+        steps = train_epochs(
             self.state,
             data.shuffled(config.train),
             validation,
@@ -114,6 +118,7 @@ class Fit:
             forward=forward,
             track=track,
         )
+        return chain(first, steps)
 
     def save(self, path: Path, **sections: Any) -> None:
         """Write the state, from which `resume` goes on, with `sections` of metadata beside it.

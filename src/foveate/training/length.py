@@ -98,6 +98,8 @@ def forecast(config: Config, rates: Rates, counts: Counts, images: int, size: in
     epochs = math.ceil(images / (passes * counts.train))
     others = int(config.model.has_attention) + (train.tta_views if train.tta_views > 1 else 0)
     asked = epochs * counts.validation + (others + (not counts.validation)) * counts.measured
+    if train.regression_first:
+        images, asked = max(0, images - counts.train), asked + counts.train
     area = (size / rates.size) ** 2
     return area * (images * each + asked * rates.measure_s) + _END_S + _EPOCH_S * epochs
 
@@ -194,7 +196,7 @@ def measure_rates(config: Config, data: DeviceData, *, clock: Callable[[], float
 
 
 def _begin(config: Config, data: DeviceData, watch: "_Stopwatch") -> None:
-    next(Fit(config, data, start=False).epochs(track=watch.track))
+    next(Fit(config.replacing(regression_first=False), data, start=False).epochs(track=watch.track))
 
 
 @dataclass

@@ -151,13 +151,15 @@ def train_epochs(
         forward = _compiled(forward, config, device)
     steps_per_epoch = len(train)
     epochs, total_steps = run_length(config, steps_per_epoch, train.images_before(steps_per_epoch))
+    without_steps = steps_per_epoch if config.regression_first else 0  # the schedule begins after that epoch
+    total_steps -= without_steps
     summed = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
     state.totals = state.totals.to(device, summed)
     state.gradient_norms = state.gradient_norms.to(device, summed)
     while state.epoch <= epochs and not _stops_early(state.history, config):
         ticked = time.monotonic()
         state.model.train()
-        before = (state.epoch - 1) * steps_per_epoch
+        before = (state.epoch - 1) * steps_per_epoch - without_steps
         steps = min(steps_per_epoch, total_steps - before)
         batches = train.epoch(state.epoch, start=state.step, stop=steps)
         label = f"epoch {state.epoch}/{epochs}"
