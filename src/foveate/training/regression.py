@@ -67,7 +67,8 @@ def regression_epochs(
     validated: dict[str, float] = {}
     if "validation" in indices:
         validation = _Split(pooled.of(indices["validation"]), labels[indices["validation"]])
-        validated = point_metrics(_logits(validation, weight, bias), validation.labels)
+        state.val_logits = _logits(validation, weight, bias)
+        validated = point_metrics(state.val_logits, validation.labels)
     result = EpochResult(
         epoch=1,
         train_loss=found["loss"],
