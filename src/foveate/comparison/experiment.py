@@ -140,8 +140,7 @@ class Experiment:
             split=self.split,
             draws=config.draws,
         )
-        # One pool measures both splits, and may deliver a report late: their jobs share no number.
-        return 2 * self.runs.index(run) + (self.split == "test"), job.model_dump(mode="json")
+        return self.runs.index(run), job.model_dump(mode="json")
 
     def record(self, event: Event) -> Event:
         """Keep why a run failed; its worker has kept what it measured.
@@ -213,7 +212,7 @@ class Experiment:
         return self._todo[::-1]
 
     def _run(self, job: int) -> ArmRun:
-        return self.runs[job // 2]
+        return self.runs[job]
 
     def _safe_place(self, run: ArmRun) -> Path:
         """The folder of a run, before anything is written there.
