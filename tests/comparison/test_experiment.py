@@ -176,7 +176,7 @@ def test_an_arm_has_seeds_of_its_own_and_is_paired_by_place(experiment: Callable
 def test_what_is_done_is_not_done_again(experiment: Callable[..., Experiment]) -> None:
     stopped = experiment()
     for event in run_campaign(stopped, SimulatedPool()):
-        if event is not None and event.kind == "done" and stopped.runs[event.job // 2] == ArmRun(0, 1, 0):
+        if event is not None and event.kind == "done" and stopped.runs[event.job] == ArmRun(0, 1, 0):
             break
     finish(experiment(), pool := SimulatedPool())
     assert [each["config"]["train"]["seed"] for each in pool.submitted] == [1, 2, 2]
@@ -223,7 +223,7 @@ def test_a_run_that_fails_is_told_and_the_rest_goes_on(experiment: Callable[...,
         return failed("TrainingError", "the loss became nan") if second else None
 
     events = finish(made, SimulatedPool(fate=fate))
-    assert [made.runs[event.job // 2] for event in events if event.kind == "failed"] == [ArmRun(0, 1, 0)]
+    assert [made.runs[event.job] for event in events if event.kind == "failed"] == [ArmRun(0, 1, 0)]
     told = {ArmRun(0, 1, 0): "TrainingError: the loss became nan (loop.py:1)"}
     assert made.failures() == told
     again = experiment()
