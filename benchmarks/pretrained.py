@@ -3,11 +3,13 @@
 All images of the folder, whatever their split, are drawn into stratified folds by each seed. Each image is
 predicted by a network that was trained on the other folds. Shown: accuracy over all images, the mean of the seeds
 and their deviation, the log-loss, and CPU seconds for one fold. The twins of an arm with attention are arms too.
+`--each 20 50 100` gives the curve over the number of training images of a class.
 **Peer:** scikit-learn's logistic regression on the same features, by hand, as the recipe that anyone would write.
 
     python benchmarks/pretrained.py FOLDER --arms photos photos-head,head=attention_pool --seeds 0 1 2 --json FILE
 """
 
+import itertools
 import statistics
 import time
 from pathlib import Path
@@ -43,6 +45,7 @@ def main() -> None:
         __doc__, arms=(ARMS, "of `foveate compare`"), seeds=[0, 1, 2, 3, 4], folds=5, device="cpu"
     )
     parser.add_argument("folder", type=Path, help="<class>/… or {train,val}/<class>/…")
+    parser.add_argument("--each", type=int, nargs="+", default=[None], help="training images of each class; all")
     parser.add_argument("--by-hand", action="store_true", help="scikit-learn on the features as well")
     arguments = begin(parser)
     rows: list[dict[str, Any]] = read_record(arguments.json, [])
@@ -51,21 +54,22 @@ def main() -> None:
         config = parse_arm("photos" if arm == "by hand" else arm, {"device": arguments.device}).config
         prepare_process(config)
         dataset = load_dataset(str(arguments.folder), config.data, for_training=False)
-        for seed in arguments.seeds:
-            key = {"arm": arm, "seed": seed, "folds": arguments.folds, "images": len(dataset.labels)}
-            if any(key.items() <= row.items() for row in rows):
+        for seed, each in itertools.product(arguments.seeds, arguments.each):
+            key = {"arm": arm, "seed": seed, "folds": arguments.folds, "images": len(dataset.labels), "each": each}
+            if any(all(row.get(name) == value for name, value in key.items()) for row in rows):
                 continue
             measured = by_hand if arm == "by hand" else out_of_fold
-            rows.append({**key, **measured(config.replacing(seed=seed), dataset, arguments.folds)})
+            rows.append({**key, **measured(config.replacing(seed=seed), dataset, arguments.folds, each)})
             write_record(arguments.json, rows)
-            print(f"{arm}, seed {seed}: {rows[-1]['accuracy']:.4f}", flush=True)
-    print_row("arm", "accuracy", "deviation", "log-loss", "CPU s", width=10, first=64)
-    for arm in arms:
-        own = [row for row in rows if row["arm"] == arm]
+            print(f"{arm}, {each or 'all'} a class, seed {seed}: {rows[-1]['accuracy']:.4f}", flush=True)
+    print_row("arm", "a class", "accuracy", "deviation", "log-loss", "CPU s", width=10, first=64)
+    for arm, each in itertools.product(arms, arguments.each):
+        own = [row for row in rows if row["arm"] == arm and row.get("each") == each]
         accuracies = [row["accuracy"] for row in own]
         deviation = statistics.stdev(accuracies) if len(own) > 1 else float("nan")
         print_row(
             arm,
+            each or "all",
             f"{statistics.mean(accuracies):.4f}",
             f"{deviation:.4f}",
             f"{statistics.mean(row['loss'] for row in own):.4f}",
@@ -75,12 +79,12 @@ def main() -> None:
         )
 
 
-def out_of_fold(config: Config, dataset: Dataset, folds: int) -> dict[str, Any]:
+def out_of_fold(config: Config, dataset: Dataset, folds: int, each: int | None) -> dict[str, Any]:
     """What networks of `config` come to on images that they were not trained on."""
     data = DeviceData.load(dataset, pick_device(config.train.device))
     logits = np.zeros((len(dataset.labels), len(dataset.class_names)), np.float32)
     began = time.process_time()
-    for rest, held_out in drawn(dataset, folds, config.train.seed):
+    for rest, held_out in drawn(dataset, folds, config.train.seed, each):
         part = data.with_splits({"train": rest})
         resolved = resolve_settings(config, part.dataset)
         fit = Fit(resolved, part)
@@ -91,7 +95,7 @@ def out_of_fold(config: Config, dataset: Dataset, folds: int) -> dict[str, Any]:
     return scored(logits, dataset, (time.process_time() - began) / folds)
 
 
-def by_hand(config: Config, dataset: Dataset, folds: int) -> dict[str, Any]:
+def by_hand(config: Config, dataset: Dataset, folds: int, each: int | None) -> dict[str, Any]:
     """The same by scikit-learn alone, at its own default strength."""
     every = np.flatnonzero(usable(dataset))
     data = DeviceData.load(dataset, pick_device(config.train.device)).with_splits({"train": every})
@@ -101,17 +105,26 @@ def by_hand(config: Config, dataset: Dataset, folds: int) -> dict[str, Any]:
     vectors = np.zeros((len(dataset.labels), maps.shape[-1]), np.float32)
     vectors[every] = maps.float().mean((1, 2)).numpy()
     logits = np.zeros((len(dataset.labels), len(dataset.class_names)), np.float32)
-    for rest, held_out in drawn(dataset, folds, config.train.seed):
+    for rest, held_out in drawn(dataset, folds, config.train.seed, each):
         fitted = LogisticRegression(max_iter=1000).fit(vectors[rest], dataset.labels[rest])
         logits[held_out] = fitted.predict_log_proba(vectors[held_out])
     return scored(logits, dataset, (time.process_time() - began) / folds)
 
 
-def drawn(dataset: Dataset, folds: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Indices of the images to train on and of those held out, of each fold."""
+def drawn(dataset: Dataset, folds: int, seed: int, each: int | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Indices of the images to train on, `each` of every class where given, and of those held out, by fold."""
     every = np.flatnonzero(usable(dataset))
     splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    return [(every[rest], every[held_out]) for rest, held_out in splitter.split(every, dataset.labels[every])]
+    parts = splitter.split(every, dataset.labels[every])
+    return [(some(every[rest], dataset.labels, each, seed), every[held_out]) for rest, held_out in parts]
+
+
+def some(indices: np.ndarray, labels: np.ndarray, each: int | None, seed: int) -> np.ndarray:
+    """`each` of the indices of every class, drawn with a seed; None: all. More of them contain fewer."""
+    if each is None:
+        return indices
+    shuffled = np.random.default_rng(seed).permutation(indices)
+    return np.sort(np.concatenate([shuffled[labels[shuffled] == label][:each] for label in np.unique(labels)]))
 
 
 def usable(dataset: Dataset) -> np.ndarray:
