@@ -1,20 +1,17 @@
 """The frozen part of a network: what it makes of images that never change is computed once."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from foveate.config import Config
 from foveate.data.augment import UNCHANGED
-from foveate.data.loader import to_device
-from foveate.inference.network import autocast, out_of_memory_explained
 from foveate.model.backbones import Backbone, fold_batch_norm
 from foveate.model.network import AttentionCNN
 from foveate.progress import Track
 from foveate.training.device import DeviceData
+from foveate.training.kept_features import kept_features
 
 
 class AfterBackbone(nn.Module):
@@ -70,44 +67,16 @@ def sees_features(config: Config) -> bool:
 def features_of(network: AttentionCNN, data: DeviceData, config: Config, track: Track) -> DeviceData:
     """`data` with the feature maps of its images in their place, [n, h, w, C] in half precision.
 
-    Of the splits `train` and `validation` alone: no image of another split is looked at.
+    Of the splits `train` and `validation` alone: no image of the test split is looked at.
 
     Raises:
         TrainingError: when memory runs out.
+        OutputError: when the cache cannot be written.
     """
-    wanted = [data.dataset.splits[name] for name in ("train", "validation") if name in data.dataset.splits]
-    indices = np.sort(np.concatenate(wanted))
-    backbone = nn.Sequential(network.normalize, fold_batch_norm(network.stem))
-    batches = outputs(backbone, data, indices, config, label="features", track=track)
-    maps = torch.cat([batch.half().permute(0, 2, 3, 1) for batch in batches])
-    splits = {
-        name: np.searchsorted(indices, data.dataset.splits[name])
-        for name in ("train", "validation")
-        if name in data.dataset.splits
-    }
-    labels = data.labels[torch.from_numpy(indices).to(data.labels.device)]
-    return replace(data, dataset=replace(data.dataset, splits=splits), images=maps, labels=labels)
-
-
-def outputs(
-    module: Callable[[Tensor], Tensor],
-    data: DeviceData,
-    indices: "np.ndarray[tuple[int], np.dtype[np.int64]]",
-    config: Config,
-    *,
-    label: str,
-    track: Track,
-) -> Iterator[Tensor]:
-    """What `module`, in evaluation mode, makes of the images at `indices`, a batch after the other.
-
-    Raises:
-        TrainingError: when memory runs out.
-    """
-    loader = replace(data.in_order("train"), indices=indices)
-    with (
-        torch.inference_mode(),
-        autocast(data.device, config.train.precision),
-        out_of_memory_explained("use --device cpu, or a smaller size", f"a batch of {loader.batch} images"),
-    ):
-        for images, _, _ in track(loader.epoch(), total=len(loader), label=label, images_each=loader.batch):
-            yield module(to_device(images, data.device)).clone()
+    found = kept_features(network, data, config, track, pool=None)
+    splits = data.dataset.splits
+    places = {name: found.places(splits[name]) for name in ("train", "validation") if name in splits}
+    device = data.labels.device
+    labels = data.labels[torch.from_numpy(found.indices).to(device)]
+    dataset = replace(data.dataset, splits=places)
+    return replace(data, dataset=dataset, images=found.features.to(device), labels=labels)

@@ -17,8 +17,8 @@ from foveate.model.heads import LinearHead
 from foveate.model.network import AttentionCNN
 from foveate.progress import Track, untracked
 from foveate.training.device import DeviceData
+from foveate.training.kept_features import kept_features
 from foveate.training.loop import EpochResult, TrainingState
-from foveate.training.pooled_features import pooled_features
 
 _STRENGTHS = np.logspace(-3, 1, 5)
 """Inverse strengths of the L2 penalty, scikit-learn's C, that folds choose from. Features of a backbone are
@@ -53,9 +53,8 @@ def regression_epochs(
     began = time.monotonic()
     model = cast("AttentionCNN", state.model)
     head = cast("LinearHead", model.head)
-    indices, labels = data.dataset.splits, data.dataset.labels
-    pooled = pooled_features(model, data, config, track)
-    train = _Split(pooled.of(indices["train"]), labels[indices["train"]])
+    indices = data.dataset.splits
+    train = _features(model, data, "train", config, track)
     groups = data.dataset.groups
     of_images = None if groups is None else group_numbers(groups)[indices["train"]]
     strength, weight, bias = _fit(train, of_images, len(data.dataset.class_names), config.train.seed)
@@ -66,7 +65,7 @@ def regression_epochs(
     found = point_metrics(_logits(train, weight, bias), train.labels)
     validated: dict[str, float] = {}
     if "validation" in indices:
-        validation = _Split(pooled.of(indices["validation"]), labels[indices["validation"]])
+        validation = _features(model, data, "validation", config, track)
         state.val_logits = _logits(validation, weight, bias)
         validated = point_metrics(state.val_logits, validation.labels)
     result = EpochResult(
@@ -95,10 +94,16 @@ def classifier_logits(
     """
     model = cast("AttentionCNN", state.model)
     classifier = cast("LinearHead", model.head).classifier
-    indices = data.dataset.splits[split]
-    asked = _Split(pooled_features(model, data, config, track).of(indices), data.dataset.labels[indices])
+    asked = _features(model, data, split, config, track)
     weight, bias = (each.detach().cpu().numpy() for each in (classifier.weight, classifier.bias))
     return _logits(asked, weight, bias)
+
+
+def _features(model: AttentionCNN, data: DeviceData, split: str, config: Config, track: Track) -> _Split:
+    """A split as the classifier of `model` sees it."""
+    kept = kept_features(model, data, config, track, pool=cast("LinearHead", model.head).pool)
+    indices = data.dataset.splits[split]
+    return _Split(kept.features.numpy()[kept.places(indices)], data.dataset.labels[indices])
 
 
 def _fit(
