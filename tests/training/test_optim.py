@@ -1,5 +1,7 @@
 import copy
 import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -283,3 +285,40 @@ def test_the_last_epoch_may_be_cut_short() -> None:
     assert run_length(config, 320, 40_000) == (2, 480)
     assert run_length(config, 320 * 2, 80_000) == (1, 480)
     assert run_length(train_config(images_seen=1), 320, 40_000) == (1, 1)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_without_the_compiler_every_bit_is_torchs(optimizer: str) -> None:
+    ours, theirs = Parts(), Parts()
+    one = build_optimizer(ours, train_config(optimizer=optimizer))
+    names, mine = {id(each): name for name, each in ours.named_parameters()}, dict(theirs.named_parameters())
+    groups = [
+        {**group, "params": [mine[names[id(each)]] for each in group["params"]]} for group in one.param_groups
+    ]
+    kinds: dict[str, Any] = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    other = kinds[optimizer](groups, fused=True)
+    for step in range(3):
+        generator = torch.Generator().manual_seed(step)
+        for left, right in zip(ours.parameters(), theirs.parameters(), strict=True):
+            left.grad = torch.randn(left.shape, generator=generator)
+            right.grad = left.grad.clone()
+        one.step()
+        other.step()
+    for left, right in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_training_does_not_import_torchs_compiler() -> None:
+    """Two seconds of every process that trains; only a process of its own can tell."""
+    code = (
+        "import sys, torch, foveate\n"
+        "from foveate.config import resolve_config\n"
+        "from foveate.training.optim import build_optimizer\n"
+        "for name in ('adamw', 'sgd', 'muon'):\n"
+        "    network = torch.nn.Conv2d(1, 2, 3)\n"
+        "    made = build_optimizer(network, resolve_config(settings={'optimizer': name}).train)\n"
+        "    made.zero_grad(); network(torch.ones(1, 1, 4, 4)).sum().backward(); made.step()\n"
+        "    made.load_state_dict(made.state_dict())\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ def _adamw_with_backbone(
         {"params": [each for each in trainable if id(each) in own], "lr": rate},
         {"params": [each for each in trainable if id(each) not in own], "lr": config.lr},
     ]
-    return torch.optim.AdamW(
+    return AdamW(
         [group for group in groups if group["params"]],
         weight_decay=config.weight_decay,
         eps=config.epsilon,
@@ -57,12 +58,10 @@ def _adamw_with_backbone(
 
 
 def _optimizer(trainable: list[Tensor], config: TrainConfig) -> torch.optim.Optimizer:
-    if config.optimizer == "logistic_regression":
-        return NoSteps()
+    if config.optimizer == "logistic_regression":  # no step is taken: it stands where a state has an optimizer
+        return SGD(trainable, lr=config.lr)
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(
-            trainable, lr=config.lr, weight_decay=config.weight_decay, eps=config.epsilon, fused=True
-        )
+        return AdamW(trainable, lr=config.lr, weight_decay=config.weight_decay, eps=config.epsilon, fused=True)
     kernels = [parameter for parameter in trainable if parameter.ndim == 4]
     matrices = [parameter for parameter in trainable if parameter.ndim == 2]
     biases = [parameter for parameter in trainable if parameter.ndim not in (0, 2, 4)]
@@ -83,29 +82,44 @@ def _optimizer(trainable: list[Tensor], config: TrainConfig) -> torch.optim.Opti
     ]
     if config.optimizer == "sgd":
         groups = [group(kernels, config.lr, config.momentum), *rest]
-        return torch.optim.SGD([each for each in groups if each["params"]], fused=True)
+        return SGD([each for each in groups if each["params"]], fused=True)
     return Muon(kernels, rest, lr=config.lr, momentum=config.momentum)
 
 
-class NoSteps(torch.optim.Optimizer):
-    """Stands where a training state has an optimizer, and no step is taken.
+class _Eager(torch.optim.Optimizer):
+    """An optimizer that does not import torch's compiler.
 
-    The constructor of torch's own would import its compiler, which takes two seconds of processor time: of a first
-    command on a few hundred photographs, one in seven.
+    torch wraps these methods so that a compiled program leaves them out; but what is compiled here is the network
+    alone. The wrappers import the compiler: two seconds of processor time in every process that trains.
     """
 
-    def __init__(self) -> None:
-        self.param_groups: list[dict[str, Any]] = []
-
-    def state_dict(self) -> dict[str, Any]:
-        """Nothing that a step would change."""
-        return {"state": {}, "param_groups": []}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what `state_dict` gives."""
+    add_param_group = unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = unwrap(torch.optim.Optimizer.load_state_dict)
 
 
-class Muon(torch.optim.SGD):
+class AdamW(_Eager, torch.optim.AdamW):
+    """torch's, without its compiler."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        loss: float | None = unwrap(torch.optim.AdamW.step)(self, closure)
+        return loss
+
+
+class SGD(_Eager, torch.optim.SGD):
+    """torch's, without its compiler."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        loss: float | None = unwrap(torch.optim.SGD.step)(self, closure)
+        return loss
+
+
+class Muon(SGD):
     """Nesterov momentum, orthogonalised before it is applied, for kernels; plain Nesterov SGD for the rest.
 
     A kernel [out, in, k, k] is taken as a matrix of `out` rows. Before each step its norm is set to √out, so
