@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 import shlex
 import struct
 import subprocess
@@ -325,9 +326,17 @@ def test_the_line_that_converts_a_pickled_file_works(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".ckpt"])
-def test_pickled_files_are_not_opened(tmp_path: Path, suffix: str) -> None:
-    with pytest.raises(ConfigError, match="weights_only=True"):
-        load_weights_file(tmp_path / f"none{suffix}", resnet18())
+def test_pickled_files_are_not_unpickled_and_others_of_such_names_are_told(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"weights{suffix}"
+    with pytest.raises(CheckpointError, match="no file at"):
+        load_weights_file(path, resnet18())
+    for content in (pickle.dumps({}, protocol=2), b"PK\x03\x04"):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError, match="weights_only=True"):
+            load_weights_file(path, resnet18())
+    path.write_bytes(b"\xff\xd8\xff\xe0 a photograph")
+    with pytest.raises(CheckpointError, match="give a safetensors file of this network"):
+        load_weights_file(path, resnet18())
 
 
 # A checkpoint.

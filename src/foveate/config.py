@@ -1,7 +1,7 @@
 """Settings: frozen, validated, read from presets, files and flags in that order; no torch here."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -99,7 +99,20 @@ def resolve_config(
     from_file = _nest(read_yaml(file)) if file else {}
     named = from_file.pop("preset", None)
     values = _preset(preset or named or DEFAULT_PRESET)
-    return _validate(_onto(_onto(values, from_file), _nest(settings or {})))
+    config = _validate(_onto(_onto(values, from_file), _nest(settings or {})))
+    if config.train.optimizer == "logistic_regression":
+        _refuse_settings_of_steps(config, settings or {})
+    return config
+
+
+def _refuse_settings_of_steps(config: Config, given: Iterable[str]) -> None:
+    """Refuse what is given for the steps of a training that takes none: it would change nothing."""
+    for name in given:
+        if setting_path(name.rpartition(".")[2]) in _OF_STEPS:
+            raise ConfigError(
+                f"{name} is for training by steps, and preset {config.preset} fits a logistic regression: leave "
+                "it out, or give --preset photos-head"
+            )
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -151,6 +164,22 @@ def setting_path(name: str) -> str:
     return f"{owner[name]}.{name}"
 
 
+_OF_STEPS = tuple(
+    f"train.{name}"
+    for name in (
+        *("lr", "head_lr", "backbone_lr", "bias_lr", "gate_lr", "momentum", "weight_decay", "epsilon", "schedule"),
+        *(
+            "label_smoothing",
+            "resize_scale",
+            "resize_until",
+            "gradient_clip",
+            "micro_batch",
+            "patience",
+            "compile",
+        ),
+    )
+)
+"""What steps alone need. `batch` stays: it says how many images are looked at together."""
 _FLAGS_ALONE = ("preset", "config", "name", "runs", "data_dir", "final", "folds", "workers", "ray", "gpus", "time")
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.errors import CheckpointError, ConfigError
-from foveate.files import cache_folder, read_regular, writing_to
+from foveate.files import cache_folder, open_regular, read_regular, writing_to
 from foveate.model.backbones import Backbone
 from foveate.model.weight_names import CLASSIFIERS, Names, efficientnet_pytorch_names, renames, timm_names
 from foveate.tensors import (
@@ -185,7 +185,7 @@ def load_weights_file(path: Path, backbone: Backbone, names: Names = timm_names)
         ConfigError: for a file that PyTorch pickled: the message has the line that converts it.
         CheckpointError: when the file is missing, damaged, or not one of this backbone.
     """
-    if path.suffix in (".pth", ".pt", ".bin", ".ckpt"):
+    if path.suffix in (".pth", ".pt", ".bin", ".ckpt") and _is_pickled(path):
         raise ConfigError(
             f"{path} is pickled, which can run code: convert it to safetensors by `{_convert(path)}`"
         )
@@ -229,6 +229,15 @@ def _some(names: Iterable[str]) -> str:
     shown = ", ".join([first, *others][:3])
     count = len(others) + 1
     return f"{shown} are" if count <= 3 else f"{count} tensors, among them {shown}, are"
+
+
+def _is_pickled(path: Path) -> bool:
+    """Whether a file begins as what `torch.save` writes: a zip archive, or a pickle of old."""
+    try:
+        with open_regular(path) as file:
+            return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x04")
+    except OSError:
+        return False
 
 
 def _convert(path: Path) -> str:

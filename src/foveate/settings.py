@@ -266,7 +266,8 @@ def check_model(model: ModelConfig) -> None:
     if model.backbone is not None:
         if model.stages or model.whiten:
             raise ConfigError(
-                f"model.backbone={model.backbone!r} has stages of its own: leave stages and whiten out"
+                f"model.backbone={model.backbone!r} has stages of its own, and there are model.stages or "
+                "model.whiten beside it: give --preset photos, which has none, or leave them out"
             )
         if model.head == "dense":
             raise ConfigError("model.head='dense': a backbone takes a head that pools, such as mean")

@@ -99,7 +99,8 @@ def test_figures_of_the_test_split_that_are_gone_are_missed(foveate: Foveate, ru
     done = foveate("evaluate", run)
     assert done.status == 0
     assert "was opened before, and its figures are no longer there: --final measures them again" in done.out
-    foveate("evaluate", run, "--final")
+    again = foveate("evaluate", run, "--final")
+    assert "was opened before: a network that was chosen by its figures has figures that are too good" in again.out
     assert "no longer there" not in foveate("evaluate", run).out
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tests.workflows.test_length import Said
 
 from foveate.data.dataset import open_source
-from foveate.workflows.defaults import default_preset
+from foveate.workflows.defaults import default_preset, preset_of
 
 
 @pytest.fixture
@@ -62,6 +63,13 @@ def test_settings_of_a_network_are_meant_for_one_from_scratch(
     assert preset == "minute"
     assert line is not None
     assert "as train.epochs is given: --preset photos" in line
+
+
+def test_settings_that_only_a_backbone_has_ask_for_its_preset() -> None:
+    said = Said()
+    assert preset_of(["seed", "train.weights", "backbone"], said) == "photos"
+    assert said.lines == ["preset photos, as train.weights is given"]
+    assert preset_of(["seed", "epochs"], said) is None
 
 
 def test_images_without_detail_are_trained_at_their_own_size(

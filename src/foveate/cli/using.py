@@ -42,11 +42,13 @@ def predict(
     """Predict the classes of IMAGES: exit code 1 when an image cannot be read."""
     from foveate.data.listing import list_images
     from foveate.inference.tables import WRITERS
-    from foveate.workflows.predict import Predicted, Sorter, predict_rows
+    from foveate.workflows.predict import Predicted, Sorter, predict_rows, refuse_among
 
     given = {"csv": csv, "json": json, "parquet": parquet}
     table, kind = _one_table({name: path for name, path in given.items() if path is not None})
     display = terminal.display(sys.stderr)
+    if table is not None:
+        refuse_among(table, images, "write the table elsewhere")
     paths, notes = list_images(images, sys.stdin)
     sorter = Sorter(sort_into, images) if sort_into else None  # refused before anything else is written
     columns, rows = predict_rows(

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from foveate.config import DEFAULT_PRESET, resolve_config, setting_path
 from foveate.data.source import Source, typical_side
 from foveate.pretrained import has_packaged_weights
+from foveate.workflows.request import Display
 
 PHOTOGRAPHS = "photos"
 _SMALLEST_SIDE = 96
@@ -14,6 +15,17 @@ _MOST_IMAGES = 20_000
 """Beyond, a network that is trained on the images alone has enough of them to learn from."""
 _ANY_PRESET = ("seed", "device", "threads", "save_every_s")
 """Settings of the training that say nothing about the network or how it is trained."""
+_OF_BACKBONES = ("backbone", "weights", "freeze")
+"""Settings that only a network trained on ImageNet has."""
+
+
+def preset_of(given: Iterable[str], display: Display) -> str | None:
+    """The preset that the settings which are `given` alone ask for, and say so; None: any may be meant."""
+    for name in given:
+        if name.rpartition(".")[2] in _OF_BACKBONES:
+            display.say(f"preset {PHOTOGRAPHS}, as {name} is given")
+            return PHOTOGRAPHS
+    return None
 
 
 def default_preset(source: Source, given: Iterable[str]) -> tuple[str, str | None]:

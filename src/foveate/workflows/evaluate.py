@@ -81,7 +81,9 @@ def evaluate(
             f"{folder.path} was trained on its validation images as well: measure it with --final{found}"
         )
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
-    require_split(dataset, split, f"measure on other data with `foveate evaluate {folder.path} DATA`")
+    elsewhere = f"measure on other data with `foveate evaluate {folder.path} DATA`"
+    measuring_test = f"--final measures on its test images: `foveate evaluate {folder.path} {data} --final`"
+    require_split(dataset, split, elsewhere if own or "test" not in dataset.splits else measuring_test)
     if not own:
         check_output_dir(Path(runs), str(data))
         _warn_of_copies(folder, config, record, dataset, split, display)
@@ -256,6 +258,11 @@ def _warn_of_state(folder: RunFolder, record: RunRecord, display: Display, *, fi
     """Say what whoever measures a run should know of it."""
     if not record.finished:
         display.say(f"training of {folder.path} is not finished; to continue: {resuming(folder)}")
+    if record.test_openings and final:
+        display.say(
+            f"the test split of {folder.path} was opened before: a network that was chosen by its figures has "
+            "figures that are too good"
+        )
     if record.test_openings and not final and "test" not in folder.read_metrics():
         display.say(
             f"the test split of {folder.path} was opened before, and its figures are no longer there: --final "

@@ -26,6 +26,7 @@ from foveate.workflows.request import Display
 
 _LENGTHS = ("epochs", "images_seen")
 _TUNED, _TUNED_FROM = "photos-tuned", 500
+_NO_LENGTH = "preset {} looks at each image once: --time does not change how long that takes"
 """With fewer photographs, training a part of the backbone gave nothing over the regression (docs/photos.md)."""
 
 
@@ -118,6 +119,7 @@ def default_length(config: Config, given: Iterable[str], loaded: Loaded, display
 def photos_in_time(loaded: Loaded, budget: Budget, settings: dict[str, Any], display: Display) -> str:
     """Which preset for photographs the time allows: `photos-tuned` from 500 training images on, where it fits."""
     if loaded.counts.train < _TUNED_FROM:
+        display.say(_NO_LENGTH.format("photos"))
         return "photos"
     tuned = resolve_config(_TUNED, settings=settings)
     rates = measure_rates(resolve_settings(tuned, loaded.training.dataset), loaded.training, clock=budget.clock)
@@ -143,10 +145,8 @@ def length_in_time(
     Raises:
         ConfigError: when the time does not suffice for one step.
     """
-    if sees_features(
-        resolve_settings(asked, loaded.training.dataset)
-    ):  # as the preset photos: every image is looked at once
-        display.say(f"preset {asked.preset} looks at each image once: --time does not change how long that takes")
+    if sees_features(resolve_settings(asked, loaded.training.dataset)):
+        display.say(_NO_LENGTH.format(asked.preset))
         return {}, loaded
     wanted, chosen = loaded.own.dataset.size, {}
     while True:

@@ -248,6 +248,20 @@ def _by_pool(pool: Pool, shards: "Shards", missing: Sequence[int], where: _Where
             shards.keep(event.job, event.value["rows"])
 
 
+def refuse_among(path: Path, sources: Iterable[Path | str], fix: str) -> None:
+    """Refuse to write into the folders that hold the images: they are the user's, and may be trained on.
+
+    Args:
+        sources: what the images were named by.
+
+    Raises:
+        ConfigError: when `path` lies in one of them that is a folder; `fix` says what to do.
+    """
+    for source in map(Path, sources):
+        if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
+            raise ConfigError(f"{path} lies among the images, in {source}: {fix}")
+
+
 class Sorter:
     """Copies images into folders by their labels; nothing is moved, and nothing there is replaced.
 
@@ -262,9 +276,7 @@ class Sorter:
 
     def __init__(self, folder: Path | str, sources: Iterable[Path | str]) -> None:
         self.folder = Path(folder)
-        for source in map(Path, sources):
-            if source.is_dir() and self.folder.resolve().is_relative_to(source.resolve()):
-                raise ConfigError(f"{self.folder} lies among the images, in {source}: sort into another folder")
+        refuse_among(self.folder, sources, "sort into another folder")
         with writing_to(self.folder):
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
                 raise ConfigError(f"{self.folder} exists and is not empty: sort into a new folder")

@@ -11,7 +11,7 @@ from foveate.errors import DataError
 from foveate.keywords import Settings
 from foveate.training.device import DeviceData, prepare_process
 from foveate.training.settings import resolve_settings
-from foveate.workflows.defaults import PHOTOGRAPHS, default_preset
+from foveate.workflows.defaults import PHOTOGRAPHS, default_preset, preset_of
 from foveate.workflows.length import (
     Budget,
     Loaded,
@@ -56,6 +56,7 @@ def prepare(
     """
     budget = Budget(time) if time is not None else None
     check_time(budget, settings)
+    preset = preset_of(settings, display) if preset is None and file is None and known is None else preset
     resolved = resolve_config(preset, file, settings)
     device = find_device(display, resolved.train.device)
     prepare_process(resolved)
