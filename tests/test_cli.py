@@ -1,7 +1,11 @@
 """What only the command line does; whole commands are in integration/."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
+from foveate.cli import main
 from foveate.cli.options import given_settings
 from foveate.errors import ConfigError
 
@@ -25,3 +29,14 @@ def test_the_earlier_name_of_a_setting_is_told(capsys: pytest.CaptureFixture[str
     assert "views is named tta_views now; the earlier name still works" in capsys.readouterr().err
     given_settings(["tta_views=6"])
     assert capsys.readouterr().err == ""
+
+
+def test_a_file_whose_name_begins_with_a_dash_is_told_how_to_be_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-dash.jpg").touch()
+    monkeypatch.setattr(sys, "argv", ["foveate", "predict", "run", "-dash.jpg"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "Give the file -dash.jpg as ./-dash.jpg" in capsys.readouterr().err

@@ -159,6 +159,10 @@ def test_images_are_copied_by_their_labels_and_stay_where_they_were(
     within = foveate("predict", model, images, "--sort-into", images / "sorted")
     assert within.status == 2
     assert not (images / "sorted").exists()
+    table = foveate("predict", model, images, "--csv", images / "deep" / "table.csv")
+    assert table.status == 2
+    assert f"lies among the images, in {images}: write the table elsewhere" in table.err
+    assert not (images / "deep" / "table.csv").exists()
 
 
 def test_two_images_of_one_name_are_both_copied(foveate: Foveate, model: Path, tmp_path: Path) -> None:

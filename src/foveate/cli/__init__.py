@@ -54,5 +54,7 @@ def main() -> None:
         status = complain(f"cannot write the output: {error.strerror}; what was done is in the run folder", 2)
     except typer.TyperException as error:
         told = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
+        if dashed := next((word for word in sys.argv[1:] if word.startswith("-") and os.path.lexists(word)), None):
+            told += f" Give the file {dashed} as ./{dashed}."
         status = complain(f"{' '.join(told.split())} (`foveate --help` lists the commands and options)", 2)
     sys.exit(status if isinstance(status, int) else 0)
