@@ -1,4 +1,5 @@
 import json
+import warnings
 from typing import Any
 
 import numpy as np
@@ -220,6 +221,19 @@ def test_narrow_integers_are_labels_as_well(dtype: type[np.integer[Any]]) -> Non
     names = [str(index) for index in range(60)]
     assert score(logits, labels.astype(dtype), names) == score(logits, labels, names)
     assert point_metrics(logits, labels.astype(dtype)) == point_metrics(logits, labels)
+
+
+def test_balanced_accuracy_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(200, 5)), rng.choice(4, 200, p=[0.7, 0.2, 0.06, 0.04])
+    found = point_metrics(logits, labels)
+    assert (logits.argmax(axis=1) == 4).any()  # predicted without having an image: no recall of it is there
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert found["balanced_accuracy"] == pytest.approx(
+            metrics.balanced_accuracy_score(labels, logits.argmax(axis=1))
+        )
+    assert found["balanced_accuracy"] > found["macro_recall"]
 
 
 @settings(deadline=None, max_examples=15)

@@ -353,10 +353,27 @@ def _check_start(config: Config) -> None:
         )
 
 
+def _check_balance(config: Config) -> None:
+    """Refuse small classes that would count twice, and a sampler where nothing is sampled."""
+    if config.train.sampler == "uniform":
+        return
+    if config.train.class_weights is not None:
+        raise ConfigError(
+            "train.class_weights and train.sampler='balanced' both make small classes count more, and together "
+            "they would do it twice: give one of them"
+        )
+    if config.train.optimizer == "logistic_regression":
+        raise ConfigError(
+            "train.sampler='balanced' is for training by steps, and train.optimizer='logistic_regression' takes "
+            "none: give class_weights=balanced"
+        )
+
+
 def _validate(values: Mapping[str, Any]) -> Config:
     config = validated(Config, values)
     check_model(config.model)
     _check_start(config)
+    _check_balance(config)
     if config.train.resize_until and config.model.head == "dense":
         raise ConfigError(
             f"train.resize_until={config.train.resize_until}: model.head='dense' takes one size only"

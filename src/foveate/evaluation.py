@@ -185,11 +185,16 @@ def score_ablation(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -
 def point_metrics(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> dict[str, float]:
     """The scalar metrics of a `Report` for logits [N, K] and labels [N], without their intervals.
 
+    And `balanced_accuracy`, the mean recall of the classes that have images: `macro_recall`, unless a class has no
+    images and is predicted all the same.
+
     Raises:
         TrainingError: when a logit is not finite.
     """
     sums = _Sums.of(np.asarray(_statistics(logits, labels.astype(np.int64)).sum(axis=0)), logits.shape[1])
-    return {name: float(value) for name, value in _metrics(sums).items()}
+    found = {name: float(value) for name, value in _metrics(sums).items()}
+    present = sums.true > 0
+    return {**found, "balanced_accuracy": float((sums.correct[present] / sums.true[present]).mean())}
 
 
 def few_images_told(split: str, images: int, interval: Sequence[float]) -> str | None:

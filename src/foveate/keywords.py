@@ -77,6 +77,8 @@ class Settings(TypedDict, total=False):
     epsilon: float
     schedule: Literal["constant", "linear", "cosine"]
     label_smoothing: float
+    class_weights: Literal["balanced"] | Sequence[float] | None
+    sampler: Literal["uniform", "balanced"]
     resize_scale: float
     resize_until: float
     gradient_clip: float | None

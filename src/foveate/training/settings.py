@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from foveate.config import Config
@@ -33,6 +34,14 @@ def resolve_settings(config: Config, dataset: Dataset) -> Config:
     if config.train.passes_per_epoch is None:
         images = config.train.images_seen or 0
         resolved["passes_per_epoch"] = passes_per_epoch(images, len(dataset.splits["train"]))
+    weights = config.train.class_weights
+    if weights == "balanced":
+        resolved["class_weights"] = balanced_weights(dataset)
+    elif weights is not None and len(weights) != len(dataset.class_names):
+        raise ConfigError(
+            f"train.class_weights has {len(weights)} numbers, and {dataset.name} has {len(dataset.class_names)} "
+            "classes: give one for each, in the order of their names, or class_weights=balanced"
+        )
     if not config.augment.augmentation:
         resolved |= UNCHANGED
     elif config.augment.flip is None:
@@ -45,6 +54,18 @@ def resolve_settings(config: Config, dataset: Dataset) -> Config:
     if config.model.attention.startswith(CUSTOM):
         try_attention(config.model, num_classes=len(dataset.class_names), size=dataset.size)
     return config
+
+
+def balanced_weights(dataset: Dataset) -> tuple[float, ...]:
+    """For each class n / (K · its training images), of n training images in K classes; the mean over images is 1.
+
+    As scikit-learn's class_weight="balanced" (King and Zeng 2001, "Logistic regression in rare events data"). A
+    class without training images gets 1, and makes no difference.
+    """
+    labels = dataset.labels[dataset.splits["train"]]
+    counts = np.bincount(labels, minlength=len(dataset.class_names))
+    present = int((counts > 0).sum())
+    return tuple(len(labels) / (present * int(count)) if count else 1.0 for count in counts)
 
 
 def passes_per_epoch(images_seen: int, images: int) -> int:
