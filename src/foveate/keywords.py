@@ -65,6 +65,7 @@ class Settings(TypedDict, total=False):
     batch: int
     micro_batch: int | None
     weights: str | None
+    start: str | None
     optimizer: Literal["adamw", "sgd", "muon", "logistic_regression"]
     regression_first: bool
     lr: float

@@ -1,6 +1,7 @@
 """The settings of a run, by section: frozen and validated; no torch here."""
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -62,7 +63,7 @@ def _attention(value: str) -> str:
 def _class_weights(value: Any) -> Any:
     if value is None or value == "balanced":
         return value
-    numbers = value if isinstance(value, list | tuple) and value else [None]
+    numbers: Sequence[Any] = value if isinstance(value, list | tuple) and value else [None]
     if all(type(each) in (int, float) and 0 < each < math.inf for each in numbers):
         return value
     raise ValueError("input should be 'balanced', or a number above zero for each class")
@@ -218,6 +219,9 @@ class TrainConfig(Section):
     its running statistics move once a step, by the mean over the parts."""
     weights: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """What a backbone starts from: `imagenet`, or a .safetensors file; None: weights drawn at random."""
+    start: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """Another network of Foveate that training starts from: a run, or a .safetensors file. What agrees by name and
+    shape is taken; the classifier only where the classes are the same."""
     optimizer: Literal["adamw", "sgd", "muon", "logistic_regression"] = "adamw"
     """`muon` is for convolution kernels; the rest has Nesterov's momentum at the rates below, as `sgd` has.
     `logistic_regression` takes no steps: the classifier is fitted to the features of a frozen backbone."""

@@ -11,6 +11,7 @@ from foveate.config import Config
 from foveate.data.augment import UNCHANGED
 from foveate.data.dataset import Dataset
 from foveate.errors import ConfigError
+from foveate.inference.network import weights_of
 from foveate.memory import device_memory
 from foveate.model.build import attention_side, feature_size, outline_model, try_attention
 from foveate.settings import CUSTOM, IMAGENET
@@ -27,10 +28,13 @@ def resolve_settings(config: Config, dataset: Dataset) -> Config:
     Raises:
         ConfigError: for a network that does not fit into memory or that the images are too small for, batches
             that batch normalisation cannot be trained with, or a custom attention that does not work.
+        CheckpointError: when a folder to start from is no run.
     """
     resolved: dict[str, Any] = {"size": dataset.size, "depth": dataset.white or "format"}
     if config.train.weights not in (None, IMAGENET):  # a file: found from any folder
         resolved["weights"] = str(Path(config.train.weights or "").resolve())
+    if config.train.start is not None:  # of a run, the weights that it is measured by
+        resolved["start"] = str(weights_of(Path(config.train.start))[0].resolve())
     if config.train.passes_per_epoch is None:
         images = config.train.images_seen or 0
         resolved["passes_per_epoch"] = passes_per_epoch(images, len(dataset.splits["train"]))
