@@ -258,4 +258,9 @@ def summary(
     print(f"Total params: {layers.total:,}")
     print(f"Trainable params: {layers.trainable:,}")
     print(f"Non-trainable params: {layers.non_trainable:,}")
+    if layers.sight is not None:
+        print(
+            f"{layers.sight.words} That is what a position of the feature maps depends on, in images of "
+            f"{layers.sight.size} px."
+        )
     print("Shapes are (batch, height, width, channels), as in figure 3.1 of the paper.")
