@@ -43,9 +43,9 @@ from foveate.settings import DataConfig
 from foveate.training.device import DeviceData
 from foveate.training.fit import Fit
 
-KERNELS = {"1×1": [1, 1], "3×3": [3, 1], "two 3×3": [3, 3]}
+KERNELS = {"1×1": [1], "3×3": [3], "two 3×3": [3, 3]}
 """Of the stage before the attention: its position then sees 10, 18 or 26 px."""
-WIDTH = 64
+WIDTH = 48
 """Filters of that stage, and of the one after it."""
 ARMS: dict[str, dict[str, Any]] = {
     "none": {"attention": "none"},
@@ -90,7 +90,7 @@ def main() -> None:
         seeds=5,
         images_seen=(40_000, "length of each run in training images"),
         parts=(list(PARTS), "which parts of the map"),
-        distances=(int, "only these distances"),
+        distance=(int, "only this distance"),
         runs=(int, "train so many networks at most (default: all)"),
         plot=(Path, "file for the figure, .png or .svg"),
         threads=1,
@@ -102,7 +102,7 @@ def main() -> None:
     left = options.runs if options.runs is not None else math.inf
     for cell, seed in planned(options.parts, options.seeds):
         own = {**asdict(cell), "seed": seed, "images_seen": options.images_seen}
-        if left <= 0 or (options.distances and cell.distance != options.distances):
+        if left <= 0 or (options.distance and cell.distance != options.distance):
             continue
         if any(own.items() <= run.items() for run in runs):
             continue
@@ -128,8 +128,8 @@ def settings(cell: Cell, width: int = WIDTH) -> Config:
     """The settings of a cell's network, with the third stage of so many filters."""
     dilated = cell.arm == "dilated"
     stages = [
-        {"filters": 16, "kernels": [3, 1]},
-        {"filters": 32, "kernels": [3, 1]},
+        {"filters": 12, "kernels": [3]},
+        {"filters": 24, "kernels": [3]},
         # Two kernels of 3 with 2 positions between their entries reach 16 px either way, and leave no gap.
         {
             "filters": width,
@@ -138,11 +138,14 @@ def settings(cell: Cell, width: int = WIDTH) -> Config:
             "dilation": 1 + dilated,
         },
         # It sees no further, but can combine what the attention has brought with what was there.
-        {"filters": WIDTH, "kernels": [1, 1], "pool": 1},
+        {"filters": WIDTH, "kernels": [1], "pool": 1},
     ]
-    own = {"attention_stage": 3, "attention_mode": "residual", "stages": stages, "whiten": 0, **ARMS[cell.arm]}
-    recipe = {"augmentation": False, "resize_until": 0, "passes_per_epoch": 1, "label_smoothing": 0, "batch": 125}
-    return resolve_config("minute", settings={**recipe, **own, "device": "cpu"})
+    recipe = {
+        "head": "mean_max", "augmentation": False, "passes_per_epoch": 1, "batch": 64, "lr": 3e-3,
+        "weight_decay": 1e-4, "keep": "last", "device": "cpu",
+    }  # fmt: skip
+    own = {"attention_stage": 3, "attention_mode": "residual", "stages": stages, **ARMS[cell.arm]}
+    return resolve_config("small", settings={**recipe, **own})
 
 
 @cache
