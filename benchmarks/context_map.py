@@ -19,7 +19,7 @@ import tempfile
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from statistics import mean, stdev
@@ -44,19 +44,20 @@ from foveate.training.device import DeviceData
 from foveate.training.fit import Fit
 
 KERNELS = {"1×1": [1], "3×3": [3], "two 3×3": [3, 3]}
-"""Of the stage before the attention: its position then sees 10, 18 or 26 px."""
+"""Of the stage before the attention: its position then sees 14, 22 or 30 px."""
 WIDTH = 48
 """Filters of that stage, and of the one after it."""
+KINDS = ("luong_scaled", "luong", "multi_head")
+IN_PLACE = "luong_scaled, in place"
 ARMS: dict[str, dict[str, Any]] = {
     "none": {"attention": "none"},
-    "luong_scaled": {"attention": "luong_scaled"},
     "dilated": {"attention": "none"},
-    "luong": {"attention": "luong"},
-    "multi_head": {"attention": "multi_head"},
-    "squeeze_excitation": {"attention": "squeeze_excitation"},
-    "luong_scaled in place of its input": {"attention": "luong_scaled", "attention_mode": "replace"},
+    **{kind: {"attention": kind, "attention_mode": "residual"} for kind in KINDS},
+    **{f"{kind}, in place": {"attention": kind, "attention_mode": "replace"} for kind in KINDS},
+    "squeeze_excitation, in place": {"attention": "squeeze_excitation", "attention_mode": "replace"},
 }
-CROSSED = ("none", "luong_scaled", "dilated")
+"""A kind alone is added to its input, times a gate that begins at zero; in place of it, it has no gate."""
+CROSSED = ("none", "luong_scaled", IN_PLACE, "dilated")
 GRADIENTS = 16
 
 
@@ -68,6 +69,9 @@ class Cell:
     distance: int
     kernels: str
     arm: str
+
+    def __str__(self) -> str:
+        return f"{self.size}, {self.distance}, {self.kernels}, {self.arm}"
 
 
 PARTS = {
@@ -90,7 +94,7 @@ def main() -> None:
         seeds=5,
         images_seen=(40_000, "length of each run in training images"),
         parts=(list(PARTS), "which parts of the map"),
-        distance=(int, "only this distance"),
+        only=(str, "only cells that begin so, as in '32, 14, 3×3'"),
         runs=(int, "train so many networks at most (default: all)"),
         plot=(Path, "file for the figure, .png or .svg"),
         threads=1,
@@ -102,7 +106,7 @@ def main() -> None:
     left = options.runs if options.runs is not None else math.inf
     for cell, seed in planned(options.parts, options.seeds):
         own = {**asdict(cell), "seed": seed, "images_seen": options.images_seen}
-        if left <= 0 or (options.distance and cell.distance != options.distance):
+        if left <= 0 or (options.only and not str(cell).startswith(options.only)):
             continue
         if any(own.items() <= run.items() for run in runs):
             continue
@@ -134,17 +138,16 @@ def settings(cell: Cell, width: int = WIDTH) -> Config:
         {
             "filters": width,
             "kernels": [3, 3] if dilated else KERNELS[cell.kernels],
-            "pool": 1,
             "dilation": 1 + dilated,
         },
         # It sees no further, but can combine what the attention has brought with what was there.
         {"filters": WIDTH, "kernels": [1], "pool": 1},
     ]
     recipe = {
-        "head": "mean_max", "augmentation": False, "passes_per_epoch": 1, "batch": 64, "lr": 3e-3,
+        "head": "mean_max", "augmentation": False, "passes_per_epoch": 1, "batch": 32, "lr": 3e-3,
         "weight_decay": 1e-4, "keep": "last", "device": "cpu",
     }  # fmt: skip
-    own = {"attention_stage": 3, "attention_mode": "residual", "stages": stages, **ARMS[cell.arm]}
+    own = {"attention_stage": 3, "stages": stages, **ARMS[cell.arm]}
     return resolve_config("small", settings={**recipe, **own})
 
 
@@ -153,7 +156,7 @@ def matched(cell: Cell) -> Config:
     """The settings of a cell's network; of the dilated one, as wide as takes the FLOPs of attention's."""
     if cell.arm != "dilated":
         return settings(cell)
-    goal = flops(settings(Cell(cell.size, cell.distance, cell.kernels, "luong_scaled")), cell.size)
+    goal = flops(settings(replace(cell, arm="luong_scaled")), cell.size)
     widths = range(8, 2 * WIDTH)
     place = bisect_left(widths, goal, key=lambda width: flops(settings(cell, width), cell.size))
     near = [settings(cell, width) for width in widths[max(0, place - 1) : place + 1]]
@@ -242,7 +245,7 @@ def print_table(runs: list[dict[str, Any]]) -> None:
     print_row("size, distance, kernels, arm", *heads, width=14, first=60)
     for cell, own, gains, far in sorted(cells_of(runs), key=lambda each: (each[0].size, each[0].distance)):
         print_row(
-            f"{cell.size}, {cell.distance}, {cell.kernels}, {cell.arm}",
+            str(cell),
             "–" if far is None else far,
             spread([100 * run["accuracy"] for run in own]),
             "" if cell.arm == "none" else spread(gains),
@@ -258,23 +261,27 @@ def print_table(runs: list[dict[str, Any]]) -> None:
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
     """The gain of attention, and of dilated convolutions, over how far the evidence lies beyond."""
     from foveate.files import write_atomically
-    from foveate.report.plots import BLUE, DOTTED, ORANGE, new_axes, styled, to_png, to_svg
+    from foveate.report.plots import BLUE, DOTTED, MUTED, ORANGE, new_axes, styled, to_png, to_svg
 
     marks = {"1×1": "o", "3×3": "s", "two 3×3": "^"}
-    told = {"luong_scaled": ("attention (luong_scaled, gated)", BLUE), "dilated": ("dilated convolutions", ORANGE)}
+    told = {
+        IN_PLACE: ("attention, in place", BLUE, -0.35),
+        "luong_scaled": ("attention, gated", MUTED, 0),
+        "dilated": ("dilated convolutions", ORANGE, 0.35),
+    }
+    """Label and colour of each, and by how much it is moved, so that points that are alike are seen."""
     with styled():
         figure, axes = new_axes(3.6)
         for cell, _, gains, far in cells_of(runs):
             if cell.arm in told and gains and far is not None:
-                _, colour = told[cell.arm]
-                # Side by side, where both are the same.
-                place = far + (0.35 if cell.arm == "dilated" else -0.35)
+                _, colour, moved = told[cell.arm]
+                place = far + moved
                 deviation = stdev(gains) if len(gains) > 1 else 0
                 face = colour if cell.size == 32 else "none"
                 axes.errorbar(
                     place, mean(gains), deviation, color=colour, marker=marks[cell.kernels], mfc=face, lw=1, ms=5
                 )
-        for label, colour in told.values():
+        for label, colour, _ in told.values():
             axes.plot([], [], color=colour, marker="o", lw=0, label=label)
         for kernels, mark in marks.items():
             axes.plot([], [], color="0.5", marker=mark, lw=0, label=f"{kernels} before it")
