@@ -92,7 +92,7 @@ def main() -> None:
     parser = command_line(
         __doc__,
         seeds=5,
-        images_seen=(40_000, "length of each run in training images"),
+        images_seen=(60_000, "length of each run in training images"),
         parts=(list(PARTS), "which parts of the map"),
         only=(str, "only cells that begin so, as in '32, 14, 3×3'"),
         runs=(int, "train so many networks at most (default: all)"),
