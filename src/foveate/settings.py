@@ -132,6 +132,8 @@ class StageConfig(Section):
 
     filters: int = Field(ge=1, le=4096)
     kernels: tuple[Annotated[int, Field(ge=1, le=15)], ...] = Field((3, 3), min_length=1, max_length=16)
+    dilation: int = Field(1, ge=1, le=64)
+    """Positions from one entry of a kernel to the next: with more than 1 it sees further at the same cost."""
     pool: int = Field(2, ge=1, le=8)
     dropout: Rate = 0.0
 

@@ -258,8 +258,8 @@ def test_a_table_among_the_images_makes_no_parquet(write_folder: WriteFolder) ->
     ("data", "message"),
     [
         ("pest", r"^there is no data set .*pest: did you mean .*pets\?$"),
-        ("zzz", r"give cifar10 or digits, a folder or a file$"),
-        ("none/zzz", r"give cifar10 or digits, a folder or a file$"),
+        ("zzz", r"give cifar10, digits, cue, a folder or a file$"),
+        ("none/zzz", r"give cifar10, digits, cue, a folder or a file$"),
         (
             "table.xlsx",
             r"table\.xlsx is not a data set: give a folder of images, a \.csv, \.parquet or \.npz file$",

@@ -660,3 +660,20 @@ def test_serving_measures_each_part_against_its_peer(run_apart: Run, tmp_path: P
         assert record["overload"][kind]["p99_s"] > 0
     assert printed.count("goal ≥ 0.85") == 2
     assert printed.count("goal ≤ 3:") == 2
+
+
+def test_the_map_of_context_trains_what_is_missing_and_draws_what_is_there(run: Run, tmp_path: Path) -> None:
+    size = ("--images-seen", 250, "--only", "32, 14, 1×1", "--seeds", 1, "--parts", "crossed")
+    _, record = run("context_map.py", *size, "--runs", 2)
+    assert [each["arm"] for each in record["runs"]] == ["none", "luong_scaled"]
+    printed, again = run("context_map.py", *size, "--runs", 2, "--plot", tmp_path / "context.png")
+    assert again["runs"][:2] == record["runs"]
+    plain, attentive, in_place, dilated = again["runs"]
+    assert in_place["gate"] is None
+    assert attentive["flops"] == pytest.approx(dilated["flops"], rel=0.03)
+    assert plain["reach"] is None
+    assert attentive["reach"] == [32, 32]
+    assert plain["convolutions"] == attentive["convolutions"] < dilated["convolutions"]
+    assert all(1 <= each["effective"] <= 32 for each in again["runs"])
+    assert "32, 14, 1×1, luong_scaled" in printed
+    assert (tmp_path / "context.png").read_bytes().startswith(b"\x89PNG")

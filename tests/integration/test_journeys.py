@@ -93,6 +93,12 @@ def test_a_gate_six_views_and_the_attention_taken_out_are_told(
     gate = run.checkpoint().model.gate
     assert gate
     assert report["gate"] == gate
+    field = report["receptive_field"]
+    assert field["attention_reach"] == [20, 20]
+    assert field["convolutions"] == field["before_attention"] == 23
+    assert 1 <= field["effective"] <= 20
+    assert 1 <= field["effective_without_attention"] <= 20
+    assert field["images"] == min(16, report["n"])
     assert set(report["variants"]) == {"mean of 6 views", "attention taken out"}
     for name, variant in report["variants"].items():
         assert variant["n"] == report["n"]
@@ -402,6 +408,7 @@ def test_summary_prints_figure_3_1(foveate: Foveate) -> None:
     assert "Total params: 5,370,954" in done.out
     assert "Trainable params: 5,370,314" in done.out
     assert "Non-trainable params: 640" in done.out
+    assert "Attention can reach all 32 px along the width and 6 px along the height; the" in done.out
 
 
 def test_version_and_help(foveate: Foveate) -> None:

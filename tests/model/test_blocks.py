@@ -68,6 +68,19 @@ def test_block_keeps_the_size_but_for_the_pool_which_drops_what_does_not_fill_a_
     assert sum(isinstance(layer, nn.Conv2d) for layer in block.convs) == 3
 
 
+@pytest.mark.parametrize("make", [conv_block, normed_block])
+def test_a_dilated_block_spreads_its_kernels_and_keeps_the_size(make: Any) -> None:
+    block = make(dilation=3, pool=1, norm=None)
+    convolutions = [layer for layer in block.modules() if isinstance(layer, nn.Conv2d)]
+    assert [layer.dilation for layer in convolutions] == [(3, 3), (3, 3)]
+    assert sum(map(torch.numel, block.parameters())) == sum(map(torch.numel, make(norm=None).parameters()))
+    first, images = convolutions[0], noise(1, 3, 11, 11)
+    assert block(images).shape == (1, 8, 11, 11)
+    spread = torch.zeros(8, 3, 7, 7)
+    spread[:, :, ::3, ::3] = first.weight.data
+    torch.testing.assert_close(first(images), torch.nn.functional.conv2d(images, spread, first.bias, padding=3))
+
+
 def test_batch_normalisation_is_keras_where_the_momentum_is_its_complement() -> None:
     norm = conv_block(kernels=(3,)).norm
     assert (norm.eps, norm.momentum) == (1e-3, 0.01)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from foveate.evaluation import score
 from foveate.model.build import LayerRow, LayerTable
+from foveate.model.receptive_field import Sight
 from foveate.report.run_folder import measured_splits, mistake
 from foveate.report.run_page import DatasetSummary, RunPage
 from foveate.report.sections import Picture
@@ -157,6 +158,7 @@ def run(
                 ),
                 trainable=5370314,
                 non_trainable=640,
+                sight=Sight(32, 26, 6, (6, 32)),
             ),
             "attention": "luong_row",
             "mistakes": mistakes(names=names),

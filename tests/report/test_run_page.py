@@ -112,6 +112,27 @@ def test_what_was_measured_another_way_stands_beside_with_its_interval(run: Run,
     assert "Measured another way" not in Parsed(render(run())).text
 
 
+def test_how_far_the_network_sees_stands_beside_its_layers(run: Run, scored: Scored) -> None:
+    field = {
+        "convolutions": 26, "before_attention": 6, "attention_reach": [6, 32], "effective": 9.4,
+        "effective_without_attention": 7.2, "images": 16,
+    }  # fmt: skip
+    report = dataclasses.replace(scored(), receptive_field=field)
+    text = Parsed(render(run(reports={"validation": report}))).text
+    theory = (
+        "Attention can reach all 32 px along the width and 6 px along the height; the convolutions before it see "
+        "6 px, and all convolutions together 26 px."
+    )
+    measured = (
+        "In the trained network the centre of the last feature maps depends on about 9 × 9 px, and on 7 × 7 px "
+        "with the attention taken out (the effective receptive field, by the gradients of 16 images)."
+    )
+    assert f"{theory} {measured}" in text
+    earlier = Parsed(render(run())).text  # of a version that did not measure it
+    assert theory in earlier
+    assert "effective receptive field" not in earlier
+
+
 def test_calibration_and_corruptions_are_told_where_they_were_measured(run: Run, scored: Scored) -> None:
     calibration = {"temperature": 0.6254, "loss": 0.3, "expected_calibration_error": 0.0123}
     corruptions = {

@@ -28,7 +28,7 @@ from foveate.errors import ConfigError
 
 def tune(
     data: Annotated[
-        str | None, typer.Argument(help="digits, cifar10, or a folder, CSV, Parquet or .npz file.")
+        str | None, typer.Argument(help="digits, cue, cifar10, or a folder, CSV, Parquet or .npz file.")
     ] = None,
     space: Annotated[
         str | None, typer.Option(help="What is searched: paper, default (the default), or a YAML file.")
@@ -138,7 +138,7 @@ def tune(
 
 def compare(
     data: Annotated[
-        str | None, typer.Argument(help="digits, cifar10, or a folder, CSV, Parquet or .npz file.")
+        str | None, typer.Argument(help="digits, cue, cifar10, or a folder, CSV, Parquet or .npz file.")
     ] = None,
     arm: Annotated[
         list[str] | None,

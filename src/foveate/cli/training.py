@@ -29,7 +29,7 @@ from foveate.errors import ConfigError
 
 
 def check(
-    data: Annotated[str, typer.Argument(help="digits, cifar10, or a folder, CSV, Parquet or .npz file.")],
+    data: Annotated[str, typer.Argument(help="digits, cue, cifar10, or a folder, CSV, Parquet or .npz file.")],
     labels: Annotated[
         bool,
         typer.Option("--labels", help="Doubt labels too, by networks that never saw the image (trains three)."),
@@ -66,7 +66,7 @@ def check(
 
 def train(
     data: Annotated[
-        str | None, typer.Argument(help="digits, cifar10, or a folder, CSV, Parquet or .npz file.")
+        str | None, typer.Argument(help="digits, cue, cifar10, or a folder, CSV, Parquet or .npz file.")
     ] = None,
     preset: Preset = None,
     config: ConfigFile = None,
@@ -258,4 +258,9 @@ def summary(
     print(f"Total params: {layers.total:,}")
     print(f"Trainable params: {layers.trainable:,}")
     print(f"Non-trainable params: {layers.non_trainable:,}")
+    if layers.sight is not None:
+        print(
+            f"{layers.sight.words} That is what a position of the feature maps depends on, in images of "
+            f"{layers.sight.size} px."
+        )
     print("Shapes are (batch, height, width, channels), as in figure 3.1 of the paper.")

@@ -41,7 +41,8 @@ __all__ = [
     "shared_groups_text",
 ]
 
-_KNOWN = ("cifar10", "digits")
+_KNOWN = ("cifar10", "digits", "cue")
+_GIVE = f"{', '.join(_KNOWN)}, a folder or a file"
 _SIDES = (16, 64)
 """Smallest and largest side that is chosen by itself, in pixels."""
 
@@ -121,7 +122,7 @@ def load_dataset(
     declared split are the split `all`, and one class and any share of bad images will do.
 
     Args:
-        data: `digits`, `cifar10`, a folder `[{train,val,test}/]<class>/`, a CSV table, Parquet, or an .npz file.
+        data: `digits`, `cue`, `cifar10`, a folder `[{train,val,test}/]<class>/`, a CSV table, Parquet, or .npz.
         config: the size (None: chosen from the images), what is held out, and the share of bad images allowed.
         data_dir: where `cifar10` lies.
         for_training: whether to hold out splits and to refuse what cannot be trained on.
@@ -271,12 +272,16 @@ def open_source(data: str, data_dir: Path | None, track: Track = untracked) -> S
         from foveate.data.digits import open_digits
 
         return open_digits()
+    if data == "cue" or data.startswith("cue:"):
+        from foveate.data.cue import open_cue
+
+        return open_cue(data)
     if data == "cifar10":
         from foveate.data.cifar10 import open_cifar10
 
         return open_cifar10(data_dir, track)
     if not data.strip():
-        raise DataError("the name of the data set is empty: give cifar10, digits, a folder or a file")
+        raise DataError(f"the name of the data set is empty: give {_GIVE}")
     try:
         path = Path(data).expanduser()
         # Not `Path.resolve`, which raises RuntimeError for a loop of links.
@@ -286,7 +291,7 @@ def open_source(data: str, data_dir: Path | None, track: Track = untracked) -> S
             f"{data!a}: its path has a name that is not UTF-8, to be written down: rename it"
         ) from error
     except (ValueError, RuntimeError) as error:  # a NUL character; a user without a home
-        raise DataError(f"{data!a} is not a path ({error}): give cifar10, digits, a folder or a file") from error
+        raise DataError(f"{data!a} is not a path ({error}): give {_GIVE}") from error
     with reading(path):
         if path.is_dir():
             return _open_folder(path, track)
@@ -342,7 +347,7 @@ def _not_found(data: str, path: Path) -> str:
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     close = difflib.get_close_matches(path.name, siblings, n=1)
     near = [str(path.parent / name) for name in close] or difflib.get_close_matches(data, _KNOWN, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"give {' or '.join(_KNOWN)}, a folder or a file"
+    hint = f"did you mean {near[0]}?" if near else f"give {_GIVE}"
     return f"there is no data set {data}: {hint}"
 
 

@@ -13,17 +13,19 @@ from numpy.typing import NDArray
 from foveate.data.source import Block, Content, Image, Source
 from foveate.data.splits import UNDECLARED
 
-__all__ = ["open_digits"]
+__all__ = ["PixelBlock", "open_digits"]
 
 
 @dataclass(frozen=True, eq=False)
-class _PixelBlock(Block):
+class PixelBlock(Block):
     """Pixels that lie in memory."""
 
     pixels: NDArray[np.uint8]
+    """[N, H, W] or [N, H, W, 3]."""
     encoded: ClassVar[bool] = False
 
     def images(self) -> Iterator[Image]:
+        """Yield them."""
         yield from self.pixels
 
 
@@ -39,7 +41,7 @@ def open_digits() -> Source:
         labels=table[:, 64].astype(np.int64),
         declared=np.full(count, UNDECLARED, np.int8),
         ids=[f"digits#{row}" for row in range(count)],
-        blocks=[_PixelBlock(0, count, pixels)],
+        blocks=[PixelBlock(0, count, pixels)],
         content=Content(hashlib.sha256(pixels.tobytes()).hexdigest()),
         mirror_safe=False,
     )

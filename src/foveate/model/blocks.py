@@ -99,6 +99,7 @@ class ConvBlock(nn.Module):
 
     Args:
         kernels: side of each convolution's kernel, in order; padding keeps the size.
+        dilation: positions from one entry of a kernel to the next (Yu and Koltun 2016, arXiv 1511.07122).
         pool: side and stride of the pooling; what does not fill a window is dropped (Keras' `valid`).
         norm: makes one of so many channels; None: no normalisation.
         activation: makes one.
@@ -111,6 +112,7 @@ class ConvBlock(nn.Module):
         out_channels: int,
         *,
         kernels: Sequence[int],
+        dilation: int = 1,
         pool: int,
         norm: Callable[..., nn.BatchNorm2d] | None,
         activation: Callable[[], nn.Module],
@@ -121,7 +123,7 @@ class ConvBlock(nn.Module):
         widths = [in_channels] + [out_channels] * len(kernels)
         self.convs = nn.Sequential()
         for kernel, width in zip(kernels, widths, strict=False):
-            self.convs.append(nn.Conv2d(width, out_channels, kernel, padding="same"))
+            self.convs.append(nn.Conv2d(width, out_channels, kernel, padding="same", dilation=dilation))
             self.convs.append(activation())
         self.norm = norm(out_channels, eps=1e-3) if norm else nn.Identity()
         self.pool = nn.MaxPool2d(pool)
@@ -148,7 +150,8 @@ class NormedBlock(nn.Module):
 
     Args:
         kernels: as in `ConvBlock`; two at least.
-        pool, norm, activation, attention, dropout: as in `ConvBlock`. Without `norm` the convolutions have biases.
+        dilation, pool, norm, activation, attention, dropout: as in `ConvBlock`. Without `norm` the convolutions
+            have biases.
     """
 
     def __init__(
@@ -157,6 +160,7 @@ class NormedBlock(nn.Module):
         out_channels: int,
         *,
         kernels: Sequence[int],
+        dilation: int = 1,
         pool: int,
         norm: Callable[..., nn.BatchNorm2d] | None,
         activation: Callable[[], nn.Module],
@@ -166,7 +170,7 @@ class NormedBlock(nn.Module):
         super().__init__()
 
         def conv(width: int, kernel: int) -> nn.Conv2d:
-            return nn.Conv2d(width, out_channels, kernel, padding="same", bias=norm is None)
+            return nn.Conv2d(width, out_channels, kernel, padding="same", dilation=dilation, bias=norm is None)
 
         def normalisation() -> nn.Module:
             if norm is None:

@@ -24,6 +24,7 @@ from foveate.model.blocks import (
 )
 from foveate.model.heads import POOLING, LinearHead
 from foveate.model.network import AttentionCNN
+from foveate.model.receptive_field import Sight, sight
 from foveate.settings import CUSTOM, BackboneName, BlockKind, ModelConfig
 
 __all__ = [
@@ -111,6 +112,7 @@ def _assemble(
                 channels,
                 stage.filters,
                 kernels=stage.kernels,
+                dilation=stage.dilation,
                 pool=stage.pool,
                 norm=_norm(config),
                 activation=activation,
@@ -297,6 +299,8 @@ class LayerTable:
     trainable: int
     non_trainable: int
     """Batch normalisation's running means and variances, as Keras counts them, and what is frozen."""
+    sight: Sight | None = None
+    """How far it sees; of an `AttentionCNN`."""
 
     @property
     def total(self) -> int:
@@ -343,6 +347,7 @@ def layer_table(network: nn.Module, size: int) -> LayerTable:
         trainable=sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad),
         non_trainable=sum(_running(module) for module in network.modules())
         + sum(parameter.numel() for parameter in network.parameters() if not parameter.requires_grad),
+        sight=sight(network, size) if isinstance(network, AttentionCNN) else None,
     )
 
 

@@ -32,7 +32,7 @@ from foveate.report.sections import (
     small,
 )
 from foveate.training.loop import EpochResult
-from foveate.training.measured import Measured
+from foveate.training.measured import Measured, ReceptiveField
 
 _MISTAKES = (
     "The wrong predictions with the highest confidence, as the model saw the images. Some labels may be wrong."
@@ -132,7 +132,7 @@ def run_page(run: RunPage) -> Page:
         if run.dataset.mistakes
         else None,
         _data(run, lead),
-        _model(layers, run.attention, run.started_from) if layers else None,
+        _model(layers, run.attention, run.started_from, lead.receptive_field) if layers else None,
         record_section("run", "args.yaml", run.settings, run.environment, command=run.command),
     ]
     return Page(run.title, run.subtitle, sections, facts)
@@ -226,7 +226,9 @@ def _data(run: RunPage, lead: Measured) -> Section:
     return Section("data", "Data", "Data", [Bullets(dataset.notes) if dataset.notes else None, Grid(cards)], note)
 
 
-def _model(layers: LayerTable, attention: str, started_from: str) -> Section:
+def _model(
+    layers: LayerTable, attention: str, started_from: str, receptive_field: ReceptiveField | None
+) -> Section:
     total = small(f"{layers.total:,}", f"{layers.trainable:,} trainable, {layers.non_trainable:,} not")
     table = Table(
         "Layers",
@@ -240,4 +242,19 @@ def _model(layers: LayerTable, attention: str, started_from: str) -> Section:
     note = f"Attention: {attention}." if attention else ""
     if started_from:
         note += f" Training started from {started_from}."
+    if layers.sight is not None:
+        note += f" {layers.sight.words}"
+        if receptive_field is not None:
+            note += f" {_effective(receptive_field)}"
     return Section("model", "Model", "Model", [Card("", [table])], note)
+
+
+def _effective(found: ReceptiveField) -> str:
+    """A sentence on what the trained network does depend on."""
+    without = found.effective_without_attention
+    return (
+        f"In the trained network the centre of the last feature maps depends on about {found.effective:.0f} × "
+        f"{found.effective:.0f} px"
+        + ("" if without is None else f", and on {without:.0f} × {without:.0f} px with the attention taken out")
+        + f" (the effective receptive field, by the gradients of {plural(found.images, 'image')})."
+    )

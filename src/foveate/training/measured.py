@@ -23,6 +23,23 @@ class Corruptions(Record):
     """Digest of the network that was measured."""
 
 
+class ReceptiveField(Record):
+    """How far the network sees: sides in pixels, which in theory may be larger than the image."""
+
+    convolutions: int = Field(ge=1)
+    """What a position of the last feature maps can depend on by convolutions and poolings alone, in theory."""
+    before_attention: int | None = Field(None, ge=1)
+    """The same of what the attention is given; None: there is no attention."""
+    attention_reach: tuple[int, int] | None = None
+    """Height and width from which attention can bring something to a position; None: none, or it is not known."""
+    effective: float = Field(ge=0)
+    """What the centre of the last feature maps does depend on: its gradient, by Luo et al. (2016)."""
+    effective_without_attention: float | None = Field(None, ge=0)
+    """The same with the attention taken out; None: there is no attention."""
+    images: int = Field(ge=1)
+    """On how many it was measured."""
+
+
 class FoldScore(Record):
     """The images of a fold, and how many of them its network got right."""
 
@@ -39,6 +56,7 @@ class Measured(Report):
     gate: float | None = None
     calibration: dict[str, float] | None = None
     corruptions: Corruptions | None = None
+    receptive_field: ReceptiveField | None = None
     folds: list[FoldScore] = Field(default_factory=list, max_length=MOST_FOLDS)
     """Of a cross-validation."""
 

@@ -6,6 +6,7 @@ from statistics import mean
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 from torch import nn
@@ -19,10 +20,13 @@ from foveate.data.folds import OUT_OF_FOLD
 from foveate.data.splits import group_numbers
 from foveate.evaluation import Report, point_metrics, score, score_ablation
 from foveate.inference.network import ViewsAveraged
+from foveate.inference.receptive_field import effective_field, effective_side
+from foveate.model.receptive_field import sight
 from foveate.progress import Track
 from foveate.report.html import write_page
 from foveate.report.run_folder import page_of_run
 from foveate.training.device import DeviceData
+from foveate.training.measured import ReceptiveField
 from foveate.training.runs import RunFolder
 
 
@@ -60,6 +64,7 @@ class Measurement:
             save_confidence(self.weights, confidence)
         measured: dict[str, Any] = {"variants": variants, "gate": model.gate}
         measured["calibration"] = calibration(logits, labels, confidence)
+        measured["receptive_field"] = self._receptive_field().model_dump(mode="json")
         self.folder.predictions.write(split, dataset, softmax(logits, axis=1))
         before = self.folder.read_metrics().get(split, {}).get("corruptions", {})
         if self.corrupted is not None:
@@ -87,6 +92,27 @@ class Measurement:
                 add(model, "attention taken out")
         return variants
 
+    def _receptive_field(self) -> ReceptiveField:
+        """How far the network sees, in theory and on some images of the split."""
+        model, size = self.checkpoint.model, self.data.dataset.size
+        split = self.data.dataset.splits[self.split]
+        rows = split[np.linspace(0, len(split) - 1, min(len(split), _gradients(size)), dtype=np.int64)]
+        images = torch.from_numpy(self.data.dataset.images[rows]).permute(0, 3, 1, 2).to(self.data.device)
+        own = effective_side(effective_field(model, images))
+        without = None
+        if self.config.model.has_attention:
+            with model.without_attention():
+                without = effective_side(effective_field(model, images))
+        seen = sight(model, size)
+        return ReceptiveField(
+            convolutions=seen.convolutions,
+            before_attention=seen.before_attention,
+            attention_reach=seen.reach,
+            effective=round(own, 1),
+            effective_without_attention=None if without is None else round(without, 1),
+            images=len(rows),
+        )
+
     def _under_corruptions(self, images: DeviceData, track: Track) -> dict[str, Any]:
         """Accuracy of the images as they are, and by kind and severity of corruption."""
         model = self.checkpoint.model
@@ -109,6 +135,11 @@ class Measurement:
             "accuracy": found,
             "weights": weights_digest(model),
         }
+
+
+def _gradients(size: int) -> int:
+    """Of how many images of a side the gradient is taken: few of large ones, so that it takes a second at most."""
+    return int(np.clip(16 * 64**2 // size**2, 4, 16))
 
 
 def score_split(dataset: Dataset, split: str, logits: NDArray[np.float32]) -> Report:

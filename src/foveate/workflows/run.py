@@ -112,7 +112,7 @@ def train(
     """Train a network on `data`, measure it on validation, and report.
 
     Args:
-        data: `digits`, `cifar10`, or the path of a folder, CSV, Parquet or `.npz` file.
+        data: `digits`, `cue`, `cifar10`, or the path of a folder, CSV, Parquet or `.npz` file.
         preset: where the settings come from; over it come those of the YAML file `config`, then `settings`. Where
             both are None, `default_preset` chooses by the data.
         data_dir: where `cifar10` lies; else `$FOVEATE_DATA` and the cache are searched.

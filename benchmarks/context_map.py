@@ -1,0 +1,301 @@
+"""Where attention helps: its gain over how far the label's evidence lies beyond the receptive field.
+
+Networks are trained on the data set `cue`, in which a cue at the left says which of two digits is to be read, and
+judged by the last epoch on 2,000 validation images. What varies is how far the cue is, how far the convolutions
+before the attention see, and how the network may look further: not at all, by attention, or by dilated
+convolutions, whose width is chosen for the FLOPs of the attention's network. Pairs share seed, pictures and order.
+
+    nice -n 19 python benchmarks/context_map.py --json docs/records/context_map.json
+    python benchmarks/context_map.py --json docs/records/context_map.json --runs 0 --plot docs/images/context.png
+
+The first trains what the record lacks, seed after seed, and may be stopped at any time: one run is lost at most.
+The second trains nothing, and makes table and figure of what is there.
+"""
+
+import math
+import os
+import sys
+import tempfile
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, cast
+
+from harness import begin, command_line, prepare, print_row, read_record, write_record
+
+# isort: split
+
+import numpy as np
+import torch
+
+from foveate.comparison.controls import network_cost
+from foveate.config import Config, resolve_config
+from foveate.data.cue import CUE_SIDE, DIGIT_SIDE
+from foveate.data.dataset import load_dataset
+from foveate.inference.receptive_field import effective_field, effective_side
+from foveate.model.network import AttentionCNN
+from foveate.model.receptive_field import sight
+from foveate.settings import DataConfig
+from foveate.training.device import DeviceData
+from foveate.training.fit import Fit
+
+KERNELS = {"1×1": [1], "3×3": [3], "two 3×3": [3, 3]}
+"""Of the stage before the attention: its position then sees 14, 22 or 30 px."""
+WIDTH = 48
+"""Filters of that stage, and of the one after it."""
+KINDS = ("luong_scaled", "luong", "multi_head")
+IN_PLACE = "luong_scaled, in place"
+ARMS: dict[str, dict[str, Any]] = {
+    "none": {"attention": "none"},
+    "dilated": {"attention": "none"},
+    **{kind: {"attention": kind, "attention_mode": "residual"} for kind in KINDS},
+    **{f"{kind}, in place": {"attention": kind, "attention_mode": "replace"} for kind in KINDS},
+    "squeeze_excitation, in place": {"attention": "squeeze_excitation", "attention_mode": "replace"},
+}
+"""A kind alone is added to its input, times a gate that begins at zero; in place of it, it has no gate."""
+CROSSED = ("none", "luong_scaled", IN_PLACE, "dilated")
+GRADIENTS = 16
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A network and a data set."""
+
+    size: int
+    distance: int
+    kernels: str
+    arm: str
+
+    def __str__(self) -> str:
+        return f"{self.size}, {self.distance}, {self.kernels}, {self.arm}"
+
+
+PARTS = {
+    "crossed": [
+        Cell(32, distance, kernels, arm)
+        for distance in (6, 10, 14, 18, 22, 26)
+        for kernels in KERNELS
+        for arm in CROSSED
+    ],
+    "kinds": [Cell(32, distance, "3×3", arm) for distance in (14, 22) for arm in ARMS],
+    "large": [Cell(64, distance, "3×3", arm) for distance in (14, 28, 42, 56) for arm in CROSSED],
+}
+"""What is run; a cell of two parts is run once."""
+
+
+def main() -> None:
+    """Train what is missing, and tell what is there."""
+    parser = command_line(
+        __doc__,
+        seeds=5,
+        images_seen=(60_000, "length of each run in training images"),
+        parts=(list(PARTS), "which parts of the map"),
+        only=(str, "only cells that begin so, as in '32, 14, 3×3'"),
+        runs=(int, "train so many networks at most (default: all)"),
+        plot=(Path, "file for the figure, .png or .svg"),
+        threads=1,
+    )
+    options = begin(parser)
+    prepare(options.threads)
+    record: dict[str, Any] = read_record(options.json, {})
+    runs: list[dict[str, Any]] = record.get("runs", [])
+    left = options.runs if options.runs is not None else math.inf
+    for cell, seed in planned(options.parts, options.seeds):
+        own = {**asdict(cell), "seed": seed, "images_seen": options.images_seen}
+        if left <= 0 or (options.only and not str(cell).startswith(options.only)):
+            continue
+        if any(own.items() <= run.items() for run in runs):
+            continue
+        runs.append({**own, **measured(cell, seed, options.images_seen)})
+        left -= 1
+        print(runs[-1], file=sys.stderr, flush=True)
+        write_record(options.json, {"runs": runs})
+    of_length = [run for run in runs if run["images_seen"] == options.images_seen]
+    print_table(of_length)
+    if options.plot:
+        draw(of_length, options.plot)
+
+
+def planned(parts: list[str], seeds: int) -> Iterator[tuple[Cell, int]]:
+    """All runs, one seed of every cell after the other, so that what is there is complete wherever it stops."""
+    cells = dict.fromkeys(cell for part in parts for cell in PARTS[part])
+    for seed in range(seeds):
+        for cell in cells:
+            yield cell, seed
+
+
+def settings(cell: Cell, width: int = WIDTH) -> Config:
+    """The settings of a cell's network, with the third stage of so many filters."""
+    dilated = cell.arm == "dilated"
+    stages = [
+        {"filters": 12, "kernels": [3]},
+        {"filters": 24, "kernels": [3]},
+        # Two kernels of 3 with 2 positions between their entries reach 16 px either way, and leave no gap.
+        {
+            "filters": width,
+            "kernels": [3, 3] if dilated else KERNELS[cell.kernels],
+            "dilation": 1 + dilated,
+        },
+        # It sees no further, but can combine what the attention has brought with what was there.
+        {"filters": WIDTH, "kernels": [1], "pool": 1},
+    ]
+    recipe = {
+        "head": "mean_max", "augmentation": False, "passes_per_epoch": 1, "batch": 32, "lr": 3e-3,
+        "weight_decay": 1e-4, "keep": "last", "device": "cpu",
+    }  # fmt: skip
+    own = {"attention_stage": 3, "stages": stages, **ARMS[cell.arm]}
+    return resolve_config("small", settings={**recipe, **own})
+
+
+@cache
+def matched(cell: Cell) -> Config:
+    """The settings of a cell's network; of the dilated one, as wide as takes the FLOPs of attention's."""
+    if cell.arm != "dilated":
+        return settings(cell)
+    goal = flops(settings(replace(cell, arm="luong_scaled")), cell.size)
+    widths = range(8, 2 * WIDTH)
+    place = bisect_left(widths, goal, key=lambda width: flops(settings(cell, width), cell.size))
+    near = [settings(cell, width) for width in widths[max(0, place - 1) : place + 1]]
+    return min(near, key=lambda each: abs(flops(each, cell.size) - goal))
+
+
+def flops(config: Config, size: int) -> int:
+    """Operations of training on an image."""
+    return network_cost(config, num_classes=10, size=size).training_flops
+
+
+@lru_cache(maxsize=1)
+def pictures(size: int, distance: int, seed: int) -> DeviceData:
+    """The data set, drawn anew, and kept out of the user's cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["FOVEATE_CACHE"] = folder
+        dataset = load_dataset(f"cue:size={size},distance={distance},seed={seed}", DataConfig())
+        return DeviceData.load(dataset, torch.device("cpu"))
+
+
+def measured(cell: Cell, seed: int, images_seen: int) -> dict[str, Any]:
+    """Train a network, and measure it on the validation images."""
+    data, config = pictures(cell.size, cell.distance, seed), matched(cell)
+    config = config.replacing(seed=seed, images_seen=images_seen, threads=torch.get_num_threads())
+    began = time.perf_counter()
+    training = data.with_splits({"train": data.dataset.splits["train"]})
+    fit = Fit(config, training)
+    for _ in fit.epochs():
+        pass
+    seconds = time.perf_counter() - began
+    model = cast("AttentionCNN", fit.state.model).eval()
+
+    def accuracy() -> float:
+        logits, labels = data.logits(model, "validation", config)
+        return float((logits.argmax(1) == labels).mean())
+
+    rows = data.dataset.splits["validation"][:GRADIENTS]
+    images = torch.from_numpy(np.ascontiguousarray(data.dataset.images[rows])).permute(0, 3, 1, 2)
+    seen = sight(model, cell.size)
+    found = {
+        "accuracy": accuracy(),
+        "images": len(data.dataset.splits["validation"]),
+        "convolutions": seen.convolutions,
+        "reach": seen.reach,
+        "effective": round(effective_side(effective_field(model, images)), 1),
+        "gate": model.gate,
+        "flops": flops(config, cell.size),
+        "parameters": sum(each.numel() for each in model.parameters() if each.requires_grad),
+        "seconds": round(seconds, 1),
+    }
+    if config.model.has_attention:
+        with model.without_attention():
+            found["accuracy_without_attention"] = accuracy()
+            found["effective_without_attention"] = round(effective_side(effective_field(model, images)), 1)
+    return found
+
+
+def beyond(run: dict[str, Any], plain: dict[str, Any]) -> int:
+    """By how many pixels the width of cue and digit together is more than what the convolutions of `plain` see."""
+    return int(run["distance"] + (CUE_SIDE + DIGIT_SIDE) // 2 - plain["convolutions"])
+
+
+def cells_of(runs: list[dict[str, Any]]) -> Iterator[tuple[Cell, list[dict[str, Any]], list[float], int | None]]:
+    """Each cell, its runs, their gains over the plain networks of their seeds in points, and how far `beyond`."""
+    names = ("size", "distance", "kernels", "arm")
+    by_cell: dict[Cell, list[dict[str, Any]]] = {}
+    for run in runs:
+        by_cell.setdefault(Cell(*(run[name] for name in names)), []).append(run)
+    for cell, own in by_cell.items():
+        plain = {run["seed"]: run for run in by_cell.get(Cell(cell.size, cell.distance, cell.kernels, "none"), [])}
+        pairs = [(run, plain[run["seed"]]) for run in own if run["seed"] in plain]
+        gains = [100 * (run["accuracy"] - other["accuracy"]) for run, other in pairs]
+        yield cell, own, gains, beyond(*pairs[0]) if pairs else None
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation."""
+    if not values:
+        return "–"
+    return f"{mean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def print_table(runs: list[dict[str, Any]]) -> None:
+    """Accuracy, gain, and receptive fields, by cell."""
+    heads = ("beyond, px", "accuracy, %", "gain, points", "sees, px", "effective", "seeds", "seconds")
+    print_row("size, distance, kernels, arm", *heads, width=14, first=60)
+    for cell, own, gains, far in sorted(cells_of(runs), key=lambda each: (each[0].size, each[0].distance)):
+        print_row(
+            str(cell),
+            "–" if far is None else far,
+            spread([100 * run["accuracy"] for run in own]),
+            "" if cell.arm == "none" else spread(gains),
+            own[0]["convolutions"],
+            spread([run["effective"] for run in own]),
+            len(own),
+            spread([run["seconds"] for run in own]),
+            width=14,
+            first=60,
+        )
+
+
+def draw(runs: list[dict[str, Any]], path: Path) -> None:
+    """The gain of attention, and of dilated convolutions, over how far the evidence lies beyond."""
+    from foveate.files import write_atomically
+    from foveate.report.plots import BLUE, DOTTED, MUTED, ORANGE, new_axes, styled, to_png, to_svg
+
+    marks = {"1×1": "o", "3×3": "s", "two 3×3": "^"}
+    told = {
+        IN_PLACE: ("attention, in place", BLUE, -0.35),
+        "luong_scaled": ("attention, gated", MUTED, 0),
+        "dilated": ("dilated convolutions", ORANGE, 0.35),
+    }
+    """Label and colour of each, and by how much it is moved, so that points that are alike are seen."""
+    with styled():
+        figure, axes = new_axes(3.6)
+        for cell, _, gains, far in cells_of(runs):
+            if cell.arm in told and gains and far is not None:
+                _, colour, moved = told[cell.arm]
+                place = far + moved
+                deviation = stdev(gains) if len(gains) > 1 else 0
+                face = colour if cell.size == 32 else "none"
+                axes.errorbar(
+                    place, mean(gains), deviation, color=colour, marker=marks[cell.kernels], mfc=face, lw=1, ms=5
+                )
+        for label, colour, _ in told.values():
+            axes.plot([], [], color=colour, marker="o", lw=0, label=label)
+        for kernels, mark in marks.items():
+            axes.plot([], [], color="0.5", marker=mark, lw=0, label=f"{kernels} before it")
+        axes.axhline(0, **DOTTED)
+        axes.axvline(0, **DOTTED)
+        axes.set(
+            xlabel="width of cue and digit, less what the convolutions see (px)",
+            ylabel="gain over the plain network (points)",
+        )
+        axes.legend(fontsize=8)
+    content = to_svg(figure).encode() if path.suffix == ".svg" else to_png(figure)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
+
+
+if __name__ == "__main__":
+    main()
