@@ -1,5 +1,6 @@
 """The commands around one network: check, train, evaluate, summary."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from foveate.cli.options import (
     ConfigFile,
     DataDir,
     Device,
+    Devices,
     Gpus,
     Name,
     Preset,
@@ -26,6 +28,7 @@ from foveate.cli.options import (
     stoppable,
 )
 from foveate.errors import ConfigError
+from foveate.execution.devices import end_with_parent, in_group, is_first, run_on_devices, started_here
 
 
 def check(
@@ -87,6 +90,7 @@ def train(
         typer.Option(help="What a backbone starts from: imagenet, or a .safetensors file of timm or torchvision."),
     ] = None,
     device: Device = None,
+    devices: Devices = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     allow_bad: Annotated[
         bool, typer.Option("--allow-bad", help="Train however many images are unreadable.")
@@ -144,6 +148,11 @@ def train(
         )
     if resume is None and study is None and data is None:
         raise ConfigError("nothing to train on: name a data set, as in `foveate train digits`")
+    if study is not None and (in_group() or devices not in (None, 1)):
+        raise ConfigError(
+            "--from trains on one device: for several, `foveate train DATA --config FILE --final --devices N`"
+        )
+    _spread(devices)
     with stoppable():
         if resume is not None:
             crew: dict[str, Any] = {"workers": workers, "ray": ray, "gpus": gpus}
@@ -168,6 +177,22 @@ def train(
                 **settings,
             )
     terminal.print_results(run, verbose=verbose)
+
+
+def _spread(devices: int | None) -> None:
+    """Start this very command in as many processes, and exit as they do; in one of them, go on."""
+    if not in_group():
+        if devices is not None and devices < 1:
+            raise ConfigError(f"--devices {devices}: give 1 at least")
+        if devices not in (None, 1):
+            ended = run_on_devices([sys.executable, "-P", "-m", "foveate", *sys.argv[1:]], devices)
+            print(ended.errors, end="", file=sys.stderr)
+            raise typer.Exit(ended.status)
+    elif not started_here() and devices is not None:
+        raise ConfigError("--devices starts its processes itself: leave it out under torchrun")
+    end_with_parent()
+    if not is_first():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def evaluate(
