@@ -45,8 +45,8 @@ def end_with_parent() -> None:
     """In a process of `run_on_devices`: end when the one that started it ends, be it in the middle of a step."""
 
     def wait() -> None:
-        # Nothing is ever written there: it ends when the parent does. Not read by sys.stdin, whose lock Python needs
-        # in order to end.
+        # Nothing is ever written there: it ends when the parent does. Not by sys.stdin, whose lock Python needs
+        # to end.
         os.read(0, 1)
         os._exit(1)
 
