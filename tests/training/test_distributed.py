@@ -34,8 +34,10 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_with_everything_all_processes_come_to_the_same_state(tmp_path: Path) -> None:
-    first, second = trained(tmp_path, "everything", 2)
+    one, (first, second) = trained(tmp_path, "everything", 1)[0], trained(tmp_path, "everything", 2)
     assert any("running_var" in name for name in first)
+    assert torch.equal(first["augment"], one["augment"])
+    assert torch.equal(first["extras"], one["extras"])
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 

@@ -278,7 +278,7 @@ class _RunningStatistics:
 
     def __init__(self, model: nn.Module, parts: int, world: World) -> None:
         taken_apart = parts > 1 or world.size > 1
-        norms = [each for each in model.modules() if isinstance(each, _NormBase)] if taken_apart else []
+        norms = [each for each in model.modules() if isinstance(each, _NormBase) and each.training and taken_apart]
         self._buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
         self._before = [buffer.clone() for buffer in self._buffers]
         self._means = [torch.zeros_like(buffer) for buffer in self._buffers]
