@@ -10,7 +10,7 @@ from foveate.data.dataset import Dataset, KnownData, dataset_of, load_known, ope
 from foveate.errors import DataError
 from foveate.keywords import Settings
 from foveate.training.device import DeviceData, prepare_process
-from foveate.training.distributed import World
+from foveate.training.distributed import ALONE, World
 from foveate.training.settings import resolve_settings
 from foveate.workflows.defaults import PHOTOGRAPHS, default_preset, preset_of
 from foveate.workflows.length import (
@@ -48,8 +48,8 @@ def prepare(
     on_all: bool,
     time: str | None,
     known: KnownData | None,
-    world: World,
     display: Display,
+    world: World = ALONE,
 ) -> Prepared:
     """Arguments and errors are those of `train`; `file` is its `config`, and `place` its `data_dir`.
 
