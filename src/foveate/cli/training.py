@@ -1,6 +1,5 @@
 """The commands around one network: check, train, evaluate, summary."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,7 +27,7 @@ from foveate.cli.options import (
     stoppable,
 )
 from foveate.errors import ConfigError
-from foveate.execution.devices import end_with_parent, in_group, is_first, run_on_devices, started_here
+from foveate.execution.devices import end_with_parent, in_group, run_on_devices, started_here
 
 
 def check(
@@ -120,6 +119,7 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train on DATA, measure on its validation split, and write a report."""
+    _spread(devices)
     settings = given_settings(
         setting,
         epochs=epochs,
@@ -148,11 +148,10 @@ def train(
         )
     if resume is None and study is None and data is None:
         raise ConfigError("nothing to train on: name a data set, as in `foveate train digits`")
-    if study is not None and (in_group() or devices not in (None, 1)):
+    if study is not None and in_group():
         raise ConfigError(
             "--from trains on one device: for several, `foveate train DATA --config FILE --final --devices N`"
         )
-    _spread(devices)
     with stoppable():
         if resume is not None:
             crew: dict[str, Any] = {"workers": workers, "ray": ray, "gpus": gpus}
@@ -191,8 +190,6 @@ def _spread(devices: int | None) -> None:
     elif not started_here() and devices is not None:
         raise ConfigError("--devices starts its processes itself: leave it out under torchrun")
     end_with_parent()
-    if not is_first():
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def evaluate(

@@ -189,4 +189,4 @@ def _losses() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise LostError("another process of this training has ended") from error
+        raise LostError("another process of this training has ended: run the command again") from error

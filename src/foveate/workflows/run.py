@@ -304,7 +304,7 @@ def _train(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display
                     pass
         world.wait()
     except LostError as error:
-        raise LostError(f"{error}: continue with `{command}`") from error
+        raise LostError(f"another process of this training has ended: continue with `{command}`") from error
     return Run(folder)
 
 
