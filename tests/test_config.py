@@ -194,6 +194,18 @@ def test_a_twin_differs_from_its_base_in_attention_alone(name: str) -> None:
     assert twin.replacing(attention=base.model.attention).model_copy(update={"preset": base.preset}) == base
 
 
+def test_small_classes_count_more_once_and_not_twice() -> None:
+    both = {"class_weights": "balanced", "sampler": "balanced"}
+    with pytest.raises(ConfigError, match=r"both make small classes count more.* give one of them"):
+        resolve_config("minute", settings=both)
+    with pytest.raises(ConfigError, match=r"is for training by steps.* give class_weights=balanced"):
+        resolve_config("photos", settings={"sampler": "balanced"})
+    for wrong in ([1, 0], [], "balance", 1, [True], [1, float("inf")], {"a": 1}):
+        with pytest.raises(ConfigError, match=r"train\.class_weights=.*'balanced', or a number above zero"):
+            resolve_config("minute", settings={"class_weights": wrong})
+    assert resolve_config("minute", settings={"class_weights": [1, 2]}).train.class_weights == (1, 2)
+
+
 def test_there_is_a_twin_of_every_preset_with_a_gate() -> None:
     gated = {name for name in preset_names() if resolve_config(name).model.attention_mode == "residual"}
     assert gated

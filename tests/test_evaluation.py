@@ -1,4 +1,5 @@
 import json
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,15 @@ from scipy.special import softmax
 from sklearn import metrics
 
 from foveate.errors import DataError, TrainingError
-from foveate.evaluation import BINS, few_images_told, point_metrics, score, score_ablation, wilson_interval
+from foveate.evaluation import (
+    BINS,
+    few_images_told,
+    point_metrics,
+    score,
+    score_ablation,
+    uneven_told,
+    wilson_interval,
+)
 
 CPU = torch.device("cpu")
 NAMES = tuple("abcde")
@@ -220,6 +229,40 @@ def test_narrow_integers_are_labels_as_well(dtype: type[np.integer[Any]]) -> Non
     names = [str(index) for index in range(60)]
     assert score(logits, labels.astype(dtype), names) == score(logits, labels, names)
     assert point_metrics(logits, labels.astype(dtype)) == point_metrics(logits, labels)
+
+
+@pytest.mark.parametrize(
+    ("images", "told"),
+    [
+        ({"a": 200, "b": 20}, True),
+        ({"a": 199, "b": 20}, False),
+        ({"a": 3, "b": 0, "c": 40}, True),
+        ({"a": 40, "b": 0}, False),
+        ({}, False),
+    ],
+)
+def test_classes_are_uneven_from_ten_times_the_images_on(images: dict[str, int], told: bool) -> None:
+    line = uneven_told(images)
+    assert (line is not None) is told
+    if line is not None:
+        assert "class_weights=balanced" in line
+        assert "class_weights" not in str(uneven_told(images, balanced=True))
+        assert line.startswith(
+            ("a has 200 of these images, and b has 20:", "c has 40 of these images, and a has 3:")
+        )
+
+
+def test_balanced_accuracy_is_scikit_learns() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(200, 5)), rng.choice(4, 200, p=[0.7, 0.2, 0.06, 0.04])
+    found = point_metrics(logits, labels)
+    assert (logits.argmax(axis=1) == 4).any()  # predicted without having an image: no recall of it is there
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert found["balanced_accuracy"] == pytest.approx(
+            metrics.balanced_accuracy_score(labels, logits.argmax(axis=1))
+        )
+    assert found["balanced_accuracy"] > found["macro_recall"]
 
 
 @settings(deadline=None, max_examples=15)

@@ -351,23 +351,53 @@ def small(filters: int, classes: int) -> nn.Module:
 def test_what_agrees_in_a_checkpoint_is_taken(tmp_path: Path) -> None:
     source, network = small(filters=4, classes=3), small(filters=8, classes=3)
     path = tmp_path / "state.safetensors"
-    save_tensors(path, {**source.state_dict(), "training/head.classifier.weight": torch.zeros(3, 6)}, {})
+    tensors = {**source.state_dict(), "training/head.classifier.weight": torch.zeros(3, 6)}
+    save_tensors(path, tensors, {"class_names": ["a", "b", "c"]})
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    taken, of = start_from(path, network)
+    found = start_from(path, network, ("a", "b", "c"), "the run mine")
     own, theirs = network.state_dict(), source.state_dict()
     agree = {name for name, tensor in own.items() if tensor.shape == theirs[name].shape}
-    assert 0 < taken == len(agree) < of == len(own)
+    assert found.name == f"another network of Foveate ({len(agree)} of {len(own)} tensors fit)"
+    assert (found.origin, found.sha256) == ("the run mine", hashlib.sha256(path.read_bytes()).hexdigest())
     assert "head.classifier.weight" in agree
     assert "stages.0.convs.0.weight" not in agree
     for name, tensor in own.items():
         assert torch.equal(tensor, theirs[name] if name in agree else before[name]), name
 
 
-def test_a_checkpoint_of_which_nothing_agrees_is_told(tmp_path: Path) -> None:
+def test_the_classifier_of_other_classes_stays(tmp_path: Path) -> None:
+    source, network = small(filters=4, classes=3), small(filters=4, classes=3)
+    with torch.no_grad():
+        source.get_submodule("head.classifier").weight.fill_(7)  # type: ignore[operator, union-attr]
+    save_tensors(tmp_path / "s.safetensors", source.state_dict(), {"class_names": ["a", "b", "c"]})
+    before = network.state_dict()["head.classifier.weight"].clone()
+    start_from(tmp_path / "s.safetensors", network, ("a", "c", "b"), "it")
+    assert torch.equal(network.state_dict()["head.classifier.weight"], before)
+    start_from(tmp_path / "s.safetensors", network, ("a", "b", "c"), "it")
+    assert (network.state_dict()["head.classifier.weight"] == 7).all()
+
+
+def test_where_a_checkpoint_started_from_and_its_licence_are_told_on(tmp_path: Path) -> None:
+    network = small(filters=4, classes=3)
+    origin = {"name": "X, trained on Y", "origin": "a package", "licence": "Apache-2.0", "sha256": "0" * 64}
+    save_tensors(tmp_path / "s.safetensors", network.state_dict(), {"class_names": [], "weights": origin})
+    found = start_from(tmp_path / "s.safetensors", network, ("a", "b", "c"), "the run mine")
+    assert found.licence == "Apache-2.0"
+    assert found.name.endswith("tensors fit), which started from X, trained on Y")
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"other.weight": torch.zeros(3, 3)},
+        {"stages.0.norm.num_batches_tracked": torch.tensor(3), "normalize.mean": torch.zeros(1, 3, 1, 1)},
+    ],
+)
+def test_a_checkpoint_of_which_no_layer_agrees_is_told(tmp_path: Path, tensors: dict[str, Tensor]) -> None:
     path = tmp_path / "state.safetensors"
-    save_tensors(path, {"other.weight": torch.zeros(3)}, {})
-    with pytest.raises(CheckpointError, match=r"nothing in .*state\.safetensors fits the new network"):
-        start_from(path, small(filters=4, classes=3))
+    save_tensors(path, tensors, {})
+    with pytest.raises(CheckpointError, match=r"no layer of .*state\.safetensors fits the new network"):
+        start_from(path, small(filters=4, classes=3), ("a", "b", "c"), "it")
 
 
 @pytest.mark.parametrize(
@@ -377,12 +407,12 @@ def test_a_checkpoint_with_values_of_no_network_is_refused(tmp_path: Path, name:
     network = small(filters=4, classes=3)
     tensors = {each: tensor.clone() for each, tensor in network.state_dict().items()}
     tensors[name].fill_(value)
-    save_tensors(tmp_path / "state.safetensors", tensors, {})
+    save_tensors(tmp_path / "state.safetensors", tensors, {"class_names": ["a", "b", "c"]})
     with pytest.raises(CheckpointError, match=f"is damaged \\({name} "):
-        start_from(tmp_path / "state.safetensors", network)
+        start_from(tmp_path / "state.safetensors", network, ("a", "b", "c"), "it")
 
 
 def test_a_file_of_others_is_no_checkpoint(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(3)}, tmp_path / "w.safetensors")
     with pytest.raises(CheckpointError, match="is not a Foveate checkpoint"):
-        start_from(tmp_path / "w.safetensors", small(filters=4, classes=3))
+        start_from(tmp_path / "w.safetensors", small(filters=4, classes=3), ("a", "b", "c"), "it")

@@ -4,13 +4,16 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.studies import SimulatedPool
 
+from foveate.evaluation import score
 from foveate.execution.campaign import run_campaign
-from foveate.terminal import PlainDisplay, RichDisplay, display
+from foveate.terminal import PlainDisplay, RichDisplay, display, print_results
 from foveate.training.loop import EpochResult
 from foveate.tuning.search import Search
 
@@ -125,3 +128,19 @@ def test_what_is_stopped_leaves_no_table_behind(
     assert "\x1b[?25l" in capsys.readouterr().out  # the cursor is hidden while the table is drawn
     events.close()
     assert "\x1b[?25h" in capsys.readouterr().out
+
+
+def test_of_uneven_classes_the_recall_of_each_is_printed_first(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.repeat([0, 1, 2], [300, 60, 5])
+    logits = 9 * np.eye(3)[np.where(np.arange(365) % 3 == 0, 0, labels)]
+    metrics = {"test": score(logits, labels, ("cat", "dog", "fox"), resamples=50).to_dict()}
+    print_results(SimpleNamespace(metrics=metrics, report=Path("report.html")))  # type: ignore[arg-type]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("cat has 300 of these images, and fox has 5: look at the recall of each class")
+    assert lines[0].endswith("--set class_weights=balanced counts all classes the same in training")
+    assert [line.split(":")[0] for line in lines[1:4]] == [f"  recall of {name}" for name in ("fox", "dog", "cat")]
+    assert lines[4].startswith("test balanced accuracy (mean recall): ")
+    assert lines[5].startswith("test accuracy: ")
+    balanced = SimpleNamespace(metrics=metrics, report=Path("report.html"), counts_evenly=True)
+    print_results(balanced)  # type: ignore[arg-type]
+    assert "class_weights" not in capsys.readouterr().out

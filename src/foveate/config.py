@@ -32,8 +32,8 @@ _MOST_TOLD = 1_000
 """Characters of a message about a setting: the value that it names can be of any length."""
 _FILE_BYTES = 16 << 20
 """Of a file of settings: those of a study or a comparison have some 10,000."""
-_LENGTHS = ("epochs", "images_seen")
-"""The two ways of saying how long to train."""
+_EITHER = (("epochs", "images_seen"), ("weights", "start"))
+"""Settings that say the same thing in two ways: how long to train, and what to begin with."""
 _RATES = {
     "adamw": {"lr": 1e-3, "weight_decay": 4e-3},
     "sgd": {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-7},
@@ -308,12 +308,13 @@ def _onto(whole: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` on top of `base`; a length of the run in one unit takes the place of one in the other."""
+    """`over` on top of `base`; what is said in one of two ways takes the place of the other (`_EITHER`)."""
     merged = _merge(base, over)
-    given = [name for name in _LENGTHS if _merge({"train": {}}, over)["train"].get(name) is not None]
-    if len(given) == 1:
-        (other,) = set(_LENGTHS) - set(given)
-        merged["train"][other] = None
+    for pair in _EITHER:
+        given = [name for name in pair if _merge({"train": {}}, over)["train"].get(name) is not None]
+        if len(given) == 1:
+            (other,) = set(pair) - set(given)
+            merged["train"][other] = None
     return merged
 
 
@@ -327,6 +328,10 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_start(config: Config) -> None:
     """Refuse weights to start from, or a classifier to fit, that the network has no place for."""
+    if config.train.weights is not None and config.train.start is not None:
+        raise ConfigError(
+            "train.weights and train.start both say what training starts from: give --weights or --start, not both"
+        )
     if config.train.weights is not None and config.model.backbone is None:
         raise ConfigError(
             f"train.weights={config.train.weights!r} is for a backbone: give one, or --preset photos"
@@ -353,15 +358,32 @@ def _check_start(config: Config) -> None:
         )
 
 
+def _check_balance(config: Config) -> None:
+    """Refuse small classes that would count twice, and a sampler where nothing is sampled."""
+    if config.train.sampler == "uniform":
+        return
+    if config.train.class_weights is not None:
+        raise ConfigError(
+            "train.class_weights and train.sampler='balanced' both make small classes count more, and together "
+            "they would do it twice: give one of them"
+        )
+    if config.train.optimizer == "logistic_regression":
+        raise ConfigError(
+            "train.sampler='balanced' is for training by steps, and train.optimizer='logistic_regression' takes "
+            "none: give class_weights=balanced"
+        )
+
+
 def _validate(values: Mapping[str, Any]) -> Config:
     config = validated(Config, values)
     check_model(config.model)
     _check_start(config)
+    _check_balance(config)
     if config.train.resize_until and config.model.head == "dense":
         raise ConfigError(
             f"train.resize_until={config.train.resize_until}: model.head='dense' takes one size only"
         )
-    lengths = [name for name in _LENGTHS if getattr(config.train, name) is not None]
+    lengths = [name for name in _EITHER[0] if getattr(config.train, name) is not None]
     if len(lengths) != 1:
         told = "both are given" if lengths else "none is given"
         raise ConfigError(f"train.epochs or train.images_seen says how long to train: {told}")

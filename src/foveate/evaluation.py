@@ -25,6 +25,7 @@ __all__ = [
     "point_metrics",
     "score",
     "score_ablation",
+    "uneven_told",
     "wilson_interval",
 ]
 
@@ -33,6 +34,8 @@ BINS = 15
 
 _FEW_WRONG = ((50, 2), (np.inf, 3))
 """Of at most so many trials, so many failures, or successes, are few to Brown, Cai and DasGupta (2001)."""
+_UNEVEN = 10
+"""Images of the largest class to those of the smallest from which accuracy says little of small classes."""
 _WIDE = 0.05
 """Half the width of an interval of accuracy above which other images may give quite another figure."""
 _RESAMPLED_AT_ONCE = 2**22
@@ -185,11 +188,16 @@ def score_ablation(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -
 def point_metrics(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> dict[str, float]:
     """The scalar metrics of a `Report` for logits [N, K] and labels [N], without their intervals.
 
+    And `balanced_accuracy`, the mean recall of the classes that have images: `macro_recall`, unless a class has no
+    images and is predicted all the same.
+
     Raises:
         TrainingError: when a logit is not finite.
     """
     sums = _Sums.of(np.asarray(_statistics(logits, labels.astype(np.int64)).sum(axis=0)), logits.shape[1])
-    return {name: float(value) for name, value in _metrics(sums).items()}
+    found = {name: float(value) for name, value in _metrics(sums).items()}
+    present = sums.true > 0
+    return {**found, "balanced_accuracy": float((sums.correct[present] / sums.true[present]).mean())}
 
 
 def few_images_told(split: str, images: int, interval: Sequence[float]) -> str | None:
@@ -201,6 +209,24 @@ def few_images_told(split: str, images: int, interval: Sequence[float]) -> str |
         f"{images:,} validation images tell the accuracy to ±{100 * half:.0f} points only: train with --folds 5, "
         "which measures every image by a network that never saw it"
     )
+
+
+def uneven_told(images: Mapping[str, int], *, balanced: bool = False) -> str | None:
+    """A line where the largest class has ten times the images of the smallest, or more; else None.
+
+    Args:
+        images: how many there are of each class.
+        balanced: whether training counts all classes the same already.
+    """
+    present = {name: count for name, count in images.items() if count}
+    largest, smallest = (pick(present, key=present.__getitem__, default="") for pick in (max, min))
+    if len(present) < 2 or present[largest] < _UNEVEN * present[smallest]:
+        return None
+    line = (
+        f"{largest} has {present[largest]:,} of these images, and {smallest} has {present[smallest]:,}: look at "
+        "the recall of each class, as accuracy says little of the small ones"
+    )
+    return line if balanced else f"{line}; --set class_weights=balanced counts all classes the same in training"
 
 
 def wilson_interval(successes: Any, trials: Any) -> tuple[Floats, Floats]:

@@ -65,6 +65,7 @@ class Settings(TypedDict, total=False):
     batch: int
     micro_batch: int | None
     weights: str | None
+    start: str | None
     optimizer: Literal["adamw", "sgd", "muon", "logistic_regression"]
     regression_first: bool
     lr: float
@@ -77,6 +78,8 @@ class Settings(TypedDict, total=False):
     epsilon: float
     schedule: Literal["constant", "linear", "cosine"]
     label_smoothing: float
+    class_weights: Literal["balanced"] | Sequence[float] | None
+    sampler: Literal["uniform", "balanced"]
     resize_scale: float
     resize_until: float
     gradient_clip: float | None

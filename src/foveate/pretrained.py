@@ -6,7 +6,7 @@ Whatever is used so is named by `Weights`: what it is, where it is from, under w
 import hashlib
 import io
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -18,15 +18,18 @@ from foveate.errors import CheckpointError, ConfigError
 from foveate.files import cache_folder, open_regular, read_regular, writing_to
 from foveate.model.backbones import Backbone
 from foveate.model.weight_names import CLASSIFIERS, Names, efficientnet_pytorch_names, renames, timm_names
+from foveate.records import WeightsOrigin
 from foveate.tensors import (
     FIX,
     TRAINING_PREFIX,
     check_finite,
     load_foreign,
     load_tensors,
+    metadata_of,
     opened,
     read_tensors,
     save_tensors,
+    section,
 )
 
 __all__ = [
@@ -215,7 +218,7 @@ def load_weights_file(path: Path, backbone: Backbone, names: Names = timm_names)
             )
     check_finite(path, given, fix=fix)
     _put(path, backbone, {ours: given[name].to(wanted[ours].dtype) for name, ours in theirs.items()}, fix=fix)
-    return Weights(path.stem, f"the file {path.name}", "not known: the file does not say", sha256)
+    return Weights(path.stem, f"the file {path.name}", _UNKNOWN, sha256)
 
 
 _COUNT = "num_batches_tracked"
@@ -269,27 +272,51 @@ def _check_variances(path: Path, tensors: Mapping[str, Tensor], *, fix: str) -> 
             raise CheckpointError(f"{path} is damaged ({name} is negative): {fix}")
 
 
-def start_from(path: Path, network: nn.Module) -> tuple[int, int]:
+def start_from(path: Path, network: nn.Module, class_names: Sequence[str], said: str) -> Weights:
     """Put into `network` what agrees by name, shape and type in a checkpoint of Foveate: `--start MODEL`.
 
-    Gives how many tensors were taken, of how many that `network` has. All others in it stay as they are.
+    All else in it stays as it is, and the classifier too where the checkpoint has other classes. Where the
+    checkpoint started from other weights itself, their licence is told on.
+
+    Args:
+        class_names: of `network`.
+        said: what the origin is called.
 
     Raises:
-        CheckpointError: when the file is missing, damaged, foreign, or no tensor agrees.
+        CheckpointError: when the file is missing, damaged, foreign, or no weight of a layer agrees.
     """
     with opened(path) as (file, header):
+        meta = metadata_of(header, path)
         tensors = read_tensors(file, header, path)
-    wanted = network.state_dict()
+        file.seek(0)
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    wanted, passed_over = network.state_dict(), [TRAINING_PREFIX]
+    if meta.get("class_names") != list(class_names):
+        passed_over.append(_CLASSIFIER)
     taken = {
         name: tensor
         for name, tensor in tensors.items()
-        if not name.startswith(TRAINING_PREFIX)
+        if not name.startswith(tuple(passed_over))
         and name in wanted
         and (tensor.shape, tensor.dtype) == (wanted[name].shape, wanted[name].dtype)
     }
-    if not taken:
-        raise CheckpointError(f"nothing in {path} fits the new network: start from one of the same architecture")
+    # Statistics, biases and the normalisation of pixels say nothing by themselves.
+    if all(tensor.ndim < 2 or name.startswith("normalize.") for name, tensor in taken.items()):
+        raise CheckpointError(
+            f"no layer of {path} fits the new network: give it the settings of that network's model section, such "
+            "as its preset"
+        )
     check_finite(path, taken)
     _check_variances(path, taken, fix=FIX)
     network.load_state_dict(taken, strict=False)
-    return len(taken), len(wanted)
+    name, licence = f"another network of Foveate ({len(taken)} of {len(wanted)} tensors fit)", _UNKNOWN
+    if "weights" in meta:
+        before = section(path, meta, "weights", WeightsOrigin)
+        licence, name = before.licence, f"{name}, which started from {before.name}"
+    return Weights(name[:_MOST_TOLD], said, licence, sha256)
+
+
+_CLASSIFIER = "head.classifier."
+_UNKNOWN = "not known: the file does not say"
+_MOST_TOLD = 500
+"""Characters: each network that started from another adds some."""

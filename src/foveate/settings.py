@@ -1,10 +1,13 @@
 """The settings of a run, by section: frozen and validated; no torch here."""
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     model_validator,
@@ -33,7 +36,7 @@ HeadKind = Literal["dense", "pooled", "mean", "mean_max", "attention_pool"]
 BackboneName = Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2", "resnet18"]
 AugmentFamily = Literal["affine", "crop", "resized_crop"]
 ExtraFamily = Literal["filter", "colour", "erase", "gridmask", "rand", "mixup", "cutmix"]
-Monitor = Literal["accuracy", "loss", "macro_f1"]
+Monitor = Literal["accuracy", "balanced_accuracy", "loss", "macro_f1"]
 Precision = Literal["auto", "fp32", "bf16"]
 IMAGENET = "imagenet"
 """Weights that a backbone starts from: those of its packaged training on ImageNet."""
@@ -55,6 +58,15 @@ def _attention(value: str) -> str:
         listed = " or ".join(", ".join(map(repr, kinds)).rsplit(", ", 1))
         raise ValueError(f"input should be {listed}{close_to(value, kinds)}")
     return value
+
+
+def _class_weights(value: Any) -> Any:
+    if value is None or value == "balanced":
+        return value
+    numbers: Sequence[Any] = value if isinstance(value, list | tuple) and value else [None]
+    if all(type(each) in (int, float) and 0 < each < math.inf for each in numbers):
+        return value
+    raise ValueError("input should be 'balanced', or a number above zero for each class")
 
 
 _NUMBERS = (int, float, int | None, float | None)
@@ -207,6 +219,9 @@ class TrainConfig(Section):
     its running statistics move once a step, by the mean over the parts."""
     weights: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """What a backbone starts from: `imagenet`, or a .safetensors file; None: weights drawn at random."""
+    start: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """Another network of Foveate that training starts from: a run, or a .safetensors file. What agrees by name and
+    shape is taken; the classifier only where the classes are the same."""
     optimizer: Literal["adamw", "sgd", "muon", "logistic_regression"] = "adamw"
     """`muon` is for convolution kernels; the rest has Nesterov's momentum at the rates below, as `sgd` has.
     `logistic_regression` takes no steps: the classifier is fitted to the features of a frozen backbone."""
@@ -231,6 +246,13 @@ class TrainConfig(Section):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """`linear` and `cosine` fall from `lr` to zero over all steps of the run."""
     label_smoothing: Rate = 0.0
+    class_weights: Annotated[Literal["balanced"] | tuple[float, ...] | None, BeforeValidator(_class_weights)] = (
+        None
+    )
+    """What an image of each class counts in the training loss: a number for each class, in their order.
+    `balanced`: so that all classes count the same; it becomes such numbers once the training images are known."""
+    sampler: Literal["uniform", "balanced"] = "uniform"
+    """`uniform`: a pass shows each training image once; `balanced`: as many images, as often of each class."""
     resize_scale: float = Field(1.0, gt=0, le=1)
     """Side of the images that training begins with, as a share of the size: small images are fast."""
     resize_until: Probability = 0.0

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from foveate.workflows.run import Run
 
 T = TypeVar("T")
+_MOST_RECALLS = 10
+"""Classes whose recall is printed."""
 _BEGAN = time.monotonic()
 """When the command began: this module is imported first."""
 
@@ -215,7 +217,8 @@ def print_cache(found: "Sequence[Cached]") -> None:
 def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
     """Accuracy with its 95 % interval, the worst class, what to try next after a run, and where the report lies.
 
-    Of several processes that trained it the first alone says so.
+    Where classes are uneven, the recall of each comes first. Of several processes that trained it the first alone
+    says so.
 
     Args:
         verbose: every metric too.
@@ -227,6 +230,7 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
     if not is_first():
         return
     for split, report in run.metrics.items():
+        _print_uneven(split, report, balanced=getattr(run, "counts_evenly", False))
         low, high = report["intervals"]["accuracy"]
         spread = ""
         if folds := [each["accuracy"] for each in report.get("folds", ())]:
@@ -246,6 +250,29 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
     if verbose:
         _print_metrics(run.metrics)
     print_lines((), report=run.report)
+
+
+def _print_uneven(split: str, report: "Mapping[str, Any]", *, balanced: bool) -> None:
+    """The recall of every class, the lowest first, where their numbers of images differ much."""
+    from foveate.evaluation import uneven_told
+    from foveate.inference.tables import shortened
+
+    classes = {name: found for name, found in report["per_class"].items() if found["support"]}
+    line = uneven_told({name: found["support"] for name, found in classes.items()}, balanced=balanced)
+    if line is None:
+        return
+    print(line)
+    ranked = sorted(classes.items(), key=lambda each: each[1]["recall"])
+    for name, found in ranked[:_MOST_RECALLS]:
+        low, high = found["intervals"]["recall"]
+        images = f"{found['support']:,} {'image' if found['support'] == 1 else 'images'}"
+        print(
+            f"  recall of {shortened(name, 40)}: {found['recall']:.1%} ({low:.1%} to {high:.1%}) of its {images}"
+        )
+    if (more := len(ranked) - _MOST_RECALLS) > 0:
+        print(f"  and {more:,} classes with a higher recall: the report has all of them")
+    low, high = report["intervals"]["macro_recall"]
+    print(f"{split} balanced accuracy (mean recall): {report['macro_recall']:.1%} ({low:.1%} to {high:.1%})")
 
 
 def _print_metrics(metrics: "Mapping[str, Any]") -> None:

@@ -107,6 +107,63 @@ def test_each_image_has_its_turn_in_every_other_pass(
         assert all(now is not then for now, then in itertools.pairwise(shown))
 
 
+def uneven(counts: list[int], batch: int, seed: int, passes: int = 1) -> Loader:
+    """So many images of each class; every second image of the data set is no training image."""
+    labels = torch.repeat_interleave(torch.arange(len(counts)), 2 * torch.tensor(counts))
+    total = len(labels)
+    images = torch.arange(total, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 2, 2, 3).contiguous()
+    return Loader(images, labels, np.arange(0, total, 2), batch, seed, passes, balanced=True)
+
+
+COUNTS = st.lists(st.integers(0, 20), min_size=1, max_size=6).filter(any)
+
+
+class TestBalanced:
+    @settings(deadline=None)
+    @given(counts=COUNTS, seed=st.integers(0, 9), passes=st.integers(1, 3), epochs=st.integers(1, 4))
+    def test_every_class_is_shown_equally_often_and_each_of_its_images_too(
+        self, counts: list[int], seed: int, passes: int, epochs: int
+    ) -> None:
+        source = uneven(counts, 7, seed, passes)
+        present = sum(count > 0 for count in counts)
+        shown: list[int] = []
+        for number in range(1, epochs + 1):
+            shown += seen(source.epoch(number))
+        assert len(shown) == sum(counts) * passes * epochs
+        for first in range(0, len(shown), sum(counts)):  # pass for pass
+            of_pass = np.bincount(source.labels[shown[first : first + sum(counts)]], minlength=len(counts))
+            assert max(of_pass[np.array(counts) > 0]) - min(of_pass[np.array(counts) > 0]) <= (present > 1)
+        times = np.bincount(shown, minlength=len(source.labels))
+        assert not times[1::2].any()
+        for label, count in enumerate(counts):
+            if count:
+                of_class = times[::2][source.labels[::2].numpy() == label]
+                assert max(of_class) - min(of_class) <= 1
+        of_classes = np.bincount(source.labels[shown], minlength=len(counts))[np.array(counts) > 0]
+        assert max(of_classes) - min(of_classes) <= 1  # over all passes together too
+
+    def test_the_order_depends_on_seed_and_pass_alone(self) -> None:
+        counts = [30, 5, 2]
+        whole = seen(uneven(counts, 4, 1).epoch(2))
+        assert whole == seen(uneven(counts, 9, 1).epoch(2))
+        assert whole != seen(uneven(counts, 4, 2).epoch(2))
+        assert whole != seen(uneven(counts, 4, 1).epoch(1))
+        assert seen(uneven(counts, 4, 1).epoch(2, start=3)) == whole[uneven(counts, 4, 1).images_before(3) :]
+        assert seen(uneven(counts, 4, 1, passes=2).epoch(1))[37:] == whole
+        before = torch.get_rng_state()
+        list(uneven(counts, 4, 1).epoch(1))
+        assert torch.equal(before, torch.get_rng_state())
+
+    @settings(deadline=None)
+    @given(counts=COUNTS, seed=st.integers(0, 9), passes=st.integers(1, 3))
+    def test_an_image_is_mirrored_half_of_the_times_that_it_is_shown(
+        self, counts: list[int], seed: int, passes: int
+    ) -> None:
+        source = uneven(counts, 7, seed, passes)
+        for mirrored in turns([*source.epoch(1), *source.epoch(2)]).values():
+            assert abs(2 * sum(mirrored) - len(mirrored)) <= 1
+
+
 def test_half_of_the_images_have_their_turn_in_the_first_pass_by_the_seed_alone() -> None:
     def first(seed: int, batch: int) -> list[bool]:
         images = torch.zeros(10_000, 1, 1, 3, dtype=torch.uint8)

@@ -388,6 +388,15 @@ def test_photographs_are_written_and_trained_on_at_each_size(shards: Path, run: 
     assert printed.count("minute") == 2
 
 
+def test_uneven_classes_are_trained_on_in_each_way(shards: Path, run: Run) -> None:
+    sizes = ("--large", 4, "--times", 2, "--measured", 2, "--seeds", 1, "--data", shards)
+    printed, record = run("imbalance.py", *sizes, "--set", "images_seen=40", "--set", "batch=8")
+    assert [row["arm"] for row in record] == ["neither", "class_weights=balanced", "sampler=balanced"]
+    assert {(row["large"], row["small"]) for row in record} == {(4, 2)}
+    assert all(row["balanced"] == pytest.approx((row["of_large"] + row["of_small"]) / 2) for row in record)
+    assert printed.count("balanced") == 3
+
+
 def test_schedules_are_recorded_once_and_every_plan_is_replayed_on_them(run: Run, tmp_path: Path) -> None:
     sizes = ("--data", "digits", "--subset", 150, "--configurations", 4, "--threads", 1, "--lengths", 1, 3)
     sizes = (*sizes, "--set", "size=16", "--set", "passes_per_epoch=1")

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foveate.errors import OutputError
+from foveate.evaluation import score
 from foveate.model.build import LayerTable
 from foveate.report.html import render as render_page
 from foveate.report.html import write_page
-from foveate.report.run_folder import most_confident_mistakes
+from foveate.report.run_folder import measured_splits, most_confident_mistakes
 from foveate.report.run_page import RunPage, run_page
 from foveate.report.run_results import PAPER_TABLE
 from foveate.training.measured import Measured
@@ -68,6 +69,24 @@ def test_every_metric_stands_with_its_interval(run: Run) -> None:
     for metric in set(report.intervals) - {"loss"}:
         low, high = report.intervals[metric]
         assert f"{100 * getattr(report, metric):.1f} % {100 * low:.1f}–{100 * high:.1f}" in text
+
+
+@pytest.mark.parametrize("settings", [{}, {"class_weights": [1.0, 2.0]}, {"sampler": "balanced"}])
+def test_of_uneven_classes_the_recall_of_each_comes_first(paged: Run, settings: dict[str, Any]) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [300, 60, 5])
+    logits = rng.normal(size=(365, 3))
+    logits[np.arange(365), labels] += np.array([4, 2, 0.3])[labels]
+    found = score(logits, labels, ("cat", "dog", "fox"), resamples=50).to_dict()
+    reports = measured_splits({"validation": {**found, "variants": {}, "gate": None}})
+    page = Parsed(render(paged(("cat", "dog", "fox"), reports=reports, settings={"train": settings}))).text
+    assert "cat has 300 of these images, and fox has 5: look at the recall of each class" in page
+    assert ("class_weights=balanced" in page) is not bool(settings)
+    recalls, results = page.index("Recall of each class, validation"), page.index("mean cross-entropy in nats")
+    assert page.index("Balanced accuracy, validation") < recalls < results
+    of_classes = page[recalls:results]
+    assert of_classes.index("fox") < of_classes.index("dog") < of_classes.index("cat")
+    assert "Recall of each class, validation" not in render(paged())
 
 
 def test_what_was_measured_another_way_stands_beside_with_its_interval(run: Run, scored: Scored) -> None:

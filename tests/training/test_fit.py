@@ -1,7 +1,11 @@
 """One training: what it draws from which seed, what it saves, and what it refuses to begin."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -51,6 +55,38 @@ class TestFit:
         assert len(whole) == straight.length == 3
         for name, weight in straight.state.model.state_dict().items():
             assert torch.equal(weight, part.state.model.state_dict()[name])
+
+    @pytest.mark.parametrize("settings", [{"sampler": "balanced"}, {"class_weights": "balanced"}])
+    def test_uneven_classes_are_gone_on_from_within_a_pass_to_the_same_bits(
+        self, digits: Dataset, tmp_path: Path, settings: dict[str, str]
+    ) -> None:
+        train, labels = digits.splits["train"], digits.labels
+        kept = np.sort(
+            np.concatenate([train[labels[train] == each][: 40 if each < 3 else 7] for each in range(10)])
+        )
+        data = DeviceData.load(replace(digits, splits={**digits.splits, "train": kept}), CPU)
+        asked = {**TINY, "batch": 20, "alternating_flip": True, "flip": 0.5, "label_smoothing": 0.1, **settings}
+        config = resolve_settings(resolve_config("small", settings=asked), data.dataset)
+        straight = Fit(config, data)
+        list(straight.epochs())
+        stopped, path = Fit(config, data), tmp_path / "state.safetensors"
+
+        def until_the_fifth(items: Iterable[Any], **_: object) -> Iterator[Any]:
+            for number, item in enumerate(items):
+                if number == 5 and stopped.state.epoch == 2:
+                    raise KeyboardInterrupt
+                yield item
+
+        with pytest.raises(KeyboardInterrupt):
+            list(stopped.epochs(track=until_the_fifth))
+        stopped.save(path)
+        resumed = Fit(config, data)
+        assert resumed.resume(path)
+        assert (resumed.state.epoch, resumed.state.step) == (2, 5)
+        list(resumed.epochs())
+        assert [row.val_loss for row in resumed.state.history] == [row.val_loss for row in straight.state.history]
+        for name, weight in straight.state.model.state_dict().items():
+            assert torch.equal(weight, resumed.state.model.state_dict()[name])
 
     def test_without_validation_images_nothing_is_measured(self, digits: Dataset, tiny: Config) -> None:
         data = DeviceData.load(digits, CPU)

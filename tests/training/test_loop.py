@@ -1,6 +1,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from foveate.data.loader import Loader
 from foveate.errors import TrainingError
 from foveate.evaluation import score
 from foveate.inference.network import autocast, collect_logits
+from foveate.settings import Monitor
 from foveate.training.loop import EpochResult, TrainingState, best_epoch, train_epochs
 
 CPU = torch.device("cpu")
@@ -71,6 +72,50 @@ def test_the_training_loss_is_the_mean_over_images_of_the_model_before_each_step
     assert row.train_loss == pytest.approx(np.mean(losses), rel=1e-5)
     assert row.train_accuracy == correct / 44
     assert (row.val_loss, row.val_accuracy, row.val_macro_f1) == (None, None, None)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("mixes", [(), ("cutmix",), ("mixup",)])
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_the_loss_for_each_label_is_weighted_by_its_class(
+    tiny: Settings,
+    fresh: Fresh,
+    loaders: Loaders,
+    smoothing: float,
+    mixes: tuple[str, ...],
+    micro_batch: int | None,
+) -> None:
+    """As torch's own loss of each label alone, times its weight, in the shares that images are mixed in."""
+    weights = (0.5, 1.0, 3.0)
+    stages = [{"filters": 4, "kernels": [3], "pool": 2, "dropout": 0.0}]
+    config = tiny(
+        epochs=1, lr=1e-30, weight_decay=0, stages=stages, hidden_dropout=0.0, batch_norm=False,
+        label_smoothing=smoothing, augmentations=mixes, class_weights=weights, micro_batch=micro_batch,
+    )  # fmt: skip
+    state = fresh(config)
+    augment = build_augment(config.augment, 3)
+    (row,) = train_epochs(state, loaders[0], None, config.train, augment=augment, device=CPU)
+    again = fresh(config)
+    losses = []
+    for batch in loaders[0].epoch(1):
+        images, targets = augment(*batch, again.generator, again.extras)
+        shares = targets if mixes else F.one_hot(targets, 3)
+        logits = again.model.train()(images)
+        for label, weight in enumerate(weights):
+            wanted = torch.full((len(images),), label)
+            each = F.cross_entropy(logits, wanted, label_smoothing=smoothing, reduction="none")
+            losses.append((weight * shares[:, label] * each).sum().item())
+    assert row.train_loss == pytest.approx(sum(losses) / 44, rel=1e-5)
+
+
+def test_equal_weights_change_nothing(tiny: Settings, fresh: Fresh, loaders: Loaders) -> None:
+    def weights_after(**settings: Any) -> Tensor:
+        config = tiny(epochs=1, label_smoothing=0.1, **settings)
+        state = fresh(config)
+        list(train_epochs(state, loaders[0], None, config.train, augment=plain, device=CPU))
+        return torch.cat([each.flatten() for each in state.model.state_dict().values()])
+
+    torch.testing.assert_close(weights_after(class_weights=(1.0, 1.0, 1.0)), weights_after(), atol=1e-5, rtol=1e-4)
 
 
 def test_a_run_in_images_seen_ends_on_its_step_and_its_last_epoch_tells_of_what_it_showed(
@@ -451,12 +496,18 @@ def test_training_stops_when_the_monitor_no_longer_improves(
 
 def test_the_best_epoch_is_the_first_best_by_the_named_metric() -> None:
     rows = [
-        replace(EPOCH, epoch=1, val_loss=0.9, val_accuracy=0.6, val_macro_f1=0.1),
-        replace(EPOCH, epoch=2, val_loss=0.5, val_accuracy=0.7, val_macro_f1=0.3),
-        replace(EPOCH, epoch=3, val_loss=0.5, val_accuracy=0.8, val_macro_f1=0.2),
-        replace(EPOCH, epoch=4, val_loss=0.6, val_accuracy=0.8, val_macro_f1=0.2),
+        replace(EPOCH, epoch=1, val_loss=0.9, val_accuracy=0.6, val_macro_f1=0.1, val_balanced_accuracy=0.9),
+        replace(EPOCH, epoch=2, val_loss=0.5, val_accuracy=0.7, val_macro_f1=0.3, val_balanced_accuracy=0.8),
+        replace(EPOCH, epoch=3, val_loss=0.5, val_accuracy=0.8, val_macro_f1=0.2, val_balanced_accuracy=0.7),
+        replace(EPOCH, epoch=4, val_loss=0.6, val_accuracy=0.8, val_macro_f1=0.2, val_balanced_accuracy=0.9),
     ]
-    assert [best_epoch(rows, monitor) for monitor in ("loss", "accuracy", "macro_f1")] == [2, 3, 2]
+    assert {monitor: best_epoch(rows, monitor) for monitor in get_args(Monitor)} == {
+        "accuracy": 3,
+        "balanced_accuracy": 1,
+        "loss": 2,
+        "macro_f1": 2,
+    }
+    assert best_epoch([EPOCH], "balanced_accuracy") is None  # of an earlier version, which did not measure it
     assert best_epoch([replace(EPOCH, val_loss=None, val_accuracy=None, val_macro_f1=None)], "loss") is None
     assert best_epoch([], "accuracy") is None
 

@@ -16,8 +16,9 @@ from foveate.settings import DataConfig
 from foveate.training.device import DeviceData
 from foveate.training.features import features_of, forward_of
 from foveate.training.fit import Fit
+from foveate.training.loop import EpochResult
 from foveate.training.regression import _best_strength, _fit, _fitted, _Split
-from foveate.training.settings import resolve_settings
+from foveate.training.settings import balanced_weights, resolve_settings
 
 CPU = torch.device("cpu")
 SMALL = {"backbone": "resnet18", "weights": None, "size": 16, "batch": 20}
@@ -45,7 +46,7 @@ def blobs() -> _Split:
 
 
 def test_it_is_scikit_learns_classifier(blobs: _Split) -> None:
-    weight, bias = _fitted(blobs, 0.1, 3)
+    weight, bias = _fitted(blobs, 0.1, np.ones(3))
     theirs = LogisticRegression(C=0.1, max_iter=1000).fit(*blobs)
     logits = blobs.features @ weight.T + bias
     ours = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
@@ -54,7 +55,7 @@ def test_it_is_scikit_learns_classifier(blobs: _Split) -> None:
 
 def test_two_classes_and_one_without_images_have_a_logit_each(blobs: _Split) -> None:
     two = _Split(blobs.features[blobs.labels != 1], blobs.labels[blobs.labels != 1])
-    weight, bias = _fitted(two, 1.0, 3)
+    weight, bias = _fitted(two, 1.0, np.ones(3))
     logits = two.features @ weight.T + bias
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     theirs = LogisticRegression(C=1.0, max_iter=1000).fit(*two)
@@ -62,10 +63,52 @@ def test_two_classes_and_one_without_images_have_a_logit_each(blobs: _Split) -> 
     assert shares[:, 1].max() < 1e-5
 
 
+@pytest.fixture
+def uneven(digits: Dataset) -> Dataset:
+    """Of the first class all training images, of the others two each."""
+    train, labels = digits.splits["train"], digits.labels
+    kept = np.concatenate([train[labels[train] == label][: 60 if label == 0 else 2] for label in range(10)])
+    return replace(digits, splits={**digits.splits, "train": np.sort(kept)})
+
+
+class TestUnevenClasses:
+    def test_balanced_weights_are_scikit_learns(self, uneven: Dataset) -> None:
+        labels = uneven.labels[uneven.splits["train"]]
+        split = _Split(np.random.default_rng(0).normal(size=(len(labels), 8)).astype(np.float32), labels)
+        theirs = LogisticRegression(C=0.1, max_iter=1000, class_weight="balanced").fit(*split)
+        weight, bias = _fitted(split, 0.1, np.array(balanced_weights(uneven)))
+        logits = split.features @ weight.T + bias
+        ours = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+        np.testing.assert_allclose(ours, theirs.predict_proba(split.features), atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("preset", "settings"),
+        [
+            ("photos", {"class_weights": "balanced"}),
+            ("photos-tuned", {"class_weights": "balanced"}),
+            ("photos-tuned", {"sampler": "balanced"}),
+        ],
+    )
+    def test_the_classifier_of_a_backbone_honours_them(
+        self, uneven: Dataset, preset: str, settings: dict[str, object]
+    ) -> None:
+        def found(**more: object) -> tuple[EpochResult, torch.Tensor]:
+            asked = resolve_config(preset, settings={**SMALL, "weights": None, **more})
+            fit = Fit(resolve_settings(asked, uneven), DeviceData.load(uneven, CPU))
+            return next(fit.epochs()), fit.state.model.state_dict()["head.classifier.bias"]
+
+        (row, bias), (plain, plain_bias) = found(**settings), found()
+        assert row.val_balanced_accuracy is not None
+        assert plain.val_balanced_accuracy is not None
+        # The largest class no longer has the largest bias by its number of images alone.
+        assert bias[0] - bias[1:].mean() < plain_bias[0] - plain_bias[1:].mean() - 0.5
+
+
 def test_noise_is_penalised_more_than_what_tells_the_classes(blobs: _Split) -> None:
     rng = np.random.default_rng(1)
     noise = _Split(rng.normal(size=(60, 300)).astype(np.float32), np.arange(60) % 3)
-    assert _best_strength(noise, None, 0) < _best_strength(blobs, None, 0)
+    same = np.ones(3)
+    assert _best_strength(noise, None, same, 0) < _best_strength(blobs, None, same, 0)
 
 
 def test_images_of_one_group_are_in_one_fold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,12 +116,13 @@ def test_images_of_one_group_are_in_one_fold(monkeypatch: pytest.MonkeyPatch) ->
     rng = np.random.default_rng(2)
     features = np.repeat(rng.normal(size=(20, 50)), 10, axis=0).astype(np.float32)
     copies = _Split(features, np.repeat(np.arange(20) % 2, 10))
-    assert _best_strength(copies, np.repeat(np.arange(20).astype(str), 10), 0) < _best_strength(copies, None, 0)
+    groups, same = np.repeat(np.arange(20).astype(str), 10), np.ones(2)
+    assert _best_strength(copies, groups, same, 0) < _best_strength(copies, None, same, 0)
 
 
 def test_too_few_images_for_folds_take_the_middle_strength() -> None:
     one_each = _Split(np.eye(3, dtype=np.float32), np.arange(3))
-    assert _best_strength(one_each, None, 0) == pytest.approx(0.1)
+    assert _best_strength(one_each, None, np.ones(3), 0) == pytest.approx(0.1)
 
 
 def test_it_is_one_epoch_that_is_not_fitted_twice(
@@ -182,7 +226,7 @@ def test_of_fewer_images_than_features_the_same_is_fitted_in_fewer_dimensions() 
     rng = np.random.default_rng(3)
     labels = np.arange(40) % 2
     features = (rng.normal(size=(40, 100)) + labels[:, None]).astype(np.float32)
-    strength, weight, bias = _fit(_Split(features, labels), None, 2, 0)
+    strength, weight, bias = _fit(_Split(features, labels), None, np.ones(2), 0)
     theirs = LogisticRegression(C=strength, max_iter=10_000, tol=1e-8).fit(features, labels)
     logits = features @ weight.T + bias
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

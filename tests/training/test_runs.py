@@ -75,7 +75,8 @@ def test_history_is_a_row_an_epoch_without_anything_that_a_clock_decides(tmp_pat
     with (folder.path / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1", "lr",
+        "epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "val_macro_f1",
+        "val_balanced_accuracy", "lr",
     ]  # fmt: skip
     assert rows[0]["train_loss"] == "1.5"
     assert rows[1]["val_loss"] == ""

@@ -1,14 +1,18 @@
 """What a data set decides of the settings, and what is refused before anything is trained."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 
 from foveate.config import resolve_config
 from foveate.data.augment import build_augment
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import ConfigError
 from foveate.settings import DataConfig
-from foveate.training.settings import resolve_settings
+from foveate.training.settings import balanced_weights, resolve_settings
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +31,31 @@ def test_what_was_left_open_is_resolved(digits: Dataset) -> None:
         < 88_000
         <= config.train.passes_per_epoch * 20 * per_pass
     )
+
+
+def test_balanced_weights_become_a_number_for_each_class(digits: Dataset) -> None:
+    config = resolve_settings(resolve_config("small", settings={"class_weights": "balanced"}), digits)
+    labels = digits.labels[digits.splits["train"]]
+    theirs = compute_class_weight("balanced", classes=np.arange(10), y=labels)
+    assert config.train.class_weights == pytest.approx(tuple(theirs))
+    assert np.mean([config.train.class_weights[label] for label in labels]) == pytest.approx(1)  # type: ignore[index]
+    assert resolve_settings(config, digits) == config  # a run's own settings give the same run again
+
+
+def test_a_class_without_training_images_has_a_weight_all_the_same(digits: Dataset) -> None:
+    train = digits.splits["train"]
+    without = replace(digits, splits={"train": train[digits.labels[train] != 3]})
+    weights = balanced_weights(without)
+    assert weights[3] == 1
+    assert np.mean([weights[label] for label in without.labels[without.splits["train"]]]) == pytest.approx(1)
+
+
+def test_another_number_of_weights_than_classes_is_refused(digits: Dataset) -> None:
+    given = resolve_config("small", settings={"class_weights": [1.0, 2.0]})
+    with pytest.raises(
+        ConfigError, match="class_weights has 2 numbers, and digits has 10 classes: give one for each"
+    ):
+        resolve_settings(given, digits)
 
 
 def test_a_final_run_has_nothing_to_stop_it_or_to_choose_an_epoch_by(digits: Dataset) -> None:

@@ -434,3 +434,20 @@ def test_a_trial_draws_as_its_study_does(
     with pytest.raises(InterruptedError):
         finish(job(draws=draws), digits)
     assert seen == [draws]
+
+
+def test_trials_may_be_ranked_by_balanced_accuracy(
+    job: Callable[..., TrialJob], digits: Dataset, unhalved: Dataset, tmp_path: Path
+) -> None:
+    held_out, labels = unhalved.splits["validation"], unhalved.labels
+    few = held_out[(labels[held_out] < 5) | (np.arange(len(held_out)) % 4 == 0)]
+    uneven = replace(unhalved, splits={**unhalved.splits, "validation": few})
+    config = tiny(monitor="balanced_accuracy", epochs=3, images_seen=None)
+    ranked = {"config": config, "score": "balanced_accuracy", "to_epoch": 3}
+    done = finish(job(**ranked), digits)
+    best = max(done["rows"], key=lambda row: row["val_balanced_accuracy"])
+    assert done["score"] == best["rank_accuracy"]
+    anew = finish(job(**ranked, semantics="anew", halves_validation=False, folder=str(tmp_path / "anew")), uneven)
+    assert all(row["rank_accuracy"] == row["val_balanced_accuracy"] for row in anew["rows"])
+    assert any(row["rank_accuracy"] != row["val_accuracy"] for row in anew["rows"])
+    assert anew["score"] == anew["rows"][-1]["val_balanced_accuracy"]

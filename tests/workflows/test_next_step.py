@@ -43,6 +43,16 @@ def test_a_network_that_is_good_is_used() -> None:
     assert next_step(RUN, resolve_config("minute"), report(0.97)).startswith("foveate predict runs/train/mine ")
 
 
+def test_uneven_classes_are_seen_to_first_even_where_accuracy_is_high() -> None:
+    uneven = {"per_class": {"a": {"support": 190}, "b": {"support": 10}}}
+    found = report(0.97) | uneven
+    found["intervals"] |= {"macro_recall": [0.6, 0.7]}
+    assert next_step(RUN, resolve_config("minute"), found).startswith("--set class_weights=balanced: counts all")
+    for settings in ({"class_weights": "balanced"}, {"sampler": "balanced"}):
+        config = resolve_config("minute", settings=settings)
+        assert next_step(RUN, config, found).startswith("foveate predict")
+
+
 def test_a_preset_of_another_version_has_no_length_that_is_known() -> None:
     config = resolve_config("minute").model_copy(update={"preset": "gone"})
     assert next_step(RUN, config, report(0.7)).startswith("foveate explain")

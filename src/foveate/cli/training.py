@@ -88,6 +88,12 @@ def train(
         str | None,
         typer.Option(help="What a backbone starts from: imagenet, or a .safetensors file of timm or torchvision."),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Another network of Foveate to start from: a run, its name, or a weights file."
+        ),
+    ] = None,
     device: Device = None,
     devices: Devices = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
@@ -129,6 +135,7 @@ def train(
         seed=seed,
         attention=attention,
         weights=weights,
+        start=start,
         device=device,
         threads=threads,
         max_bad=1.0 if allow_bad else None,

@@ -14,6 +14,7 @@ from foveate.data.copies import exact_groups, near_groups, perceptual_hashes
 from foveate.data.dataset import Dataset, refusal, shared_groups, shared_groups_text
 from foveate.data.decode import Header, read_header
 from foveate.data.depth import faint_images, faint_text
+from foveate.data.detail import sufficient_side
 from foveate.data.source import Image, Source, name_warnings
 from foveate.preprocessing import Preprocessing
 from foveate.progress import Track, untracked
@@ -48,6 +49,7 @@ _CROPPED_AWAY = 0.35
 3:2, lose a quarter and a third, and a third too where 3:2 was rounded, as 500 × 333."""
 _IMBALANCE = 10.0
 """Images of the largest class to those of the smallest in training above which it is told."""
+_UNEVEN_FIX = "look at the recall of each class, not at accuracy, and train with --set class_weights=balanced"
 _ENLARGED = 2.0
 """Times its shorter side that an image may be enlarged by before it is told."""
 
@@ -88,6 +90,7 @@ def audit(source: Source, dataset: Dataset, config: DataConfig, *, track: Track 
         *_groups(dataset),
         *_copies(dataset),
         *_headers(source, dataset.preprocessing, track),
+        *_detail(source),
     ]
 
 
@@ -193,7 +196,7 @@ def _classes(dataset: Dataset) -> Iterator[Finding]:
     if train[largest] > _IMBALANCE * train[smallest]:
         most, least = (f"{dataset.class_names[place]} ({train[place]:,})" for place in (largest, smallest))
         times = f"{train[largest] / train[smallest]:.0f} times the training images of {least}"
-        yield Finding("imbalance", "warning", f"{most} has {times}: look at macro F1, not at accuracy")
+        yield Finding("imbalance", "warning", f"{most} has {times}: {_UNEVEN_FIX}")
 
 
 def _too_few(dataset: Dataset, train: NDArray[np.int64]) -> Iterator[Finding]:
@@ -288,6 +291,16 @@ def _headers(source: Source, preprocessing: Preprocessing, track: Track) -> Iter
         if told_of := odd[kind]:
             groups = tuple((each,) for each in told_of)
             yield Finding(kind, severity, f"{_images(len(groups))} {text}", groups, told_of)
+
+
+def _detail(source: Source) -> Iterator[Finding]:
+    """Pictures that were enlarged before they came here."""
+    if (side := sufficient_side(source.blocks)) is not None:
+        text = (
+            f"the pictures hold no more detail than {side} px, as if they had been enlarged from that (a sample "
+            f"was compared): --size {side} shows all of it, and a larger size takes longer and shows no more"
+        )
+        yield Finding("enlarged_before", "warning", text)
 
 
 def _oddities(image: Image, header: Header, preprocessing: Preprocessing) -> Iterator[str]:

@@ -14,6 +14,9 @@ from foveate.data.dataset import Dataset
 
 __all__ = ["Batch", "Loader", "channel_statistics", "fold_in_seed", "preload", "to_device"]
 
+_ROUNDS = 2**33
+"""Stands before a class and a round in a seed: no pass, and no purpose of `training.fit`, has that number."""
+
 
 class Batch(NamedTuple):
     """Images with their labels, on the loader's device."""
@@ -36,6 +39,9 @@ class Loader:
         indices: which of them, in order.
         seed: of the order; None: as in `indices`.
         passes: over the images, in an epoch.
+        balanced: whether a pass shows every class equally often, to one image, in place of every image once. All
+            images of a class are shown before one of them comes again, from one pass to the next too. It takes a
+            seed.
     """
 
     images: Tensor
@@ -44,6 +50,7 @@ class Loader:
     batch: int
     seed: int | None = None
     passes: int = 1
+    balanced: bool = False
 
     @property
     def side(self) -> int:
@@ -62,7 +69,8 @@ class Loader:
         """The batches of epoch `number`, from its `start`-th on, up to its `stop`-th."""
         device = self.images.device
         first = (number - 1) * self.passes
-        orders, turns = zip(*(self._pass(first + each) for each in range(self.passes)), strict=True)
+        make = self._balanced_pass if self.balanced else self._pass
+        orders, turns = zip(*(make(first + each) for each in range(self.passes)), strict=True)
         # Moved once an epoch: a GPU is never waited for between batches.
         order, turn = torch.cat(orders).to(device), torch.cat(turns).to(device)
         for step in range(start, len(self) if stop is None else stop):
@@ -80,6 +88,36 @@ class Loader:
             first = torch.rand(count, generator=_generator(self.seed, 0)) < 0.5
             turn = first[shuffled] ^ bool(number % 2)
         return torch.from_numpy(self.indices)[shuffled], turn
+
+    def _balanced_pass(self, number: int) -> tuple[Tensor, Tensor]:
+        """The same, with every class equally often; where that leaves some images, one more of each class in turn.
+
+        The images of a class are a stream of shuffled rounds over all of them, each drawn from the seed, the class
+        and its number alone, of which every pass takes up the next. An image's turn changes with every round.
+        """
+        if self.seed is None:
+            raise ValueError("balanced=True needs a seed")
+        count, seed = len(self.indices), self.seed
+        labels = self.labels[torch.from_numpy(self.indices).to(self.labels.device)].cpu()
+        first = torch.rand(count, generator=_generator(seed, 0)) < 0.5
+        classes = labels.unique().tolist()
+        even, more = divmod(count, len(classes))
+        places, turns = [], []
+        for position, label in enumerate(classes):
+            members = (labels == label).nonzero().flatten()
+            # Passes go on giving one image more where the one before stopped: class after class, all round.
+            start, stop = (
+                each * even + (each * more + len(classes) - 1 - position) // len(classes)
+                for each in (number, number + 1)
+            )
+            for each in range(start // len(members), -(-stop // len(members))):
+                before = each * len(members)
+                order = torch.randperm(len(members), generator=_generator(seed, _ROUNDS, label + 1, each + 1))
+                chosen = members[order[max(0, start - before) : stop - before]]
+                places.append(chosen)
+                turns.append(first[chosen] ^ bool(each % 2))
+        shuffled = torch.randperm(count, generator=_generator(seed, number + 1))
+        return torch.from_numpy(self.indices)[torch.cat(places)[shuffled]], torch.cat(turns)[shuffled]
 
 
 def preload(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -127,5 +165,5 @@ def fold_in_seed(seed: int, *numbers: int) -> int:
     return int(np.random.SeedSequence([seed, *numbers]).generate_state(1, np.uint64)[0]) >> 1
 
 
-def _generator(seed: int, number: int) -> torch.Generator:
-    return torch.Generator().manual_seed(fold_in_seed(seed, number))
+def _generator(seed: int, *numbers: int) -> torch.Generator:
+    return torch.Generator().manual_seed(fold_in_seed(seed, *numbers))

@@ -12,7 +12,7 @@ from foveate.report.explanation_page import Explained, explained_section
 from foveate.report.html import duration, interval, percent, plural
 from foveate.report.run_errors import abstaining_section, errors_section
 from foveate.report.run_folds import folds_section
-from foveate.report.run_results import MOST_LISTED, results_section
+from foveate.report.run_results import MOST_LISTED, results_section, uneven_line
 from foveate.report.sections import (
     Bullets,
     Card,
@@ -85,6 +85,12 @@ class RunPage:
     command: str = ""
 
     @property
+    def counts_evenly(self) -> bool:
+        """Whether training counted all classes the same, however many images they have."""
+        train = self.settings.get("train", {})
+        return train.get("class_weights") is not None or train.get("sampler") == "balanced"
+
+    @property
     def lead(self) -> str:
         """The split that headlines and plots show."""
         return lead_split(self.reports)
@@ -99,7 +105,10 @@ def run_page(run: RunPage) -> Page:
     """All that there is to show of a run."""
     lead, size, layers, timing = run.reports[run.lead], run.dataset.size, run.layers, run.timing
     facts = []
-    for name, of, key in (("Accuracy", run.lead, "accuracy"), ("F1", "macro", "macro_f1")):
+    headline = [("Accuracy", run.lead, "accuracy"), ("F1", "macro", "macro_f1")]
+    if uneven_line(lead) is not None:
+        headline = [("Balanced accuracy", run.lead, "macro_recall"), headline[0]]
+    for name, of, key in headline:
         bounds = lead.intervals[key]
         facts.append(Fact(f"{name}, {of}", percent(getattr(lead, key)), f"95\u00a0%: {interval(bounds)}", bounds))
     facts.append(Fact(f"Images, {run.lead}", f"{lead.n:,}", f"{len(lead.class_names)} classes, {size}×{size} px"))
@@ -111,7 +120,9 @@ def run_page(run: RunPage) -> Page:
         facts.append(Fact("Training time", duration(timing["train_s"]), speed))
     fitted_on = "the out-of-fold answers" if OUT_OF_FOLD in run.reports else "validation"
     sections = [
-        results_section(run.reports, run.lead, paper=run.paper, epochs=len(run.history)),
+        results_section(
+            run.reports, run.lead, paper=run.paper, epochs=len(run.history), balanced=run.counts_evenly
+        ),
         folds_section(run.reports[OUT_OF_FOLD]) if OUT_OF_FOLD in run.reports else None,
         _training(run) if run.history else None,
         errors_section(lead, run.lead, fitted_on=fitted_on),
@@ -144,11 +155,14 @@ def _training(run: RunPage) -> Section:
         + ". Training values are means over the epoch, with dropout and augmentation on"
         + ("." if validated else "; nothing was held out for validation.")
     )
-    smoothing = run.settings.get("train", {}).get("label_smoothing") or 0
+    train = run.settings.get("train", {})
+    ways = [f"of labels smoothed by {smoothing:g}"] if (smoothing := train.get("label_smoothing") or 0) else []
+    ways += ["weighted by class"] if train.get("class_weights") is not None else []
+    ways += ["of classes shown equally often"] if train.get("sampler") == "balanced" else []
     smoothed = (
-        f" The training loss is that of labels smoothed by {smoothing:g}, the validation loss that of plain "
-        "labels: they are not to be compared."
-        if smoothing
+        f" The training loss is {' and '.join(ways)}, the validation loss is that of plain labels and of every "
+        "image once: they are not to be compared."
+        if ways
         else ""
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from foveate.evaluation import few_images_told
+from foveate.evaluation import few_images_told, uneven_told
 from foveate.report.html import interval, metric, percent
 from foveate.report.sections import Card, Column, Section, Table, Text, code, numbers, small
 from foveate.training.measured import Measured
@@ -15,7 +15,7 @@ METRICS = {
     "": {"loss": ("Loss", "mean cross-entropy in nats"), "accuracy": ("Accuracy", "images classified correctly")},
     "Macro average over classes, by argmax": {
         "macro_precision": ("Precision", "of the predictions of a class, those that are right"),
-        "macro_recall": ("Recall", "of the images of a class, those that are found"),
+        "macro_recall": ("Recall", "of the images of a class, those that are found: the balanced accuracy"),
         "macro_f1": ("F1", "harmonic mean of the two, for each class"),
     },
     "Micro average at a threshold of 0.5, as in Keras": {
@@ -51,12 +51,23 @@ def measured_cell(scores: Any, key: str) -> Markup:
     return small("–" if value is None else metric(value, key), interval(bounds, key) if bounds else "")
 
 
-def results_section(reports: Mapping[str, Measured], split: str, *, paper: bool, epochs: int) -> Section:
+def uneven_line(report: Measured, *, balanced: bool = False) -> str | None:
+    """A line where the classes that were measured are uneven, as `uneven_told`."""
+    images = {name: each.support for name, each in report.per_class.items()}
+    return uneven_told(images, balanced=balanced)
+
+
+def results_section(
+    reports: Mapping[str, Measured], split: str, *, paper: bool, epochs: int, balanced: bool = False
+) -> Section:
     """Every metric with its interval, beside the paper's in a run of the paper; and what else was measured.
+
+    Where the classes are uneven, the recall of each comes first.
 
     Args:
         split: the one that comes first, of which there is more.
         epochs: that were trained.
+        balanced: whether training counted all classes the same.
     """
     lead = reports[split]
     ordered = {split: lead, **reports}
@@ -93,7 +104,10 @@ def results_section(reports: Mapping[str, Measured], split: str, *, paper: bool,
             theirs = "–" if value is None else small(metric(value, key), interval(bounds, key) if bounds else "")
             ours = [measured_cell(report, key) for report in ordered.values()]
             rows.append([small(name, meaning), *([theirs] if paper else []), *ours])
+    uneven = uneven_line(lead, balanced=balanced)
     bodies = [
+        Text(Markup("<strong>{}</strong>.").format(uneven), note=True) if uneven else None,
+        _recalls(lead, split) if uneven else None,
         *(Text(warning, note=True) for warning in warnings),
         Card("", [Table("Results", [Column("Metric"), *columns], rows)]),
         _variants(lead, split) if lead.variants else None,
@@ -101,6 +115,14 @@ def results_section(reports: Mapping[str, Measured], split: str, *, paper: bool,
         _groups(lead, split) if lead.groups else None,
     ]
     return Section("results", "Results", "Figure 4.1, the paper’s and ours" if paper else "Results", bodies, note)
+
+
+def _recalls(lead: Measured, split: str) -> Card:
+    ranked = sorted(lead.per_class.items(), key=lambda item: (item[1].recall is None, item[1].recall))
+    rows = [[name, f"{scores.support:,}", measured_cell(scores, "recall")] for name, scores in ranked]
+    columns = [Column("Class", "break"), *numbers("Images", "Recall")]
+    table = Table("Recall of each class", columns, rows, "Lowest first", tall=True)
+    return Card(f"Recall of each class, {split}", [table])
 
 
 def _variants(lead: Measured, split: str) -> Card:

@@ -38,6 +38,7 @@ def study_page(
     importance: Sequence[tuple[str, float]],
     best: Trial | None,
     too_high: str,
+    metric: str = "accuracy",
     halved: bool,
     seconds: float,
     worked: float,
@@ -52,6 +53,7 @@ def study_page(
         brackets: the plan: (trials, epochs) of every rung.
         importance: of each hyperparameter, the most important first; may be empty.
         too_high: by how much the best score is too good, in words; may be empty.
+        metric: what trials are ranked by, in words.
         halved: whether the validation images that rank trials are others than those that stop them.
         seconds: that it ran.
         worked: of that, the share that workers had a job.
@@ -62,7 +64,7 @@ def study_page(
     on = "on images that rank trials and stop none" if halved else "on all validation images"
     chosen = on + (f"; trial {best.number}" if best else "") + (f"; {too_high}" if too_high else "")
     facts = [
-        Fact("Best accuracy", percent(best.score if best else None), chosen),
+        Fact(f"Best {metric}", percent(best.score if best else None), chosen),
         Fact("Trials", str(len(trials)), f"{finished} to the last epoch, {failed} failed"),
         Fact("Epochs", f"{epochs:,}", "of all jobs together"),
         Fact("Time", duration(seconds), f"workers had a job {percent(worked)} of it"),

@@ -114,6 +114,7 @@ class DeviceData:
             train.batch,
             seed=train.seed,
             passes=train.passes_per_epoch or 1,
+            balanced=train.sampler == "balanced",
         )
 
     def in_order(self, split: str) -> Loader:

@@ -1,7 +1,7 @@
 """One training, from its settings to its epochs: what `train`, trials, arms and out-of-fold labels all do."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from foveate.checkpoint import checkpoint_metadata, weights_origin
+from foveate.checkpoint import BEST, LAST, checkpoint_metadata, weights_origin
 from foveate.config import Config
 from foveate.data.augment import as_they_are, build_augment
 from foveate.data.dataset import Dataset
 from foveate.data.loader import channel_statistics, fold_in_seed
 from foveate.errors import ConfigError
-from foveate.inference.network import out_of_memory_explained
+from foveate.inference.network import out_of_memory_explained, weights_of
 from foveate.memory import device_memory
 from foveate.model.backbones import Backbone
 from foveate.model.build import CHANNELS, build_model
 from foveate.model.network import AttentionCNN
-from foveate.pretrained import load_packaged_weights, load_weights_file
+from foveate.pretrained import load_packaged_weights, load_weights_file, start_from
 from foveate.progress import Track, untracked
 from foveate.records import WeightsOrigin
 from foveate.settings import IMAGENET
@@ -55,11 +55,12 @@ class Fit:
         path: the state is saved there at the end of each epoch, before the epoch is yielded; None: it is not, and
             whoever consumes the epochs saves what is to last.
         draws: version of what is drawn from which seed: that of the work that this is part of.
-        start: whether to load the weights that a backbone starts from; False: `resume` brings those that it has.
+        start: whether to load the weights that it starts from; False: `resume` brings those that it has.
         world: the processes that share the work; only the first is given a `path`.
 
     Raises:
-        ConfigError: when the feature maps of one step are more than there is memory.
+        ConfigError: when the feature maps of one step are more than there is memory, and as `start_weights`.
+        CheckpointError: as `start_weights`.
     """
 
     def __init__(
@@ -77,8 +78,8 @@ class Fit:
         dataset = data.dataset
         self.metadata = checkpoint_metadata(config.model, dataset.class_names, dataset.preprocessing)
         """What is written beside the weights, as `checkpoint.save_tensors` takes it."""
-        self.origin = start_weights(config, self.state.model) if start else None
-        """Of the weights that a backbone starts from."""
+        self.origin = start_weights(config, self.state.model, dataset.class_names) if start else None
+        """Of the weights that it starts from; None: they were all drawn at random."""
         self._tell_origin()
 
     @property
@@ -186,13 +187,19 @@ def new_state(
     return TrainingState(model, build_optimizer(model, config.train), generator, extras)
 
 
-def start_weights(config: Config, model: nn.Module) -> WeightsOrigin | None:
-    """Put into the backbone of `model` what `config` starts from; None: it keeps weights drawn at random.
+def start_weights(config: Config, model: nn.Module, class_names: Sequence[str]) -> WeightsOrigin | None:
+    """Put into `model`, or its backbone, what `config` starts from; None: it keeps weights drawn at random.
 
     Raises:
         ConfigError: when the package that has them is not installed, or a file is pickled.
-        CheckpointError: when a file is missing, damaged, or not of this backbone.
+        CheckpointError: when a file is missing, damaged, not of this backbone, or of a network that has nothing in
+            common with this one.
     """
+    if config.train.start is not None:
+        path = weights_of(Path(config.train.start))[0]
+        folders = [path.parents[len(each.parts) - 1] for each in (BEST, LAST) if path.match(str(each))]
+        said = f"the run {folders[0].name}" if folders else f"the file {path.name}"
+        return WeightsOrigin(**asdict(start_from(path, model, class_names, said)))
     backbone, start = getattr(model, "stem", None), config.train.weights
     if start is None or not isinstance(backbone, Backbone):
         return None

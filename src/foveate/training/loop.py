@@ -38,6 +38,8 @@ class EpochResult:
     val_loss: float | None
     val_accuracy: float | None
     val_macro_f1: float | None
+    val_balanced_accuracy: float | None = field(default=None, kw_only=True)
+    """None too of an epoch of an earlier version."""
     lr: float
     """Of the epoch's last update."""
     seconds: float
@@ -141,6 +143,7 @@ def train_epochs(
     that `track` hands through.
 
     Args:
+        config: as `resolve_settings` gives it, with a number for each class where classes are weighted.
         forward: what is asked in the place of the model of `state`, with which it shares what is trained.
         world: the processes that share the work. Each is given the same images in the same order, draws the same
             augmentation, and comes to the same state; the first measures the validation images for all.
@@ -158,6 +161,7 @@ def train_epochs(
     epochs, total_steps = run_length(config, steps_per_epoch, train.images_before(steps_per_epoch))
     without_steps = steps_per_epoch if config.regression_first else 0  # the schedule begins after that epoch
     total_steps -= without_steps
+    class_weights = None if config.class_weights is None else torch.tensor(config.class_weights, device=device)
     summed = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
     state.totals = state.totals.to(device, summed)
     state.gradient_norms = state.gradient_norms.to(device, summed)
@@ -178,7 +182,17 @@ def train_epochs(
             with out_of_memory_explained(
                 "lower micro_batch, batch or size", f"a step of {len(batch.labels)} images"
             ):
-                _step(state, forward, batch, config, augment=augment, side=side, device=device, world=world)
+                _step(
+                    state,
+                    forward,
+                    batch,
+                    config,
+                    augment=augment,
+                    side=side,
+                    device=device,
+                    class_weights=class_weights,
+                    world=world,
+                )
             state.step += 1
             now = time.monotonic()
             state.seconds, ticked = state.seconds + now - ticked, now
@@ -207,6 +221,7 @@ def _end_epoch(state: TrainingState, images: int, val: Mapping[str, float], lr: 
         val_loss=val.get("loss"),
         val_accuracy=val.get("accuracy"),
         val_macro_f1=val.get("macro_f1"),
+        val_balanced_accuracy=val.get("balanced_accuracy"),
         lr=lr,
         seconds=state.seconds,
         images_per_s=images / state.seconds,
@@ -226,6 +241,7 @@ def _step(
     augment: Augment,
     side: int,
     device: torch.device,
+    class_weights: Tensor | None,
     world: World,
 ) -> None:
     """One update by the gradient of a batch, of which each process has a share.
@@ -249,7 +265,7 @@ def _step(
         statistics.begin_part()
         with autocast(device, config.precision):
             logits = forward(part)
-            loss = F.cross_entropy(logits, wanted, label_smoothing=config.label_smoothing)
+            loss = _loss(logits, wanted, config.label_smoothing, class_weights)
         statistics.end_part()
         correct = (logits.argmax(1) == of_part).sum()
         totals += torch.stack([loss.detach() * len(part), correct]).to(totals.dtype)
@@ -265,6 +281,21 @@ def _step(
     if config.gradient_clip is not None:
         nn.utils.clip_grads_with_norm_(state.model.parameters(), config.gradient_clip, norm)
     state.optimizer.step()
+
+
+def _loss(logits: Tensor, targets: Tensor, smoothing: float, class_weights: Tensor | None) -> Tensor:
+    """The mean cross-entropy of logits [B, K] against smoothed targets, weighted by class [K] where asked for.
+
+    The loss for a label is multiplied by the weight of its class; in an image that is mixed of two, each label's
+    part by its own. The mean is over images, so that the parts of a batch add up to the whole. The mean of the
+    weights of `balanced` over the training images is 1, so the size of steps stays what it was.
+    """
+    if class_weights is None:
+        return F.cross_entropy(logits, targets, label_smoothing=smoothing)
+    shares = targets if targets.is_floating_point() else F.one_hot(targets, logits.shape[1])
+    weighted = shares * class_weights
+    spread = weighted.sum(1, keepdim=True) / logits.shape[1]
+    return F.cross_entropy(logits, torch.lerp(weighted, spread.expand_as(weighted), smoothing))
 
 
 class _RunningStatistics:
@@ -303,7 +334,8 @@ class _RunningStatistics:
 
 def best_epoch(history: Sequence[EpochResult], monitor: Monitor) -> int | None:
     """The first epoch with the best validation `monitor`; None where there was no validation."""
-    measured = {row.epoch: getattr(row, f"val_{monitor}") for row in history if row.val_loss is not None}
+    values = {row.epoch: getattr(row, f"val_{monitor}") for row in history}
+    measured = {epoch: value for epoch, value in values.items() if value is not None}
     if not measured:
         return None
     return (

@@ -9,8 +9,10 @@ from typing import NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from foveate.config import Config
+from foveate.data.dataset import Dataset
 from foveate.data.splits import group_numbers
 from foveate.evaluation import point_metrics
 from foveate.model.heads import LinearHead
@@ -19,6 +21,7 @@ from foveate.progress import Track, untracked
 from foveate.training.device import DeviceData
 from foveate.training.kept_features import kept_features
 from foveate.training.loop import EpochResult, TrainingState
+from foveate.training.settings import balanced_weights
 
 _STRENGTHS = np.logspace(-3, 1, 5)
 """Inverse strengths of the L2 penalty, scikit-learn's C, that folds choose from. Features of a backbone are
@@ -43,7 +46,7 @@ def regression_epochs(
     """Fit the classifier of `state` to the training images, unless it is fitted already; yield it as one epoch.
 
     The strength of its penalty is chosen by the log-loss over stratified folds within the training images, those
-    of one group in one fold; the other splits take no part.
+    of one group in one fold; the other splits take no part. Where classes are weighted, both losses are.
 
     Raises:
         TrainingError: when memory runs out.
@@ -57,7 +60,7 @@ def regression_epochs(
     train = _features(model, data, "train", config, track)
     groups = data.dataset.groups
     of_images = None if groups is None else group_numbers(groups)[indices["train"]]
-    strength, weight, bias = _fit(train, of_images, len(data.dataset.class_names), config.train.seed)
+    strength, weight, bias = _fit(train, of_images, _class_weights(data.dataset, config), config.train.seed)
     with torch.no_grad():
         head.classifier.weight.copy_(torch.from_numpy(weight))
         head.classifier.bias.copy_(torch.from_numpy(bias))
@@ -75,6 +78,7 @@ def regression_epochs(
         val_loss=validated.get("loss"),
         val_accuracy=validated.get("accuracy"),
         val_macro_f1=validated.get("macro_f1"),
+        val_balanced_accuracy=validated.get("balanced_accuracy"),
         lr=strength,
         seconds=seconds,
         images_per_s=len(train.labels) / seconds,
@@ -106,8 +110,14 @@ def _features(model: AttentionCNN, data: DeviceData, split: str, config: Config,
     return _Split(kept.features.numpy()[kept.places(indices)], data.dataset.labels[indices])
 
 
+def _class_weights(dataset: Dataset, config: Config) -> NDArray[np.float64]:
+    """[K], what an image of each class counts; where steps with balanced batches follow, as it does there."""
+    given = balanced_weights(dataset) if config.train.sampler == "balanced" else config.train.class_weights
+    return np.ones(len(dataset.class_names)) if given is None else np.array(given, np.float64)
+
+
 def _fit(
-    train: _Split, groups: NDArray[np.int64] | None, classes: int, seed: int
+    train: _Split, groups: NDArray[np.int64] | None, class_weights: NDArray[np.float64], seed: int
 ) -> tuple[float, Vectors, Vectors]:
     """The best strength of the penalty, and weight [K, F] and bias [K] fitted with it.
 
@@ -121,12 +131,14 @@ def _fit(
         images, features = train.features.shape
         turn = np.linalg.svd(train.features, full_matrices=False)[2] if images < features else None
         turned = train if turn is None else _Split(train.features @ turn.T, train.labels)
-        strength = _best_strength(turned, groups, seed)
-        weight, bias = _fitted(turned, strength, classes)
+        strength = _best_strength(turned, groups, class_weights, seed)
+        weight, bias = _fitted(turned, strength, class_weights)
         return strength, weight if turn is None else weight @ turn, bias
 
 
-def _best_strength(train: _Split, groups: NDArray[np.int64] | None, seed: int) -> float:
+def _best_strength(
+    train: _Split, groups: NDArray[np.int64] | None, class_weights: NDArray[np.float64], seed: int
+) -> float:
     """The C whose log-loss over folds is least; the middle one where there are too few images for two folds."""
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # slow to import
 
@@ -135,19 +147,19 @@ def _best_strength(train: _Split, groups: NDArray[np.int64] | None, seed: int) -
     if folds < 2 or len(present) < 2:
         return float(_STRENGTHS[len(_STRENGTHS) // 2])
     make = StratifiedKFold if groups is None else StratifiedGroupKFold
-    classes = int(train.labels.max()) + 1
     losses = np.zeros(len(_STRENGTHS))
     for rest, held_out in make(folds, shuffle=True, random_state=seed % 2**32).split(*train, groups):
         fitted, asked = (_Split(train.features[each], train.labels[each]) for each in (rest, held_out))
         if len(np.unique(fitted.labels)) < 2:
             continue
         for place, strength in enumerate(_STRENGTHS):
-            logits = _logits(asked, *_fitted(fitted, float(strength), classes))
-            losses[place] += point_metrics(logits, asked.labels)["loss"] * len(asked.labels)
+            logits = _logits(asked, *_fitted(fitted, float(strength), class_weights))
+            each = -log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(logits)), asked.labels]
+            losses[place] += float((each * class_weights[asked.labels]).sum())
     return float(_STRENGTHS[losses.argmin()])
 
 
-def _fitted(train: _Split, strength: float, classes: int) -> tuple[Vectors, Vectors]:
+def _fitted(train: _Split, strength: float, class_weights: NDArray[np.float64]) -> tuple[Vectors, Vectors]:
     """Weight [K, F] and bias [K] of the classifier.
 
     A class without a training image gets a bias far below the others'.
@@ -157,11 +169,13 @@ def _fitted(train: _Split, strength: float, classes: int) -> tuple[Vectors, Vect
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # what a weak penalty has not reached by then is small
-        found = LogisticRegression(C=strength, max_iter=_ITERATIONS).fit(train.features, train.labels)
+        weights = class_weights[train.labels]
+        found = LogisticRegression(C=strength, max_iter=_ITERATIONS).fit(*train, sample_weight=weights)
     coefficients, intercepts = found.coef_, found.intercept_
     if len(found.classes_) == 2:  # of two, scikit-learn keeps the difference of the logits
         coefficients = np.concatenate([-coefficients, coefficients]) / 2
         intercepts = np.concatenate([-intercepts, intercepts]) / 2
+    classes = len(class_weights)
     weight = np.zeros((classes, train.features.shape[1]), np.float32)
     bias = np.full(classes, intercepts.min() - math.log(1e6), np.float32)
     weight[found.classes_], bias[found.classes_] = coefficients, intercepts

@@ -4,12 +4,14 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from foveate.config import Config
 from foveate.data.augment import UNCHANGED
 from foveate.data.dataset import Dataset
 from foveate.errors import ConfigError
+from foveate.inference.network import weights_of
 from foveate.memory import device_memory
 from foveate.model.build import attention_side, feature_size, outline_model, try_attention
 from foveate.settings import CUSTOM, IMAGENET
@@ -31,13 +33,24 @@ def resolve_settings(config: Config, dataset: Dataset, devices: int = 1) -> Conf
         ConfigError: for a network that does not fit into memory or that the images are too small for, batches
             that batch normalisation cannot be trained with, a custom attention that does not work, or several
             devices where there are no steps that they could share.
+        CheckpointError: when a folder to start from is no run.
     """
     resolved: dict[str, Any] = {"size": dataset.size, "depth": dataset.white or "format"}
     if config.train.weights not in (None, IMAGENET):  # a file: found from any folder
         resolved["weights"] = str(Path(config.train.weights or "").resolve())
+    if config.train.start is not None:  # of a run, the weights that it is measured by
+        resolved["start"] = str(weights_of(Path(config.train.start))[0].resolve())
     if config.train.passes_per_epoch is None:
         images = config.train.images_seen or 0
         resolved["passes_per_epoch"] = passes_per_epoch(images, len(dataset.splits["train"]))
+    weights = config.train.class_weights
+    if weights == "balanced":
+        resolved["class_weights"] = balanced_weights(dataset)
+    elif weights is not None and len(weights) != len(dataset.class_names):
+        raise ConfigError(
+            f"train.class_weights has {len(weights)} numbers, and {dataset.name} has {len(dataset.class_names)} "
+            "classes: give one for each, in the order of their names, or class_weights=balanced"
+        )
     if not config.augment.augmentation:
         resolved |= UNCHANGED
     elif config.augment.flip is None:
@@ -51,6 +64,18 @@ def resolve_settings(config: Config, dataset: Dataset, devices: int = 1) -> Conf
     if config.model.attention.startswith(CUSTOM):
         try_attention(config.model, num_classes=len(dataset.class_names), size=dataset.size)
     return config
+
+
+def balanced_weights(dataset: Dataset) -> tuple[float, ...]:
+    """For each class n / (K · its training images), of n training images in K classes; the mean over images is 1.
+
+    As scikit-learn's class_weight="balanced" (King and Zeng 2001, "Logistic regression in rare events data"). A
+    class without training images gets 1, and makes no difference.
+    """
+    labels = dataset.labels[dataset.splits["train"]]
+    counts = np.bincount(labels, minlength=len(dataset.class_names))
+    present = int((counts > 0).sum())
+    return tuple(len(labels) / (present * int(count)) if count else 1.0 for count in counts)
 
 
 def passes_per_epoch(images_seen: int, images: int) -> int:

@@ -161,7 +161,8 @@ class Search:
         if event.kind != "done":
             return [f"{title}  {failure_words(event)}"]
         early = "  stopped early" if event.value["stopped"] else ""
-        lines = [f"{title}  accuracy {event.value['score']:6.2%}{early}  {self.progress()}"]
+        metric = self.config.score.replace("_", " ")
+        lines = [f"{title}  {metric} {event.value['score']:6.2%}{early}  {self.progress()}"]
         files = self.config.budget.trials * (2 if self.config.semantics == "kerastuner" else 1)
         if (most := files * self._storage.largest_bytes()) > 1.2 * self._shown_bytes:
             self._shown_bytes = most

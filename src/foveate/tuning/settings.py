@@ -23,7 +23,7 @@ from foveate.tuning.brackets import (
 )
 from foveate.tuning.hyperband import Job
 from foveate.tuning.space import Space
-from foveate.tuning.trial import Semantics, TrialJob
+from foveate.tuning.trial import ScoreMetric, Semantics, TrialJob
 
 Algorithm = Literal["screening", "hyperband", "asha"]
 HYPERBAND_FACTOR, SCREENING_FACTOR = 3, 6
@@ -107,6 +107,11 @@ class StudyConfig(CampaignConfig):
         return self._once * self.iterations
 
     @property
+    def score(self) -> ScoreMetric:
+        """What trials are ranked by: accuracy, or balanced accuracy where that is the `monitor` of all trials."""
+        return "balanced_accuracy" if self.base.train.monitor == "balanced_accuracy" else "accuracy"
+
+    @property
     def anew(self) -> bool:
         """Whether a promoted trial begins from nothing, with a schedule over the epochs of its new rung."""
         return self.semantics == "anew"
@@ -155,7 +160,8 @@ class StudyConfig(CampaignConfig):
             to_epoch=job.to_epoch,
             semantics=self.semantics,
             halves_validation=self.halves_validation,
-            tells_right=job.to_epoch == self.max_epochs,
+            score=self.score,
+            tells_right=job.to_epoch == self.max_epochs and self.score == "accuracy",
             draws=self.draws,
         )
 

@@ -31,6 +31,8 @@ from foveate.tuning.storage import working_folder
 Semantics = Literal["anew", "continue", "kerastuner"]
 """What a promoted trial begins with: nothing; the state that it stopped in; or its best weights alone."""
 
+ScoreMetric = Literal["accuracy", "balanced_accuracy"]
+
 Row = dict[str, Any]
 """An epoch of a trial: `EpochResult`, and `rank_loss` and `rank_accuracy` on the images that rank trials."""
 
@@ -73,6 +75,8 @@ class TrialJob(TrainingJob):
     semantics: Semantics
     halves_validation: bool
     """Whether one half of the validation images stops the trial and names its best epoch; the other ranks it."""
+    score: ScoreMetric = "accuracy"
+    """What trials are ranked by; `rank_accuracy` of a row is that."""
     tells_right: bool = False
     """Whether to tell which of all validation images the trained network gets right; where they are not halved."""
 
@@ -149,7 +153,7 @@ def train_trial(
     """Train a trial on the images of `study_dataset`; yield the row of each epoch when its state is saved.
 
     Returns:
-        `score`: the accuracy on the images that rank trials: in the epoch that was most accurate on the stopping
+        `score`: what the job calls so, on the images that rank trials: in the epoch that was best on the stopping
         images; where `anew` trials are ranked on all validation images, in the last epoch, which nothing chose.
         `stopped`: whether training stopped early; `rows`: an epoch each, from `from_epoch` on; `right`: where the
         job asks for it, which images the network gets right, as bits in hexadecimal digits.
@@ -163,13 +167,13 @@ def train_trial(
         history = fit.state.history
         done = bool(history) and history[-1].epoch >= job.to_epoch
         for result in () if done else fit.epochs(track=track):
-            loss, accuracy = result.val_loss, result.val_accuracy
+            loss, accuracy = result.val_loss, getattr(result, f"val_{job.score}")
             if job.halves_validation:
                 ranked = data.logits(fit.state.model, "rank", config, label="ranking", track=track)
                 measured = point_metrics(*ranked)
-                loss, accuracy = measured["loss"], measured["accuracy"]
+                loss, accuracy = measured["loss"], measured[job.score]
             rows.append({**asdict(result), "rank_loss": loss, "rank_accuracy": accuracy})
-            if keras and best_epoch(fit.state.history, "accuracy") == result.epoch:
+            if keras and best_epoch(fit.state.history, job.score) == result.epoch:
                 fit.save(best_path)
                 folder.upload(best_path)
             fit.save(path, trial={"from_epoch": job.from_epoch, "rows": rows, "length": config.train.epochs})
@@ -180,7 +184,7 @@ def train_trial(
             if result.epoch >= job.to_epoch:
                 break
     own = [row for row in rows if row["epoch"] > job.from_epoch]
-    best = max(own if keras else rows, key=lambda row: row["val_accuracy"])
+    best = max(own if keras else rows, key=lambda row: row[f"val_{job.score}"])
     told: dict[str, Any] = {}
     if job.semantics == "anew" and not job.halves_validation:
         best = rows[-1]

@@ -13,8 +13,8 @@ _SMALLEST_SIDE = 96
 given more pixels than smaller ones have, and is no better there than a network of their own size."""
 _MOST_IMAGES = 20_000
 """Beyond, a network that is trained on the images alone has enough of them to learn from."""
-_ANY_PRESET = ("seed", "device", "threads", "save_every_s")
-"""Settings of the training that say nothing about the network or how it is trained."""
+_ANY_PRESET = ("seed", "device", "threads", "save_every_s", "class_weights", "sampler", "monitor")
+"""Settings of the training that fit any preset, as they say nothing about the network or its recipe."""
 _OF_BACKBONES = ("backbone", "weights", "freeze")
 """Settings that only a network trained on ImageNet has."""
 

@@ -22,6 +22,7 @@ from foveate.workflows.length import (
     photos_in_time,
 )
 from foveate.workflows.request import Display, find_device, print_data_warnings
+from foveate.workflows.start import preset_of_start
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def prepare(
         if known is None:
             source = open_source(data, place, display.track)
         if source is not None and by_default:
-            preset, line = default_preset(source, settings)
+            start = resolved.train.start
+            preset, line = (preset_of_start(start), None) if start else default_preset(source, settings)
             resolved = resolve_config(preset, settings=settings)
             if line:
                 display.say(line)

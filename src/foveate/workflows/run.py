@@ -29,7 +29,7 @@ from foveate.training.settings import resolve_settings
 from foveate.workflows.folds import check_folds, cross_validate, draw_run_folds, write_folds
 from foveate.workflows.leaks import tell_own_copies
 from foveate.workflows.measure import Measurement
-from foveate.workflows.next_step import next_step
+from foveate.workflows.next_step import counts_evenly, next_step
 from foveate.workflows.output import check_output_name, new_output
 from foveate.workflows.prepare import prepare
 from foveate.workflows.request import (
@@ -40,6 +40,7 @@ from foveate.workflows.request import (
     find_device,
     print_data_warnings,
 )
+from foveate.workflows.start import start_told, starting_from
 from foveate.workflows.workers import Workers
 
 IN_USE = "being trained or measured"
@@ -70,6 +71,11 @@ class Run:
     def report(self) -> Path:
         """The page that shows all of it."""
         return self.folder.report
+
+    @property
+    def counts_evenly(self) -> bool:
+        """Whether training counted all classes the same, however many images they have."""
+        return counts_evenly(self.config)
 
     @property
     def next_step(self) -> str:
@@ -126,10 +132,11 @@ def train(
             and their size are chosen so that it ends then.
         known: what `data` must be, and the splits that are used instead of drawing them.
         command: the command line that the run records; None: that of these arguments.
-        settings: any setting by its name, such as `epochs=3, attention="luong"`.
+        settings: any setting by its name, such as `epochs=3, attention="luong"`; `start` may be the name of a run
+            in `runs`.
 
     Raises:
-        ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
+        CheckpointError, ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written.
         TrainingError: when the loss is not finite, or another process of torchrun has ended.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
@@ -142,6 +149,7 @@ def train(
     check_folds(folds, final=final, timed=time is not None, workers=others)
     crew = Workers(workers, ray, gpus)
     on_all = final or folds is not None
+    settings = starting_from(settings, Path(runs))
     ready = prepare(
         str(data),
         preset=preset,
@@ -165,6 +173,8 @@ def train(
     fit = Fit(resolved, training, world=world)
     if fit.origin is not None:
         display.say(f"training starts from {fit.origin.words}")
+    if (line := start_told(resolved, own.dataset, on_all=on_all)) is not None:
+        display.say(line)
     command = command or command_line(
         "train",
         data,

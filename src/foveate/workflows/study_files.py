@@ -100,6 +100,7 @@ def _page(search: Search, workers: int, ranking: int) -> Page:
         importance=importances(config.space, trials),
         best=search.best,
         too_high=_too_high(search, search.best, ranking) if search.best else "",
+        metric=search.config.score.replace("_", " "),
         halved=config.halves_validation,
         seconds=seconds,
         worked=busy / (seconds * slots) if seconds else 0.0,
