@@ -217,14 +217,18 @@ def print_cache(found: "Sequence[Cached]") -> None:
 def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
     """Accuracy with its 95 % interval, the worst class, what to try next after a run, and where the report lies.
 
-    Where classes are uneven, the recall of each comes first.
+    Where classes are uneven, the recall of each comes first. Of several processes that trained it the first alone
+    says so.
 
     Args:
         verbose: every metric too.
     """
     from foveate.evaluation import few_images_told
+    from foveate.execution.devices import is_first
     from foveate.inference.tables import shortened
 
+    if not is_first():
+        return
     for split, report in run.metrics.items():
         _print_uneven(split, report, balanced=getattr(run, "counts_evenly", False))
         low, high = report["intervals"]["accuracy"]

@@ -148,6 +148,14 @@ def test_loading_refuses_what_is_no_parquet(run: Run) -> None:
         run("loading.py", "--data", "digits", "--stage", "load")
 
 
+def test_devices_are_measured_in_turns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which it sets
+    printed, record = run("devices.py", "--rounds", 1, "--steps", 1, "--preset", "small")
+    assert printed.count(" × ") == 3
+    for name in ("1 × 2", "2 × 1"):
+        assert record[name]["ms_an_image"][0] > 0
+
+
 def test_scaling_repeats_the_images_measures_a_size_and_removes_what_it_made(
     shards: Path, tmp_path: Path, run: Run
 ) -> None:

@@ -64,7 +64,7 @@ LINES = [(page, words) for page in PAGES for words in commands(page)]
 
 def is_run(page: Path, words: list[str]) -> bool:
     large = words[0] == "tune" and "paper" in words  # a space of networks that cannot be made small
-    foreign = {"--ray", "--web", "--data-dir", "cuda"} & {*words}
+    foreign = {"--ray", "--web", "--data-dir", "--devices", "cuda"} & {*words}
     return page.name not in RECORDS and words[0] != "serve" and not foreign and not large
 
 
@@ -116,6 +116,7 @@ def foveate_reached(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> Foveat
     for verb in verbs():
         monkeypatch.setattr(library, verb, reached(verb))
     monkeypatch.setattr("foveate.data.listing.list_images", reached("predict"))
+    monkeypatch.setattr("foveate.cli.training._spread", lambda _: None)  # over other processes
     return foveate
 
 

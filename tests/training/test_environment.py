@@ -35,6 +35,14 @@ def test_other_random_generators_are_said_in_one_line() -> None:
     assert "not bit for bit" in line
 
 
+def test_other_devices_are_said_in_one_line() -> None:
+    here = environment(torch.device("cpu"), 3)
+    assert here["devices"] == 3
+    (line,) = environment_changes({"threads": 64}, here, continued=True)
+    assert line.startswith("the run was on 1 device and goes on on 3, which share batches")
+    assert environment_changes({**here, "threads": 64}, here, continued=True)[0].startswith("the run goes on with")
+
+
 def test_a_file_that_holds_anything_is_no_fault() -> None:
     here = environment(torch.device("cpu"))
     for odd in ({"resumed": 5}, {"resumed": [5, None]}, {"versions": [1]}, {"resumed": [{"versions": "x"}]}):

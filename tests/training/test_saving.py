@@ -42,3 +42,13 @@ def test_at_once_the_first_acts_and_says_how_to_go_on(signum: signal.Signals) ->
     with pytest.raises(Interrupted, match="foveate go on"):
         work()
     assert signal.getsignal(signum) is before
+
+
+@BOTH
+def test_where_another_process_decides_neither_acts(signum: signal.Signals) -> None:
+    before = signal.getsignal(signum)
+    with interruptible("foveate go on", heeded=False) as interrupted:
+        for _ in range(2):
+            os.kill(os.getpid(), signum)
+    assert not interrupted.is_set()
+    assert signal.getsignal(signum) is before

@@ -88,6 +88,17 @@ def test_one_value_a_channel_is_refused_where_it_would_be_normalised(digits: Dat
         resolve_settings(resolve_config("small", settings={**halved, "attention": "residual_mask"}), digits)
 
 
+def test_several_devices_share_steps_that_are_large_enough(digits: Dataset) -> None:
+    config = resolve_config("small", settings={"batch": 6, "stages": [{"filters": 4, "pool": 8}, {"filters": 4}]})
+    assert resolve_settings(config, digits, 2) == resolve_settings(config, digits)
+    with pytest.raises(ConfigError, match="batch normalisation needs two images at least"):
+        resolve_settings(config, digits, 3)
+    with pytest.raises(
+        ConfigError, match="6 devices share steps of 5 images: give a larger batch or fewer devices"
+    ):
+        resolve_settings(config, digits, 6)
+
+
 @pytest.mark.parametrize("kind", ["none", "luong"])
 def test_weights_that_no_memory_holds_are_refused_before_they_are_made(digits: Dataset, kind: str) -> None:
     stages = [{"filters": 4096, "kernels": [15] * 8}]

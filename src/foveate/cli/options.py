@@ -62,6 +62,11 @@ JobThreads = Annotated[
     int | None, typer.Option("--threads", help="CPU threads of a job (default: shared among the workers).")
 ]
 
+Devices = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Train by so many processes: one a GPU, or on CPUs."),
+]
+
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print every metric, not the main ones alone.")]
 
 HangLimit = Annotated[

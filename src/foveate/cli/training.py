@@ -13,6 +13,7 @@ from foveate.cli.options import (
     ConfigFile,
     DataDir,
     Device,
+    Devices,
     Gpus,
     Name,
     Preset,
@@ -26,6 +27,7 @@ from foveate.cli.options import (
     stoppable,
 )
 from foveate.errors import ConfigError
+from foveate.execution.devices import end_with_parent, in_group, run_on_devices, started_here
 
 
 def check(
@@ -93,6 +95,7 @@ def train(
         ),
     ] = None,
     device: Device = None,
+    devices: Devices = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     allow_bad: Annotated[
         bool, typer.Option("--allow-bad", help="Train however many images are unreadable.")
@@ -122,6 +125,7 @@ def train(
     verbose: Verbose = False,
 ) -> None:
     """Train on DATA, measure on its validation split, and write a report."""
+    _spread(devices)
     settings = given_settings(
         setting,
         epochs=epochs,
@@ -151,6 +155,10 @@ def train(
         )
     if resume is None and study is None and data is None:
         raise ConfigError("nothing to train on: name a data set, as in `foveate train digits`")
+    if study is not None and in_group():
+        raise ConfigError(
+            "--from trains on one device: for several, `foveate train DATA --config FILE --final --devices N`"
+        )
     with stoppable():
         if resume is not None:
             crew: dict[str, Any] = {"workers": workers, "ray": ray, "gpus": gpus}
@@ -175,6 +183,20 @@ def train(
                 **settings,
             )
     terminal.print_results(run, verbose=verbose)
+
+
+def _spread(devices: int | None) -> None:
+    """Start this very command in as many processes, and exit as they do; in one of them, go on."""
+    if not in_group():
+        if devices is not None and devices < 1:
+            raise ConfigError(f"--devices {devices}: give 1 at least")
+        if devices not in (None, 1):
+            ended = run_on_devices([sys.executable, "-P", "-m", "foveate", *sys.argv[1:]], devices)
+            print(ended.errors, end="", file=sys.stderr)
+            raise typer.Exit(ended.status)
+    elif not started_here() and devices is not None:
+        raise ConfigError("--devices starts its processes itself: leave it out under torchrun")
+    end_with_parent()
 
 
 def evaluate(

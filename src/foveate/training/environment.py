@@ -12,8 +12,12 @@ from typing import Any
 import torch
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """What a figure depends on beside the settings: versions, processor, threads, device."""
+def environment(device: torch.device, devices: int = 1) -> dict[str, Any]:
+    """What a figure depends on beside the settings: versions, processor, threads, device.
+
+    Args:
+        devices: that share the work; `device` and the threads are those of the first.
+    """
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -22,6 +26,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "devices": devices,
         "versions": {
             name: _version(name) for name in ("foveate", "torch", "numpy", "pillow", "simplejpeg", "scikit-learn")
         },
@@ -41,6 +46,11 @@ def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any], *, co
         return [
             f"the run was on {last.get('device')} and goes on on {now['device']}, whose random numbers differ: "
             "what is left is drawn anew, and the result is not bit for bit that of an unbroken run"
+        ]
+    if (then_devices := last.get("devices", 1)) != now["devices"]:
+        return [
+            f"the run was on {then_devices} device{'s' * (then_devices != 1)} and goes on on {now['devices']}, "
+            "which share batches and draw dropout otherwise: the result is not bit for bit that of an unbroken run"
         ]
     then, here = ({**each, **_mapping(each.get("versions"))} for each in (last, now))
     changed = [

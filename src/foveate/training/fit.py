@@ -1,5 +1,6 @@
 """One training, from its settings to its epochs: what `train`, trials, arms and out-of-fold labels all do."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import chain
@@ -27,6 +28,7 @@ from foveate.records import WeightsOrigin
 from foveate.settings import IMAGENET
 from foveate.tensors import save_tensors
 from foveate.training.device import DeviceData
+from foveate.training.distributed import ALONE, World
 from foveate.training.features import AfterBackbone, features_of, forward_of, sees_features
 from foveate.training.loop import EpochResult, TrainingState, train_epochs
 from foveate.training.optim import build_optimizer, run_length
@@ -54,6 +56,7 @@ class Fit:
             whoever consumes the epochs saves what is to last.
         draws: version of what is drawn from which seed: that of the work that this is part of.
         start: whether to load the weights that it starts from; False: `resume` brings those that it has.
+        world: the processes that share the work; only the first is given a `path`.
 
     Raises:
         ConfigError: when the feature maps of one step are more than there is memory, and as `start_weights`.
@@ -68,9 +71,10 @@ class Fit:
         path: Path | None = None,
         draws: int = DRAWS,
         start: bool = True,
+        world: World = ALONE,
     ) -> None:
-        self.config, self.data, self.path = config, data, path
-        self.state = new_state(config, data.dataset, data.device, draws=draws)
+        self.config, self.data, self.path, self.world = config, data, path, world
+        self.state = new_state(config, data.dataset, data.device, draws=draws, devices=world.size)
         dataset = data.dataset
         self.metadata = checkpoint_metadata(config.model, dataset.class_names, dataset.preprocessing)
         """What is written beside the weights, as `checkpoint.save_tensors` takes it."""
@@ -117,6 +121,7 @@ class Fit:
             augment=augment,
             device=data.device,
             forward=forward,
+            world=self.world,
             track=track,
         )
         return chain(first, steps)
@@ -149,7 +154,9 @@ class Fit:
             self.metadata["weights"] = self.origin.model_dump(mode="json")
 
 
-def new_state(config: Config, dataset: Dataset, device: torch.device, *, draws: int = DRAWS) -> TrainingState:
+def new_state(
+    config: Config, dataset: Dataset, device: torch.device, *, draws: int = DRAWS, devices: int = 1
+) -> TrainingState:
     """The state before the first step; seeds torch's global generators, which dropout draws from.
 
     Raises:
@@ -168,7 +175,7 @@ def new_state(config: Config, dataset: Dataset, device: torch.device, *, draws: 
         size=dataset.size,
         generator=weights,
     )
-    _check_memory(model, config, dataset, device)
+    _check_memory(model, config, dataset, device, devices)
     sample = torch.from_numpy(training)[torch.randperm(len(training), generator=weights)[:_STEM_SAMPLE]]
     model.init_whitening(torch.from_numpy(dataset.images[sample.sort().values]).permute(0, 3, 1, 2))
     with out_of_memory_explained("use a smaller network, or --device cpu", "moving the weights to the device"):
@@ -207,7 +214,7 @@ def _seeds(seed: int, draws: int) -> dict[str, int]:
     return {purpose: fold_in_seed(seed, _FIRST_PURPOSE + place) for place, purpose in enumerate(_PURPOSES)}
 
 
-def _check_memory(model: nn.Module, config: Config, dataset: Dataset, device: torch.device) -> None:
+def _check_memory(model: nn.Module, config: Config, dataset: Dataset, device: torch.device, devices: int) -> None:
     """Refuse a step that the system would kill without a message, by what one image keeps for the backward pass.
 
     Raises:
@@ -227,7 +234,8 @@ def _check_memory(model: nn.Module, config: Config, dataset: Dataset, device: to
     with saved_tensors_hooks(note, lambda tensor: tensor):
         logits = model.eval()(torch.zeros(1, CHANNELS, size, size, dtype=torch.uint8))
     model.train(was_training)
-    part = min(train.micro_batch or train.batch, len(dataset.splits["train"]))
+    shared = 1 if device.type == "cpu" else devices  # processes on one machine's CPU share its memory too
+    part = min(train.micro_batch or math.ceil(train.batch / shared), len(dataset.splits["train"]))
     del logits  # which held all of it until here
     memory, needed = device_memory(device), part * sum(kept.values())
     if needed > memory:

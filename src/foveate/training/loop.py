@@ -20,6 +20,7 @@ from foveate.evaluation import point_metrics
 from foveate.inference.network import autocast, collect_logits, out_of_memory_explained
 from foveate.progress import Track, untracked
 from foveate.settings import Monitor, TrainConfig
+from foveate.training.distributed import ALONE, World
 from foveate.training.optim import run_length, schedule_factor
 
 _ADVICE = "lower lr, head_lr and bias_lr, or set (or lower) gradient_clip"
@@ -133,6 +134,7 @@ def train_epochs(
     augment: Augment,
     device: torch.device,
     forward: nn.Module | None = None,
+    world: World = ALONE,
     track: Track = untracked,
 ) -> Iterator[EpochResult]:
     """Train from wherever `state` is to the last epoch, or until `monitor` stops improving; yield each epoch.
@@ -143,8 +145,11 @@ def train_epochs(
     Args:
         config: as `resolve_settings` gives it, with a number for each class where classes are weighted.
         forward: what is asked in the place of the model of `state`, with which it shares what is trained.
+        world: the processes that share the work. Each is given the same images in the same order, draws the same
+            augmentation, and comes to the same state; the first measures the validation images for all.
 
     Raises:
+        LostError: when another process has ended.
         TrainingError: when a loss, a gradient, or an output on validation is not finite, or memory runs out. On a
             CPU the weights are those before a bad step; a GPU is not waited for within an epoch: its losses and
             gradients are checked at the end of an epoch, and before each save.
@@ -160,6 +165,7 @@ def train_epochs(
     summed = torch.float32 if device.type == "mps" else torch.float64  # MPS has no float64
     state.totals = state.totals.to(device, summed)
     state.gradient_norms = state.gradient_norms.to(device, summed)
+    world.copy_first(state.model.state_dict().values())  # another kind of processor may have rounded otherwise
     while state.epoch <= epochs and not _stops_early(state.history, config):
         ticked = time.monotonic()
         state.model.train()
@@ -185,6 +191,7 @@ def train_epochs(
                     side=side,
                     device=device,
                     class_weights=class_weights,
+                    world=world,
                 )
             state.step += 1
             now = time.monotonic()
@@ -193,11 +200,13 @@ def train_epochs(
         state.seconds += time.monotonic() - ticked
         val: dict[str, float] = {}
         if validation is not None:
-            logits = collect_logits(
-                forward, validation, device=device, precision=config.precision, label="validation", track=track
-            )
-            val = point_metrics(*logits)
-            state.val_logits = logits[0] if forward is state.model else None
+            if world.leads:
+                logits = collect_logits(
+                    forward, validation, device=device, precision=config.precision, label="validation", track=track
+                )
+                val = point_metrics(*logits)
+                state.val_logits = logits[0] if forward is state.model else None
+            val = world.tell(val)  # all stop early at once, or none
         lr = config.lr * schedule_factor(config, before + steps - 1, total_steps)
         yield _end_epoch(state, train.images_before(steps), val, lr)
 
@@ -233,18 +242,24 @@ def _step(
     side: int,
     device: torch.device,
     class_weights: Tensor | None,
+    world: World,
 ) -> None:
-    """One update by the gradient of a batch.
+    """One update by the gradient of a batch, of which each process has a share.
 
     Raises:
         TrainingError: on a CPU, before the update, when the loss or the gradient is not finite.
     """
     images, labels, turn = (to_device(part, device) for part in batch)
+    # Of the whole batch, whose images are mixed with each other: how many processes there are changes no image.
     images, targets = augment(images, labels, turn, state.generator, state.extras)
+    whole = len(labels)
+    images, targets, labels = (world.share(each) for each in (images, targets, labels))
     images = resize_batch(images, side)
     state.optimizer.zero_grad(set_to_none=True)
+    world.seed_dropout(config.seed, state.epoch, state.step)
     parts = math.ceil(len(labels) / (config.micro_batch or len(labels)))
-    statistics = _RunningStatistics(state.model, parts)
+    statistics = _RunningStatistics(state.model, parts, world)
+    totals = torch.zeros_like(state.totals)
     split = (each.tensor_split(parts) for each in (images, targets, labels))
     for part, wanted, of_part in zip(*split, strict=True):
         statistics.begin_part()
@@ -253,10 +268,12 @@ def _step(
             loss = _loss(logits, wanted, config.label_smoothing, class_weights)
         statistics.end_part()
         correct = (logits.argmax(1) == of_part).sum()
-        state.totals += torch.stack([loss.detach() * len(part), correct]).to(state.totals.dtype)
-        (loss * (len(part) / len(labels))).backward()
+        totals += torch.stack([loss.detach() * len(part), correct]).to(totals.dtype)
+        (loss * (len(part) / whole)).backward()
     statistics.end_step()
     gradients = [each.grad for each in state.model.parameters() if each.grad is not None]
+    world.add_up([*gradients, totals])
+    state.totals += totals
     norm = nn.utils.get_total_norm(gradients)
     state.gradient_norms += norm.to(state.gradient_norms.dtype)
     if device.type == "cpu":
@@ -282,20 +299,21 @@ def _loss(logits: Tensor, targets: Tensor, smoothing: float, class_weights: Tens
 
 
 class _RunningStatistics:
-    """Moves the running statistics of normalisations once a step where its batch is taken in parts.
+    """Moves running statistics once a step where its batch is taken in parts, or by several processes.
 
-    Each part starts from the statistics before the step, and the mean over the parts is kept. So a step moves
-    them once by their momentum, towards the mean of the parts' statistics, and counts as one batch; this holds for
-    a cumulative average (`momentum` None) too. They are written in place and outside the compiled network, which
-    is therefore compiled once.
+    Each part starts from the statistics before the step, and the mean over parts and processes is kept. So a step
+    moves them once by their momentum, towards the mean of the parts' statistics, and counts as one batch; this
+    holds for a cumulative average (`momentum` None) too. They are written in place and outside the compiled
+    network, which is therefore compiled once.
     """
 
-    def __init__(self, model: nn.Module, parts: int) -> None:
-        norms = [each for each in model.modules() if isinstance(each, _NormBase)] if parts > 1 else []
+    def __init__(self, model: nn.Module, parts: int, world: World) -> None:
+        taken_apart = parts > 1 or world.size > 1
+        norms = [each for each in model.modules() if isinstance(each, _NormBase) and each.training and taken_apart]
         self._buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
         self._before = [buffer.clone() for buffer in self._buffers]
         self._means = [torch.zeros_like(buffer) for buffer in self._buffers]
-        self._parts = parts
+        self._parts, self._world = parts, world
 
     def begin_part(self) -> None:
         for buffer, before in zip(self._buffers, self._before, strict=True):
@@ -309,6 +327,7 @@ class _RunningStatistics:
                 mean.copy_(buffer)
 
     def end_step(self) -> None:
+        self._world.average(mean for mean in self._means if mean.is_floating_point())
         for buffer, mean in zip(self._buffers, self._means, strict=True):
             buffer.copy_(mean)
 

@@ -123,10 +123,10 @@ class RunFolder:
         """By what the run knows its data set, and the splits that it keeps."""
         return KnownData(record.fingerprint, self.stored_splits(record), self.path)
 
-    def write_identity(self, config: Config, device: torch.device, record: RunRecord) -> None:
-        """Write what makes the folder a run: its settings, where it runs, and its record."""
+    def write_identity(self, config: Config, device: torch.device, record: RunRecord, devices: int = 1) -> None:
+        """Write what makes the folder a run: its settings, where it runs and on how many devices, its record."""
         self.write_config(config, record.command)
-        write_json(self.path / "env.json", environment(device))
+        write_json(self.path / "env.json", environment(device, devices))
         self.write_record(record)
 
     def write_config(self, config: Config, command: str) -> None:

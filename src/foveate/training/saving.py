@@ -33,12 +33,13 @@ def saving(track: Track, save: Callable[[], None], every_s: float, interrupted: 
 
 
 @contextlib.contextmanager
-def interruptible(command: str, *, at_once: bool = False) -> Iterator[threading.Event]:
+def interruptible(command: str, *, at_once: bool = False, heeded: bool = True) -> Iterator[threading.Event]:
     """Turn the first Ctrl-C or SIGTERM into an event that is checked between steps; the second acts at once.
 
     Args:
         command: the command line that resumes the work.
         at_once: let the first act at once too, for work whose steps are long and can be repeated.
+        heeded: False: neither does anything, as another process takes this one to its next step, saves and ends.
 
     Raises:
         Interrupted: with the `command`, for a KeyboardInterrupt raised inside.
@@ -59,7 +60,7 @@ def interruptible(command: str, *, at_once: bool = False) -> Iterator[threading.
     if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
         previous = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
         for signum in previous:
-            signal.signal(signum, note)
+            signal.signal(signum, note if heeded else signal.SIG_IGN)
     try:
         yield event
     except KeyboardInterrupt:

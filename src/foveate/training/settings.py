@@ -15,19 +15,24 @@ from foveate.inference.network import weights_of
 from foveate.memory import device_memory
 from foveate.model.build import attention_side, feature_size, outline_model, try_attention
 from foveate.settings import CUSTOM, IMAGENET
+from foveate.training.features import sees_features
 
 _MAX_EPOCHS = 20
 """Of a run whose length is given in images: every epoch is validated and saved, which takes time."""
 
 
-def resolve_settings(config: Config, dataset: Dataset) -> Config:
+def resolve_settings(config: Config, dataset: Dataset, devices: int = 1) -> Config:
     """Replace the settings that the data decides by their values, so that `args.yaml` says all that a run is.
 
     The device and the number of threads stay as they were asked for: what was used is in `env.json`.
 
+    Args:
+        devices: that share each batch.
+
     Raises:
         ConfigError: for a network that does not fit into memory or that the images are too small for, batches
-            that batch normalisation cannot be trained with, or a custom attention that does not work.
+            that batch normalisation cannot be trained with, a custom attention that does not work, or several
+            devices where there are no steps that they could share.
         CheckpointError: when a folder to start from is no run.
     """
     resolved: dict[str, Any] = {"size": dataset.size, "depth": dataset.white or "format"}
@@ -54,7 +59,8 @@ def resolve_settings(config: Config, dataset: Dataset) -> Config:
         resolved |= {"keep": "last", "patience": None}
     config = config.replacing(**resolved)
     _check_weights(config, dataset)
-    _check_batches(config, dataset)
+    _check_devices(config, devices)
+    _check_batches(config, dataset, devices)
     if config.model.attention.startswith(CUSTOM):
         try_attention(config.model, num_classes=len(dataset.class_names), size=dataset.size)
     return config
@@ -96,17 +102,43 @@ def _check_weights(config: Config, dataset: Dataset) -> None:
         )
 
 
-def _check_batches(config: Config, dataset: Dataset) -> None:
+def _check_devices(config: Config, devices: int) -> None:
+    """Refuse several devices for what one of them does at once.
+
+    Raises:
+        ConfigError: for that.
+    """
+    if devices == 1:
+        return
+    if config.train.optimizer == "logistic_regression" or sees_features(config):
+        raise ConfigError(
+            f"preset {config.preset} looks at each image once, which several devices do not share: leave "
+            "--devices out, or give another preset, such as minute"
+        )
+    if config.train.regression_first:
+        raise ConfigError(
+            "regression_first: a regression is fitted by one device: leave --devices out, or give "
+            "--set regression_first=false"
+        )
+
+
+def _check_batches(config: Config, dataset: Dataset, devices: int) -> None:
     """Refuse batches of one image where batch normalisation would see one value for each channel.
 
     Raises:
-        ConfigError: for that, and for images that become too small for the network.
+        ConfigError: for that, for images that become too small for the network, and for fewer images in a step
+            than `devices`.
     """
     train = config.train
     small = round(dataset.size * train.resize_scale) if train.resize_until else dataset.size
     images = len(dataset.splits["train"]) * (train.passes_per_epoch or 1)
     steps = math.ceil(images / train.batch)
-    sizes = (images // steps, -(-images // steps))  # batches differ by one image
+    if images // steps < devices:
+        raise ConfigError(
+            f"{devices} devices share steps of {images // steps} images: give a larger batch or fewer devices"
+        )
+    # Batches differ by one image, and so do the shares of one.
+    sizes = range(images // steps // devices, math.ceil(math.ceil(images / steps) / devices) + 1)
     smallest = min(size // math.ceil(size / (train.micro_batch or size)) for size in sizes)
     side = feature_size(config.model, small)
     if config.model.attention == "residual_mask":  # which normalises at half the side

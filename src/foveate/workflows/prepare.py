@@ -10,6 +10,7 @@ from foveate.data.dataset import Dataset, KnownData, dataset_of, load_known, ope
 from foveate.errors import DataError
 from foveate.keywords import Settings
 from foveate.training.device import DeviceData, prepare_process
+from foveate.training.distributed import ALONE, World
 from foveate.training.settings import resolve_settings
 from foveate.workflows.defaults import PHOTOGRAPHS, default_preset, preset_of
 from foveate.workflows.length import (
@@ -49,17 +50,19 @@ def prepare(
     time: str | None,
     known: KnownData | None,
     display: Display,
+    world: World = ALONE,
 ) -> Prepared:
     """Arguments and errors are those of `train`; `file` is its `config`, and `place` its `data_dir`.
 
     Args:
         on_all: whether validation images are trained on too.
+        world: the processes that will share the training.
     """
     budget = Budget(time) if time is not None else None
     check_time(budget, settings)
     preset = preset_of(settings, display) if preset is None and file is None and known is None else preset
     resolved = resolve_config(preset, file, settings)
-    device = find_device(display, resolved.train.device)
+    device = world.place(find_device(display, resolved.train.device))
     prepare_process(resolved)
     source, by_default = None, preset is None and file is None and known is None
 
@@ -92,7 +95,7 @@ def prepare(
     elif by_default and preset == DEFAULT_PRESET:
         chosen = default_length(resolved, settings, loaded, display)
     given = cast("Settings", {**settings, **chosen})
-    config = resolve_settings(resolve_config(preset, file, given), loaded.training.dataset)
+    config = resolve_settings(resolve_config(preset, file, given), loaded.training.dataset, world.size)
     return Prepared(config, preset, given, loaded)
 
 

@@ -1,5 +1,6 @@
 """Runs: trained, resumed and opened; and the table of layers of a network without one."""
 
+import contextlib
 import math
 import shlex
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from foveate.checkpoint import Checkpoint
 from foveate.config import Config, resolve_config
 from foveate.data.dataset import Dataset, KnownData, load_known
 from foveate.data.splits import SPLITS
-from foveate.errors import CheckpointError, DataError
+from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.files import write_json
 from foveate.keywords import Settings
 from foveate.model.build import LayerTable, build_model, layer_table
 from foveate.training.device import DeviceData, pick_device, prepare_process
+from foveate.training.distributed import ALONE, LostError, World
 from foveate.training.environment import environment, environment_changes, places_resumed
 from foveate.training.events import event_writer
 from foveate.training.fit import Fit
@@ -23,6 +25,7 @@ from foveate.training.loop import best_epoch
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible, saving
+from foveate.training.settings import resolve_settings
 from foveate.workflows.folds import check_folds, cross_validate, draw_run_folds, write_folds
 from foveate.workflows.leaks import tell_own_copies
 from foveate.workflows.measure import Measurement
@@ -111,6 +114,9 @@ def train(
 ) -> Run:
     """Train a network on `data`, measure it on validation, and report.
 
+    In the processes of torchrun each has a share of every batch; the first measures, writes and speaks, and all
+    of them return its run.
+
     Args:
         data: `digits`, `cue`, `cifar10`, or the path of a folder, CSV, Parquet or `.npz` file.
         preset: where the settings come from; over it come those of the YAML file `config`, then `settings`. Where
@@ -131,12 +137,14 @@ def train(
 
     Raises:
         CheckpointError, ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written.
-        TrainingError: when the loss is not finite.
+        TrainingError: when the loss is not finite, or another process of torchrun has ended.
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
-    display = display or NullDisplay()
+    world = World.here()
+    display = display if display is not None and world.leads else NullDisplay()
     check_output_dir(Path(runs), data)
     check_output_name(Path(runs), "train", name)
+    check_alone(world, folds=folds is not None, timed=time is not None)
     others = (workers, ray, gpus) != (None, None, None)
     check_folds(folds, final=final, timed=time is not None, workers=others)
     crew = Workers(workers, ray, gpus)
@@ -152,6 +160,7 @@ def train(
         on_all=on_all,
         time=time,
         known=known,
+        world=world,
         display=display,
     )
     resolved, own, dataset = ready.config, ready.loaded.own, ready.loaded.own.dataset
@@ -161,7 +170,7 @@ def train(
         drawn = draw_run_folds(resolved, training.dataset, folds)
     else:
         tell_own_copies(dataset, display, final=final)
-    fit = Fit(resolved, training)
+    fit = Fit(resolved, training, world=world)
     if fit.origin is not None:
         display.say(f"training starts from {fit.origin.words}")
     if (line := start_told(resolved, own.dataset, on_all=on_all)) is not None:
@@ -178,22 +187,28 @@ def train(
         workers=workers,
         ray=ray,
         gpus=gpus,
+        devices=_devices(world),
         settings=ready.settings,
     )
-    with new_output(Path(runs), "train", name, fallback=f"{dataset.name}-{resolved.preset}") as output:
-        folder = RunFolder(output.draft)
-        record = RunRecord.of(dataset, Path(data_dir) if data_dir else None, command, final=on_all)
-        record = record.model_copy(update={"splits": folder.write_splits(dataset)})
-        if folds is not None:
-            kept = write_folds(folder, training.dataset, drawn, folds)
-            record = record.model_copy(update={"folds": kept})
-        folder.write_identity(resolved, own.device, record)
-        fit.metadata["settings"] = folder.identity(record)
-        folder.last.parent.mkdir(parents=True)
-        fit.save(folder.last)
-    folder = RunFolder(output.path)
-    with folder.locked(IN_USE):
-        return _train(folder, fit, own, crew, display)
+
+    def make_folder() -> str:
+        with new_output(Path(runs), "train", name, fallback=f"{dataset.name}-{resolved.preset}") as output:
+            folder = RunFolder(output.draft)
+            record = RunRecord.of(dataset, Path(data_dir) if data_dir else None, command, final=on_all)
+            record = record.model_copy(update={"splits": folder.write_splits(dataset)})
+            if folds is not None:
+                kept = write_folds(folder, training.dataset, drawn, folds)
+                record = record.model_copy(update={"folds": kept})
+            folder.write_identity(resolved, own.device, record, devices=world.size)
+            fit.metadata["settings"] = folder.identity(record)
+            folder.last.parent.mkdir(parents=True)
+            fit.save(folder.last)
+        return str(output.path)
+
+    with world.connected(own.device):
+        folder = RunFolder(Path(world.tell(make_folder() if world.leads else None)))
+        with _held(folder, world):
+            return _train(folder, fit, own, crew, display)
 
 
 def resume(
@@ -220,33 +235,38 @@ def resume(
         ConfigError: when the `device` is not there.
         TrainingError, KeyboardInterrupt: as in `train`.
     """
-    display = display or NullDisplay()
+    world = World.here()
+    display = display if display is not None and world.leads else NullDisplay()
     folder = folder_of(run)
     folds = folder.read_record().folds
+    check_alone(world, folds=folds is not None, timed=False)
     others = (workers, ray, gpus) != (None, None, None)
     check_folds(folds.count if folds else None, final=False, timed=False, workers=others)
     crew = Workers(workers, ray, gpus)
     if folder.read_record().finished:
         display.say(f"{folder.path} is finished")
         return Run(folder)
-    with folder.locked(IN_USE):
+    with _held(folder, world):
         config, record = folder.read_config(), folder.read_record()
-        picked = find_device(display, device, config.train.device)
+        picked = world.place(find_device(display, device, config.train.device))
         if threads is not None:
             config = config.replacing(threads=threads)
         prepare_process(config)
         dataset = dataset_of_run(folder, config, record, data, Path(data_dir) if data_dir else None, display)
         own = DeviceData.load(dataset, picked)
         training = own.with_splits(dataset.for_final().splits) if record.final else own
-        fit = Fit(config, training, start=False)
+        if world.size > 1:
+            resolve_settings(config, training.dataset, world.size)  # which refuses what they cannot share
+        fit = Fit(config, training, start=False, world=world)
         fit.metadata["settings"] = folder.identity(record)
         continued = fit.resume(folder.last, settings=folder.identity(record))
-        before, now = folder.read_environment(), environment(picked)
-        if changes := environment_changes(before, now, continued=continued):
+        before, now = folder.read_environment(), environment(picked, world.size)
+        if (changes := environment_changes(before, now, continued=continued)) and world.leads:
             write_json(folder.path / "env.json", {**before, "resumed": [*places_resumed(before), now]})
             for line in changes:
                 display.say(line)
-        return _train(folder, fit, own, crew, display)
+        with world.connected(picked):
+            return _train(folder, fit, own, crew, display)
 
 
 def open_run(path: Path | str) -> Run:
@@ -278,10 +298,28 @@ def summarize(
 def _train(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display: Display) -> Run:
     """Train from wherever the state of `fit` is to the end; then measure and report.
 
+    Of several processes the first does all but the steps, and the others wait for it.
+
     Args:
         data: the data set in the run's own splits, also where validation is trained on.
         crew: who trains the folds, where there are some.
     """
+    world, command = fit.world, resuming(folder, fit.world)
+    try:
+        if world.leads:
+            _lead(folder, fit, data, crew, display)
+        else:
+            with interruptible(command, heeded=False):
+                for _ in fit.epochs():
+                    pass
+        world.wait()
+    except LostError as error:
+        raise LostError(f"another process of this training has ended: continue with `{command}`") from error
+    return Run(folder)
+
+
+def _lead(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display: Display) -> None:
+    """What one process alone does, or the first of several."""
     config, state, record = fit.config, fit.state, folder.read_record()
     train, history = config.train, fit.state.history
     fit.path, epochs = folder.last, fit.length
@@ -292,7 +330,7 @@ def _train(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display
             f"the first {train.resize_until:.0%} of training is on images of {small} px, which is faster: "
             "until then accuracy on validation is low"
         )
-    with interruptible(resuming(folder)) as interrupted:
+    with interruptible(resuming(folder, fit.world)) as interrupted:
         keeps_best = train.keep == "best"
         if keeps_best and state.step == 0 and best_epoch(history, train.monitor) == state.epoch - 1:
             # It may have been killed after this state was saved, and before its weights were as the best.
@@ -327,12 +365,34 @@ def _train(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display
         confidence = folder.load_network(config, data.device).confidence
         fit.save_weights(folder.best, confidence=confidence.model_dump(mode="json"))
     folder.record_finished()
-    return Run(folder)
 
 
-def resuming(folder: RunFolder) -> str:
+def check_alone(world: World, *, folds: bool, timed: bool) -> None:
+    """Refuse several devices for what is not one training whose length is known.
+
+    Raises:
+        ConfigError: for these.
+    """
+    if world.size > 1 and folds:
+        raise ConfigError("devices and folds: folds are trained side by side by --workers: leave --devices out")
+    if world.size > 1 and timed:
+        raise ConfigError("devices and time: several devices are not measured first: give epochs or images_seen")
+
+
+def resuming(folder: RunFolder, world: World = ALONE) -> str:
     """The command line that resumes a run."""
-    return f"foveate train --resume {shlex.quote(str(folder.path))}"
+    devices = f" --devices {_devices(world)}" if _devices(world) else ""
+    return f"foveate train --resume {shlex.quote(str(folder.path))}{devices}"
+
+
+def _devices(world: World) -> int | None:
+    """What `--devices` is to be, where the processes are on one machine."""
+    return world.size if 1 < world.size == world.local_size else None
+
+
+def _held(folder: RunFolder, world: World) -> contextlib.AbstractContextManager[None]:
+    """Keep other trainings out of the run; only the first process writes there."""
+    return folder.locked(IN_USE) if world.leads else contextlib.nullcontext()
 
 
 def folder_of(run: Run | Path | str) -> RunFolder:
