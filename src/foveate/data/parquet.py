@@ -34,6 +34,7 @@ from foveate.data.splits import (
     split_words,
 )
 from foveate.data.table import SPLIT_COLUMNS, image_path, refuse_other_columns
+from foveate.data.texts import Texts, row_names
 from foveate.errors import DataError
 from foveate.files import open_regular
 from foveate.progress import Track
@@ -108,22 +109,23 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
     if len(folders) > 1:
         names = ", ".join(sorted(str(folder) for folder in folders))
         raise DataError(f"{root} holds more than one data set: name one of {names}")
-    ids: list[str] = []
+    parts: list[tuple[str, int]] = []
+    count = 0
     blocks: list[Block] = []
     read = []
     size = 0
     for path in shards:
         with reading(path):
             size += path.stat().st_size
-        shard = _read_shard(path, base, size, len(ids))
+        shard = _read_shard(path, base, size, count)
         read.append(shard)
-        name = printable(path.relative_to(base).as_posix())
+        parts.append((f"{printable(path.relative_to(base).as_posix())}#", len(shard.labels)))
         for row_group, rows in enumerate(shard.group_rows):
             # A row group of pandas' default size would keep one worker busy and the others idle.
             part = rows if rows <= 2048 else -(-rows // workers)
             blocks += [
                 ParquetBlock(
-                    sum(shard.group_rows[:row_group]) + first + len(ids),
+                    count + first,
                     min(part, rows - first),
                     str(path),
                     row_group,
@@ -132,7 +134,8 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
                 )
                 for first in range(0, rows, part or 1)
             ]
-        ids += [f"{name}#{row}" for row in range(len(shard.labels))]
+            count += rows
+    ids = row_names(parts)
     if not ids:
         raise DataError(f"{root} has no images: its Parquet files have no rows")
     if not any(shard.has_images for shard in read):
@@ -153,7 +156,7 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
         blocks=blocks,
         content=hash_files(
             "parquet",
-            [str(path) for path in shards] + [file for shard in read for file in shard.named_files],
+            Texts([*map(str, shards), *(file for shard in read for file in shard.named_files)]),
             track,
         ),
         groups=_join_groups(read),

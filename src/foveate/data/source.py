@@ -60,12 +60,16 @@ class Block(ABC):
     """Index of its first image in the data set."""
     count: int
     encoded: ClassVar[bool] = True
-    """Whether decoding costs enough to be spread over processes; such a block's fields are JSON values."""
+    """Whether decoding costs enough to be spread over processes, which are given `fields`."""
 
     @property
     def files(self) -> Sequence[str]:
         """The files it reads, where they are encoded."""
         return ()
+
+    def fields(self) -> dict[str, Any]:
+        """What an encoded block is made of, as JSON values."""
+        return vars(self)
 
     @abstractmethod
     def images(self) -> Iterator[Image]:
@@ -82,6 +86,10 @@ class FileBlock(Block):
     def files(self) -> Sequence[str]:
         """They themselves."""
         return self.paths
+
+    def fields(self) -> dict[str, Any]:
+        """With the paths as a list."""
+        return {**vars(self), "paths": list(self.paths)}
 
     def images(self) -> Iterator[Image]:
         """Yield their paths."""
