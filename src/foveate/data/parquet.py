@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -62,6 +62,10 @@ class ParquetBlock(Block):
     def files(self) -> Sequence[str]:
         """The shard."""
         return (self.path,)
+
+    def part(self, begin: int, end: int) -> Block:
+        """Some of the rows."""
+        return replace(self, start=self.start + begin, count=end - begin, first=self.first + begin)
 
     def images(self) -> Iterator[Image]:
         """Yield each row's bytes, or the file that it names in place of them; none where the row has neither."""

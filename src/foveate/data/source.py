@@ -71,6 +71,10 @@ class Block(ABC):
         """What an encoded block is made of, as JSON values."""
         return vars(self)
 
+    def part(self, begin: int, end: int) -> "Block":
+        """Of an encoded block, its images from `begin` on, before `end`."""
+        raise NotImplementedError
+
     @abstractmethod
     def images(self) -> Iterator[Image]:
         """Yield its `count` images in order; DataError when the file that holds them is damaged."""
@@ -90,6 +94,10 @@ class FileBlock(Block):
     def fields(self) -> dict[str, Any]:
         """With the paths as a list."""
         return {**vars(self), "paths": list(self.paths)}
+
+    def part(self, begin: int, end: int) -> Block:
+        """Some of the files."""
+        return FileBlock(self.start + begin, end - begin, self.paths[begin:end])
 
     def images(self) -> Iterator[Image]:
         """Yield their paths."""
