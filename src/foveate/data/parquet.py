@@ -44,6 +44,9 @@ __all__ = ["ParquetBlock", "open_parquet"]
 
 _DAMAGED = (pa.ArrowException, ValueError, OverflowError, NotImplementedError, MemoryError)
 """What pyarrow raises for a damaged file."""
+_footers: dict[tuple[int, ...], Any] = {}
+"""The footer that was read last, by the identity of its file: of many row groups, reading it anew for each takes
+longer than decoding them."""
 _BATCH_BYTES = 32 << 20
 """Of images that are decoded from Parquet at a time."""
 
@@ -70,7 +73,7 @@ class ParquetBlock(Block):
     def images(self) -> Iterator[Image]:
         """Yield each row's bytes, or the file that it names in place of them; none where the row has neither."""
         path, row, end = Path(self.path), 0, self.first + self.count
-        with _opened(path, [self.column]) as file:
+        with _opened(path, [self.column], again=True) as file:
             for batch in _batches(path, file, self.row_group, self.column):
                 wanted = batch[max(self.first - row, 0) : max(end - row, 0)]
                 yield from _images_in(path, wanted, max(row, self.first))
@@ -216,14 +219,24 @@ def _check_shards(root: Path, shards: Sequence[_Shard]) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, text: Sequence[str] = ()) -> Iterator[Any]:
-    """The Parquet file at `path`, of whose columns `text` equal strings or bytes stay one value in memory."""
+def _opened(path: Path, text: Sequence[str] = (), *, again: bool = False) -> Iterator[Any]:
+    """The Parquet file at `path`, of whose columns `text` equal strings or bytes stay one value in memory.
+
+    Args:
+        again: it was checked when it was opened first, so that a footer that is known will do. A file that changed
+            since is found when contents are hashed for the second time.
+    """
     with reading(path, _DAMAGED), open_regular(path) as opened:
-        size = os.fstat(opened.fileno()).st_size
+        status = os.fstat(opened.fileno())
         # Every element that the footer lists takes a byte at least, whatever it says of their number.
-        limit = max(1, min(size, 1 << 20))
+        limit = max(1, min(status.st_size, 1 << 20))
         limits = {"thrift_string_size_limit": limit, "thrift_container_size_limit": limit}
-        metadata = pq.ParquetFile(opened, **limits).metadata
+        identity = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        metadata = _footers.get(identity) if again else None
+        if metadata is None:
+            metadata = pq.ParquetFile(opened, **limits).metadata
+            _footers.clear()
+            _footers[identity] = metadata
         leaves = {metadata.schema.column(place).path for place in range(metadata.num_columns)}
         with pq.ParquetFile(
             opened,
