@@ -105,6 +105,17 @@ def test_the_array_is_copy_on_write(paths: list[str]) -> None:
     assert np.array_equal(decoded_images(blocks, "content", 16, track=untracked)[0][0], before)
 
 
+@pytest.mark.skipif(not cache._NO_RESERVE, reason="elsewhere the system decides")
+def test_pixels_may_be_more_than_the_memory(tmp_path: Path) -> None:
+    size = 2 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")  # more than with what it swaps
+    with (tmp_path / "images.bin").open("w+b") as file:
+        file.truncate(size)
+        images = cache._mapped(file, (size // 48, 4, 4, 3))
+    images[-1] = 7
+    assert images[-1].sum() == 48 * 7
+    assert images[0].sum() == 0
+
+
 def test_the_second_time_decodes_nothing(paths: list[str], own_cache: Path) -> None:
     first = decoded_images(file_blocks(paths), "content", 16, track=untracked)
     for path in paths:
