@@ -239,7 +239,7 @@ def main() -> None:
         return
     if not arguments.folder:
         sys.exit("name a folder with 20 GB of free space by --folder")
-    record: dict[str, Any] = {"command": " ".join(sys.argv), "date": time.strftime("%Y-%m-%d")}
+    record: dict[str, Any] = {"date": time.strftime("%Y-%m-%d")}
     if not (arguments.folder / "parquet").exists():
         write_set(arguments, arguments.folder)
     cache = arguments.folder / "cache"
