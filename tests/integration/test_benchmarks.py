@@ -178,17 +178,16 @@ def test_scaling_says_in_one_line_that_there_is_no_room(shards: Path, run: Run) 
         run("scaling.py", "--data", shards, "--factors", 10**9)
 
 
-def test_million_measures_every_stage_and_keeps_the_set(shards: Path, tmp_path: Path, run: Run) -> None:
+def test_million_measures_its_stages_and_keeps_the_set(shards: Path, tmp_path: Path, run: Run) -> None:
     folder = tmp_path / "large"
-    sizes = ("--images", 130, "--files", 40, "--steps", 8, "--batch", 4, "--rounds", 1, "--threads", 1)
+    sizes = ("--images", 130, "--files", 40, "--steps", 0, "--rounds", 1)
     printed, record = run("million.py", "--folder", folder, "--data", shards, *sizes)
     assert record["index_of_parquet"]["images"] == record["cold"]["images"] == record["cached"]["images"] == 130
     assert record["index_of_files"]["images"] == 40
     assert "decoding images" in record["cold"]["spans_s"]
     assert "decoding images" not in record["cached"]["spans_s"]
-    assert len(record["train"]["rss_anon_mb"]) == 7
     assert record["decoding"]["jpeg_64_px"]["same_pixels"]
-    assert printed.count("goal <") + printed.count("goal ≤") + printed.count("goal ≥") == 4
+    assert printed.count("goal <") + printed.count("goal ≥") == 3
     assert sorted(path.name for path in folder.iterdir()) == ["files", "one", "parquet"]
 
 
