@@ -20,6 +20,7 @@ __all__ = [
     "locked",
     "new_folder",
     "open_regular",
+    "put_in_place",
     "read_regular",
     "refuse_links",
     "replacing",
@@ -227,14 +228,23 @@ def new_folder(path: Path) -> Iterator[Path]:
             _remove_abandoned(path.parent.glob(_temporary_name(glob.escape(path.name), "?" * 12)))
             temporary.mkdir()
             yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_dir():
-                    sync_folder(file)
-                else:
-                    with file.open("rb+") as opened:
-                        os.fsync(opened.fileno())
-            sync_folder(temporary)
-            temporary.rename(path)
-            sync_folder(path.parent)
+            put_in_place(temporary, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Rename a folder that is filled to `path`, in the same folder, once all of it is on the disk.
+
+    Raises:
+        OSError: when that fails.
+    """
+    for file in temporary.rglob("*"):
+        if file.is_dir():
+            sync_folder(file)
+        else:
+            with file.open("rb+") as opened:
+                os.fsync(opened.fileno())
+    sync_folder(temporary)
+    temporary.rename(path)
+    sync_folder(path.parent)

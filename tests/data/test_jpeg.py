@@ -42,6 +42,18 @@ def test_pixels_are_pillows(quality: int, subsampling: int | str, more: dict[str
     assert np.array_equal(decode_image(data, Preprocessing(61)), by_pillow(data))
 
 
+@pytest.mark.parametrize("head", [b"", b"\xff\xda a comment with the marker of a scan"])
+def test_files_that_begin_alike(head: bytes) -> None:
+    """What comes before the pixels is read once for all of them."""
+    for turn in range(4):
+        data = save(noise(16).rotate(90 * turn), "JPEG")
+        if head:
+            data = with_segments(data, segment(0xFE, head))
+        assert np.array_equal(decode_image(data, Preprocessing(16)), by_pillow(data))
+        with pytest.raises(BadImageError, match="truncated"):
+            decode_image(data[: data.rindex(b"\xff\xda") + 6], Preprocessing(16))
+
+
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_pixels_of_other_modes_are_pillows(mode: str) -> None:
     data = save(noise(61, mode), "JPEG")

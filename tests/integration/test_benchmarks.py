@@ -178,6 +178,19 @@ def test_scaling_says_in_one_line_that_there_is_no_room(shards: Path, run: Run) 
         run("scaling.py", "--data", shards, "--factors", 10**9)
 
 
+def test_million_measures_its_stages_and_keeps_the_set(shards: Path, tmp_path: Path, run: Run) -> None:
+    folder = tmp_path / "large"
+    sizes = ("--images", 130, "--files", 40, "--steps", 0, "--rounds", 1)
+    printed, record = run("million.py", "--folder", folder, "--data", shards, *sizes)
+    assert record["index_of_parquet"]["images"] == record["cold"]["images"] == record["cached"]["images"] == 130
+    assert record["index_of_files"]["images"] == 40
+    assert "decoding images" in record["cold"]["spans_s"]
+    assert "decoding images" not in record["cached"]["spans_s"]
+    assert record["decoding"]["jpeg_64_px"]["same_pixels"]
+    assert printed.count("goal <") + printed.count("goal ≥") == 3
+    assert sorted(path.name for path in folder.iterdir()) == ["files", "one", "parquet"]
+
+
 def test_throughput_counts_training_and_inference_of_a_preset(run: Run) -> None:
     sizes = ("--presets", "paper", "minute-twin", "--seconds", 0.01, "--batch", 2, "--threads", 1)
     printed, record = run("throughput.py", *sizes)

@@ -10,8 +10,11 @@ import hashlib
 import itertools
 import json
 import math
+import mmap
 import os
+import platform
 import secrets
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +24,23 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from foveate.data.cache_entry import IMAGES, RECORD, VERIFIED, Digest, EntryRecord, read_entry, remove_entry
+from foveate.data.cache_entry import (
+    IMAGES,
+    JOURNAL,
+    RECORD,
+    VERIFIED,
+    Digest,
+    EntryRecord,
+    read_entry,
+    remove_entry,
+)
+from foveate.data.cache_shards import Shards, digests
 from foveate.data.decode import DECODERS
 from foveate.data.decoding import TOO_SLOW, decode_in_workers
 from foveate.data.source import Source
 from foveate.data.worker import Progress, decode_blocks
 from foveate.errors import DataError, FoveateError, OutputError
-from foveate.files import cache_folder, new_folder, open_regular, write_json, writing_to
+from foveate.files import cache_folder, open_regular, put_in_place, write_json, writing_to
 from foveate.preprocessing import Preprocessing
 from foveate.progress import Track
 from foveate.records import Record, printable, read_record
@@ -37,7 +50,9 @@ __all__ = ["decoded_images"]
 _FORMAT = 3
 """Raised when the preprocessing changes, so that arrays of an earlier one are not used."""
 
-_SHARD_BYTES = 64 << 20
+_NO_RESERVE = 0x4000 if sys.platform == "linux" and platform.machine() in {"x86_64", "aarch64"} else 0
+"""The flag MAP_NORESERVE, which Python's mmap does not name before 3.13. Without it Linux counts pages that could
+be written to as memory that is taken, and refuses to map a file that is larger than the memory."""
 
 Decoded = tuple[NDArray[np.uint8], dict[int, str]]
 
@@ -107,8 +122,7 @@ def decoded_images(
                 return found
             with writing_to(folder):
                 _make_way(folder)
-            with new_folder(folder) as temporary:
-                _fill(temporary, source, wanted, preprocessing, track, workers)
+            _make(folder, source, wanted, preprocessing, track, workers)
         finally:
             lock.release()
     except OutputError as error:
@@ -153,7 +167,7 @@ def _open(folder: Path, wanted: _Wanted, track: Track) -> Decoded | None:
                 return None
             if not _is_verified(folder, kept, file, track):
                 return None
-            images = np.memmap(file, np.uint8, mode="c", shape=wanted.shape)
+            images = _mapped(file, wanted.shape)
     except (FoveateError, OSError, ValueError):
         return None
     with contextlib.suppress(OSError):  # when it was used last; a cache may be read-only
@@ -167,7 +181,7 @@ def _is_verified(folder: Path, kept: EntryRecord, file: BinaryIO, track: Track) 
     with contextlib.suppress(FoveateError):
         if read_record(folder / VERIFIED, _Verified, fix="the pixels are read again", error=OutputError) == now:
             return True
-    if _digests(file, track) != kept.shards:
+    if digests(file, 3 * kept.size**2, track) != kept.shards:
         return False
     with contextlib.suppress(OutputError):  # in a read-only cache they are read each time
         write_json(folder / VERIFIED, now.model_dump())
@@ -187,71 +201,83 @@ def _verified(kept: EntryRecord, file: BinaryIO) -> _Verified:
     )
 
 
-def _digests(file: BinaryIO, track: Track) -> list[str]:
-    """sha256 of every shard of a file."""
-    size = os.fstat(file.fileno()).st_size
-
-    def shards() -> Iterator[str]:
-        file.seek(0)
-        for start in range(0, size, _SHARD_BYTES):
-            digest, left = hashlib.sha256(), min(_SHARD_BYTES, size - start)
-            while left and (piece := file.read(min(left, 1 << 20))):
-                digest.update(piece)
-                left -= len(piece)
-            yield digest.hexdigest()
-
-    total = -(-size // _SHARD_BYTES)
-    return list(track(shards(), total=total, label="checking decoded images", images_each=0))
-
-
 def _make_way(folder: Path) -> None:
     """Remove what lies where an entry is to be, if it is Foveate's; else give it another name."""
     if not remove_entry(folder) and os.path.lexists(folder):
         folder.rename(folder.with_name(f"{folder.name}-{secrets.token_hex(6)}"))
 
 
-def _fill(
+def _make(
     folder: Path, source: Source, wanted: _Wanted, preprocessing: Preprocessing, track: Track, workers: int
 ) -> None:
-    """Make an entry.
+    """Make an entry, or go on with one that a process began to make and did not end.
 
     Raises:
         DataError: when the files are not those any more whose content was hashed.
     """
-    with (folder / IMAGES).open("xb") as file:
-        file.truncate(math.prod(wanted.shape))
-    if all(block.encoded for block in source.blocks):
+    begun = folder.with_name(f".{folder.name}.part")
+    try:
+        with writing_to(folder):
+            _fill(begun, source, wanted, preprocessing, track, workers)
+            put_in_place(begun, folder)
+            (folder / JOURNAL).unlink()
+    except FoveateError:  # a full disk is to be free again; what stops the process leaves what was done so far
+        with contextlib.suppress(OSError):
+            remove_entry(begun)
+        raise
+
+
+def _fill(
+    folder: Path, source: Source, wanted: _Wanted, preprocessing: Preprocessing, track: Track, workers: int
+) -> None:
+    encoded = all(block.encoded for block in source.blocks)
+    if not encoded:  # copying them is as fast as checking what is there
+        remove_entry(folder)
+    count, image_bytes = wanted.shape[0], math.prod(wanted.shape[1:])
+    shards = Shards(folder, count, image_bytes, key=wanted.key, timeout_s=wanted.timeout_s, track=track)
+    if encoded:
+        missing = shards.missing(source.blocks)
         progress = decode_in_workers(
-            source.blocks, preprocessing, folder / IMAGES, workers=workers, timeout_s=wanted.timeout_s
+            missing, preprocessing, shards.path, workers=workers, timeout_s=wanted.timeout_s
         )
     else:
-        progress = decode_blocks(source.blocks, preprocessing, folder / IMAGES)
-    bad: dict[str, list[int]] = {}
+        progress = decode_blocks(source.blocks, preprocessing, shards.path)
     with contextlib.closing(progress):  # what stops this stops the workers at once
-        for _ in track(_one_by_one(progress, bad), total=wanted.shape[0], label="decoding images"):
+        for _ in track(_one_by_one(progress, shards), total=shards.images_left, label="decoding images"):
             pass
     if not source.content.is_unchanged(track):
         raise DataError(
             f"{source.location}: its files changed while they were read: run again when nothing writes to them"
         )
-    with (folder / IMAGES).open("rb") as file:
-        shards = _digests(file, track)
-        kept = EntryRecord(
-            key=wanted.key,
-            name=printable(source.name),
-            location=printable(source.location),
-            images=wanted.shape[0],
-            size=preprocessing.size,
-            bad=bad,
-            timeout_s=wanted.timeout_s,
-            shards=shards,
-        ).sealed()
+    kept = EntryRecord(
+        key=wanted.key,
+        name=printable(source.name),
+        location=printable(source.location),
+        images=count,
+        size=preprocessing.size,
+        bad=shards.bad,
+        timeout_s=wanted.timeout_s,
+        shards=shards.digests,
+    ).sealed()
+    with shards.path.open("rb") as file:
         write_json(folder / VERIFIED, _verified(kept, file).model_dump())
     write_json(folder / RECORD, kept.model_dump())
 
 
-def _one_by_one(progress: Iterator[Progress], bad: dict[str, list[int]]) -> Iterator[None]:
-    for _, read, unreadable in progress:
-        for index, reason in unreadable:
-            bad.setdefault(reason, []).append(index)
-        yield from itertools.repeat(None, read)
+def _one_by_one(progress: Iterator[Progress], shards: Shards) -> Iterator[None]:
+    for each in progress:
+        shards.written(each)
+        yield from itertools.repeat(None, each[1])
+
+
+def _mapped(file: BinaryIO, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The pixels in `file`, memory-mapped copy-on-write, so that torch takes them as they are."""
+    if not _NO_RESERVE:
+        return np.memmap(file, np.uint8, mode="c", shape=shape)
+    mapped = mmap.mmap(
+        file.fileno(),
+        math.prod(shape),
+        flags=mmap.MAP_PRIVATE | _NO_RESERVE,
+        prot=mmap.PROT_READ | mmap.PROT_WRITE,
+    )
+    return np.frombuffer(mapped, np.uint8).reshape(shape)

@@ -17,6 +17,7 @@ from foveate.records import Record, read_record
 
 __all__ = [
     "IMAGES",
+    "JOURNAL",
     "RECORD",
     "VERIFIED",
     "Digest",
@@ -30,10 +31,13 @@ __all__ = [
 
 IMAGES, RECORD, VERIFIED = "images.bin", "entry.json", "verified.json"
 """Pixels; an `EntryRecord`; which file's pixels are known to be those of the record."""
-_OURS = {IMAGES, RECORD, VERIFIED, "images.npy", "bad.json"}
+JOURNAL = "finished.jsonl"
+"""Of an entry that is being made: which shards of it are finished."""
+_OURS = {IMAGES, RECORD, VERIFIED, JOURNAL, "images.npy", "bad.json"}
 """Names of the files in an entry; the last two are of format 1."""
 _KEY = re.compile(r"[0-9a-f]{32}")
-_UNFINISHED = re.compile(r"\.([0-9a-f]{32})\.[0-9a-f]{12}\.tmp")
+_UNFINISHED = re.compile(r"\.([0-9a-f]{32})\.(?:part|[0-9a-f]{12}\.tmp)")
+"""The second is how versions before shards named it."""
 _TEMPORARY = re.compile(r"\..{1,60}\.[0-9a-f]{12}\.tmp")
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -54,7 +58,7 @@ class EntryRecord(Record):
     timeout_s: float
     """Within which each image was decoded."""
     shards: list[Digest]
-    """sha256 of every 64 MiB of the pixels."""
+    """sha256 of every shard of the pixels."""
     seal: Digest = "0" * 64
     """sha256 of all other fields."""
 

@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from foveate.data.source import Block, Image, Source, hash_files, reading
 from foveate.data.splits import SPLITS
+from foveate.data.texts import row_names
 from foveate.errors import DataError
 from foveate.files import cache_folder, writing_to
 from foveate.progress import Track
@@ -201,7 +202,7 @@ def _open_binary(folder: Path, archive: Archive, track: Track) -> Source | None:
             class_names=_CLASSES,
             labels=all_labels,
             declared=np.concatenate(splits),
-            ids=[f"cifar10#{row}" for row in range(len(all_labels))],
+            ids=row_names([("cifar10#", len(all_labels))]),
             blocks=[_BinaryBlock(0, len(all_labels), str(path))],
             content=hash_files("cifar10", [str(file) for file in files], track),
         )

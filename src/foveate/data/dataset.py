@@ -306,21 +306,26 @@ def _open_folder(path: Path, track: Track) -> Source:
     from foveate.data.folder import open_folder, refuse_other_splits
     from foveate.data.tree import read_trees
 
-    kinds: dict[Path, set[str]] = {}
-    shards: list[Path] = []
-    others: list[Path] = []
+    kinds: dict[str, set[str]] = {}
     with reading(path):
         trees, notes = read_trees(path, [path])
-        for file in map(Path, trees[0].files):
-            kinds.setdefault(file.parent, set()).add(file.suffix.lower())
-            (shards if file.suffix.lower() == ".parquet" else others).append(file)
+        files = trees[0].files
+        for file in files:
+            folder, name = os.path.split(file)
+            kinds.setdefault(folder, set()).add(os.path.splitext(name)[1].lower())  # noqa: PTH122
     # A stray table among a class's images makes no Parquet data set.
-    if any(".parquet" in kinds[folder] and (folder == path or kinds[folder] == {".parquet"}) for folder in kinds):
+    if any(
+        ".parquet" in found and (folder == os.fspath(path) or found == {".parquet"})
+        for folder, found in kinds.items()
+    ):
         from foveate.data.parquet import open_parquet
 
+        shards = [Path(file) for file in files if Path(file).suffix.lower() == ".parquet"]
+        others = [Path(file) for file in files if Path(file).suffix.lower() != ".parquet"]
         source = open_parquet(path, shards, track)
         refuse_other_splits(path, others, set(np.unique(source.declared).tolist()))
         return replace(source, notes=(*source.notes, *notes))
+    del trees, files  # a million paths, which are read again
     return open_folder(path, track)
 
 

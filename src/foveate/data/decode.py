@@ -128,7 +128,7 @@ def resize_image(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np
     Raises:
         BadImageError: when it cannot be loaded, and above `MAX_PIXELS`.
     """
-    with _errors_as_reasons():
+    with _errors_as_reasons(), _pillow_silent():
         _check_pixels(*image.size)
         if image.mode.startswith(("I", "F")):
             raise BadImageError(f"Pillow's mode {image.mode} has more than 8 bits: give the file, or its bytes")
@@ -142,7 +142,7 @@ def largest_value(image: Path | bytes | NDArray[np.uint8]) -> int | None:
         return None
     try:
         data = _read(image) if isinstance(image, Path) else image
-        with _errors_as_reasons():
+        with _errors_as_reasons(), _pillow_silent():
             pixels = _pixels(open_container(data), every_bit=True)
     except BadImageError:
         return None
@@ -157,7 +157,7 @@ def read_header(image: Path | bytes | NDArray[np.uint8]) -> Header | None:
         return Header("", mode, width, height, rotated=False, deep=False)
     for most in (_HEADER_BYTES, MAX_BYTES):
         try:
-            with _errors_as_reasons():
+            with _errors_as_reasons(), _pillow_silent():
                 return _header(_read(image, most) if isinstance(image, Path) else image[:most])
         except BadImageError:  # that much was too little, or decoding will name the reason
             pass
@@ -201,6 +201,9 @@ def _decoded(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     white = preprocessing.white
     with _errors_as_reasons():
         container = open_container(data)
+        if (square := _square(container, preprocessing.size)) is not None:
+            return square
+    with _errors_as_reasons(), _pillow_silent():
         pixels = _pixels(container, every_bit=white is not None)
         orientation = _orientation(container, pixels)
         image = _raster_to_rgb(pixels, white) if isinstance(pixels, Raster) else _image_to_rgb(pixels)
@@ -210,15 +213,21 @@ def _decoded(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
 
 
 @contextlib.contextmanager
+def _pillow_silent() -> Iterator[None]:
+    """Silence Pillow's warnings, one thread at a time."""
+    with _warnings_lock, warnings.catch_warnings(action="ignore"):
+        yield
+
+
+@contextlib.contextmanager
 def _errors_as_reasons() -> Iterator[None]:
-    """Silence Pillow's warnings, one thread at a time; a damaged file makes it raise nearly anything.
+    """Turn errors into reasons; a damaged file makes Pillow raise nearly anything.
 
     Raises:
         BadImageError: for every exception.
     """
     try:
-        with _warnings_lock, warnings.catch_warnings(action="ignore"):
-            yield
+        yield
     except BadImageError:
         raise
     except Exception as error:
@@ -289,25 +298,44 @@ def _open(container: Container) -> ImageFile.ImageFile:
     return Image.open(io.BytesIO(container.data), formats=(container.format,))
 
 
+def _square(container: Container, size: int) -> NDArray[np.uint8] | None:
+    """The pixels of a JPEG in colour that has this size already; None for others.
+
+    Pillow has nothing to do then, and going through it takes longer than decoding a small image.
+    """
+    frame = container.frame
+    if not frame or (frame.width, frame.height, frame.channels, frame.bits) != (size, size, 3, 8):
+        return None
+    return None if container.orientation in _TURNS else _jpeg_pixels(container, "RGB")
+
+
 def _jpeg(container: Container, frame: Frame) -> Image.Image:
-    # Pillow decodes by libjpeg too, to the same pixels, but does not pass on its warnings of pixels it made up.
     if frame.bits != 8 or frame.channels not in _JPEG_COLOURS:
         raise BadImageError(
             f"a JPEG of {frame.channels} channels with {frame.bits} bits, which is not read: save it with 8 bits"
         )
     _check_pixels(frame.width, frame.height)
     colours, mode = _JPEG_COLOURS[frame.channels]
-    try:
-        pixels = simplejpeg.decode_jpeg(container.data, colours, strict=True)
-    except ValueError as error:
-        if "subsampling" in str(error):  # a rare one that TurboJPEG has no name for, but libjpeg decodes
-            return _open(container)
-        if "Premature end of JPEG file" in str(error):
-            raise BadImageError("truncated") from error
-        raise BadImageError(f"damaged ({error})"[:200]) from error
+    pixels = _jpeg_pixels(container, colours)
+    if pixels is None:
+        return _open(container)
     if mode == "CMYK":
         pixels = 255 - pixels  # inverted, as Adobe writes it
     return Image.frombuffer(mode, (frame.width, frame.height), pixels, "raw", mode, 0, 1)
+
+
+def _jpeg_pixels(container: Container, colours: str) -> NDArray[np.uint8] | None:
+    """The pixels of a JPEG; None for a subsampling that TurboJPEG has no name for, but libjpeg decodes."""
+    # Pillow decodes by libjpeg too, to the same pixels, but does not pass on its warnings of pixels it made up.
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(container.data, colours, strict=True)
+    except ValueError as error:
+        if "subsampling" in str(error):
+            return None
+        if "Premature end of JPEG file" in str(error):
+            raise BadImageError("truncated") from error
+        raise BadImageError(f"damaged ({error})"[:200]) from error
+    return pixels
 
 
 def _deep_png(image: ImageFile.ImageFile, container: Container) -> Raster:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from foveate.data.source import Block, Content, Image, Source
 from foveate.data.splits import UNDECLARED
+from foveate.data.texts import row_names
 
 __all__ = ["PixelBlock", "open_digits"]
 
@@ -40,7 +41,7 @@ def open_digits() -> Source:
         class_names=tuple("0123456789"),
         labels=table[:, 64].astype(np.int64),
         declared=np.full(count, UNDECLARED, np.int8),
-        ids=[f"digits#{row}" for row in range(count)],
+        ids=row_names([("digits#", count)]),
         blocks=[PixelBlock(0, count, pixels)],
         content=Content(hashlib.sha256(pixels.tobytes()).hexdigest()),
         mirror_safe=False,

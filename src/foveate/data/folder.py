@@ -9,6 +9,7 @@ import numpy as np
 from foveate.data.decode import read_header
 from foveate.data.source import Source, file_blocks, hash_files, index_classes, listed, reading
 from foveate.data.splits import SPLITS, UNDECLARED, hints_at_split, is_held_out, other_words, split_code
+from foveate.data.texts import MadeTexts, Texts
 from foveate.data.tree import Tree, is_clutter, read_trees, subfolders
 from foveate.errors import DataError
 from foveate.progress import Track
@@ -58,20 +59,20 @@ def open_folder(root: Path, track: Track) -> Source:
         refuse_other_splits(root, beside, {code for _, code in classes})
         notes += _doubts(classes, trees)
         notes += _loose_files(sorted({root, *(folder.parent for folder, _ in classes)}))
-    paths = [path for tree in trees for path in tree.files]
+    paths = Texts(path for tree in trees for path in tree.files)
+    counts = [len(tree.files) for tree in trees]
+    del trees  # a million paths, once more
     if not paths:
         raise DataError(f"{root} has no images: put the images of each class into {root}/<class>/")
     names = [printable(folder.name) for folder, _ in classes]
-    class_names, labels = index_classes(
-        [name for name, tree in zip(names, trees, strict=True) for _ in tree.files], sorted(set(names)), str
-    )
+    class_names, labels = index_classes(names, sorted(set(names)), str)
     return Source(
         name=root.resolve().name or "data",
         location=str(root.resolve()),
         class_names=class_names,
-        labels=labels,
-        declared=np.repeat(np.array([code for _, code in classes], np.int8), [len(tree.files) for tree in trees]),
-        ids=[printable(Path(path).relative_to(root).as_posix()) for path in paths],
+        labels=np.repeat(labels, counts),
+        declared=np.repeat(np.array([code for _, code in classes], np.int8), counts),
+        ids=MadeTexts(len(paths), lambda place: printable(Path(paths[place]).relative_to(root).as_posix())),
         blocks=file_blocks(paths),
         content=hash_files("files", paths, track),
         notes=(*notes, *passed),

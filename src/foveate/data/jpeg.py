@@ -1,9 +1,10 @@
 """JPEG files as far as the first scan (ITU-T T.81, annex B), and what libjpeg does not find wrong in the rest."""
 
+import functools
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from foveate.data.container import HOLE, BadImageError, Container, Frame, check_limits, find_orientation
 
@@ -16,6 +17,9 @@ _ALONE = {0x00, 0x01, *range(0xD0, 0xD9)}
 _FRAMES = {*range(0xC0, 0xD0)} - {_DHT, 0xC8, 0xCC}
 _HUFFMAN, _SEQUENTIAL, _BITWISE = {0xC0, 0xC1}, {0xC0, 0xC1, 0xC9}, {0xC0, 0xC1, 0xC2}
 _JFIF, _ADOBE, _EXIF, _XMP = b"JFIF\0", b"Adobe", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
+_EMPTY_SCAN = b"\xff\xda\0\2"
+_MAX_KNOWN = 4096
+"""Bytes before the first scan that are kept, so that the next file with the same is read faster."""
 _MAX_SCANS = 100
 """Most scans; encoders write ten. Each costs time over the whole image, however short it is."""
 
@@ -69,6 +73,30 @@ def open_jpeg(data: bytes, whole: bool) -> Container:
 
 
 def _read(data: bytes) -> _Parts:
+    at = data.find(b"\xff\xda", 2, _MAX_KNOWN)
+    if at < 0 or (parts := _known(data[:at])) is None:
+        return _walk(data)
+    end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
+    if end > len(data):
+        raise BadImageError("truncated")
+    return replace(parts, scan=data[at + 4 : end], pixels=data[end:])
+
+
+@functools.lru_cache(maxsize=64)
+def _known(head: bytes) -> _Parts | None:
+    """What such bytes before the first scan hold; None where the scan does not begin behind them.
+
+    In sets of small images from one program, all files begin alike, and to walk through that takes as long as
+    decoding.
+    """
+    try:
+        parts = _walk(head + _EMPTY_SCAN)
+    except (BadImageError, IndexError):
+        return None
+    return parts if parts.scan == parts.pixels == b"" else None
+
+
+def _walk(data: bytes) -> _Parts:
     parts = _Parts()
     for marker, body, end in _segments(data):
         if marker == _SOS:

@@ -133,7 +133,7 @@ def preload(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def channel_statistics(
-    images: NDArray[np.uint8], indices: NDArray[np.int64], *, chunk: int = 4096
+    images: NDArray[np.uint8], indices: NDArray[np.int64], *, chunk: int = 128
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of [N, H, W, C] `images` at `indices`, on the scale 0…1."""
     channels = images.shape[-1]

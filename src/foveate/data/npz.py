@@ -31,6 +31,7 @@ from foveate.data.source import (
 )
 from foveate.data.splits import SPLITS, UNDECLARED, hints_at_split, split_code, split_codes
 from foveate.data.table import refuse_other_columns
+from foveate.data.texts import row_names
 from foveate.errors import DataError
 from foveate.files import open_regular
 from foveate.progress import Track
@@ -102,22 +103,22 @@ def open_npz(path: Path, track: Track) -> Source:
         parts, notes = _find_parts(archive, path, names)
         blocks: list[Block] = []
         labels, declared = [], []
-        ids: list[str] = []
+        rows: list[tuple[str, int]] = []
+        total = 0
         for images, label, split in parts:
-            count = _check_images(archive, path, images, len(ids))
+            count = _check_images(archive, path, images, total)
             if not count:
                 continue
             labels.append(_read_labels(archive, path, label, images, count))
-            blocks.append(_NpzBlock(len(ids), count, str(path), images))
-            ids += [f"{path.name}#{images}[{row}]" for row in range(count)]
+            blocks.append(_NpzBlock(total, count, str(path), images))
+            rows.append((f"{path.name}#{images}[", count))
+            total += count
             declared.append(np.full(count, split, np.int8))
         extra = {name: _read_texts(archive, path, name) for name in _EXTRA if name in names}
     for name in ("split", "group"):
-        if name in extra and len(extra[name]) != len(ids):
-            raise DataError(
-                f"{path}: {name} has {len(extra[name])} values for {len(ids)} images: give one for each"
-            )
-    if not ids:
+        if name in extra and len(extra[name]) != total:
+            raise DataError(f"{path}: {name} has {len(extra[name])} values for {total} images: give one for each")
+    if not total:
         raise DataError(f"{path} has no images: its arrays are empty")
     if len({isinstance(values, np.ndarray) for values in labels}) > 1:
         raise DataError(f"{path}: some of its arrays of labels are integers, others are strings: save them alike")
@@ -138,7 +139,7 @@ def open_npz(path: Path, track: Track) -> Source:
             if "split" in extra
             else np.concatenate(declared)
         ),
-        ids=ids,
+        ids=row_names(rows, "]"),
         blocks=blocks,
         content=hash_files("npz", [str(path)], track),
         groups=tuple(extra["group"]) if "group" in extra else None,

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -34,6 +34,7 @@ from foveate.data.splits import (
     split_words,
 )
 from foveate.data.table import SPLIT_COLUMNS, image_path, refuse_other_columns
+from foveate.data.texts import Texts, row_names
 from foveate.errors import DataError
 from foveate.files import open_regular
 from foveate.progress import Track
@@ -43,6 +44,9 @@ __all__ = ["ParquetBlock", "open_parquet"]
 
 _DAMAGED = (pa.ArrowException, ValueError, OverflowError, NotImplementedError, MemoryError)
 """What pyarrow raises for a damaged file."""
+_footers: dict[tuple[int, ...], Any] = {}
+"""The footer that was read last, by the identity of its file: of many row groups, reading it anew for each takes
+longer than decoding them."""
 _BATCH_BYTES = 32 << 20
 """Of images that are decoded from Parquet at a time."""
 
@@ -62,10 +66,14 @@ class ParquetBlock(Block):
         """The shard."""
         return (self.path,)
 
+    def part(self, begin: int, end: int) -> Block:
+        """Some of the rows."""
+        return replace(self, start=self.start + begin, count=end - begin, first=self.first + begin)
+
     def images(self) -> Iterator[Image]:
         """Yield each row's bytes, or the file that it names in place of them; none where the row has neither."""
         path, row, end = Path(self.path), 0, self.first + self.count
-        with _opened(path, [self.column]) as file:
+        with _opened(path, [self.column], again=True) as file:
             for batch in _batches(path, file, self.row_group, self.column):
                 wanted = batch[max(self.first - row, 0) : max(end - row, 0)]
                 yield from _images_in(path, wanted, max(row, self.first))
@@ -108,22 +116,23 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
     if len(folders) > 1:
         names = ", ".join(sorted(str(folder) for folder in folders))
         raise DataError(f"{root} holds more than one data set: name one of {names}")
-    ids: list[str] = []
+    parts: list[tuple[str, int]] = []
+    count = 0
     blocks: list[Block] = []
     read = []
     size = 0
     for path in shards:
         with reading(path):
             size += path.stat().st_size
-        shard = _read_shard(path, base, size, len(ids))
+        shard = _read_shard(path, base, size, count)
         read.append(shard)
-        name = printable(path.relative_to(base).as_posix())
+        parts.append((f"{printable(path.relative_to(base).as_posix())}#", len(shard.labels)))
         for row_group, rows in enumerate(shard.group_rows):
             # A row group of pandas' default size would keep one worker busy and the others idle.
             part = rows if rows <= 2048 else -(-rows // workers)
             blocks += [
                 ParquetBlock(
-                    sum(shard.group_rows[:row_group]) + first + len(ids),
+                    count + first,
                     min(part, rows - first),
                     str(path),
                     row_group,
@@ -132,7 +141,8 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
                 )
                 for first in range(0, rows, part or 1)
             ]
-        ids += [f"{name}#{row}" for row in range(len(shard.labels))]
+            count += rows
+    ids = row_names(parts)
     if not ids:
         raise DataError(f"{root} has no images: its Parquet files have no rows")
     if not any(shard.has_images for shard in read):
@@ -153,7 +163,7 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
         blocks=blocks,
         content=hash_files(
             "parquet",
-            [str(path) for path in shards] + [file for shard in read for file in shard.named_files],
+            Texts([*map(str, shards), *(file for shard in read for file in shard.named_files)]),
             track,
         ),
         groups=_join_groups(read),
@@ -209,14 +219,24 @@ def _check_shards(root: Path, shards: Sequence[_Shard]) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _opened(path: Path, text: Sequence[str] = ()) -> Iterator[Any]:
-    """The Parquet file at `path`, of whose columns `text` equal strings or bytes stay one value in memory."""
+def _opened(path: Path, text: Sequence[str] = (), *, again: bool = False) -> Iterator[Any]:
+    """The Parquet file at `path`, of whose columns `text` equal strings or bytes stay one value in memory.
+
+    Args:
+        again: it was checked when it was opened first, so that a footer that is known will do. A file that changed
+            since is found when contents are hashed for the second time.
+    """
     with reading(path, _DAMAGED), open_regular(path) as opened:
-        size = os.fstat(opened.fileno()).st_size
+        status = os.fstat(opened.fileno())
         # Every element that the footer lists takes a byte at least, whatever it says of their number.
-        limit = max(1, min(size, 1 << 20))
+        limit = max(1, min(status.st_size, 1 << 20))
         limits = {"thrift_string_size_limit": limit, "thrift_container_size_limit": limit}
-        metadata = pq.ParquetFile(opened, **limits).metadata
+        identity = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+        metadata = _footers.get(identity) if again else None
+        if metadata is None:
+            metadata = pq.ParquetFile(opened, **limits).metadata
+            _footers.clear()
+            _footers[identity] = metadata
         leaves = {metadata.schema.column(place).path for place in range(metadata.num_columns)}
         with pq.ParquetFile(
             opened,

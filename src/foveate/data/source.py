@@ -44,6 +44,8 @@ _PIECE_BYTES = 8 << 20
 """Of a file that is read, between two signs that it goes on."""
 _AT_ONCE = 1024
 """Files that are handed out to be hashed, so that a million of them take no memory."""
+_TOGETHER = 16
+"""Of these, how many a thread takes at a time where there are thousands, as handing out costs time."""
 _MISSING = ("nan", "none", "null", "n/a", "na", "<na>", "nat")
 _LARGEST_IMAGE = 4 << 30
 """Bytes of an image file that are hashed at most: /proc/kcore and sparse files can claim terabytes."""
@@ -60,12 +62,20 @@ class Block(ABC):
     """Index of its first image in the data set."""
     count: int
     encoded: ClassVar[bool] = True
-    """Whether decoding costs enough to be spread over processes; such a block's fields are JSON values."""
+    """Whether decoding costs enough to be spread over processes, which are given `fields`."""
 
     @property
     def files(self) -> Sequence[str]:
         """The files it reads, where they are encoded."""
         return ()
+
+    def fields(self) -> dict[str, Any]:
+        """What an encoded block is made of, as JSON values."""
+        return vars(self)
+
+    def part(self, begin: int, end: int) -> "Block":
+        """Of an encoded block, its images from `begin` on, before `end`."""
+        raise NotImplementedError
 
     @abstractmethod
     def images(self) -> Iterator[Image]:
@@ -82,6 +92,14 @@ class FileBlock(Block):
     def files(self) -> Sequence[str]:
         """They themselves."""
         return self.paths
+
+    def fields(self) -> dict[str, Any]:
+        """With the paths as a list."""
+        return {**vars(self), "paths": list(self.paths)}
+
+    def part(self, begin: int, end: int) -> Block:
+        """Some of the files."""
+        return FileBlock(self.start + begin, end - begin, self.paths[begin:end])
 
     def images(self) -> Iterator[Image]:
         """Yield their paths."""
@@ -279,24 +297,25 @@ def hash_files(kind: str, paths: Sequence[str], track: Track) -> Content:
 
 def _hashing(paths: Sequence[str], limit: int | None, digest: "hashlib._Hash") -> Generator[None]:
     """Add the contents of files to `digest`; yield when a file was read, and within it after each piece."""
-    moved: SimpleQueue[bool] = SimpleQueue()
-    """True where a file was read to its end, False where a piece of it was."""
+    moved: SimpleQueue[int] = SimpleQueue()
+    """Files that were read to their ends; 0 where a piece of one was."""
+    together = max(1, min(_TOGETHER, len(paths) // 256))
     stopped = threading.Event()
     with ThreadPoolExecutor(4) as pool:  # hashlib lets go of the GIL
         try:
             for start in range(0, len(paths), _AT_ONCE):
+                some = paths[start : start + _AT_ONCE]
                 hashing = [
-                    pool.submit(_hash_file, path, limit, moved, stopped)
-                    for path in paths[start : start + _AT_ONCE]
+                    pool.submit(_hash_some, some[at : at + together], limit, moved, stopped)
+                    for at in range(0, len(some), together)
                 ]
-                for each in hashing:
-                    each.add_done_callback(lambda _: moved.put(True))
-                left = len(hashing)
-                while left:
+                left = len(some)
+                while left > 0:
                     left -= moved.get()
                     yield
                 for each in hashing:
-                    digest.update(each.result().encode() + b"\n")
+                    for found in each.result():
+                        digest.update(found.encode() + b"\n")
         finally:
             stopped.set()
             pool.shutdown(cancel_futures=True)
@@ -336,8 +355,24 @@ def reading(path: Path | str, damaged: tuple[type[Exception], ...] = ()) -> Iter
         raise DataError(f"cannot read {path}: {reason}: copy or download it again") from error
 
 
-def _hash_file(path: str, limit: int | None, moved: SimpleQueue[bool], stopped: threading.Event) -> str:
-    digest, buffer, unsaid = hashlib.sha256(), memoryview(bytearray(1 << 18)), 0
+def _hash_some(
+    paths: Sequence[str], limit: int | None, moved: SimpleQueue[int], stopped: threading.Event
+) -> list[str]:
+    buffer, found = memoryview(bytearray(1 << 18)), list[str]()
+    try:
+        for path in paths:
+            found.append(_hash_file(path, limit, buffer, moved, stopped))
+            moved.put(1)
+    except BaseException:
+        moved.put(len(paths))  # nobody waits for the rest
+        raise
+    return found
+
+
+def _hash_file(
+    path: str, limit: int | None, buffer: memoryview, moved: SimpleQueue[int], stopped: threading.Event
+) -> str:
+    digest, unsaid = hashlib.sha256(), 0
     try:
         with open_image(Path(path)) as file:
             status = os.fstat(file.fileno())
@@ -350,7 +385,7 @@ def _hash_file(path: str, limit: int | None, moved: SimpleQueue[bool], stopped: 
                 left -= count
                 unsaid += count
                 if unsaid >= _PIECE_BYTES:
-                    moved.put(False)
+                    moved.put(0)
                     unsaid = 0
     except (BadImageError, OSError) as error:
         return str(error)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from foveate.data.source import Source, file_blocks, hash_files, index_classes, listed, reading
 from foveate.data.splits import hints_at_split, split_code, split_codes
+from foveate.data.texts import Texts
 from foveate.errors import DataError
 from foveate.files import read_regular
 from foveate.progress import Track
@@ -52,7 +53,7 @@ def open_csv(file: Path, track: Track) -> Source:
     others = [(place, name) for place, name in enumerate(header) if name and name not in at]
     lines: list[int] = []
     columns: dict[str, list[str]] = {name: [] for name in at}
-    found: list[str] = []
+    found = Texts()
     seen: dict[str, set[str]] = {name: set() for _, name in others}
     for line, row in rows:
         for name in ("image", "label"):
@@ -90,7 +91,7 @@ def _repeat(file: Path, paths: Sequence[str], lines: Sequence[int], columns: dic
     first: dict[str, int] = {}
     for place, (path, split) in enumerate(zip(map(os.path.normpath, paths), splits, strict=False)):
         other = first.setdefault(path, place)
-        if split_code(split) != split_code(splits[other]):
+        if other != place and split_code(split) != split_code(splits[other]):
             return (
                 f"{file}, line {lines[place]}: {printable(columns['image'][place])[:100]} is in the split "
                 f"{split or 'none'}, and in line {lines[other]} in {splits[other] or 'none'}: remove one of them"
@@ -145,13 +146,13 @@ def refuse_other_columns(file: Path, values: dict[str, set[str]], *, has_split: 
             )
 
 
-def _row_ids(images: Sequence[str], lines: Sequence[int]) -> list[str]:
+def _row_ids(images: Sequence[str], lines: Sequence[int]) -> Texts:
     """What a row names; with its line where others name it too."""
     times = Counter(images)
-    return [
+    return Texts(
         printable(image) if times[image] == 1 else f"{printable(image)}#{line}"
         for image, line in zip(images, lines, strict=True)
-    ]
+    )
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:

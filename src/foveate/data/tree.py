@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foveate.data.source import listed
+from foveate.data.texts import Texts
 from foveate.errors import DataError
 
 __all__ = ["Tree", "is_clutter", "read_trees", "subfolders"]
@@ -31,7 +32,7 @@ Identity = tuple[int, int]
 class Tree:
     """What lies below one folder."""
 
-    files: list[str]
+    files: Texts
     """Paths: those of a folder in sorted order, then those of its subfolders."""
     folders: list[Path]
     """Its subfolders at any depth, in the order in which they were read."""
@@ -84,7 +85,7 @@ def read_trees(root: Path, starts: Sequence[Path]) -> tuple[list[Tree], tuple[st
 
 
 def _read_tree(start: Path, read: dict[Identity, Path], clutter: Counter[str], repeats: list[str]) -> Tree:
-    tree = Tree([], [])
+    tree = Tree(Texts(), [])
     waiting = [(os.fspath(start), False)]  # a stack, not recursion: folders may be nested deeper than Python calls
     while waiting:
         folder, linked = waiting.pop()

@@ -105,7 +105,7 @@ def decoding_job(
 ) -> Message:
     """What `decode_job` is given; decoding one image may take `memory_bytes`, where the system can bound it."""
     return {
-        "block": [type(block).__name__, vars(block)],
+        "block": [type(block).__name__, block.fields()],
         "preprocessing": vars(preprocessing),
         "path": os.fspath(path.resolve()),
         "memory_bytes": memory_bytes,
