@@ -1,5 +1,6 @@
 """What is found in a data set: planted faults, each by its name, and nothing where nothing is."""
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foveate.data.check import Finding, audit, label_suspects, pooled, sort_by_severity
-from foveate.data.dataset import dataset_of, open_source
+from foveate.data.check import audit, label_suspects, pooled
+from foveate.data.dataset import dataset_of, load_dataset, open_source
 from foveate.data.decode import read_header
+from foveate.data.findings import Finding, sort_by_severity
 from foveate.preprocessing import Fit
 from foveate.settings import DataConfig
 
@@ -37,11 +39,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def findings(folder: Path, fit: Fit = "crop") -> dict[str, Finding]:
-    source, config = open_source(str(folder), None), DataConfig(size=32, fit=fit)
+def findings(folder: Path, fit: Fit = "crop", *, few: bool = False, seed: int = 0) -> dict[str, Finding]:
+    """By kind; that there are few images of every class only where it is asked for."""
+    source, config = open_source(str(folder), None), DataConfig(size=32, fit=fit, split_seed=seed)
     found = audit(source, pooled(dataset_of(source, config, for_training=False)), config)
     assert len({each.kind for each in found}) == len(found)
-    return {each.kind: each for each in sort_by_severity(found)}
+    assert all(each.title for each in found)
+    return {each.kind: each for each in sort_by_severity(found) if few or each.kind != "few_images"}
 
 
 def test_where_nothing_is_wrong_nothing_is_found(folder: Path) -> None:
@@ -57,6 +61,18 @@ def test_unreadable_images_are_to_be_mended(folder: Path) -> None:
     assert found.count == 2
     assert "zero bytes (1)" in found.text
     assert ("train/cat/empty.png",) in found.groups
+
+
+def test_the_reasons_of_unreadable_images_add_up(folder: Path) -> None:
+    contents = [b"%PDF", b"8BPS", b"qoif", b"DDS ", b"icns", b"gimp xcf", b"P6 1"]
+    for number, content in enumerate([*contents, contents[0]]):
+        (folder / "train" / "cat" / f"bad{number}.png").write_bytes(content)
+    text = findings(folder)["unreadable"].text
+    counted = [int(number) for number in re.findall(r"\((\d+)\)", text)]
+    assert counted[0] == 2
+    assert sum(counted) == 8
+    assert "other reasons (2)" in text
+    assert text.endswith("convert those of other formats, and repair or remove the others")
 
 
 class TestSmallClasses:
@@ -75,12 +91,32 @@ class TestSmallClasses:
         flat = findings(folder / "train")["too_few"]
         assert flat.severity == "warning"
         assert flat.text == (
-            "ant (1 image), bee (2 images): too few to hold out, so none will be in the validation split: "
-            "add some, or remove the class"
+            "ant (1 image), bee (2 images): too few to hold out, so none is in the validation split that training "
+            "draws: add some, or remove the class"
         )
         assert findings(folder)["too_few"].text.startswith("ant (1 image): too few")
         (folder / "test").rename(folder / "val")
         assert "too_few" not in findings(folder)
+
+    def test_nothing_is_said_of_a_split_where_training_would_refuse(self, tmp_path: Path) -> None:
+        for number in range(4):
+            place = tmp_path / "data" / ("cat", "dog")[number % 2]
+            place.mkdir(parents=True, exist_ok=True)
+            scene(number // 2).save(place / f"{number}.png")
+        (tmp_path / "data" / "ant").mkdir()
+        found = findings(tmp_path / "data")
+        assert "untrainable" in found
+        assert not {"too_few", "duplicate_across"} & found.keys()
+
+    def test_fewer_than_twenty_are_told_as_few(self, folder: Path) -> None:
+        for number in range(100, 112):
+            scene(number).save(folder / "train" / "cat" / f"{number}.png")
+        found = findings(folder, few=True)["few_images"]
+        assert found.severity == "warning"
+        assert found.text.startswith("dog (8 images): with fewer than 20 images of a class")
+        for number in range(200, 212):
+            scene(number).save(folder / "train" / "dog" / f"{number}.png")
+        assert findings(folder, few=True) == {}
 
 
 class TestNames:
@@ -133,18 +169,25 @@ class TestCopies:
         assert list(found) == ["duplicate_within"]
         assert found["duplicate_within"].severity == "warning"
 
-    def test_without_declared_splits_a_copy_will_be_on_both_sides(self, tmp_path: Path) -> None:
-        for number in range(8):
-            place = tmp_path / "flat" / ("cat", "dog")[number % 2]
-            place.mkdir(parents=True, exist_ok=True)
-            scene(number).save(place / f"{number}.png")
-        scene(0).save(tmp_path / "flat" / "cat" / "again.png")
-        assert findings(tmp_path / "flat")["duplicate_across"].severity == "error"
-
-    def test_of_training_images_alone_a_copy_will_be_on_both_sides(self, folder: Path) -> None:
+    @pytest.mark.parametrize("within", ["data", "data/train"], ids=["no test", "no splits"])
+    def test_without_declared_splits_they_are_where_training_draws_them(self, folder: Path, within: str) -> None:
         shutil.rmtree(folder / "test")
         scene(0).save(folder / "train" / "cat" / "again.png")
-        assert findings(folder)["duplicate_across"].severity == "error"
+        kinds = set()
+        for seed in range(6):
+            drawn = load_dataset(str(folder.parent / within), DataConfig(size=32, split_seed=seed))
+            split_of = {drawn.ids[index]: split for split in drawn.splits for index in drawn.splits[split]}
+            (found,) = findings(folder.parent / within, seed=seed).values()
+            splits = [split_of[each] for each in found.groups[0]]
+            assert [found.remarks[each] for each in found.groups[0]] == [f"cat, {split}" for split in splits]
+            if splits[0] == splits[1]:
+                assert (found.kind, found.severity) == ("duplicate_within", "warning")
+                assert "has copies, which training draws into the same split" in found.text
+                assert "another split_seed may part them" in found.text
+            else:
+                assert (found.kind, found.severity) == ("duplicate_across", "error")
+            kinds.add(found.kind)
+        assert len(kinds) == 2
 
     def test_images_that_declare_no_split_beside_others_are_training_images(self, folder: Path) -> None:
         scene(0).save(folder / "train" / "cat" / "again.png")
@@ -232,7 +275,8 @@ class TestClasses:
             scene(number).save(folder / "train" / "cat" / f"{number}.png")
         found = findings(folder)["imbalance"]
         assert found.severity == "warning"
-        assert "cat (88) has 11 times the training images of dog (8)" in found.text
+        assert "cat (88) has 11 times the images of dog (8) in train" in found.text
+        assert " in train" not in findings(folder / "train")["imbalance"].text
 
     def test_an_empty_class_hides_no_imbalance(self, folder: Path) -> None:
         for number in range(100, 180):
@@ -248,7 +292,7 @@ class TestClasses:
             (folder / "train" / f"more{number}").mkdir()
             scene(200 + number).save(folder / "train" / f"more{number}" / "one.png")
         found = findings(folder)["missing_class"]
-        assert found.text.startswith("no image of more0, more1, more2, more3, more4, … in test")
+        assert found.text.startswith("no image of more0, more1, more2, more3, more4 and 2 more in test")
         assert found.remarks == {f"more{number}": "none in test" for number in range(7)}
 
 
@@ -308,6 +352,14 @@ class TestHeaders:
         assert list(found) == ["rotated"]
         assert found["rotated"].severity == "info"
 
+    @pytest.mark.parametrize(("orientation", "size"), [(3, "40×20"), (6, "20×40"), (7, "20×40"), (8, "20×40")])
+    @pytest.mark.parametrize("name", ["phone.jpg", "phone.png", "phone.webp", "phone.tif"])
+    def test_its_size_is_the_one_that_is_shown(self, folder: Path, name: str, orientation: int, size: str) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        scene(99).resize((40, 20)).save(folder / "train" / "cat" / name, exif=exif)
+        assert findings(folder)["rotated"].remarks[f"train/cat/{name}"].endswith(f"RGB, {size}")
+
     def test_a_panorama_loses_most_of_itself(self, folder: Path) -> None:
         sizes = {"wide": (120, 48), "cinema": (128, 72), "camera": (500, 333)}
         for seed, (name, (width, height)) in enumerate(sizes.items(), start=97):
@@ -322,11 +374,22 @@ class TestHeaders:
         scene(98).convert("CMYK").save(folder / "train" / "cat" / "print.jpg")
         scene(99).convert("P").save(folder / "train" / "dog" / "palette.png")
         found = findings(folder)["odd_mode"]
-        assert found.text == "2 images neither RGB nor grey, brought to RGB"
+        assert found.text == (
+            "2 images neither plain RGB nor grey (CMYK, a palette, transparency …), brought to RGB"
+        )
         assert found.remarks == {
             "train/cat/print.jpg": "JPEG, CMYK, 48×48",
             "train/dog/palette.png": "PNG, P, 48×48",
         }
+
+    @pytest.mark.parametrize("name", ["deep.png", "deep.tif"])
+    def test_grey_of_16_bits_is_grey(self, folder: Path, name: str) -> None:
+        values = 257 * np.asarray(scene(98).convert("L")).astype(np.uint16)
+        Image.fromarray(values).save(folder / "train" / "cat" / name)
+        scene(99).convert("1").save(folder / "train" / "cat" / "bits.png")
+        found = findings(folder)
+        assert list(found) == ["deep"]
+        assert found["deep"].groups == ((f"train/cat/{name}",),)
 
     def test_an_image_much_smaller_than_the_size(self, folder: Path) -> None:
         scene(98, 15).save(folder / "train" / "cat" / "icon.png")
@@ -334,6 +397,17 @@ class TestHeaders:
         found = findings(folder)
         assert list(found) == ["enlarged"]
         assert found["enlarged"].groups == (("train/cat/icon.png",),)
+        assert "to 32 px: replace them" in found["enlarged"].text
+        assert "--size" not in found["enlarged"].text
+
+    @pytest.mark.parametrize(("side", "advice"), [(12, "`--size 24` may suit them"), (1, None)])
+    def test_a_smaller_size_is_advised_where_most_are_small_and_there_is_one(
+        self, folder: Path, side: int, advice: str | None
+    ) -> None:
+        for seed, path in enumerate(sorted(folder.rglob("*.png"))):
+            scene(seed).resize((side, side + 1)).save(path)
+        text = findings(folder)["enlarged"].text
+        assert advice in text if advice else "--size" not in text
 
 
 def test_the_gravest_come_first(folder: Path) -> None:

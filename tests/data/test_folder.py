@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from foveate.data.dataset import open_source
 from foveate.data.folder import open_folder
 from foveate.data.splits import SPLITS, UNDECLARED, split_code
 from foveate.errors import DataError
@@ -58,7 +59,7 @@ def test_a_class_folder_is_read_recursively_without_clutter(write_folder: WriteF
     source = open_folder(root, untracked)
     assert source.ids == ["cat/0000.png", "cat/notes.txt", "cat/more/deep/0000.png", "dog/0000.png"]
     assert source.notes == (
-        "hidden files and what computers leave by themselves were passed over: "
+        "hidden files, and what operating systems and programs add, were left out: "
         ".DS_Store (2), .git (1), .hidden (1), Thumbs.db (2), desktop.ini (2)",
     )
 
@@ -71,9 +72,22 @@ def test_what_is_passed_over_is_noted(write_folder: WriteFolder) -> None:
     source = open_folder(root, untracked)
     assert len(source.ids) == 2
     assert [note.replace(str(root), "ROOT") for note in source.notes] == [
-        "ROOT/annotations holds no images and was passed over",
-        "1 file(s) beside the class folders of ROOT were passed over",
+        "ROOT/annotations holds no images and was left out",
+        "1 file beside the class folders of ROOT was left out: README.md",
     ]
+
+
+def test_a_table_beside_class_folders_is_named_with_what_reads_it(write_folder: WriteFolder) -> None:
+    root = write_folder({"cat": 1, "dog": 1})
+    (root / "groups.csv").write_text("image,label,group\ncat/0000.png,cat,a\ndog/0000.png,dog,b\n")
+    (root / "README.md").write_text("about")
+    notes = open_folder(root, untracked).notes
+    assert [note.replace(str(root), "ROOT") for note in notes] == [
+        "2 files beside the class folders of ROOT were left out: README.md, groups.csv",
+        "nothing is taken from the table groups.csv: if it lists the images, with groups or splits, give it in "
+        "place of the folder: ROOT/groups.csv",
+    ]
+    assert open_source(str(root / "groups.csv"), None).groups == ("a", "b")
 
 
 def test_an_empty_class_is_a_class(write_folder: WriteFolder) -> None:
@@ -240,7 +254,7 @@ def test_one_class_folder_beside_a_table(write_folder: WriteFolder) -> None:
 
 def test_an_image_beside_the_class_folders_of_a_split_is_an_error(write_folder: WriteFolder) -> None:
     root = write_folder({"train/cat": 1, "test": 2, "test/cat": 1})
-    with pytest.raises(DataError, match=r"test holds 2 image\(s\) beside its class folders, 0000\.png first"):
+    with pytest.raises(DataError, match=r"test holds 2 images beside its class folders, 0000\.png first"):
         open_folder(root, untracked)
 
 
@@ -250,7 +264,7 @@ def test_an_image_without_a_suffix_is_an_image(write_folder: WriteFolder) -> Non
     with pytest.raises(DataError, match=r"test holds images \(0000\) beside the folders of splits \(train\)"):
         open_folder(root, untracked)
     (root / "test/0000").write_text("no image")
-    assert open_folder(root, untracked).notes == (f"{root / 'test'} holds no images and was passed over",)
+    assert open_folder(root, untracked).notes == (f"{root / 'test'} holds no images and was left out",)
 
 
 @pytest.mark.parametrize(
@@ -369,7 +383,7 @@ def test_what_computers_leave_is_passed_over_and_said_once(write_folder: WriteFo
     source = open_folder(root, untracked)
     assert source.ids == ["cat/0000.png", "dog/0000.png"]
     assert source.notes == (
-        "hidden files and what computers leave by themselves were passed over: "
+        "hidden files, and what operating systems and programs add, were left out: "
         ".AppleDouble (1), ._* (2), .ipynb_checkpoints (1), @eaDir (1), Thumbs.db (1), __MACOSX (2)",
     )
 

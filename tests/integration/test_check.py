@@ -1,5 +1,6 @@
 """A data set checked from the command line: told in lines, JSON and a page, and left as it was."""
 
+import html
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 import foveate as fv
+from foveate.config import resolve_config
+from foveate.data.dataset import load_dataset
 
 Foveate = Callable[..., Any]
 Photographs = Callable[..., Path]
@@ -61,8 +64,12 @@ def test_a_folder_with_faults_is_told_and_left_alone(
     kinds = [finding["kind"] for finding in told["findings"]]
     assert {"unreadable", "duplicate_conflict"} <= set(kinds)
     (conflict,) = [finding for finding in told["findings"] if finding["kind"] == "duplicate_conflict"]
-    assert set(conflict["remarks"].values()) == {f"{name}, all" for name in names[:2]}
+    assert set(conflict["remarks"].values()) <= {
+        f"{name}, {split}" for name in names[:2] for split in ("train", "validation", "test")
+    }
     page = (tmp_path / "runs" / "check" / "c" / "check.html").read_text()
+    assert "39 images (1 of them cannot be read)" in page
+    assert "Error: Images that cannot be read" in page
     assert "&lt;b&gt;same.png" in page
     assert "<b>same" not in page
     assert fv.Check(tmp_path / "runs" / "check" / "c").has_errors
@@ -129,6 +136,61 @@ def test_images_that_declare_no_split_are_checked_as_training_images(tmp_path: P
     checked = fv.check(tmp_path / "images.csv", runs=tmp_path / "runs")
     counts = json.loads((checked.path / "check.json").read_text())["counts"]
     assert {split: sum(each.values()) for split, each in counts.items()} == {"train": 8, "test": 4}
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Pictures that count as photographs, less than half as large as a backbone is given, and a table."""
+    random = np.random.default_rng(0)
+    for number in range(24):
+        place = tmp_path / "pictures" / ("across", "down")[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = Image.fromarray(random.integers(0, 256, (5, 5, 3), np.uint8))
+        pixels.resize((110, 100)).save(place / f"{number}.jpg")
+    (tmp_path / "pictures" / "groups.csv").write_text("image,label,group")
+    return tmp_path / "pictures"
+
+
+@pytest.mark.parametrize(
+    ("has_weights", "settings", "preset", "size"),
+    [(True, {}, "photos", 224), (True, {"size": 64, "fit": "squash"}, "photos", 64), (False, {}, "minute", 64)],
+)
+def test_images_are_checked_as_train_would_take_them(
+    pictures: Path,
+    tmp_path: Path,
+    own_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    has_weights: bool,
+    settings: dict[str, Any],
+    preset: str,
+    size: int,
+) -> None:
+    monkeypatch.setattr("foveate.workflows.defaults.has_packaged_weights", lambda _: has_weights)
+    checked = fv.check(pictures, augment=True, runs=tmp_path / "runs", settings=settings)
+    told = json.loads((checked.path / "check.json").read_text())
+    fit = settings.get("fit", "crop")
+    assert (told["preset"], told["size"], told["fit"]) == (preset, size, fit)
+    said = f"images at {size} px (fit: {fit}), as train takes them with the preset {preset}"
+    assert said in checked.report.read_text()
+    assert ("enlarged" in {each["kind"] for each in checked.findings}) == (size == 224)
+    decoded = {path: path.stat().st_mtime_ns for path in own_cache.glob("decoded/*")}
+    assert decoded
+    dataset = load_dataset(str(pictures), resolve_config(preset, settings=settings).data)
+    assert dataset.size == size
+    assert {path: path.stat().st_mtime_ns for path in own_cache.glob("decoded/*")} == decoded
+
+
+def test_findings_of_one_kind_share_a_card_with_words_for_a_title(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "Thumbs.db").touch()
+    checked = fv.check(pictures, preset="minute", runs=tmp_path / "runs")
+    left_out = [each["text"] for each in checked.findings if each["kind"] == "passed_over"]
+    assert len(left_out) == 3
+    page = checked.report.read_text()
+    assert page.count("Warning: Files that were left out, and how folders were read") == 1
+    assert all(html.escape(text, quote=False) in page for text in left_out)
+    assert "passed over" not in page
+    assert "text-overflow" not in page  # what is said of an image is shown to its end
 
 
 def test_a_check_is_not_written_into_the_data(foveate: Foveate, photographs: Photographs) -> None:

@@ -204,6 +204,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = sorted((root / "DATA").rglob("*.jpg"))
     with (root / "table.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("image", "label"), *((each, each.parent.name) for each in files)])
+    grouped = sorted((root / "photographs").rglob("*.jpg"))
+    rows = [
+        (each.relative_to(root / "photographs"), each.parent.name, place // 2)
+        for place, each in enumerate(grouped)
+    ]
+    with (root / "photographs" / "groups.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("image", "label", "group"), *rows])
     table = {
         "image": [{"bytes": each.read_bytes()} for each in files],
         "label": [each.parent.name for each in files],

@@ -1,76 +1,35 @@
 """What is wrong with a data set, found before anything is trained on it."""
 
-import mimetypes
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foveate.data.copies import exact_groups, near_groups, perceptual_hashes
-from foveate.data.dataset import Dataset, refusal, shared_groups, shared_groups_text
-from foveate.data.decode import Header, read_header
+from foveate.data.dataset import Dataset, shared_groups, shared_groups_text, training_splits
 from foveate.data.depth import faint_images, faint_text
 from foveate.data.detail import sufficient_side
-from foveate.data.source import Image, Source, name_warnings
-from foveate.preprocessing import Preprocessing
+from foveate.data.findings import Finding, images_told
+from foveate.data.headers import header_findings
+from foveate.data.source import Source, listed, name_warnings
+from foveate.errors import DataError
 from foveate.progress import Track, untracked
 from foveate.settings import DataConfig
 
-Severity = Literal["error", "warning", "info"]
-"""`error`: a figure made with it would be wrong; `warning`: it may be; `info`: it is dealt with."""
+__all__ = ["FEWEST_IMAGES", "audit", "label_suspects", "pooled", "suspects_finding"]
 
-_SUFFIXES: Mapping[str, tuple[str, ...]] = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp", ".dib"),
-    "GIF": (".gif",),
-    "TIFF": (".tif", ".tiff"),
-    "AVIF": (".avif", ".avifs"),
-    "others": (".heic", ".heif", ".svg", ".pdf"),
-}
-_ODD: Mapping[str, tuple[Severity, str]] = {
-    "wrong_extension": ("warning", "with the name of another format: read by content, not by name"),
-    "cropped": (
-        "warning",
-        "of which the centre crop cuts off more than a third: `--set fit=squash` shows them whole",
-    ),
-    "enlarged": ("warning", "enlarged to more than twice the side: choose a smaller --size, or leave out"),
-    "rotated": ("info", "turned as the EXIF data say"),
-    "odd_mode": ("info", "neither RGB nor grey, brought to RGB"),
-}
-"""What a header tells, by kind."""
-_CROPPED_AWAY = 0.35
-"""Share of an image's area that the centre crop may take before it is told. The longer sides of cameras, 4:3 and
-3:2, lose a quarter and a third, and a third too where 3:2 was rounded, as 500 × 333."""
+FEWEST_IMAGES = 20
+"""Of a class, below which it is told that they are few."""
 _IMBALANCE = 10.0
 """Images of the largest class to those of the smallest in training above which it is told."""
 _UNEVEN_FIX = "look at the recall of each class, not at accuracy, and train with --set class_weights=balanced"
-_ENLARGED = 2.0
-"""Times its shorter side that an image may be enlarged by before it is told."""
+_REASONS_TOLD = 5
+"""Why images cannot be read: the most frequent reasons, each with its number."""
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One kind of thing that was found."""
-
-    kind: str
-    severity: Severity
-    text: str
-    """One line, with the fix where there is one."""
-    groups: tuple[tuple[str, ...], ...] = ()
-    """Ids of images: those that belong together, such as copies; or one in each."""
-    remarks: Mapping[str, str] = field(default_factory=dict)
-    """By id what there is to say of an image, such as its label and its split; or by the name of a class."""
-
-    @property
-    def count(self) -> int:
-        """Images."""
-        return sum(map(len, self.groups))
+Splits = Mapping[str, NDArray[np.int64]]
+"""Indices of the images of each split."""
 
 
 def audit(source: Source, dataset: Dataset, config: DataConfig, *, track: Track = untracked) -> list[Finding]:
@@ -81,15 +40,19 @@ def audit(source: Source, dataset: Dataset, config: DataConfig, *, track: Track 
         dataset: the same, decoded, with the splits of `pooled`.
         config: as it would be trained with.
     """
+    try:
+        drawn, refused = training_splits(source, dataset, config), None
+    except DataError as error:
+        drawn, refused = None, f"training would refuse it: {error}"
     return [
-        *_refused(source, dataset, config),
+        *([Finding("untrainable", "error", refused)] if refused else []),
         *_unreadable(dataset),
         *_faint(source, dataset, config),
         *(Finding(name, "warning", text) for name, text in name_warnings(dataset.class_names)),
-        *_classes(dataset),
+        *_classes(dataset, drawn),
         *_groups(dataset),
-        *_copies(dataset),
-        *_headers(source, dataset.preprocessing, track),
+        *_copies(dataset, drawn),
+        *header_findings(source, dataset.preprocessing, track),
         *_detail(source),
     ]
 
@@ -105,12 +68,6 @@ def pooled(dataset: Dataset) -> Dataset:
     return replace(dataset, splits=splits)
 
 
-def sort_by_severity(findings: Iterable[Finding]) -> list[Finding]:
-    """In the order in which a person should see to them."""
-    order = get_args(Severity)
-    return sorted(findings, key=lambda finding: order.index(finding.severity))
-
-
 def suspects_finding(
     dataset: Dataset, indices: NDArray[np.int64], probabilities: NDArray[np.float64]
 ) -> list[Finding]:
@@ -123,7 +80,7 @@ def suspects_finding(
         dataset.ids[indices[place]]: f"{names[labels[place]]}, or {names[probabilities[place].argmax()]}?"
         for place in places
     }
-    text = f"{_images(len(places))} whose label is doubted by a network that never saw them"
+    text = f"{images_told(len(places))} whose label is doubted by a network that never saw them"
     return [Finding("label_suspect", "warning", text, tuple((each,) for each in remarks), remarks)]
 
 
@@ -153,16 +110,17 @@ def label_suspects(probabilities: NDArray[np.float64], labels: NDArray[np.int64]
     return places[np.argsort(margin[places], kind="stable")]
 
 
-def _refused(source: Source, dataset: Dataset, config: DataConfig) -> Iterator[Finding]:
-    if (reason := refusal(source, dataset, config)) is not None:
-        yield Finding("untrainable", "error", f"training would refuse it: {reason}")
-
-
 def _unreadable(dataset: Dataset) -> Iterator[Finding]:
     if dataset.bad:
         reasons = {image.id: image.reason for image in dataset.bad}
-        told = "; ".join(f"{reason} ({count})" for reason, count in Counter(reasons.values()).most_common(3))
-        text = f"{_images(len(reasons))} cannot be read: {told}: repair or remove them"
+        counted = Counter(reasons.values()).most_common()
+        told = [f"{reason} ({count:,})" for reason, count in counted[:_REASONS_TOLD]]
+        if others := sum(count for _, count in counted[_REASONS_TOLD:]):
+            told.append(f"other reasons ({others:,})")
+        text = (
+            f"{images_told(len(reasons))} cannot be read: {'; '.join(told)}: convert those of other formats, and "
+            "repair or remove the others"
+        )
         yield Finding("unreadable", "error", text, tuple((each,) for each in reasons), reasons)
 
 
@@ -174,44 +132,58 @@ def _faint(source: Source, dataset: Dataset, config: DataConfig) -> Iterator[Fin
         yield Finding("faint", "error", faint_text(len(found)), tuple((dataset.ids[index],) for index in found))
 
 
-def _classes(dataset: Dataset) -> Iterator[Finding]:
-    """Classes that a split lacks, or that are much larger than others."""
-    counts = {
-        split: np.bincount(dataset.labels[indices], minlength=len(dataset.class_names))
-        for split, indices in dataset.splits.items()
-    }
+def _classes(dataset: Dataset, drawn: Splits | None) -> Iterator[Finding]:
+    """Classes that a split lacks, that are small, or that are much larger than others.
+
+    Args:
+        drawn: as training would have them; None: it would refuse.
+    """
+    counts = {split: _of_classes(dataset, indices) for split, indices in dataset.splits.items()}
     for split, of_classes in counts.items():
         if missing := [name for name, count in zip(dataset.class_names, of_classes, strict=True) if not count]:
-            named = f"{', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}"
             where = "" if split == "all" else f" in {split}"
-            text = f"no image of {named}{where}: add some, or remove the class"
+            text = f"no image of {listed(missing, 5)}{where}: add some, or remove the class"
             remarks = dict.fromkeys(missing, f"none{where}")
             yield Finding("missing_class", "error", text, remarks=remarks)
     train = counts.get("train", counts.get("all"))
     if train is None or not train.any():
         return
-    yield from _too_few(dataset, train)
+    not_held_out = np.zeros(len(train), bool)
+    if drawn is not None and "validation" not in dataset.splits:
+        not_held_out = (train > 0) & (_of_classes(dataset, drawn["validation"]) == 0)
+    yield from _small(
+        dataset,
+        "too_few",
+        np.where(not_held_out, train, 0),
+        "too few to hold out, so none is in the validation split that training draws",
+    )
+    learned = train + counts.get("validation", np.zeros_like(train))
+    yield from _small(
+        dataset,
+        "few_images",
+        np.where((learned < FEWEST_IMAGES) & ~not_held_out, learned, 0),
+        f"with fewer than {FEWEST_IMAGES} images of a class, little is learned and little can be measured",
+    )
     present = np.flatnonzero(train)  # a class without any is told of as missing
     largest, smallest = int(train.argmax()), int(present[train[present].argmin()])
     if train[largest] > _IMBALANCE * train[smallest]:
         most, least = (f"{dataset.class_names[place]} ({train[place]:,})" for place in (largest, smallest))
-        times = f"{train[largest] / train[smallest]:.0f} times the training images of {least}"
+        where = " in train" if "train" in counts else ""
+        times = f"{train[largest] / train[smallest]:.0f} times the images of {least}{where}"
         yield Finding("imbalance", "warning", f"{most} has {times}: {_UNEVEN_FIX}")
 
 
-def _too_few(dataset: Dataset, train: NDArray[np.int64]) -> Iterator[Finding]:
-    """Classes with too few training images to hold one out for every split that training will draw."""
-    if "validation" in dataset.splits:
-        return
-    draws = 1 if "test" in dataset.splits else 2
-    few = {name: int(n) for name, n in zip(dataset.class_names, train, strict=True) if 0 < n <= draws}
-    if few:
-        told = ", ".join(f"{name} ({_images(count)})" for name, count in list(few.items())[:5])
-        text = (
-            f"{told}{', …' if len(few) > 5 else ''}: too few to hold out, so none will be in the validation split"
-        )
-        remarks = {name: _images(count) for name, count in few.items()}
-        yield Finding("too_few", "warning", f"{text}: add some, or remove the class", remarks=remarks)
+def _of_classes(dataset: Dataset, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Images [K] of each class."""
+    return np.bincount(dataset.labels[indices], minlength=len(dataset.class_names))
+
+
+def _small(dataset: Dataset, kind: str, counts: NDArray[np.int64], text: str) -> Iterator[Finding]:
+    """A finding about the classes that have a count [K] above zero."""
+    named = {name: images_told(int(n)) for name, n in zip(dataset.class_names, counts, strict=True) if n}
+    if named:
+        told = listed([f"{name} ({count})" for name, count in named.items()], 5)
+        yield Finding(kind, "warning", f"{told}: {text}: add some, or remove the class", remarks=named)
 
 
 def _groups(dataset: Dataset) -> Iterator[Finding]:
@@ -221,44 +193,62 @@ def _groups(dataset: Dataset) -> Iterator[Finding]:
         yield Finding("group_across", "warning", shared_groups_text(shared), remarks=remarks)
 
 
-def _copies(dataset: Dataset) -> Iterator[Finding]:
-    """The same image twice, and nearly: with two labels, in two splits, or neither."""
+def _copies(dataset: Dataset, drawn: Splits | None) -> Iterator[Finding]:
+    """The same image twice, and nearly: with two labels, in two splits, or neither.
+
+    Where no split is declared, they are those that training would draw.
+    """
     every = np.sort(np.concatenate(list(dataset.splits.values())))
     labels, splits = dataset.labels, np.full(len(dataset.labels), "", dtype="<U10")
-    for split, indices in dataset.splits.items():
+    is_drawn = drawn is not None and "all" in dataset.splits
+    for split, indices in (drawn if drawn is not None and is_drawn else dataset.splits).items():
         splits[indices] = split
     copy_of = np.arange(len(labels))
     same: dict[str, list[NDArray[np.int64]]] = defaultdict(list)
     for group in exact_groups(dataset.images, every):
         copy_of[group] = group[0]
         conflict = (labels[group] != labels[group[0]]).any()
-        across = (splits[group] != splits[group[0]]).any() or splits[group[0]] == "all"
+        across = (splits[group] != splits[group[0]]).any()
         kinds = {"conflict": conflict, "across": across, "within": not (conflict or across)}
         for kind in (kind for kind, it_is in kinds.items() if it_is):
             same[kind].append(group)
-    yield from _told(dataset, same, splits, near=False)
+    yield from _told(dataset, same, splits, near=False, drawn=is_drawn)
 
     def relate(place: int, places: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
         one, others = every[place], every[places]
         conflict = labels[others] != labels[one]
-        across = (splits[others] != splits[one]) | (splits[one] == "all")
+        across = splits[others] != splits[one]
         kinds = {"conflict": conflict, "across": across, "within": ~(conflict | across)}
         return {kind: it_is & (copy_of[others] != copy_of[one]) for kind, it_is in kinds.items()}
 
     found = near_groups(*perceptual_hashes(dataset.images, every), relate)
     near = {kind: [every[group] for group in groups] for kind, groups in found.items()}
-    yield from _told(dataset, near, splits, near=True)
+    yield from _told(dataset, near, splits, near=True, drawn=is_drawn)
 
 
 def _told(
-    dataset: Dataset, kinds: Mapping[str, Sequence[NDArray[np.int64]]], splits: NDArray[np.str_], *, near: bool
+    dataset: Dataset,
+    kinds: Mapping[str, Sequence[NDArray[np.int64]]],
+    splits: NDArray[np.str_],
+    *,
+    near: bool,
+    drawn: bool,
 ) -> Iterator[Finding]:
-    """A finding for each kind of copies: with two labels, in two splits, or neither."""
-    copies = "near copies" if near else "copies"
+    """A finding for each kind of copies: with two labels, in two splits, or neither.
+
+    Args:
+        splits: [N] that of each image.
+        drawn: whether they are those that training draws; else they are declared, or all are `all`.
+    """
+    copies, other = "near copies" if near else "copies", ", which training draws into" if drawn else " in"
+    was, once = "may have been" if near else "was", "such an image counts more than once"
+    within = f" in the same split: {once}" if "all" not in dataset.splits else f" of the same label: {once}"
+    if drawn:
+        within = f"{other} the same split: {once}, and another split_seed may part them"
     texts = {
         "conflict": f"{copies} with another label: one of the labels {'may be' if near else 'is'} wrong",
-        "across": f"{copies} in another split, or in what will be split: what is tested was trained on",
-        "within": f"{copies} in the same split: such an image counts more than once",
+        "across": f"{copies}{other} another split: what is measured {was} trained on",
+        "within": f"{copies}{within}",
     }
     for kind, text in texts.items():
         if groups := kinds.get(kind):
@@ -277,22 +267,6 @@ def _told(
             )
 
 
-def _headers(source: Source, preprocessing: Preprocessing, track: Track) -> Iterator[Finding]:
-    """What the files say of themselves: names, formats, modes, sizes, rotation."""
-    odd: dict[str, dict[str, str]] = defaultdict(dict)
-    images = (image for block in source.blocks for image in block.images())
-    for number, image in enumerate(track(images, total=len(source.labels), label="reading headers")):
-        header = read_header(image)
-        if header is not None:
-            told = f"{header.format}, {header.mode}, {header.width}×{header.height}"
-            for kind in _oddities(image, header, preprocessing):
-                odd[kind][source.ids[number]] = told
-    for kind, (severity, text) in _ODD.items():
-        if told_of := odd[kind]:
-            groups = tuple((each,) for each in told_of)
-            yield Finding(kind, severity, f"{_images(len(groups))} {text}", groups, told_of)
-
-
 def _detail(source: Source) -> Iterator[Finding]:
     """Pictures that were enlarged before they came here."""
     if (side := sufficient_side(source.blocks)) is not None:
@@ -301,24 +275,3 @@ def _detail(source: Source) -> Iterator[Finding]:
             f"was compared): --size {side} shows all of it, and a larger size takes longer and shows no more"
         )
         yield Finding("enlarged_before", "warning", text)
-
-
-def _oddities(image: Image, header: Header, preprocessing: Preprocessing) -> Iterator[str]:
-    """Kinds of findings that a header is one of, where images are decoded so."""
-    own, suffix = _SUFFIXES.get(header.format, ()), image.suffix.lower() if isinstance(image, Path) else ""
-    anothers = any(suffix in others for others in _SUFFIXES.values()) or mimetypes.guess_type(f"x{suffix}")[0]
-    if own and suffix not in own and anothers:
-        yield "wrong_extension"
-    shorter, longer = sorted((header.width, header.height))
-    if preprocessing.fit == "crop" and 1 - shorter / longer > _CROPPED_AWAY:
-        yield "cropped"
-    if preprocessing.size > _ENLARGED * (longer if preprocessing.fit == "pad" else shorter):
-        yield "enlarged"
-    if header.rotated:
-        yield "rotated"
-    if header.mode not in ("RGB", "L"):
-        yield "odd_mode"
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'' if count == 1 else 's'}"

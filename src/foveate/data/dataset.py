@@ -36,9 +36,9 @@ __all__ = [
     "load_dataset",
     "load_known",
     "open_source",
-    "refusal",
     "shared_groups",
     "shared_groups_text",
+    "training_splits",
 ]
 
 _KNOWN = ("cifar10", "digits", "cue")
@@ -194,15 +194,15 @@ def dataset_of(
     )
 
 
-def refusal(source: Source, dataset: Dataset, config: DataConfig) -> str | None:
-    """Why `dataset_of` would refuse to train on a data set that it has taken as declared; None: it would not."""
+def training_splits(source: Source, dataset: Dataset, config: DataConfig) -> dict[str, NDArray[np.int64]]:
+    """The splits that `dataset_of` would train on, of a data set that it has taken as declared.
+
+    Raises:
+        DataError: for what it would refuse to train on.
+    """
     good = np.zeros(len(source.labels), bool)
     good[np.concatenate(list(dataset.splits.values()))] = True
-    try:
-        _to_train_on(source, good, dataset.bad, config, [])
-    except DataError as error:
-        return str(error)
-    return None
+    return _to_train_on(source, good, dataset.bad, config, [])
 
 
 @dataclass(frozen=True)

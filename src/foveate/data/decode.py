@@ -65,6 +65,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """By the orientation in EXIF data."""
+_ON_ITS_SIDE = (5, 6, 7, 8)
+"""Orientations whose width and height change places."""
 
 # Pillow warns about odd metadata and big images. catch_warnings changes the whole process, hence the lock; it
 # costs nothing: small images decode slower in two threads than in one, so the parallel unit is the process.
@@ -80,6 +82,7 @@ class Header:
     mode: str
     """Pillow's: RGB, L, P, RGBA, CMYK, …"""
     width: int
+    """As it is shown: after it is turned."""
     height: int
     rotated: bool
     """Whether it is turned, as its EXIF data ask."""
@@ -248,17 +251,20 @@ def _reason(error: Exception) -> str:
 
 def _header(data: bytes) -> Header:
     container = open_container(data, whole=False)
-    rotated = container.orientation in _TURNS
+    orientation, deep = container.orientation, False
     if container.directory:
         tiff = read_tiff_header(container.directory)
-        return Header("TIFF", tiff.mode, tiff.width, tiff.height, rotated=rotated, deep=tiff.bits > 8)
-    if container.frame:
+        name, mode, size, deep = "TIFF", tiff.mode, (tiff.width, tiff.height), tiff.bits > 8
+    elif container.frame:
         frame = container.frame
-        mode = {1: "L", 4: "CMYK"}.get(frame.channels, "RGB")
-        return Header("JPEG", mode, frame.width, frame.height, rotated=rotated, deep=False)
-    with _open(container) as image:
-        rotated = _orientation(container, image) in _TURNS
-        return Header(container.format, image.mode, *image.size, rotated=rotated, deep=container.deep)
+        name, mode, size = "JPEG", {1: "L", 4: "CMYK"}.get(frame.channels, "RGB"), (frame.width, frame.height)
+    else:
+        with _open(container) as image:
+            orientation = _orientation(container, image)
+            name, mode, size, deep = container.format, image.mode, image.size, container.deep
+    if orientation in _ON_ITS_SIDE:
+        size = size[::-1]
+    return Header(name, mode, *size, rotated=orientation in _TURNS, deep=deep)
 
 
 def _orientation(container: Container, pixels: Image.Image | Raster) -> int | None:

@@ -1,12 +1,14 @@
 """Data sets of image files in folders that are named after their classes."""
 
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from foveate.data.decode import read_header
+from foveate.data.findings import images_told
 from foveate.data.source import Source, file_blocks, hash_files, index_classes, listed, reading
 from foveate.data.splits import SPLITS, UNDECLARED, hints_at_split, is_held_out, other_words, split_code
 from foveate.data.texts import MadeTexts, Texts
@@ -36,6 +38,8 @@ IMAGE_SUFFIXES = {
 IMAGE_SUFFIXES |= {".heic", ".heif", ".avif"}
 _TABLES = {".csv", ".tsv", ".txt", ".lst", ".json", ".jsonl", ".xlsx", ".parquet", ".pq", ".arrow", ".feather"}
 _TABLES |= {".npz", ".npy", ".h5", ".hdf5", ".mat", ".tfrecord"}
+_READ_TABLES = {".csv", ".tsv", ".npz"}
+"""Those that a data set can be given as."""
 _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 
 
@@ -123,7 +127,7 @@ def _class_folders(root: Path) -> tuple[list[tuple[Path, int]], list[str]]:
         elif (image := _find_image(folder)) is not None:
             raise DataError(_beside_splits(folder, image, sorted(classes_of)))
         else:
-            notes.append(f"{folder} holds no images and was passed over")
+            notes.append(f"{folder} holds no images and was left out")
     classes = [(each, split_code(folder.name)) for folder, below in classes_of.items() for each in below]
     for code, split in enumerate(SPLITS):
         if len(names := [folder.name for folder in classes_of if split_code(folder.name) == code]) > 1:
@@ -258,11 +262,21 @@ def _doubts(classes: Sequence[tuple[Path, int]], trees: Sequence[Tree]) -> list[
 
 
 def _loose_files(folders: Sequence[Path]) -> list[str]:
-    return [
-        f"{beside} file(s) beside the class folders of {folder} were passed over"
-        for folder in folders
-        if (beside := sum(not path.is_dir() and not is_clutter(path.name) for path in folder.iterdir()))
-    ]
+    """Notes on files beside class folders; a table among them may say what nothing else does, such as groups."""
+    notes = []
+    for folder in folders:
+        beside = sorted(path for path in folder.iterdir() if not path.is_dir() and not is_clutter(path.name))
+        if not beside:
+            continue
+        files, were = ("1 file", "was") if len(beside) == 1 else (f"{len(beside):,} files", "were")
+        names = listed([path.name for path in beside], 5)
+        notes.append(f"{files} beside the class folders of {folder} {were} left out: {names}")
+        if tables := [path for path in beside if path.suffix.lower() in _READ_TABLES]:
+            notes.append(
+                f"nothing is taken from the table {listed([path.name for path in tables], 5)}: if it lists the "
+                f"images, with groups or splits, give it in place of the folder: {shlex.quote(str(tables[0]))}"
+            )
+    return notes
 
 
 def _refuse_broken_links(folder: Path) -> None:
@@ -276,8 +290,8 @@ def _refuse_loose_images(split: Path) -> None:
     loose = sorted(path for path in split.iterdir() if not is_clutter(path.name) and _is_image(path))
     if loose:
         raise DataError(
-            f"{split} holds {len(loose)} image(s) beside its class folders, {printable(loose[0].name)} first: put "
-            "each into the folder of its class, or move it elsewhere"
+            f"{split} holds {images_told(len(loose))} beside its class folders, {printable(loose[0].name)} first: "
+            "put each into the folder of its class, or move it elsewhere"
         )
 
 
@@ -287,9 +301,7 @@ def _find_image(folder: Path) -> Path | None:
 
 
 def _table_in(folder: Path) -> Path | None:
-    return next(
-        (path for path in sorted(folder.iterdir()) if path.suffix.lower() in {".csv", ".tsv", ".npz"}), None
-    )
+    return next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in _READ_TABLES), None)
 
 
 def _is_image(path: Path) -> bool:

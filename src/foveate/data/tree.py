@@ -77,7 +77,7 @@ def read_trees(root: Path, starts: Sequence[Path]) -> tuple[list[Tree], tuple[st
     notes = []
     if clutter:
         found = listed([f"{name} ({count:,})" for name, count in sorted(_gathered(clutter).items())])
-        notes.append(f"hidden files and what computers leave by themselves were passed over: {found}")
+        notes.append(f"hidden files, and what operating systems and programs add, were left out: {found}")
     if repeats:
         names = listed([Path(path).relative_to(root).as_posix() for path in repeats])
         notes.append(f"links to folders that are read already, or that hold the data, were not followed: {names}")

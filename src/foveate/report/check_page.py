@@ -7,7 +7,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from foveate.data.check import Finding
+from foveate.data.findings import Finding
 from foveate.report.html import png
 from foveate.report.plots import BLUE, INK, MUTED, ORANGE, new_axes, rows_axes, shorten, styled
 from foveate.report.sections import Card, Grid, Page, Picture, Pictures, Plot, Section, Text, code
@@ -38,12 +38,13 @@ def check_page(
         pictures: [H, W, 3] by id; what cannot be read has none.
         sheet: rows of images [N, H, W, 3], by family of augmentation; may be empty.
     """
-    cards = [_finding(finding, pictures) for finding in findings]
+    kinds = {finding.kind: [each for each in findings if each.kind == finding.kind] for finding in findings}
+    cards = [_kind(of_kind, pictures) for of_kind in kinds.values()]
     bars = Plot(
         "classes",
         "Images of every class",
         "Bar chart of the number of images of each class and split; every value is in check.json",
-        "As declared; images of “all” are split when they are trained on.",
+        "Images that can be read, as declared; images of “all” are split when they are trained on.",
         class_counts(counts),
     )
     sections: list[Section | None] = [
@@ -59,8 +60,8 @@ def check_page(
     ]
     if sheet:
         caption = Markup(
-            "The second row is what the preset does; the others are the families of {}, each alone, at the "
-            "strength that is set."
+            "The row below “as they are” is what the preset does, unless it does not augment; the others are the "
+            "families of {}, each alone, at the strength that is set."
         ).format(code("augment.augmentations"))
         alt = "The same images as they are, and after each family of augmentation"
         plot = Plot("augment", "What training may make of an image", alt, caption, contact_sheet(sheet))
@@ -68,7 +69,13 @@ def check_page(
     return Page(title, subtitle, sections)
 
 
-def _finding(finding: Finding, pictures: Mapping[str, Pixels]) -> Card:
+def _kind(findings: Sequence[Finding], pictures: Mapping[str, Pixels]) -> Card:
+    """All findings of one kind."""
+    bodies = [body for finding in findings for body in _finding(finding, pictures)]
+    return Card(f"{_SEVERITIES[findings[0].severity]}: {findings[0].title}", bodies)
+
+
+def _finding(finding: Finding, pictures: Mapping[str, Pixels]) -> list[Text | Pictures]:
     bodies: list[Text | Pictures] = [Text(finding.text)]
     shown = []
     for number, group in enumerate(finding.groups[:GROUPS_SHOWN], start=1):
@@ -82,7 +89,7 @@ def _finding(finding: Finding, pictures: Mapping[str, Pixels]) -> Card:
         bodies.append(Pictures(shown))
     if (more := len(finding.groups) - GROUPS_SHOWN) > 0:
         bodies.append(Text(f"{more:,} more are in check.json.", note=True))
-    return Card(f"{_SEVERITIES[finding.severity]}: {finding.kind.replace('_', ' ')}", bodies)
+    return bodies
 
 
 @styled()

@@ -13,8 +13,9 @@ from scipy.special import softmax
 
 from foveate.config import Config, resolve_config
 from foveate.data.augment import UNCHANGED, build_augment
-from foveate.data.check import Finding, audit, pooled, sort_by_severity, suspects_finding
+from foveate.data.check import audit, pooled, suspects_finding
 from foveate.data.dataset import Dataset, dataset_of, open_source
+from foveate.data.findings import Finding, images_told, sort_by_severity
 from foveate.errors import DataError
 from foveate.files import write_json
 from foveate.report.check_page import EACH_SHOWN, GROUPS_SHOWN, check_page
@@ -23,6 +24,7 @@ from foveate.settings import ExtraFamily
 from foveate.training.device import DeviceData, prepare_process
 from foveate.training.fit import Fit
 from foveate.training.settings import resolve_settings
+from foveate.workflows.defaults import default_preset, preset_of
 from foveate.workflows.output import check_output_name, new_output
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, find_device
 
@@ -88,7 +90,8 @@ def check(
         data: as `train` takes it.
         labels: doubt labels too, by networks trained on two thirds of the images and asked about the rest.
         augment: draw a sheet of what each family of augmentation does to some of its images.
-        preset: of those networks, and of that augmentation.
+        preset: whose size and `fit` images are looked at with, and which those networks and that augmentation are
+            of; None: the one that `train` would choose.
         settings: over the preset.
 
     Raises:
@@ -97,31 +100,42 @@ def check(
     display = display or NullDisplay()
     check_output_dir(Path(runs), data)
     check_output_name(Path(runs), "check", name)
+    preset = preset_of(settings, display) if preset is None else preset
     config = resolve_config(preset, settings=settings)
     device = find_device(display, config.train.device)
     prepare_process(config)
     source = open_source(str(data), Path(data_dir) if data_dir else None, display.track)
+    if preset is None:
+        preset, _ = default_preset(source, settings)
+        config = resolve_config(preset, settings=settings)
     dataset = pooled(dataset_of(source, config.data, for_training=False, track=display.track))
+    taken = f"images at {dataset.size} px (fit: {dataset.fit}), as train takes them with the preset {preset}"
+    display.say(taken)
     if labels:
         _check_folds(dataset)
     passed = [Finding("passed_over", "warning", note) for note in dataset.notes]
     doubted = _suspects(config, dataset, device, display) if labels else []
     findings = sort_by_severity([*audit(source, dataset, config.data, track=display.track), *passed, *doubted])
+    counts = {
+        split: dict(zip(dataset.class_names, of_classes.tolist(), strict=True))
+        for split, indices in dataset.splits.items()
+        for of_classes in (np.bincount(dataset.labels[indices], minlength=len(dataset.class_names)),)
+    }
     told = {
         "data": dataset.location,
-        "size": dataset.images.shape[1],
-        "counts": {
-            split: dict(zip(dataset.class_names, counts.tolist(), strict=True))
-            for split, indices in dataset.splits.items()
-            for counts in (np.bincount(dataset.labels[indices], minlength=len(dataset.class_names)),)
-        },
+        "preset": preset,
+        "size": dataset.size,
+        "fit": dataset.fit,
+        "counts": counts,
         "findings": [{**asdict(finding), "count": finding.count} for finding in findings],
     }
+    unread = f" ({len(dataset.bad):,} of them cannot be read)" if dataset.bad else ""
     with new_output(Path(runs), "check", name, fallback=dataset.name) as (path, draft):
         page = check_page(
             title=path.name,
-            subtitle=f"{dataset.location}, {len(source.labels):,} images, {len(dataset.class_names)} classes",
-            counts=told["counts"],
+            subtitle=f"{dataset.location}, {images_told(len(source.labels))}{unread}, {len(dataset.class_names)} "
+            f"classes; {taken}",
+            counts=counts,
             findings=findings,
             pictures=_pictures(dataset, findings),
             sheet=_sheet(config, dataset) if augment else {},
@@ -148,15 +162,15 @@ def _sheet(config: Config, dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
     labels = torch.from_numpy(dataset.labels[chosen])
     turn = torch.arange(len(chosen)) % 2 == 0
     flip = config.augment.flip if config.augment.flip is not None else 0.5 * dataset.mirror_safe
-    rows = {
-        "as they are": config.replacing(**UNCHANGED),
-        config.augment.family: config.replacing(flip=flip, augmentations=[]),
-    }
+    plain = {**UNCHANGED, "augmentation": True}  # whatever the preset does: a sheet is asked for
+    rows = {"as they are": plain}
+    if config.augment.augmentation:
+        rows[config.augment.family] = {"flip": flip, "augmentations": ()}
     families: tuple[ExtraFamily, ...] = ExtraFamily.__args__  # type: ignore[attr-defined]
-    rows |= {family: config.replacing(**{**UNCHANGED, "augmentations": [family]}) for family in families}
+    rows |= {family: {**plain, "augmentations": (family,)} for family in families}
     sheet = {}
     for row, of_row in rows.items():
-        augment = build_augment(of_row.augment, max(2, len(dataset.class_names)))
+        augment = build_augment(config.augment.model_copy(update=of_row), max(2, len(dataset.class_names)))
         draws = torch.Generator().manual_seed(config.train.seed)
         changed, _ = augment(images, labels, turn, draws, draws)
         sheet[row] = changed.float().clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
