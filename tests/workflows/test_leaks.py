@@ -1,11 +1,17 @@
 """Copies that folds part are counted, exact ones and near ones, and told."""
 
+import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
+from foveate.config import resolve_config
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.settings import DataConfig
+from foveate.terminal import PlainDisplay
+from foveate.workflows.campaign import load_data
 from foveate.workflows.leaks import across_folds_told, copies_across_folds
 
 
@@ -31,6 +37,22 @@ def test_exact_and_near_copies_in_two_folds_are_counted_and_those_in_one_are_not
     assert copies_across_folds(dataset, [np.array(each) for each in together]) == 0
     small = _dataset(images[:, ::2, ::2])  # of small images near copies are not looked for
     assert copies_across_folds(small, [np.array(each) for each in parted]) == 2
+
+
+def test_a_campaign_is_told_of_copies_before_it_trains(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 3), ("test", 3)):
+        for label in ("cat", "dog"):
+            place = tmp_path / split / label
+            place.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(place / f"{number}.png")
+    for copy in ("val/cat/1.png", "test/cat/1.png", "test/cat/2.png"):
+        (tmp_path / copy).write_bytes((tmp_path / "train" / "cat" / "0.png").read_bytes())
+    out = io.StringIO()
+    load_data(tmp_path, resolve_config("small", settings={"size": 16, "device": "cpu"}), None, PlainDisplay(out))
+    assert "1 of 6 validation images are copies of images that it is trained on" in out.getvalue()
+    assert "2 of 6 test images are copies of images that it is trained or validated on" in out.getvalue()
 
 
 def test_the_line_is_there_only_where_there_are_copies() -> None:
