@@ -58,14 +58,14 @@ def check_units(joined: Dataset, units: NDArray[np.int64], count: int) -> None:
         return
     images, tested = int((labels == label).sum()), int((test == label).sum())
     what = "images" if fewest == images else "groups" if joined.groups is not None else "different images"
-    one = what[:-1]
+    one, added = what[:-1], "groups" if what == "groups" else "images"
     has = f"the class {joined.class_names[label]} has {fewest} {one if fewest == 1 else what}"
     has += " in train and validation"
     has += f" ({tested} more {'image is' if tested == 1 else 'images are'} in the test split)" if tested else ""
     if fewest == 1:
-        raise DataError(f"folds={count}: {has}; a fold that holds it out has none to train on: add {what}")
+        raise DataError(f"folds={count}: {has}; a fold that holds it out has none to train on: add {added}")
     most = "--folds 2" if fewest == 2 else f"--folds {fewest} or fewer"
-    raise DataError(f"folds={count}: {has}, and each fold holds out one or more: give {most}, or add {what}")
+    raise DataError(f"folds={count}: {has}, and each fold holds out one or more: give {most}, or add {added}")
 
 
 def draw_folds(labels: NDArray[np.int64], units: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int8]:
