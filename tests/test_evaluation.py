@@ -380,3 +380,6 @@ def test_few_validation_images_are_told_and_others_are_not() -> None:
     assert "--folds 5" in few_images_told("validation", 80, [0.8, 0.93])
     assert few_images_told("validation", 800, [0.86, 0.9]) is None
     assert few_images_told("test", 80, [0.8, 0.93]) is None
+    told = few_images_told("out-of-fold", 4, [0.301, 0.987])
+    assert told == "4 images tell only that the accuracy is between 30.1% and 98.7%: only more images tell more"
+    assert few_images_told("out-of-fold", 800, [0.86, 0.9]) is None

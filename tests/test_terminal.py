@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -65,6 +66,8 @@ def test_a_pipe_gets_plain_lines_and_the_time_left_of_the_run(capsys: pytest.Cap
         "epoch  3/10  loss 0.5000  accuracy 81.25%  val loss 0.2500  val accuracy 90.00%  "
         "1,234 images/s  0:07:00 left  best\n"
     )
+    lines.epoch(replace(EPOCH, features_kept=True), epochs=10, best=False)
+    assert "1,234 images/s (features kept from before)  0:07:00 left" in capsys.readouterr().out
 
 
 def test_a_study_says_its_cost_first_and_a_line_a_job(

@@ -201,10 +201,18 @@ def point_metrics(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) ->
 
 
 def few_images_told(split: str, images: int, interval: Sequence[float]) -> str | None:
-    """A line on how little some validation images tell, by their accuracy's interval; None where it is narrow."""
+    """A line on how little validation images, or those of all folds, tell by their accuracy's interval.
+
+    None where it is narrow, and of other splits.
+    """
     half = (interval[1] - interval[0]) / 2
-    if split != "validation" or half <= _WIDE:
+    if split not in ("validation", "out-of-fold") or half <= _WIDE:
         return None
+    if split != "validation":
+        return (
+            f"{images:,} images tell only that the accuracy is between {interval[0]:.1%} and {interval[1]:.1%}: "
+            "only more images tell more"
+        )
     return (
         f"{images:,} validation images tell the accuracy to ±{100 * half:.0f} points only: train with --folds 5, "
         "which measures every image by a network that never saw it"

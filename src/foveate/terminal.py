@@ -52,7 +52,8 @@ class PlainDisplay:
         if result.val_loss is not None and result.val_accuracy is not None:
             parts += [f"val loss {result.val_loss:.4f}", f"val accuracy {result.val_accuracy:6.2%}"]
         left = timedelta(seconds=round((epochs - result.epoch) * result.seconds))
-        parts += [f"{result.images_per_s:,.0f} images/s", f"{left} left"]
+        kept = " (features kept from before)" if result.features_kept else ""
+        parts += [f"{result.images_per_s:,.0f} images/s{kept}", f"{left} left"]
         self.say("  ".join(parts) + ("  best" if best else ""))
 
     def follow(

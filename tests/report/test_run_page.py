@@ -3,6 +3,7 @@ import dataclasses
 import html.parser
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from foveate.report.html import write_page
 from foveate.report.run_folder import measured_splits, most_confident_mistakes
 from foveate.report.run_page import RunPage, run_page
 from foveate.report.run_results import PAPER_TABLE
-from foveate.training.measured import Measured
+from foveate.training.measured import FoldScore, Measured
 
 Run = Callable[..., RunPage]
 Look = Callable[[Path, int, str], None]
@@ -269,6 +270,21 @@ def test_a_perfect_model_has_no_mistakes(run: Run, scored: Scored) -> None:
 def test_durations_are_told_in_fitting_units(run: Run, seconds: float, told: str) -> None:
     page = run(timing={"train_s": seconds, "images_per_s": 10.0, "epochs": 1})
     assert told in Parsed(render(page)).text
+
+
+def test_a_time_without_the_features_that_were_kept_before_says_so(run: Run) -> None:
+    timing = {"train_s": 1.3, "images_per_s": 50.0, "epochs": 1}
+    for kept, told in ((False, "1 epoch, 50 images/s"), (True, "features that were computed and kept before")):
+        assert told in Parsed(render(run(timing={**timing, "features_kept": kept}))).text
+
+
+def test_copies_in_two_folds_are_told_beside_the_folds(run: Run) -> None:
+    folds = [FoldScore(images=50, accuracy=accuracy) for accuracy in (0.5, 0.6)]
+    (report,) = run().reports.values()
+    for copies in (0, 4):
+        measured = replace(report, folds=folds, copies_across_folds=copies)
+        text = Parsed(render(run(reports={"out-of-fold": measured}))).text
+        assert ("4 images have a copy or a near copy in another fold" in text) == bool(copies)
 
 
 @given(

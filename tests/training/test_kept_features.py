@@ -45,7 +45,9 @@ def test_they_are_kept_and_the_test_split_is_not_among_them(
     (kept,) = (own_cache / "features").iterdir()
     assert [each.kind for each in foveate.list_cache() if each.path == kept] == ["features"]
     monkeypatch.setattr(module, "_outputs", lambda *_: pytest.fail("computed again"))
-    assert torch.equal(_features(fit).features, first.features)
+    again = _features(fit)
+    assert torch.equal(again.features, first.features)
+    assert (first.kept, again.kept) == (False, True)
     parted = fit.data.with_splits({"train": first.indices[::2], "held_out": first.indices[1::2]})
     fit.data = parted
     assert torch.equal(_features(fit).features, first.features)
@@ -77,6 +79,12 @@ def test_damaged_ones_and_those_of_other_weights_or_pixels_are_computed_again(fi
     assert len(list((own_cache / "features").iterdir())) == 3
     assert len(foveate.clear_cache().removed) >= 3
     assert not list((own_cache / "features").iterdir())
+
+
+def test_an_epoch_says_whether_features_were_kept_before(fit: Fit) -> None:
+    (computed,) = fit.epochs()
+    (kept,) = Fit(fit.config, fit.data).epochs()
+    assert (computed.features_kept, kept.features_kept) == (False, True)
 
 
 def test_the_fitted_classifier_answers_from_them_as_the_network_does(fit: Fit) -> None:

@@ -65,6 +65,23 @@ def near_copies_among(dataset: Dataset, split: str, other: Dataset, splits: Iter
     return np.sort(asked[near[near < len(asked)]])
 
 
+def near_copies_across(
+    images: NDArray[np.uint8], indices: NDArray[np.int64], parts: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Those of the images at `indices` [n] that have a near copy in another of their `parts` [n].
+
+    None where images are small, or over 2,000, as in `near_copies_among`.
+    """
+    if images.shape[1] < _SEEN_AT_SIDE or len(indices) > _SEEN_AMONG:
+        return indices[:0]
+
+    def relate(place: int, places: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
+        return {"across": parts[places] != parts[place]}
+
+    groups = near_groups(*perceptual_hashes(images, indices), relate).get("across", [])
+    return np.sort(indices[np.concatenate([np.zeros(0, np.intp), *groups])])
+
+
 def perceptual_hashes(
     images: NDArray[np.uint8], indices: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:

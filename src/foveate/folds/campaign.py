@@ -120,7 +120,7 @@ class CrossValidation:
         before = f"; {count - left} done before" if left < count else ""
         return [
             f"cross-validation: {left} folds on {workers} worker{'' if workers == 1 else 's'}, each image is "
-            f"predicted by a network that never saw it{before}"
+            f"predicted by a network that was trained without it{before}"
         ]
 
     def row(self, job: int, epoch: int) -> tuple[str, ...]:

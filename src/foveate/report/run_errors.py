@@ -73,7 +73,7 @@ def errors_section(lead: Measured, split: str, *, fitted_on: str) -> Section:
     )
     where = f"all {lead.n:,} images" if split == "all" else f"the {lead.n:,} images of the {split} split"
     if split == OUT_OF_FOLD:
-        where = f"the {lead.n:,} images of train and validation, each by a network that never saw it"
+        where = f"the {lead.n:,} images of train and validation, each by a network that was trained without it"
     note = f"All of it on {where}."
     return Section("errors", "Errors", "Where it is right, where it is wrong", [Grid([*figures, card])], note)
 

@@ -24,12 +24,18 @@ def folds_section(measured: Measured) -> Section:
         if measured.groups
         else ""
     )
+    copies = (
+        f" {measured.copies_across_folds:,} images have a copy or a near copy in another fold, on which the "
+        "network that predicted them was trained: the figure is a little too good."
+        if measured.copies_across_folds
+        else ""
+    )
     spread = f"{100 * stdev(accuracies):.1f} points"
     note = (
         f"Each of {measured.n:,} images was predicted by one of {len(rows)} networks, which was trained without "
-        f"it, to a length that was fixed before. The accuracy of the folds is {average} on average, with a "
-        f"standard deviation of {spread}: so much may hang on which images are trained on. It is no interval; "
-        f"that of the headline is over images.{grouped} The final model "
+        f"it, to a length that was fixed before.{copies} The accuracy of the folds is {average} on average, "
+        f"with a standard deviation of {spread}: so much may hang on which images are trained on. It is no "
+        f"interval; that of the headline is over images.{grouped} The final model "
         "was trained on all of these images, by the same settings and to the same length. Temperature and "
         "prediction sets are fitted on the answers of the folds’ networks, which saw fewer images: for the final "
         "model they are a little too careful."

@@ -71,7 +71,7 @@ class RunPage:
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     timing: Mapping[str, float] = field(default_factory=dict)
-    """`train_s`, `images_per_s`, `epochs`."""
+    """`train_s`, `images_per_s`, `epochs`, `features_kept`."""
     layers: LayerTable | None = None
     attention: str = ""
     started_from: str = ""
@@ -117,6 +117,8 @@ def run_page(run: RunPage) -> Page:
         facts.append(Fact("Parameters", count, f"{layers.trainable:,} trainable"))
     if timing:
         speed = f"{plural(int(timing['epochs']), 'epoch')}, {timing['images_per_s']:,.0f} images/s"
+        if timing.get("features_kept"):
+            speed = f"{plural(int(timing['epochs']), 'epoch')}, with features that were computed and kept before"
         facts.append(Fact("Training time", duration(timing["train_s"]), speed))
     fitted_on = "the out-of-fold answers" if OUT_OF_FOLD in run.reports else "validation"
     sections = [

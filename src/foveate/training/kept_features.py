@@ -37,6 +37,8 @@ class KeptFeatures:
 
     indices: NDArray[np.int64]
     features: Tensor
+    kept: bool = False
+    """Whether they were found in the cache, and not computed now."""
 
     def places(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
         """Where the features of some of the images lie."""
@@ -73,7 +75,7 @@ def kept_features(
     indices = np.sort(np.concatenate(wanted))
     path = _path(backbone, data, indices, config)
     if (kept := _read(path, len(indices), 2 if pool else 4)) is not None:
-        return KeptFeatures(indices, kept)
+        return KeptFeatures(indices, kept, kept=True)
     folded = nn.Sequential(network.normalize, fold_batch_norm(network.stem), last).eval()
     features = _outputs(folded, data, indices, config, track)
     features = features.float() if pool else features

@@ -45,6 +45,8 @@ class EpochResult:
     seconds: float
     """Spent on the epoch's steps, over all processes it took, validation left out."""
     images_per_s: float
+    features_kept: bool = field(default=False, kw_only=True)
+    """Whether the features of a frozen backbone were in the cache: `seconds` lack the time to compute them."""
 
 
 @dataclass

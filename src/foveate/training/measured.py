@@ -59,6 +59,8 @@ class Measured(Report):
     receptive_field: ReceptiveField | None = None
     folds: list[FoldScore] = Field(default_factory=list, max_length=MOST_FOLDS)
     """Of a cross-validation."""
+    copies_across_folds: int = Field(default=0, ge=0)
+    """Images that have a copy, or a near copy, in another fold."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Measured":
@@ -88,6 +90,8 @@ class EpochTime(Record):
     epoch: int
     seconds: float
     images_per_s: float
+    features_kept: bool = False
+    """Whether features of a frozen backbone were in the cache, and their computation is no part of the time."""
 
 
 class Timing(Record):

@@ -57,7 +57,7 @@ def regression_epochs(
     model = cast("AttentionCNN", state.model)
     head = cast("LinearHead", model.head)
     indices = data.dataset.splits
-    train = _features(model, data, "train", config, track)
+    train, kept = _features(model, data, "train", config, track)
     groups = data.dataset.groups
     of_images = None if groups is None else group_numbers(groups)[indices["train"]]
     strength, weight, bias = _fit(train, of_images, _class_weights(data.dataset, config), config.train.seed)
@@ -68,7 +68,7 @@ def regression_epochs(
     found = point_metrics(_logits(train, weight, bias), train.labels)
     validated: dict[str, float] = {}
     if "validation" in indices:
-        validation = _features(model, data, "validation", config, track)
+        validation, _ = _features(model, data, "validation", config, track)
         state.val_logits = _logits(validation, weight, bias)
         validated = point_metrics(state.val_logits, validation.labels)
     result = EpochResult(
@@ -82,6 +82,7 @@ def regression_epochs(
         lr=strength,
         seconds=seconds,
         images_per_s=len(train.labels) / seconds,
+        features_kept=kept,
     )
     state.history.append(result)
     state.epoch = 2
@@ -98,16 +99,18 @@ def classifier_logits(
     """
     model = cast("AttentionCNN", state.model)
     classifier = cast("LinearHead", model.head).classifier
-    asked = _features(model, data, split, config, track)
+    asked, _ = _features(model, data, split, config, track)
     weight, bias = (each.detach().cpu().numpy() for each in (classifier.weight, classifier.bias))
     return _logits(asked, weight, bias)
 
 
-def _features(model: AttentionCNN, data: DeviceData, split: str, config: Config, track: Track) -> _Split:
-    """A split as the classifier of `model` sees it."""
+def _features(
+    model: AttentionCNN, data: DeviceData, split: str, config: Config, track: Track
+) -> tuple[_Split, bool]:
+    """A split as the classifier of `model` sees it, and whether its features had been kept before."""
     kept = kept_features(model, data, config, track, pool=cast("LinearHead", model.head).pool)
     indices = data.dataset.splits[split]
-    return _Split(kept.features.numpy()[kept.places(indices)], data.dataset.labels[indices])
+    return _Split(kept.features.numpy()[kept.places(indices)], data.dataset.labels[indices]), kept.kept
 
 
 def _class_weights(dataset: Dataset, config: Config) -> NDArray[np.float64]:

@@ -37,7 +37,7 @@ _HISTORY = TypeAdapter(list[EpochResult])
 _FIX = "restore it from a copy or train again"
 _FIX_MEASURED = "remove it, and measure again by `foveate evaluate RUN`"
 """For what `evaluate` writes; training again would be too dear."""
-TIMING_COLUMNS = ("seconds", "images_per_s")
+TIMING_COLUMNS = ("seconds", "images_per_s", "features_kept")
 """Kept out of results.csv: a run that was killed and resumed has the same results.csv as one that was not."""
 
 
@@ -211,7 +211,7 @@ class RunFolder:
         writer.writerows([getattr(row, column) for column in columns] for row in history)
         write_atomically(self.path / "results.csv", text.getvalue())
         epochs = [
-            {"epoch": row.epoch, "seconds": row.seconds, "images_per_s": row.images_per_s} for row in history
+            {"epoch": row.epoch, **{column: getattr(row, column) for column in TIMING_COLUMNS}} for row in history
         ]
         write_json(
             self.path / "timing.json",
@@ -277,10 +277,15 @@ class RunFolder:
         return values
 
     def read_timing(self) -> dict[str, float]:
-        """How long training took, and how fast it was.
+        """How long training took, how fast it was, and whether features of a backbone had been kept before.
 
         Raises:
             CheckpointError: when `timing.json` is damaged.
         """
         timing = read_record(self.path / "timing.json", Timing, fix=_FIX)
-        return {"train_s": timing.train_s, "images_per_s": timing.images_per_s, "epochs": len(timing.epochs)}
+        return {
+            "train_s": timing.train_s,
+            "images_per_s": timing.images_per_s,
+            "epochs": len(timing.epochs),
+            "features_kept": any(each.features_kept for each in timing.epochs),
+        }

@@ -21,6 +21,7 @@ from foveate.records import FiniteJson, Name, read_record
 from foveate.settings import Section
 from foveate.training.device import pick_device, prepare_process
 from foveate.training.environment import environment
+from foveate.workflows.leaks import tell_own_copies
 from foveate.workflows.output import new_output
 from foveate.workflows.request import Display, find_device, print_data_warnings, settings_digest
 
@@ -36,6 +37,7 @@ def load_data(
     place = Path(data_dir) if data_dir else None
     dataset = load_dataset(str(data), base.data, data_dir=place, track=display.track)
     print_data_warnings(dataset, display)
+    tell_own_copies(dataset, display)
     known = {"data": dataset.location, "fingerprint": dataset.fingerprint}
     return dataset, device, {**known, "data_dir": str(place.resolve()) if place else None}
 

@@ -13,7 +13,15 @@ from foveate.checkpoint import save_confidence
 from foveate.confidence import fit_confidence
 from foveate.config import Config
 from foveate.data.dataset import Dataset
-from foveate.data.folds import FOLDS_FILE, MOST_FOLDS, OUT_OF_FOLD, StoredFolds, draw_folds
+from foveate.data.folds import (
+    FOLDS_FILE,
+    MOST_FOLDS,
+    OUT_OF_FOLD,
+    StoredFolds,
+    check_units,
+    draw_folds,
+    fold_units,
+)
 from foveate.data.splits import SPLITS_FILE
 from foveate.errors import ConfigError
 from foveate.folds.campaign import FOLDER, CrossValidation
@@ -26,7 +34,7 @@ from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible
 from foveate.training.settings import resolve_settings
 from foveate.workflows.campaign import finish, sees_no_steps
-from foveate.workflows.leaks import copies_across_folds_told
+from foveate.workflows.leaks import across_folds_told, copies_across_folds
 from foveate.workflows.measure import calibration, score_split
 from foveate.workflows.request import Display
 from foveate.workflows.workers import Workers
@@ -65,8 +73,9 @@ def draw_run_folds(config: Config, joined: Dataset, folds: int) -> NDArray[np.in
         ConfigError: when a fold leaves too few images for the settings.
     """
     train = joined.splits["train"]
-    groups = [joined.groups[index] for index in train] if joined.groups else None
-    drawn = draw_folds(joined.labels[train], groups, folds, config.data.split_seed)
+    units = fold_units(joined)
+    check_units(joined, units, folds)
+    drawn = draw_folds(joined.labels[train], units, folds, config.data.split_seed)
     largest = int(np.bincount(drawn).argmax())
     resolve_settings(config, without_fold(joined, train[drawn == largest]))
     return drawn
@@ -128,7 +137,8 @@ def cross_validate(
     if crew == Workers(None, None, None) and config.train.optimizer == "logistic_regression":
         crew = Workers(0, None, None)  # such a fold takes a second, and a process of its own several to begin
     campaign = CrossValidation(shared, stored, joined)
-    if (line := copies_across_folds_told(joined, campaign.held_out)) is not None:
+    copies = copies_across_folds(joined, campaign.held_out)
+    if (line := across_folds_told(joined, copies)) is not None:
         display.say(line)
     if campaign.pending():
         with (
@@ -136,11 +146,18 @@ def cross_validate(
             interruptible(resuming, at_once=sees_no_steps(pool)) as interrupted,
         ):
             finish(campaign, pool, interrupted, display)
-    _measure(folder, config, replace(joined, splits={OUT_OF_FOLD: joined.splits["train"]}), device, campaign)
+    _measure(
+        folder, config, replace(joined, splits={OUT_OF_FOLD: joined.splits["train"]}), device, campaign, copies
+    )
 
 
 def _measure(
-    folder: RunFolder, config: Config, dataset: Dataset, device: torch.device, campaign: CrossValidation
+    folder: RunFolder,
+    config: Config,
+    dataset: Dataset,
+    device: torch.device,
+    campaign: CrossValidation,
+    copies: int,
 ) -> None:
     """Put the out-of-fold measurements, every image's probabilities and the page into the folder."""
     logits, folds = campaign.pooled()
@@ -152,6 +169,7 @@ def _measure(
     measured: dict[str, Any] = {"variants": {}, "gate": checkpoint.model.gate}
     measured["calibration"] = calibration(logits, labels, confidence)
     measured["folds"] = [each.model_dump() for each in folds]
+    measured["copies_across_folds"] = copies
     folder.predictions.write(OUT_OF_FOLD, dataset, softmax(logits, axis=1))
     folder.write_metrics(OUT_OF_FOLD, {**report.to_dict(), **measured})
     write_page(page_of_run(folder, checkpoint, config, dataset), folder.report)

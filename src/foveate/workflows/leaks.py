@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.copies import copies_among, exact_groups, near_copies_among
+from foveate.data.copies import copies_among, exact_groups, near_copies_across, near_copies_among
 from foveate.data.dataset import Dataset
 from foveate.workflows.request import Display
 
@@ -32,23 +32,43 @@ def copies_told(dataset: Dataset, split: str, other: Dataset, splits: Sequence[s
     )
 
 
-def tell_own_copies(dataset: Dataset, display: Display, *, final: bool) -> None:
-    """Say how many of the images that a run will be measured on are copies of those that it is trained on."""
-    split, trained = ("test", ("train", "validation")) if final else ("validation", ("train",))
-    if (line := copies_told(dataset, split, dataset, trained, "it is trained on")) is not None:
-        display.say(line)
+def tell_own_copies(dataset: Dataset, display: Display, *, final: bool = False, folds: bool = False) -> None:
+    """Say how many of the images that a run is or will be measured on are copies of those that it learns from.
+
+    Of the test split this is said before it is opened, when something can still be done about it.
+
+    Args:
+        final: whether the test split is measured at the end, and validation is trained on.
+        folds: whether validation is trained on, and nothing but the folds is measured.
+    """
+    if not final and not folds:
+        line = copies_told(dataset, "validation", dataset, ("train",), "it is trained on")
+        if line is not None:
+            display.say(line)
+    if "test" in dataset.splits:
+        learned = "it is trained on" if final or folds else "it is trained or validated on"
+        if (line := copies_told(dataset, "test", dataset, ("train", "validation"), learned)) is not None:
+            display.say(line)
 
 
-def copies_across_folds_told(dataset: Dataset, held_out: Sequence[NDArray[np.int64]]) -> str | None:
-    """A line on how many images have an exact copy in another fold, which the network asked about them saw."""
+def copies_across_folds(dataset: Dataset, held_out: Sequence[NDArray[np.int64]]) -> int:
+    """How many images have a copy or a near copy in another fold, which the network asked about them saw.
+
+    Folds that are drawn now part no exact copies; those of a run of an earlier version may.
+    """
     fold_of = np.zeros(len(dataset.labels), np.int64)
     for fold, indices in enumerate(held_out):
         fold_of[indices] = fold
-    groups = exact_groups(dataset.images, dataset.splits["train"])
-    count = sum(len(group) for group in groups if len(np.unique(fold_of[group])) > 1)
+    train = dataset.splits["train"]
+    exact = [each for each in exact_groups(dataset.images, train) if len(np.unique(fold_of[each])) > 1]
+    return len(np.unique(np.concatenate([near_copies_across(dataset.images, train, fold_of[train]), *exact])))
+
+
+def across_folds_told(dataset: Dataset, count: int) -> str | None:
+    """A line on what `copies_across_folds` found; None where it found none."""
     if not count:
         return None
     return (
-        f"{count:,} images have a copy in another fold, so the network that is asked about them saw them: remove "
-        f"all but one of each; `foveate check {dataset.location}` lists them"
+        f"{count:,} images have a copy or a near copy in another fold, so the network that is asked about "
+        f"them was trained on that copy: remove all but one of each; `foveate check {dataset.location}` lists them"
     )

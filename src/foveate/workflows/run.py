@@ -168,8 +168,7 @@ def train(
     if folds is not None:
         crew.check_attention([resolved])
         drawn = draw_run_folds(resolved, training.dataset, folds)
-    else:
-        tell_own_copies(dataset, display, final=final)
+    tell_own_copies(dataset, display, final=final, folds=folds is not None)
     fit = Fit(resolved, training, world=world)
     if fit.origin is not None:
         display.say(f"training starts from {fit.origin.words}")
