@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from scipy.special import log_softmax, logsumexp, softmax
 
 from foveate.confidence import (
+    FEWEST_IMAGES,
     MAX_SCORES,
     Confidence,
     Unlike,
@@ -18,6 +19,7 @@ from foveate.confidence import (
     energy,
     fit_confidence,
     fit_temperature,
+    too_few_told,
 )
 from foveate.evaluation import point_metrics
 
@@ -99,14 +101,63 @@ def test_one_in_a_hundred_validation_images_is_unlike() -> None:
 
 
 def test_of_few_images_no_more_is_fitted_than_they_can_bear() -> None:
-    logits, labels = drawn(2, 99)
-    few = fit_confidence(logits, labels, seed=0)
-    assert few.unlike is None
-    assert few.is_unlike(logits) is None
-    assert few.scores
-    one = fit_confidence(logits[:1], labels[:1], seed=0)
-    assert (one.temperature, one.scores, one.unlike) == (None, None, None)
+    logits, labels = drawn(2, FEWEST_IMAGES)
+    for images in (1, 13, FEWEST_IMAGES - 1):
+        few = fit_confidence(logits[:images], labels[:images], seed=0)
+        assert few == Confidence(images=images)
+        assert few.is_unlike(logits) is None
+        assert few.told == too_few_told(images)
+    enough = fit_confidence(logits, labels, seed=0)
+    assert None not in (enough.temperature, enough.scores, enough.unlike)
+    assert enough.told is None
+    assert too_few_told(FEWEST_IMAGES) is None
     assert len(fit_confidence(*drawn(3, 2 * MAX_SCORES + 10), seed=0).scores or ()) == MAX_SCORES
+
+
+def test_what_a_model_cannot_say_of_its_confidence_is_told_with_what_would_do() -> None:
+    assert too_few_told(13) == (
+        "13 held-out images are too few to fit confidence on: probabilities are not calibrated, there are no "
+        "prediction sets, and no image is called unlike; 100 images would do"
+    )
+    assert str(too_few_told(1)).startswith("1 held-out image is too few")
+    assert str(Confidence().told).startswith("no image was held out")
+    assert "earlier version" in str(Confidence(temperature=0.6).told)
+    old = Confidence(temperature=0.582, scores=(0.1,) * 7)
+    assert str(old.told).startswith("confidence was fitted on about 13 images: ")
+    assert old.probabilities(np.array([[0.582, 0.0]])) == pytest.approx(softmax([[1.0, 0.0]], axis=1))
+
+
+@given(scores=st.integers(1, 120), coverage=st.floats(0.05, 0.99))
+@settings(max_examples=100, deadline=None)
+def test_a_coverage_is_told_exactly_where_every_set_holds_all_classes(scores: int, coverage: float) -> None:
+    confidence = Confidence(scores=(0.0,) * scores)
+    every = bool(confidence.sets(np.array([[0.6, 0.4]]), coverage).all())
+    assert (confidence.coverage_told(coverage) is not None) == every
+
+
+def test_a_coverage_that_takes_more_images_says_how_many() -> None:
+    told = str(Confidence(scores=(0.5,) * 7).coverage_told(0.9))
+    assert "every set holds all classes, as sets were fitted on 7 images only; it takes 9, and twice" in told
+    assert Confidence(scores=(0.5,) * 9).coverage_told(0.9) is None
+
+
+def test_a_temperature_of_the_fewest_images_does_little_harm_and_one_of_half_as_many_does() -> None:
+    """Why `FEWEST_IMAGES` is what it is: a network that is calibrated, and right on 91 % of two classes."""
+
+    def harm(images: int) -> float:
+        generator, found = np.random.default_rng(1), []
+        for _ in range(100):
+            logits = generator.normal(0, 4, (images + 1500, 2))
+            sure = softmax(logits, axis=1)
+            labels = (generator.random(len(logits)) > sure[:, 0]).astype(np.int64)
+            temperature = fit_temperature(logits[:images], labels[:images])
+            for divided, sign in ((temperature, 1), (1.0, -1)):
+                logs = log_softmax(logits[images:] / divided, axis=1)
+                found.append(-sign * logs[np.arange(1500), labels[images:]].mean())
+        return 2 * float(np.mean(found))
+
+    assert harm(FEWEST_IMAGES // 2) < 0.03
+    assert harm(FEWEST_IMAGES // 4) > 0.05
 
 
 @pytest.mark.parametrize(

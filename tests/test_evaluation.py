@@ -376,7 +376,9 @@ def test_intervals_over_clusters_are_wider_where_images_of_one_are_alike() -> No
 
 
 def test_few_validation_images_are_told_and_others_are_not() -> None:
-    assert few_images_told("validation", 80, [0.8, 0.93]).startswith("80 validation images")
+    told = few_images_told("validation", 13, [0.578, 0.973])
+    assert told.startswith("13 validation images tell only that the accuracy is between 57.8% and 97.3%: ")
+    assert "±" not in told
     assert "--folds 5" in few_images_told("validation", 80, [0.8, 0.93])
     assert few_images_told("validation", 800, [0.86, 0.9]) is None
     assert few_images_told("test", 80, [0.8, 0.93]) is None

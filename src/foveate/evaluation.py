@@ -214,8 +214,8 @@ def few_images_told(split: str, images: int, interval: Sequence[float]) -> str |
             "only more images tell more"
         )
     return (
-        f"{images:,} validation images tell the accuracy to ±{100 * half:.0f} points only: train with --folds 5, "
-        "which measures every image by a network that never saw it"
+        f"{images:,} validation images tell only that the accuracy is between {interval[0]:.1%} and "
+        f"{interval[1]:.1%}: train with --folds 5, which measures every image by a network that never saw it"
     )
 
 

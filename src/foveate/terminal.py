@@ -224,6 +224,8 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
     Args:
         verbose: every metric too.
     """
+    from foveate.confidence import too_few_told
+    from foveate.data.folds import OUT_OF_FOLD
     from foveate.evaluation import few_images_told
     from foveate.execution.devices import is_first
     from foveate.inference.tables import shortened
@@ -243,7 +245,13 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
         if (line := few_images_told(split, report["n"], (low, high))) is not None:
             print(line)
         name, found = min(recalls.items(), key=lambda each: each[1]["recall"])
-        print(f"worst class: {shortened(name, 40)}, {found['recall']:.1%} of its {found['support']:,} images")
+        if found["recall"] == max(each["recall"] for each in recalls.values()):
+            print(f"every class: {found['recall']:.1%} of its images are right")
+        else:
+            print(f"worst class: {shortened(name, 40)}, {found['recall']:.1%} of its {found['support']:,} images")
+        fitted_on = split in ("validation", OUT_OF_FOLD) and report.get("calibration") is None
+        if fitted_on and (line := too_few_told(report["n"])) is not None:
+            print(line)
         if (corruptions := report.get("corruptions")) is not None:
             _print_corruptions(split, corruptions)
     if next_step := getattr(run, "next_step", None):

@@ -28,12 +28,12 @@ def _train(foveate: Foveate, data: Path, tiny: list[str], *more: object) -> "obj
 def test_each_image_but_the_test_split_is_measured_once_and_the_model_works(
     foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
 ) -> None:
-    data = photographs(each=15)
+    data = photographs(each=45)
     done = _train(foveate, data, tiny)
     assert done.status == 0, done.err
     lines = done.out.splitlines()
     (accuracy,) = (place for place, line in enumerate(lines) if line.startswith("out-of-fold accuracy: "))
-    assert "of 36 images; 3 folds: " in lines[accuracy]
+    assert "of 108 images; 3 folds: " in lines[accuracy]
     assert "standard deviation" in lines[accuracy]
     assert lines[accuracy + 1].startswith("36 images tell only that the accuracy is between ")
     assert lines[accuracy + 2].startswith(("worst class: ", "every class: "))
@@ -44,12 +44,12 @@ def test_each_image_but_the_test_split_is_measured_once_and_the_model_works(
     assert record.test_openings == ()
     measured = folder.read_metrics()
     assert list(measured) == [OUT_OF_FOLD]
-    assert sum(fold["images"] for fold in measured[OUT_OF_FOLD]["folds"]) == 36
+    assert sum(fold["images"] for fold in measured[OUT_OF_FOLD]["folds"]) == 108
     rows = pq.read_table(run / "predictions.parquet").to_pylist()
     splits = np.load(run / "splits.npy", allow_pickle=False)
-    assert len({row["image"] for row in rows}) == len(rows) == (splits != 2).sum() == 36
+    assert len({row["image"] for row in rows}) == len(rows) == (splits != 2).sum() == 108
     right = sum(row["label"] == row["predicted"] for row in rows)
-    assert right / 36 == pytest.approx(measured[OUT_OF_FOLD]["accuracy"])
+    assert right / 108 == pytest.approx(measured[OUT_OF_FOLD]["accuracy"])
     page = (run / "report.html").read_text()
     assert "Fold by fold" in page
     assert "fitted on the out-of-fold answers" in page

@@ -71,7 +71,23 @@ def test_a_folder_of_photographs_is_trained_on_and_left_as_it_was(
     assert re.search(r"left out: red/broken\.jpg \(.+\)", done.out)
     run = fv.open_run(tmp_path / "runs" / "train" / "mine")
     assert run.metrics["validation"]["accuracy"] > 0.8
-    assert "broken.jpg" in run.report.read_text()
+    page = run.report.read_text()
+    assert "broken.jpg" in page
+    # Of 14 validation images nothing is fitted, and each place that shows probabilities says so.
+    few = (
+        f"{run.metrics['validation']['n']} held-out images are too few to fit confidence on: probabilities are not"
+    )
+    assert [
+        line for line in done.out.splitlines() if line.startswith(few) and line.endswith("100 images would do")
+    ]
+    assert few in page
+    assert "Probabilities are calibrated" not in page
+    photo = folder / "red" / "0.jpg"
+    assert few in foveate("predict", run.path, photo).err
+    refused = foveate("predict", run.path, photo, "--coverage", 0.9)
+    assert refused.status == 2
+    assert refused.err.count("\n") == 1
+    assert few in refused.err
     checkpoint = run.checkpoint()
     assert checkpoint.class_names == ("blue", "green", "red")
     assert checkpoint.size == run.config.data.size == 20
@@ -80,11 +96,11 @@ def test_a_folder_of_photographs_is_trained_on_and_left_as_it_was(
 def test_a_gate_six_views_and_the_attention_taken_out_are_told(
     foveate: Foveate, photographs: Photographs, tmp_path: Path
 ) -> None:
-    folder = photographs(each=30)
+    folder = photographs(each=90)
     narrow = "stages=[{filters: 6, kernels: [3, 3]}, {filters: 8, kernels: [3, 3]}]"
     done = foveate(
         "train", folder, "--preset", "minute", "--set", narrow, "--set", "images_seen=300", "--set", "batch=10",
-        "--set", "tta_views=6", "--name", "m", "--verbose",
+        "--set", "tta_views=6", "--set", "val_fraction=0.5", "--name", "m", "--verbose",
     )  # fmt: skip
     assert done.status == 0, done.err
     assert "of training is on images of 15 px, which is faster" in done.out
@@ -159,10 +175,11 @@ def test_a_network_is_measured_under_corruptions(
 def test_what_validation_did_not_see_has_the_temperature_that_it_fitted(
     foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
 ) -> None:
-    folder = photographs(each=20)
-    foveate("train", folder, "--epochs", 2, "--name", "m", *tiny)
+    folder = photographs(each=90)
+    foveate("train", folder, "--epochs", 2, "--name", "m", *tiny, "--set", "val_fraction=0.5")
     run = fv.open_run(tmp_path / "runs" / "train" / "m")
     temperature = run.checkpoint().confidence.temperature
+    assert temperature is not None
     foveate("evaluate", run.path, "--final")
     assert (
         run.metrics["test"]["calibration"]["temperature"] == temperature == run.checkpoint().confidence.temperature

@@ -137,6 +137,14 @@ def test_tables_hold_what_the_predictor_says(
         np.testing.assert_allclose(values, prediction.probabilities, rtol=1e-4)
 
 
+def test_a_coverage_that_the_model_has_too_few_images_for_is_told(
+    foveate: Foveate, model: Path, images: Path
+) -> None:
+    done = foveate("predict", model, images / "a/1.png", "--coverage", 0.99)
+    assert "coverage 0.99: every set holds all classes" in done.err
+    assert "coverage" not in foveate("predict", model, images / "a/1.png", "--coverage", 0.9).err
+
+
 def test_a_table_on_the_screen_is_alone_on_standard_output(foveate: Foveate, model: Path, images: Path) -> None:
     assert len(json.loads(foveate("predict", model, images, "--json", "-").out)) == 6
     assert len(list(csv.reader(foveate("predict", model, images, "--csv", "-").out.splitlines()))) == 7

@@ -71,6 +71,20 @@ def test_it_tells_the_figures_and_the_bounds() -> None:
     assert "also trained on these images" in rendered(certificate(held=False), {})
 
 
+def test_what_the_images_leave_open_of_8_bit_numbers_is_told_before_all_else() -> None:
+    text = rendered(certificate(), {})
+    told = (
+        "148 of 10,000 answers changed. The loss of accuracy may be as large as 1.5 points; 10,000 images are too"
+    )
+    assert text.count(told) == 1  # of the file in 8-bit numbers alone
+    assert "Proved; what int8.onnx loses is not known well" in text
+    assert "int8.onnx: not shown to be beyond its bound" in text
+    sure = certificate()
+    sure["files"][1]["measured"] = {**sure["files"][1]["measured"], "most_lost_points": 0.4}
+    assert told not in rendered(sure, {})
+    assert "is not known well" not in rendered(sure, {})
+
+
 def test_a_failure_says_why_and_that_no_model_was_written() -> None:
     text = rendered(certificate(passed=False), {"int8.onnx": "1.20 points of accuracy are lost"})
     assert "Failed: no model was written" in text

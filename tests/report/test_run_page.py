@@ -1,7 +1,9 @@
 import copy
 import dataclasses
 import html.parser
+import io
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from foveate.errors import OutputError
 from foveate.evaluation import score
@@ -20,6 +23,7 @@ from foveate.report.html import write_page
 from foveate.report.run_folder import measured_splits, most_confident_mistakes
 from foveate.report.run_page import RunPage, run_page
 from foveate.report.run_results import PAPER_TABLE
+from foveate.report.sections import Card, Section, Table, numbers
 from foveate.training.measured import FoldScore, Measured
 
 Run = Callable[..., RunPage]
@@ -155,6 +159,56 @@ def test_calibration_and_corruptions_are_told_where_they_were_measured(run: Run,
     plain = Parsed(render(run(reports={"validation": dataclasses.replace(report, calibration=None)}))).text
     assert "With its logits divided by" not in plain
     assert "Under corruptions" not in Parsed(render(run())).text
+
+
+def test_a_few_validation_images_are_no_word_on_the_figure_of_the_test_split(run: Run, scored: Scored) -> None:
+    few, many = scored(images=13), scored(images=2000)
+    told = "13 validation images tell only that the accuracy is between"
+    assert told in Parsed(render(run(reports={"validation": few}))).text
+    assert told not in Parsed(render(run(reports={"validation": few, "test": many}))).text
+
+
+def test_the_layers_of_a_backbone_are_folded_and_those_of_a_small_network_are_not(run: Run) -> None:
+    small = run()
+    assert small.layers is not None
+    backbone = dataclasses.replace(small.layers, rows=small.layers.rows * 20)
+    assert "<summary>All 60 layers</summary>" in render(run(layers=backbone))
+    assert "layers</summary>" not in render(small)
+
+
+@pytest.mark.browser
+def test_a_table_wider_than_a_phone_shows_that_it_scrolls(run: Run, tmp_path: Path) -> None:
+    """At its right edge it is darker than its card until it is scrolled to its end."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install '.[browser]'")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("needs chromium, as from Debian's package of that name")
+    page_of_run = run_page(run(tuple(f"a class of a long name {number}" for number in range(3))))
+    wide = Table("Wide", numbers(*(f"Column{number}" for number in range(12))), [["123456"] * 12])
+    page_of_run = dataclasses.replace(
+        page_of_run, sections=[*page_of_run.sections, Section("wide", "Wide", "Wide", [Card("", [wide])])]
+    )
+    path = tmp_path / "report.html"
+    path.write_text(render_page(page_of_run))
+    with sync_api.sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=arguments)
+        page = browser.new_page(viewport={"width": 390, "height": 900})
+        page.goto(path.as_uri())
+        scrolling = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1)"
+        assert page.evaluate(f"{scrolling}.map(e => e.getAttribute('aria-label'))") == ["Wide"]
+        box = page.locator("[aria-label=Wide]")
+
+        def edge() -> tuple[int, ...]:
+            with Image.open(io.BytesIO(box.screenshot())) as shot:
+                found: Any = shot.convert("RGB").getpixel((shot.width - 2, 1))
+            return tuple(found)
+
+        darker = edge()
+        box.evaluate("e => { e.scrollLeft = e.scrollWidth }")
+        assert edge() == (255, 255, 255)
+        assert max(darker) < 235
+        browser.close()
 
 
 def test_names_paths_and_settings_cannot_be_markup(run: Run, nasty: tuple[str, ...]) -> None:

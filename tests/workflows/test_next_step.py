@@ -18,17 +18,17 @@ def report(low: float, n: int = 200) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("preset", "settings", "n", "begins"),
     [
-        ("minute", {}, 200, "--preset fast, which on CIFAR-10 gave 90.3 % in place of 86.2"),
+        ("minute", {}, 200, "train with --preset fast, which on CIFAR-10 gave 90.3 % in place of 86.2"),
         (
             "minute",
             {"images_seen": 33_750},
             200,
-            "--preset minute: shows 88,000 images, this run has shown 33,750",
+            "train with a longer --time: the preset minute shows 88,000 images, this run has shown 33,750",
         ),
-        ("minute", {"epochs": 10}, 200, "--preset fast"),
-        ("fast", {}, 200, "--preset strong"),
-        ("small", {}, 200, "--preset minute"),
-        ("photos", {}, 200, "--preset photos-tuned"),
+        ("minute", {"epochs": 10}, 200, "train with --preset fast"),
+        ("fast", {}, 200, "train with --preset strong"),
+        ("small", {}, 200, "train with --preset minute"),
+        ("photos", {}, 200, "train with --preset photos-tuned"),
         ("photos", {}, 40, "foveate explain runs/train/mine"),
         ("best", {}, 200, "foveate explain runs/train/mine"),
     ],
@@ -47,7 +47,9 @@ def test_uneven_classes_are_seen_to_first_even_where_accuracy_is_high() -> None:
     uneven = {"per_class": {"a": {"support": 190}, "b": {"support": 10}}}
     found = report(0.97) | uneven
     found["intervals"] |= {"macro_recall": [0.6, 0.7]}
-    assert next_step(RUN, resolve_config("minute"), found).startswith("--set class_weights=balanced: counts all")
+    assert next_step(RUN, resolve_config("minute"), found).startswith(
+        "train with --set class_weights=balanced, which counts all"
+    )
     for settings in ({"class_weights": "balanced"}, {"sampler": "balanced"}):
         config = resolve_config("minute", settings=settings)
         assert next_step(RUN, config, found).startswith("foveate predict")

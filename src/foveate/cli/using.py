@@ -63,6 +63,7 @@ def predict(
         workers=workers,
         ray=ray,
         track=display.track,
+        say=display.say,
     )
     for note in notes:
         display.say(note)

@@ -74,6 +74,7 @@ def _readme(card: Card, certificate: Certificate, description: Mapping[str, Any]
         "pipeline_tag": "image-classification",
         "tags": ["image-classification", "onnx", "foveate"],
     }
+    calibrated = "" if card.confidence.temperature is None else "calibrated "
     torch, data = certificate.torch, certificate.data
     if torch and data:
         front["model-index"] = [
@@ -110,7 +111,7 @@ def _readme(card: Card, certificate: Certificate, description: Mapping[str, Any]
         "",
         f"- In: `images`, uint8 `[N, 3, {card.imgsz[0]}, {card.imgsz[1]}]`, RGB: {_FITTED[fit]}, resized by "
         "Pillow's bilinear filter with antialiasing (`foveate/data/decode.py`).",
-        "- Out: `logits` and calibrated `probabilities`, float32 `[N, K]`; `unlike`, float32 `[N]`: the higher, "
+        f"- Out: `logits` and {calibrated}`probabilities`, float32 `[N, K]`; `unlike`, float32 `[N]`: the higher, "
         "the less an image resembles those that it was trained on.",
         "- Everything else that is needed lies in the file's metadata, as JSON.",
         "",
@@ -153,6 +154,11 @@ def _measured(certificate: Certificate) -> list[str]:
         for each in certificate.files
         if each.measured
     ]
+    undecided = [
+        f"`{each.name}`: {line}." for each in certificate.files if (line := certificate.open_question(each))
+    ]
+    for line in undecided:
+        rows += ["", line]
     return [*rows, "", "`certificate.html` and `certificate.json` have the details."]
 
 
@@ -164,18 +170,14 @@ def _score(score: Score) -> str:
 def _limits(card: Card, certificate: Certificate) -> list[str]:
     confidence = card.confidence
     said = ["It always names one of its classes, also for an image that shows none of them."]
-    if confidence.unlike is None:
-        said.append("It has no threshold that says when an image is unlike those it was trained on.")
-    else:
+    if confidence.told is not None:
+        said.append(f"What its confidence lacks: {confidence.told}.")
+    if confidence.unlike is not None:
         said.append(
             "The warning that an image is unlike those it was trained on was set so that 1 % of validation "
             "images get it; many images that are unlike them get none."
         )
-    if confidence.temperature is None:
-        said.append("Its probabilities are not calibrated: no images were held out for that.")
-    if not confidence.scores:
-        said.append("It has no prediction sets.")
-    else:
+    if confidence.scores:
         said.append(
             f"Prediction sets were fitted on {len(confidence.scores):,} images; what they promise holds on "
             "average, and for images like those."

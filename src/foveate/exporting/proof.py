@@ -132,10 +132,21 @@ class Certificate(Record):
                 f"{file.name}: {found.score.words}, same class for {found.equal_classes:.2%}, "
                 f"largest difference of a logit {found.largest_difference.logits:.2g}"
             )
-            if file.precision == "int8" and found.most_lost_points > LOST_POINTS:
-                lost = f"{found.most_lost_points:.1f} points"
-                lines.append(f"  this many images cannot exclude that {lost} are lost")
+            if (line := self.open_question(file)) is not None:
+                lines.append(f"  {line}")
         return lines
+
+    def open_question(self, file: FileProof) -> str | None:
+        """How much a file in 8-bit numbers may lose, where the images are too few to tell; None elsewhere."""
+        found = file.measured
+        if self.data is None or found is None or file.precision != "int8" or found.most_lost_points <= LOST_POINTS:
+            return None
+        images = self.data.images
+        changed = images - round(found.equal_classes * images)
+        return (
+            f"{changed:,} of {images:,} answers changed. The loss of accuracy may be as large as "
+            f"{found.most_lost_points:.1f} points; {images:,} images are too few to tell"
+        )
 
 
 def score_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Score:

@@ -190,7 +190,10 @@ class Predictor:
             return
         if not 0 < coverage < 1:
             raise ConfigError(f"coverage={coverage:g}: give a share above 0 and below 1, such as 0.95")
-        if not self.about.confidence.scores:
+        confidence = self.about.confidence
+        if not confidence.scores and confidence.images is not None:
+            raise ConfigError(f"{confidence.told}; predict without a coverage")
+        if not confidence.scores:
             raise ConfigError(
                 "this model has no prediction sets: it was trained on its validation images as well, or by an "
                 "earlier version of Foveate (then give the run, after `foveate evaluate RUN`); predict without a "

@@ -62,6 +62,8 @@ class Abstaining:
 
     split: str
     calibrated: bool
+    missing: str | None
+    """What the model cannot say of its confidence, in words."""
     answered: list[Answered]
     classes: list[ClassCurves]
     sets: list[SetsMeasured]
@@ -102,6 +104,7 @@ def abstaining(
     return Abstaining(
         split=split,
         calibrated=confidence.temperature is not None,
+        missing=confidence.told,
         answered=answered,
         classes=[
             _class_curves(name, scaled[predicted == index, index], scaled[labels == index], index)

@@ -55,7 +55,8 @@ def export_page(certificate: Certificate, reasons: Mapping[str, str]) -> Page:
 
 
 def _proof(certificate: Certificate, reasons: Mapping[str, str]) -> Section:
-    cards = [_file(file, reasons.get(file.name)) for file in certificate.files]
+    undecided = {file.name: line for file in certificate.files if (line := certificate.open_question(file))}
+    cards = [_file(file, reasons.get(file.name), undecided.get(file.name)) for file in certificate.files]
     if certificate.data is None or certificate.torch is None:
         unproved = Markup(
             "It was not measured whether this file gives the same answers as the trained network: it was "
@@ -66,7 +67,7 @@ def _proof(certificate: Certificate, reasons: Mapping[str, str]) -> Section:
     rows = [["Trained network (torch, 32 bits)", _accuracy(certificate.torch), "–", "–", "–"]]
     for file in certificate.files:
         if (found := file.measured) is not None:
-            most = f"; at most {found.most_lost_points:.1f}" if file.precision == "int8" else ""
+            most = f"; may be {found.most_lost_points:.1f}" if file.precision == "int8" else ""
             error = f"standard error {found.standard_error_points:.2f}{most}"
             rows.append(
                 [
@@ -84,6 +85,8 @@ def _proof(certificate: Certificate, reasons: Mapping[str, str]) -> Section:
     ]
     table = Table(label, columns, rows, f"{label}, on {certificate.data.images:,} images")
     title = "Proved" if certificate.passed else "Failed: no model was written"
+    if certificate.passed and undecided:
+        title = f"Proved; what {', '.join(undecided)} loses is not known well"
     return Section(
         "proof", "Proof", title, [Card("", [table]), *cards], note + _TRAINED_ON[certificate.data.held_out]
     )
@@ -93,16 +96,19 @@ def _accuracy(score: Score) -> Markup:
     return small(percent(score.accuracy), interval(score.interval))
 
 
-def _file(file: FileProof, reason: str | None) -> Card:
+def _file(file: FileProof, reason: str | None, undecided: str | None) -> Card:
     outcome, measured = "not measured", None
     if (found := file.measured) is not None:
         outcome = "within its bound" if found.passed else "beyond its bound"
+        if found.passed and undecided:
+            outcome = "not shown to be beyond its bound"
         measured = Text(
             f"{found.unequal_beyond_margin} images have another class although the two highest logits differ by "
             f"more than 1e-4. Largest difference of a probability: {found.largest_difference.probabilities:.2g}; "
             f"of an unlike score: {found.largest_difference.unlike:.2g}.",
             note=True,
         )
+    told = [Text(Markup("<strong>{}</strong>").format(f"{undecided}."))] if undecided else []
     digest = Markup('sha256 <code class="break">{}</code>').format(file.sha256)
-    texts = [Text(file.bound), Text(reason) if reason else None, measured, Text(digest, note=True)]
+    texts = [Text(file.bound), Text(reason) if reason else None, *told, measured, Text(digest, note=True)]
     return Card(f"{file.name}: {outcome}", texts)

@@ -74,6 +74,11 @@ def interval(bounds: Sequence[float], key: str = "") -> str:
     return f"{low}–{high}"
 
 
+def sentence(text: str) -> str:
+    """A line of the terminal as a sentence of a page."""
+    return f"{text[:1].upper()}{text[1:]}."
+
+
 def plural(count: int, thing: str) -> str:
     """How many there are of a thing."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}"

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from foveate.data.folds import OUT_OF_FOLD
 from foveate.report import run_plots as plots
 from foveate.report.abstaining import THRESHOLDS, Abstaining
-from foveate.report.html import percent
+from foveate.report.html import percent, sentence
 from foveate.report.run_results import measured_cell
 from foveate.report.sections import Card, Column, Details, Grid, Plot, Section, Table, Text, code, numbers, small
 from foveate.training.measured import Measured
@@ -97,18 +97,18 @@ def _confused(report: Measured) -> list[list[str]]:
 
 
 def abstaining_section(found: Abstaining, *, fitted_on: str) -> Section:
-    """How good the model is where it may abstain, by share, by class and threshold, and by sets."""
+    """How good the model is where it answers only what it is sure of: by share, class, threshold and sets."""
     everything, some = found.answered[0], found.answered[2]
     probabilities = (
         f"calibrated: their logits are divided by the temperature that was fitted on {fitted_on}"
         if found.calibrated
-        else "those of softmax: no images were held out to calibrate them on"
+        else "those of softmax"
     )
     note = (
-        f"If it answers only the {100 * some.share:.0f} % of the images that it is surest of, "
+        f"If the model answers only the {100 * some.share:.0f} % of the images that it is surest of, "
         f"{percent(some.accuracy)} of its answers are right ({percent(some.interval[0])} to "
         f"{percent(some.interval[1])}); of all images, {percent(everything.accuracy)}. Probabilities are "
-        f"{probabilities}."
+        f"{probabilities}.{f' {sentence(found.missing)}' if found.missing else ''}"
     )
     curve = Plot(
         "risk_coverage",
@@ -162,7 +162,7 @@ def abstaining_section(found: Abstaining, *, fitted_on: str) -> Section:
         Card("Precision and recall of every class", [classes]),
         _sets(found) if found.sets else None,
     ]
-    return Section("abstaining", "Confidence", "If it may abstain", [Grid(cards)], note)
+    return Section("abstaining", "Confidence", "If the model answers only what it is sure of", [Grid(cards)], note)
 
 
 def _accuracy(share: float, ends: Sequence[float]) -> Markup:
@@ -178,8 +178,8 @@ def _sets(found: Abstaining) -> Card:
     )
     note = Markup(
         "{} gives sets of classes. This is how often they contain the true class of the {} images{}. The "
-        "promise is an average over draws of the calibration images{}. Validation also chose the epoch that was "
-        "kept where one was chosen, which can make it slightly lower."
+        "promise is an average over draws of the calibration images{}. Where the validation images were also used "
+        "to choose the epoch that was kept, the coverage can be slightly lower than promised."
     ).format(code("foveate predict --coverage"), found.split, fitted, grouped)
     rows = [
         [

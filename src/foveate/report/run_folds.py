@@ -31,13 +31,17 @@ def folds_section(measured: Measured) -> Section:
         else ""
     )
     spread = f"{100 * stdev(accuracies):.1f} points"
+    fitted = (
+        ""
+        if measured.calibration is None
+        else " Temperature and prediction sets are fitted on the answers of the folds’ networks, which saw fewer "
+        "images: for the final model they are a little too careful."
+    )
     note = (
         f"Each of {measured.n:,} images was predicted by one of {len(rows)} networks, which was trained without "
         f"it, to a length that was fixed before.{copies} The accuracy of the folds is {average} on average, "
         f"with a standard deviation of {spread}: so much may hang on which images are trained on. It is no "
         f"interval; that of the headline is over images.{grouped} The final model "
-        "was trained on all of these images, by the same settings and to the same length. Temperature and "
-        "prediction sets are fitted on the answers of the folds’ networks, which saw fewer images: for the final "
-        "model they are a little too careful."
+        f"was trained on all of these images, by the same settings and to the same length.{fitted}"
     )
     return Section("folds", "Folds", "Fold by fold", [Card("", [table])], note)

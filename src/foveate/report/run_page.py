@@ -14,9 +14,11 @@ from foveate.report.run_errors import abstaining_section, errors_section
 from foveate.report.run_folds import folds_section
 from foveate.report.run_results import MOST_LISTED, results_section, uneven_line
 from foveate.report.sections import (
+    Body,
     Bullets,
     Card,
     Column,
+    Details,
     Fact,
     Grid,
     Page,
@@ -34,6 +36,8 @@ from foveate.report.sections import (
 from foveate.training.loop import EpochResult
 from foveate.training.measured import Measured, ReceptiveField
 
+_MOST_LAYERS = 30
+"""Rows of the table of layers beyond which it is folded: a backbone has a hundred, a third of the page."""
 _MISTAKES = (
     "The wrong predictions with the highest confidence, as the model saw the images. Some labels may be wrong."
 )
@@ -135,7 +139,7 @@ def run_page(run: RunPage) -> Page:
         else None,
         _data(run, lead),
         _model(layers, run.attention, run.started_from, lead.receptive_field) if layers else None,
-        record_section("run", "args.yaml", run.settings, run.environment, command=run.command),
+        record_section("run", "args.yaml", run.settings, run.environment, command=run.command, tall=True),
     ]
     return Page(run.title, run.subtitle, sections, facts)
 
@@ -234,7 +238,12 @@ def _model(
     total = small(f"{layers.total:,}", f"{layers.trainable:,} trainable, {layers.non_trainable:,} not")
     table = Table(
         "Layers",
-        [Column("Layer"), Column("Type"), Column("Output shape", "shape"), *numbers("Parameters")],
+        [
+            Column("Layer", "break"),
+            Column("Type", "break"),
+            Column("Output shape", "shape"),
+            *numbers("Parameters"),
+        ],
         [
             [code(layer.name), layer.kind, "×".join(map(str, layer.output_shape)), f"{layer.params:,}"]
             for layer in layers.rows
@@ -248,7 +257,11 @@ def _model(
         note += f" {layers.sight.words}"
         if receptive_field is not None:
             note += f" {_effective(receptive_field)}"
-    return Section("model", "Model", "Model", [Card("", [table])], note)
+    shown: Body = table
+    if len(layers.rows) > _MOST_LAYERS:
+        note += f" It has {layers.total:,} parameters, of which {layers.trainable:,} are trainable."
+        shown = Details(f"All {len(layers.rows)} layers", [table])
+    return Section("model", "Model", "Model", [Card("", [shown])], note.strip())
 
 
 def _effective(found: ReceptiveField) -> str:

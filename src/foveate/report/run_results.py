@@ -7,7 +7,7 @@ import numpy as np
 from markupsafe import Markup
 
 from foveate.evaluation import few_images_told, uneven_told
-from foveate.report.html import interval, metric, percent
+from foveate.report.html import interval, metric, percent, sentence
 from foveate.report.sections import Card, Column, Section, Table, Text, code, numbers, small
 from foveate.training.measured import Measured
 
@@ -73,12 +73,12 @@ def results_section(
     ordered = {split: lead, **reports}
     note = (
         "The 95 % interval is below each value: Wilson’s for shares of images, a Bayesian bootstrap over images "
-        "for the rest. None claims certainty: each allows for an image that was not seen, right or wrong."
+        "for the rest. No interval ends at the value itself: "
+        "even where every image is right, the next one may be wrong."
     )
-    warnings: list[str] = []
-    for name, each in reports.items():
-        if (told := few_images_told(name, each.n, each.intervals["accuracy"])) is not None:
-            warnings.append(Markup("<strong>{}</strong>.").format(told[0].upper() + told[1:]))
+    # Of the split of the headline alone: what another one tells must not be read as a word on that figure.
+    told = few_images_told(split, lead.n, lead.intervals["accuracy"])
+    warnings: list[str] = [] if told is None else [Markup("<strong>{}</strong>").format(sentence(told))]
     columns = [
         Column(small(name.capitalize(), f"{each.n:,} images"), "n strong") for name, each in ordered.items()
     ]

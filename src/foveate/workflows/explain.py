@@ -183,20 +183,18 @@ def explain_run(
 
 
 def _methods(engine: Engine, asked: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Those that the model can give, and lines about the others."""
+    """Those that the model can give, and a line about the others where nobody asked for them."""
     if unknown := [method for method in asked if method not in METHODS]:
         raise ConfigError(f"method={unknown[0]!r}: give {', '.join(METHODS)}")
     reasons = {method: unavailable(engine, method) for method in asked or METHODS}
     for method in asked:
         if reasons[method] is not None:
             raise ConfigError(str(reasons[method]))
-    lines: dict[str, list[str]] = {}
-    for method, reason in reasons.items():
-        if reason is not None:
-            lines.setdefault(reason.removeprefix(f"{method}: "), []).append(method)
-    return [method for method, reason in reasons.items() if reason is None], [
-        f"{', '.join(left)}: {line}" for line, left in lines.items()
-    ]
+    given = [method for method, reason in reasons.items() if reason is None]
+    left = [method for method in reasons if method not in given]
+    return given, [
+        f"maps are made by {' and '.join(given)}; this model has none by {' or '.join(left)}"
+    ] if left else []
 
 
 def _known(model: Path | str, engine: Engine, methods: Sequence[str]) -> list[Verdict]:

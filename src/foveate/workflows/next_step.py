@@ -12,7 +12,7 @@ _GOOD = 0.95
 _ENOUGH_TO_TUNE = 100
 """Images that were measured from which some hundreds were trained on."""
 _BALANCED_GAVE = (
-    ", which in short runs on CIFAR-10, with a tenth of the images in half of the classes, gave 55.7 % balanced "
+    "; in short runs on CIFAR-10, with a tenth of the images in half of the classes, that gave 55.7 % balanced "
     "accuracy in place of 39.4"
 )
 """With its figures in docs/train.md."""
@@ -34,21 +34,20 @@ def next_step(path: Path, config: Config, report: Mapping[str, Any]) -> str:
     images = {name: each["support"] for name, each in report.get("per_class", {}).items()}
     uneven = uneven_told(images) is not None and not counts_evenly(config)
     if uneven and report["intervals"]["macro_recall"][0] < _GOOD:
-        return f"--set class_weights=balanced: counts all classes the same in training{_BALANCED_GAVE}"
+        return f"train with --set class_weights=balanced, which counts all classes the same{_BALANCED_GAVE}"
     if report["intervals"]["accuracy"][0] >= _GOOD:
-        return f"foveate predict {path} IMAGES: the classes of new images"
+        return f"foveate predict {path} IMAGES (tells the classes of new images)"
     full = _images_of_preset(config)
     seen = config.train.images_seen
     if full is not None and seen is not None and seen < full:
-        return (
-            f"--preset {config.preset}: shows {full:,} images, this run has shown {seen:,}; --time says how long"
-        )
+        shows = f"the preset {config.preset} shows {full:,} images"
+        return f"train with a longer --time: {shows}, this run has shown {seen:,}"
     if config.preset in _LONGER:
         preset, gave = _LONGER[config.preset]
-        return f"--preset {preset}{gave}"
+        return f"train with --preset {preset}{gave}"
     if config.preset == "photos" and report["n"] >= _ENOUGH_TO_TUNE:
-        return "--preset photos-tuned: trains the last third of the backbone too, in some minutes"
-    return f"foveate explain {path}: whether what the network looks at means anything"
+        return "train with --preset photos-tuned, which trains the last third of the backbone too, in some minutes"
+    return f"foveate explain {path} (measures whether maps of where the network looks can be trusted)"
 
 
 def _images_of_preset(config: Config) -> int | None:

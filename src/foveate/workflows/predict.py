@@ -4,7 +4,7 @@ import contextlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,6 +99,7 @@ def predict_rows(
     workers: int | None = None,
     ray: str | None = None,
     track: Track = untracked,
+    say: Callable[[str], None] | None = None,
 ) -> tuple[Columns, Iterator[Row]]:
     """Predict files as the rows of a table: its columns, and an iterator that does the work.
 
@@ -112,6 +113,7 @@ def predict_rows(
         workers: processes that each predict a part of the images, with a `table`; None: this process predicts,
             and others decode.
         ray: `local`, or HOST:PORT of a cluster's head, which runs the workers.
+        say: takes a line on each thing that the model cannot say of its confidence.
 
     Raises:
         ConfigError, CheckpointError, DataError, OutputError: for a request that cannot be met.
@@ -132,6 +134,10 @@ def predict_rows(
             f"a class of this model is called {UNSURE!r}, as images below --min-probability are: leave it "
             "out, and compare the column probability instead"
         )
+    confidence = predictor.about.confidence
+    for line in (confidence.told, None if coverage is None else confidence.coverage_told(coverage)):
+        if say is not None and line is not None:
+            say(line)
     columns = Columns(predictor.class_names, top, every, min_probability, coverage is not None)
     if place is None:
         return columns, map(columns.row, _predictions(predictor, paths, coverage, track))
