@@ -35,7 +35,7 @@ def test_each_image_but_the_test_split_is_measured_once_and_the_model_works(
     (accuracy,) = (place for place, line in enumerate(lines) if line.startswith("out-of-fold accuracy: "))
     assert "of 108 images; 3 folds: " in lines[accuracy]
     assert "standard deviation" in lines[accuracy]
-    assert lines[accuracy + 1].startswith("36 images tell only that the accuracy is between ")
+    assert lines[accuracy + 1].startswith("108 images tell only that the accuracy is between ")
     assert lines[accuracy + 2].startswith(("worst class: ", "every class: "))
     run = tmp_path / "runs" / "train" / "f"
     folder = RunFolder.open(run)
