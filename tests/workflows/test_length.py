@@ -183,7 +183,7 @@ class TestPhotosInTime:
         )
         said = Said()
         assert photos_in_time(Loaded(few, few, final=False), Budget("1h"), {}, said) == "photos"
-        assert said.lines == []
+        assert said.lines == ["preset photos looks at each image once: --time does not change how long that takes"]
 
 
 def test_the_length_of_a_run_that_sees_each_image_once_does_not_change(loaded_digits: Loaded) -> None:
