@@ -4,6 +4,7 @@ JSON and YAML are parsed within limits, and then validated by a schema (pydantic
 one line that names the file and the field. Nothing that is read here can run code.
 """
 
+import itertools
 import json
 import math
 import re
@@ -56,6 +57,9 @@ __all__ = [
 
 MAX_BYTES = 256 << 20
 """Of a file that is read as a whole: the largest of ours, the predictions of a page, stay far below."""
+_BRACKETS = re.compile(r"[\[\]{}]")
+_MOST_OPEN = 500
+"""Brackets of YAML that are not closed yet: more than nesting has, as a quoted text may hold some too."""
 MAX_DEPTH = 32
 """Levels of nesting: settings, the deepest of our files, have seven."""
 MAX_VALUES = 2_000_000
@@ -255,6 +259,10 @@ def parse_yaml(text: str) -> Any:
     # Each value but the first stands behind one of these. PyYAML takes 50 µs and 1 kB for a value.
     if sum(map(text.count, ",\n[{")) > MAX_YAML_VALUES:
         raise MalformedError(f"it holds more than {MAX_YAML_VALUES:,} values")
+    # PyYAML looks at all open brackets at each new one: 5,000 take it eight seconds.
+    brackets = (1 if each in "[{" else -1 for each in _BRACKETS.findall(text))
+    if max(itertools.accumulate(brackets), default=0) > _MOST_OPEN:
+        raise MalformedError(f"it is nested more than {MAX_DEPTH} levels deep")
     try:
         value = yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
     except RecursionError:
