@@ -43,14 +43,17 @@ def sufficient_side(blocks: Sequence[Block]) -> int | None:
 
     Only pictures of twice that side and more tell anything.
     """
+    from threadpoolctl import threadpool_limits
+
     chosen = [blocks[each] for each in sorted({int(each) for each in np.linspace(0, len(blocks) - 1, _SAMPLE)})]
     each = -(-_SAMPLE // len(chosen))
     steps = [-(-min(block.count, _OF_A_BLOCK) // each) for block in chosen]
-    sides = [
-        sufficient_side_of(image)
-        for block, step in zip(chosen, steps, strict=True)
-        for image in itertools.islice(block.images(), 0, min(block.count, _OF_A_BLOCK), step)
-    ]
+    with threadpool_limits(1, "blas"):  # two threads wait for each other by spinning: seven times the time
+        sides = [
+            sufficient_side_of(image)
+            for block, step in zip(chosen, steps, strict=True)
+            for image in itertools.islice(block.images(), 0, min(block.count, _OF_A_BLOCK), step)
+        ]
     known = sorted(side for side in sides if side is not None)
     enough = int(np.ceil(_NEARLY_ALL * len(sides)))
     return known[enough - 1] if len(sides) >= _FEWEST and len(known) >= enough else None
