@@ -191,7 +191,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in ("path/to/folder", "path/to/other/data", "DATA", "photographs", "folder", "more"):
         for label in CLASSES:
             (root / folder / label).mkdir(parents=True)
-            for number in range(14 if folder in ("path/to/folder", "DATA", "photographs") else 3):
+            each = {"DATA": 80, "path/to/folder": 14, "photographs": 14}.get(folder, 3)
+            for number in range(each):
                 pixels = rng.integers(0, 160, (32, 32, 3), np.uint8)
                 pixels[..., int(label)] += 90
                 kind = "png" if folder == "more" else "jpg"
@@ -282,7 +283,8 @@ def make_what_is_named(text: str, foveate: Foveate, folder: Path) -> None:
     given = placeholders(folder)
     np.savez(folder / "arrays.npz", images=given["images"], labels=given["labels"])
     if re.search(r"\bRUN\b|/NAME|model\.onnx|evaluate", text):
-        foveate("train", "DATA", "--name", "NAME")
+        # With validation images enough for prediction sets.
+        foveate("train", "DATA", "--name", "NAME", "--set", "val_fraction=0.6")
         shutil.copytree(folder / "runs/train/NAME", folder / "RUN")
         library.export(folder / "RUN", folder / "exported")
         shutil.copy(folder / "exported" / "model.onnx", folder / "model.onnx")
