@@ -216,7 +216,7 @@ def test_the_message_says_which_field_is_wrong(tmp_path: Path, name: str, field:
 
 
 MEASURE = """
-import os, resource, sys
+import json, os, resource, sys
 from pathlib import Path
 from foveate.checkpoint import load_model
 from foveate.errors import CheckpointError
@@ -225,6 +225,11 @@ def kilobytes(key):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
 
 load_model(Path(sys.argv[1]))  # what torch imports and allocates once
+text, began = json.dumps(list(range(1_000_000))), os.times().user
+for _ in range(5):
+    json.loads(text)
+unit = os.times().user - began  # five million numbers: the processor's speed at this moment
+del text
 for path in map(Path, sys.argv[1:]):
     if os.fork() == 0:
         before, used = kilobytes("VmRSS:"), os.times().user
@@ -232,7 +237,7 @@ for path in map(Path, sys.argv[1:]):
             load_model(path)
         except CheckpointError:
             pass
-        print(path.name, kilobytes("VmHWM:") - before, os.times().user - used, flush=True)
+        print(path.name, kilobytes("VmHWM:") - before, (os.times().user - used) / unit, flush=True)
         os._exit(0)
     assert os.wait()[1] == 0
 """
@@ -240,7 +245,8 @@ for path in map(Path, sys.argv[1:]):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
-def test_a_file_takes_at_most_twice_its_size_and_64_megabytes_and_a_second(tmp_path: Path) -> None:
+def test_a_file_takes_at_most_twice_its_size_and_64_megabytes_and_little_time(tmp_path: Path) -> None:
+    """No more time than four times what five million numbers in JSON take: under two seconds."""
     stages = [{"filters": 1, "kernels": [1]}]
     dense = ModelConfig.model_validate({"stages": stages, "attention": "none", "hidden": 65536})
     save_tensors(tmp_path / "good", weights(), CARD)
@@ -260,9 +266,9 @@ def test_a_file_takes_at_most_twice_its_size_and_64_megabytes_and_a_second(tmp_p
     assert [name for name, _, _ in rows] == names
     titles = dict(zip(map(str, range(len(HOSTILE))), HOSTILE, strict=True))
     over = [
-        (titles.get(name, name), peak, seconds)
-        for name, peak, seconds in rows
-        if int(peak) * 1024 > 2 * (tmp_path / name).stat().st_size + (64 << 20) or float(seconds) > 1
+        (titles.get(name, name), peak, units)
+        for name, peak, units in rows
+        if int(peak) * 1024 > 2 * (tmp_path / name).stat().st_size + (64 << 20) or float(units) > 4
     ]
     assert over == []
 
