@@ -112,18 +112,22 @@ def test_what_cannot_be_is_one_line_and_nothing_is_written(
     assert not list(tmp_path.glob("runs/train/*"))
 
 
-def test_few_validation_images_and_copies_of_trained_ones_are_told(
-    foveate: Foveate, photographs: Photographs, tiny: list[str]
-) -> None:
-    data = photographs(each=15)
-    for split, numbers in (("train", range(12)), ("val", range(12, 15))):
-        for label in ("red", "green", "blue"):
+def declare_splits(data: Path, **splits: range) -> None:
+    """Move the images of every class, by their numbers, into folders of splits."""
+    for label in ("red", "green", "blue"):
+        for split, numbers in splits.items():
             place = data / split / label
             place.mkdir(parents=True)
             for number in numbers:
                 (data / label / f"{number}.jpg").rename(place / f"{number}.jpg")
-    for label in ("red", "green", "blue"):
         (data / label).rmdir()
+
+
+def test_few_validation_images_and_copies_of_trained_ones_are_told(
+    foveate: Foveate, photographs: Photographs, tiny: list[str]
+) -> None:
+    data = photographs(each=15)
+    declare_splits(data, train=range(12), val=range(12, 15))
     (data / "val" / "red" / "copy.jpg").write_bytes((data / "train" / "red" / "0.jpg").read_bytes())
     done = foveate("train", data, "--epochs", 1, "--name", "m", *tiny)
     assert done.status == 0, done.err
@@ -137,14 +141,7 @@ def test_copies_share_a_fold_and_those_in_the_test_split_are_told_before_trainin
     foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
 ) -> None:
     data = photographs(each=12)
-    for split, numbers in (("Training", range(10)), ("Testing", range(10, 12))):
-        for label in ("red", "green", "blue"):
-            place = data / split / label
-            place.mkdir(parents=True)
-            for number in numbers:
-                (data / label / f"{number}.jpg").rename(place / f"{number}.jpg")
-    for label in ("red", "green", "blue"):
-        (data / label).rmdir()
+    declare_splits(data, Training=range(10), Testing=range(10, 12))
     first = data / "Training" / "red" / "0.jpg"
     (data / "Testing" / "red" / "copy.jpg").write_bytes(first.read_bytes())
     for name in ("copy-1.jpg", "copy-2.jpg"):

@@ -130,7 +130,7 @@ def test_how_far_the_network_sees_stands_beside_its_layers(run: Run, scored: Sco
     )
     measured = (
         "In the trained network the centre of the last feature maps depends on about 9 × 9 px, and on 7 × 7 px "
-        "with the attention taken out (the effective receptive field, by the gradients of 16 images)."
+        "with the attention ablated (the effective receptive field, by the gradients of 16 images)."
     )
     assert f"{theory} {measured}" in text
     earlier = Parsed(render(run())).text  # of a version that did not measure it

@@ -64,7 +64,7 @@ JobThreads = Annotated[
 
 Devices = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Train by so many processes: one a GPU, or on CPUs."),
+    typer.Option(metavar="N", help="Number of processes that train together: one for each GPU, or on CPUs."),
 ]
 
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print every metric, not the main ones alone.")]

@@ -270,6 +270,6 @@ def _effective(found: ReceptiveField) -> str:
     return (
         f"In the trained network the centre of the last feature maps depends on about {found.effective:.0f} × "
         f"{found.effective:.0f} px"
-        + ("" if without is None else f", and on {without:.0f} × {without:.0f} px with the attention taken out")
+        + ("" if without is None else f", and on {without:.0f} × {without:.0f} px with the attention ablated")
         + f" (the effective receptive field, by the gradients of {plural(found.images, 'image')})."
     )

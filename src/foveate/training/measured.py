@@ -35,7 +35,7 @@ class ReceptiveField(Record):
     effective: float = Field(ge=0)
     """What the centre of the last feature maps does depend on: its gradient, by Luo et al. (2016)."""
     effective_without_attention: float | None = Field(None, ge=0)
-    """The same with the attention taken out; None: there is no attention."""
+    """The same with the attention ablated; None: there is no attention."""
     images: int = Field(ge=1)
     """On how many it was measured."""
 
