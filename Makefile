@@ -37,7 +37,7 @@ demo: $(VENV)/.installed ## train on handwritten digits and show the results and
 test-fast: $(VENV)/.test ## run the quick tests of single modules, without pages, servers and whole journeys
 	$(PYTEST) -m "not slow and not ray and not browser" $(addprefix --ignore=tests/,integration report serving)
 
-test: $(VENV)/.test ## run the tests that a change needs, in about eight minutes on two cores; 90 % branch coverage
+test: $(VENV)/.test ## run the tests that a change needs, in a quarter of an hour on two cores; 90 % branch coverage
 	$(PYTEST) -m "not slow and not ray and not browser" --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 test-all: $(VENV)/.browser ## run the others: slow ones, Ray clusters, pages in Debian's chromium
