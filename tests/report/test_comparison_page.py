@@ -161,3 +161,17 @@ def test_a_browser_shows_it_without_overflow_network_or_faint_text(
     pairs = [finding(subset=500), finding()]
     make(config=config(subsets=(500, None)), pairs=pairs, summaries=[*SUMMARIES, summary(1, subset=500)])
     look(tmp_path / "compare.html", width, scheme)
+
+
+def test_an_attention_that_its_networks_hardly_use_is_told_with_what_would_ask_again(make: MakePage) -> None:
+    settings = resolve_config("minute", settings={"size": 32})
+    arms = [Arm(name="plain", config=settings), Arm(name="gated", config=settings)]
+    used = [summary(0), summary(1, without_attention=0.84, gates=(-0.4, 0.9))]
+    assert "hardly use" not in make(config=config(arms=arms), summaries=used)
+    shut = [summary(0), summary(1, without_attention=0.8646, gates=(0.01, 0.1))]
+    text = make(config=config(arms=arms), summaries=shut)
+    assert "gated: its networks hardly use their attention: without it, the same weights reach 86.46%" in text
+    assert "compare it also with gate_lr=0.05 and with attention_mode=replace." in text
+    replaced = resolve_config("paper", settings={"size": 32})
+    text = make(config=config(arms=[arms[0], Arm(name="gated", config=replaced)]), summaries=shut)
+    assert "what attention could do here." in text

@@ -1,6 +1,6 @@
 """What the runs of a comparison come to: a summary of every arm, and a verdict on every pair, also in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import mean, median, stdev
@@ -108,8 +108,32 @@ def arm_summaries(experiment: Experiment) -> list[ArmSummary]:
     return summaries
 
 
+def unused_attention(summaries: Sequence[ArmSummary], config: ComparisonConfig) -> list[str]:
+    """A sentence on each attention without which the same weights are as good, to within δ.
+
+    What is not used neither helps nor hurts, whatever attention could do there: on pictures that need it, a gate
+    that opened too slowly hid a gain of 40 points (docs/evidence.md, "Where attention helps").
+    """
+    lines = []
+    for each in summaries:
+        without = each.without_attention
+        if without is None or abs(mean(each.accuracies) - without) >= config.delta:
+            continue
+        arm = config.arms[each.arm]
+        ways = ["attention_mode=replace"] if arm.config.model.attention_mode == "residual" else []
+        if ways and arm.config.train.optimizer in ("muon", "sgd"):
+            ways.insert(0, f"gate_lr={10 * arm.config.train.gate_lr:g}")
+        again = f"; to be sure, compare it also with {' and with '.join(ways)}" if ways else ""
+        lines.append(
+            f"{arm_words(arm.name, each.subset)}: its networks hardly use their attention: without it, the same "
+            f"weights reach {100 * without:.2f}% in place of {100 * mean(each.accuracies):.2f}%. So "
+            f"this verdict does not say what attention could do here{again}"
+        )
+    return lines
+
+
 def verdict_lines(outcome: Outcome) -> list[str]:
-    """Runs that are left out, and the verdict on every pair."""
+    """Runs that are left out, the verdict on every pair, and what limits the verdicts."""
     config = outcome.config
     lines = []
     for run, reason in outcome.failures.items():
@@ -125,7 +149,7 @@ def verdict_lines(outcome: Outcome) -> list[str]:
         if verdict and (interval := verdict.judging):
             bounds = f" [{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]"
         lines += [f"{finding.title}:", f"  {finding.words}{bounds}"]
-    return lines
+    return [*lines, *unused_attention(outcome.summaries, config)]
 
 
 def plan_lines(outcome: Outcome) -> list[str]:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from foveate.comparison.arms import short_labels
 from foveate.comparison.experiment import ArmRun
 from foveate.comparison.findings import PairFinding
-from foveate.comparison.outcomes import PLAN_WORDS, ArmSummary
+from foveate.comparison.outcomes import PLAN_WORDS, ArmSummary, unused_attention
 from foveate.comparison.planning import POWER
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.statistics import Interval
@@ -181,12 +181,13 @@ def _arms(summaries: Sequence[ArmSummary], config: ComparisonConfig, *, sized: b
         "trained."
     )
     table = Table("Arms", [*_subject("Arm", sized=sized), *numbers(*summaries[0].cells)], rows, caption)
+    unused = [Text(f"{line}.", note=True) for line in unused_attention(summaries, config)]
     note = (
         "The first is the reference. Controls are the reference, widened until it costs what an arm costs: what "
         "an arm gains over them is not due to its size. Where an arm has the reference’s parameters within "
         "1\u00a0%, or its FLOPs within 2\u00a0%, the reference is that control itself."
     )
-    return Section("arms", "Arms", "Arms", [Text(terms, note=True), Card("", [table])], note)
+    return Section("arms", "Arms", "Arms", [Text(terms, note=True), *unused, Card("", [table])], note)
 
 
 def _seeds(
