@@ -88,9 +88,11 @@ def main() -> None:
 def schedules(
     config: Config, lengths: list[int], subset: int, whole: Dataset, dataset: Dataset, left: np.ndarray[Any, Any]
 ) -> dict[str, Any]:
-    """What each schedule of one configuration came to."""
+    """What each schedule of one configuration came to: of a constant rate, each epoch ends one."""
     run: dict[str, Any] = {"schedules": {}}
-    for epochs in lengths:
+    judging = np.concatenate([dataset.splits["validation"], dataset.splits["rank"]])
+    constant = config.train.schedule == "constant"
+    for epochs in lengths[-1:] if constant else lengths:
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             job = TrialJob(
@@ -105,12 +107,13 @@ def schedules(
                 semantics="anew",
                 halves_validation=True,
             )
-            rows = [{name: row[name] for name in KEPT} for row in train_trial(job, dataset)]
-            seconds = time.monotonic() - began
-            state = Path(folder) / "state.safetensors"
-            judging = np.concatenate([dataset.splits["validation"], dataset.splits["rank"]])
-            bits = right(state, whole, judging)
-            run["schedules"][epochs] = {"seconds": seconds, "right": np.packbits(bits).tobytes().hex()}
+            rows, state = [], Path(folder) / "state.safetensors"
+            for row in train_trial(job, dataset):
+                rows.append({name: row[name] for name in KEPT})
+                if row["epoch"] == epochs or (constant and row["epoch"] in lengths):
+                    seconds, bits = time.monotonic() - began, right(state, whole, judging)
+                    told = {"seconds": seconds, "right": np.packbits(bits).tobytes().hex()}
+                    run["schedules"][row["epoch"]] = told
             if epochs == lengths[-1]:
                 run |= {"rows": rows, "worth": float(right(state, whole, left).mean())}
     return run
