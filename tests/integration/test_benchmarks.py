@@ -426,6 +426,10 @@ def test_schedules_are_recorded_once_and_every_plan_is_replayed_on_them(run: Run
     assert again == curves
     recorded = tmp_path / "curves.json"
     (tmp_path / "record.json").rename(recorded)
+    _, constant = run("curves.py", *sizes, "--set", "schedule=constant", "--configurations", 1)
+    (each,) = constant["runs"]  # trained once: each epoch is the end of a schedule
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(each["schedules"]["1"]["right"]), np.uint8))
+    assert bits[: images["validation"]].mean() == pytest.approx(each["rows"][0]["val_accuracy"])
     only = ("--only", "random", "screening 6, anew", "asha", "li2018")
     printed, regret = run("regret.py", recorded, "--replays", 4, "--slow-replays", 1, *only)
     assert len(regret["rows"]) == 10
@@ -433,6 +437,9 @@ def test_schedules_are_recorded_once_and_every_plan_is_replayed_on_them(run: Run
         assert row["method"] in printed
         assert all(points >= 0 for points in row["regret"])
         assert len(row["regret"]) == len(row["interval"]) == len(row["epochs"])
+    _, small = run("small_first.py", recorded, recorded, "--replays", 40)
+    assert [row["method"] for row in small["rows"]] == ["random", "screening 6, smaller first"]
+    assert all(low <= rho <= high for rho, low, high in small["correlations"].values())
 
 
 def test_decisions_are_timed_on_a_simulated_cluster(run: Run) -> None:

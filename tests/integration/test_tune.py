@@ -270,6 +270,22 @@ def test_in_a_time_it_stops_between_brackets(folder: Path, foveate: Callable[...
     assert len(rows) % 6 == 0
 
 
+def test_a_first_rung_of_smaller_images(folder: Path, foveate: Callable[..., Any]) -> None:
+    words = ["tune", "digits", "--space", folder / "space.yaml", "--subset", "300", "--threads", "1"]
+    words += ["--max-epochs", "2", "--iterations", "1", "--size", "20", "--workers", "0", "--name", "study"]
+    done = foveate(*words, "--first-size", "16", "--runs", "small")
+    assert done.status == 0, done.err
+    assert (
+        "first rungs have images of 16 px, and all epochs together take about as long as 5.8 of 20 px" in done.out
+    )
+    study = Path("small/tune/study")
+    assert "images of 16 px only" in (study / "study.html").read_text()
+    assert yaml.safe_load((study / "best.yaml").read_text())["data"]["size"] == 20
+    refused = foveate(*words, "--first-size", "20", "--runs", "none")
+    assert refused.status == 2
+    assert "first_size=20: the other rungs have images of 20 px" in refused.err
+
+
 def test_asha_and_tpe(folder: Path) -> None:
     told = finish(folder, *started(folder, "asha", "--algorithm", "asha", "--trials", "4", "--workers", "2"))
     assert "4 trials" in told

@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil, floor
 from typing import Any
@@ -68,7 +69,7 @@ class TestBrackets:
             [4],
         ]
         assert [rung.epochs for rung in published[0]] == [1, 3, 10, 30]
-        assert budget_of(published) == Budget(trials=49, jobs=69, epochs=390)
+        assert budget_of(published) == Budget(trials=49, jobs=69, epochs=390, cost=390)
         assert budget_of(published, anew=True).epochs == 460
         theirs = kerastuner_brackets(30, 3)
         assert [bracket[0].trials for bracket in theirs] == [34, 15, 8, 5]
@@ -244,8 +245,13 @@ class TestScreening:
 
     def test_nine_epochs_take_fifteen_anew(self) -> None:
         brackets = screening_brackets(9, 6)
-        assert budget_of(brackets, anew=True) == Budget(trials=6, jobs=7, epochs=15)
-        assert budget_of(brackets) == Budget(trials=6, jobs=7, epochs=14)
+        assert budget_of(brackets, anew=True) == Budget(trials=6, jobs=7, epochs=15, cost=15)
+        assert budget_of(brackets) == Budget(trials=6, jobs=7, epochs=14, cost=14)
+
+    def test_epochs_of_smaller_images_cost_less(self) -> None:
+        ((first, last),) = screening_brackets(9, 6)
+        small = [(replace(first, epoch_cost=0.25), last)]
+        assert budget_of(small, anew=True) == Budget(trials=6, jobs=7, epochs=15, cost=10.5)
 
     def test_of_one_epoch_there_is_one_rung(self) -> None:
         assert screening_brackets(1, 6) == ((Rung(6, 1),),)

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.studies import SimulatedPool, simulated_rows
+from tests.studies import SPACE, SimulatedPool, simulated_rows
 
 from foveate.errors import CheckpointError, OutputError, StudyError
 from foveate.execution.campaign import run_campaign
+from foveate.execution.pool import Message
 from foveate.tuning.samplers import RandomSampler
 from foveate.tuning.search import Search
 from foveate.tuning.settings import StudyConfig
+from foveate.tuning.space import Space
 
 Open = Callable[..., Search]
 
@@ -55,10 +57,12 @@ def test_it_runs_what_was_said_before(open_search: Open) -> None:
     assert set(states) == {"finished", "pruned"}
 
 
+BASE = Space.model_validate(SPACE).base(epochs=9, size=32)
 PLANS: list[dict[str, Any]] = [
     {},
     {"semantics": "anew"},
     {"semantics": "anew", "algorithm": "screening", "factor": 6, "iterations": 3},
+    {"semantics": "anew", "first_size": 16, "base": BASE},
 ]
 
 
@@ -78,6 +82,7 @@ def test_it_pays_what_was_said_before(open_search: Open, plan: dict[str, Any]) -
     search = finish(open_search(**plan), pool := SimulatedPool(1))
     told = search.config.budget
     assert (len(search.trials), len(pool.submitted), search.epochs_done) == (told.trials, told.jobs, told.epochs)
+    assert search.cost_done == told.cost
     assert f"{told.epochs} epochs on 1 worker" in search.announcement(1)[0]
 
 
@@ -97,6 +102,46 @@ def test_a_trial_that_begins_anew_has_a_schedule_for_each_rung(open_search: Open
     assert (promoted.epochs, promoted.epochs_paid) == (9, 13)
 
 
+def test_a_first_rung_may_see_smaller_images(open_search: Open) -> None:
+    sizes: dict[tuple[int, int], set[int]] = {}
+
+    def noted(message: Mapping[str, Any]) -> None:
+        rung = message["from_epoch"], message["to_epoch"]
+        sizes.setdefault(rung, set()).add(message["config"]["data"]["size"])
+
+    plan = {"semantics": "anew", "algorithm": "screening", "factor": 6, "first_size": 16, "base": BASE}
+    search = open_search(**plan)
+    assert search.announcement(1) == [
+        "screening: 6 trials, 7 jobs, 15 epochs on 1 worker",
+        "first rungs have images of 16 px, and all epochs together take about as long as 10.5 of 32 px",
+    ]
+    short = list(itertools.islice(run_campaign(search, SimulatedPool(1, fate=noted)), 12))
+    assert short
+    assert search.best is not None
+    assert search.best.reached == 0  # its accuracy is that of other images
+    search = finish(open_search(**plan), SimulatedPool(1, fate=noted))
+    assert sizes == {(0, 1): {16}, (0, 9): {32}}
+    assert search.best is not None
+    assert (search.best.reached, search.epochs_done, search.cost_done) == (9, 15, 10.5)
+
+
+def test_a_bracket_without_a_second_rung_sees_no_small_images(open_search: Open) -> None:
+    """Hyperband's last bracket is random search; and a score of small images is no rival of one of larger ones."""
+    large: set[int] = set()
+
+    def noted(message: Mapping[str, Any]) -> None:
+        if message["config"]["data"]["size"] == 32:
+            large.add(message["to_epoch"])
+
+    search = open_search(semantics="anew", first_size=16, base=BASE)
+    for event in filter(None, run_campaign(search, SimulatedPool(1, fate=noted))):
+        if event.kind == "done" and large:
+            assert search.best is not None
+            assert search.best.reached in {0, *large}
+    assert large == {3, 9}
+    assert [bracket[0].epoch_cost for bracket in search.config.brackets] == [0.25, 0.25, 1.0]
+
+
 class _Clock:
     """Time that passes only where work is done."""
 
@@ -107,17 +152,33 @@ class _Clock:
 
 
 class ClockedPool(SimulatedPool):
-    """One worker, of which each epoch takes a second."""
+    """One worker, of which each epoch takes a second, and one of images of 16 px `small_s`."""
 
-    def __init__(self, clock: _Clock) -> None:
+    def __init__(self, clock: _Clock, small_s: float = 1.0) -> None:
         super().__init__(1)
-        self.clock = clock
+        self.clock, self.small_s, self.sizes = clock, small_s, dict[int, int | None]()
+
+    def submit(self, job: int, message: Message) -> None:
+        self.sizes[job] = message["config"]["data"]["size"]
+        super().submit(job, message)
 
     def event(self, timeout_s: float) -> Any:
         event = super().event(timeout_s)
         if event is not None and event.kind == "done":
-            self.clock.now += len(event.value["rows"])
+            self.clock.now += len(event.value["rows"]) * (self.small_s if self.sizes[event.job] == 16 else 1.0)
         return event
+
+
+def test_in_its_time_cheaper_rungs_leave_room_for_more_brackets(
+    open_search: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = _Clock()
+    monkeypatch.setattr("foveate.tuning.search.time", clock)
+    plan = {"semantics": "anew", "algorithm": "screening", "iterations": 100, "time_s": 60, "factor": 6}
+    pool = ClockedPool(clock, small_s=0.25)
+    search = finish(open_search(**plan, first_size=16, base=BASE), pool)
+    assert 1 + max(trial.bracket for trial in search.trials.values()) == 5  # of 10.5 s each; without it 3
+    assert clock.now == 52.5
 
 
 @pytest.mark.parametrize(("time_s", "brackets", "jobs"), [(3, 1, 6), (16, 1, 7), (60, 3, 21), (90, 5, 35)])

@@ -104,8 +104,13 @@ def test_a_rate_that_falls_in_some_trials_is_not_constant() -> None:
         ({"algorithm": "asha", "iterations": 2}, "asha has no brackets"),
         ({"time_s": 0.0}, "time_s"),
         ({"semantics": "anow"}, "'anew', 'continue' or 'kerastuner'"),
+        ({"semantics": "continue", "first_size": 16}, "first_size: under semantics=continue"),
+        ({"semantics": "kerastuner", "first_size": 16}, "first_size: under semantics=kerastuner"),
+        ({"semantics": "anew", "first_size": 32}, "first_size=32: the other rungs have images of 32 px"),
+        ({"semantics": "anew", "first_size": 15}, "first_size"),
+        ({"semantics": "anew", "first_size": 16, "factor": 10}, "no rung follows the first"),
     ],
 )
 def test_what_does_not_go_together_is_refused(given: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        config(**given)
+        config(base={"size": 32}, **given)

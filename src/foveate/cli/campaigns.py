@@ -70,6 +70,13 @@ def tune(
             "falls); continue (where it is constant); or kerastuner, as the paper's library does it."
         ),
     ] = None,
+    first_size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="Size of the images in first rungs, which are cheaper then (default: as in the others).",
+        ),
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help="random (the default), or tpe.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the trials' settings.")] = None,
     workers: Workers = None,
@@ -102,6 +109,7 @@ def tune(
         "iterations": iterations,
         "time_s": None if time is None else seconds(time),
         "semantics": semantics,
+        "first_size": first_size,
         "sampler": sampler,
         "seed": seed,
         "storage": storage,

@@ -40,6 +40,7 @@ def study_page(
     too_high: str,
     metric: str = "accuracy",
     halved: bool,
+    first_size: int | None = None,
     seconds: float,
     worked: float,
     epochs: int,
@@ -55,6 +56,7 @@ def study_page(
         too_high: by how much the best score is too good, in words; may be empty.
         metric: what trials are ranked by, in words.
         halved: whether the validation images that rank trials are others than those that stop them.
+        first_size: pixels of the images of first rungs; None: as of all others.
         seconds: that it ran.
         worked: of that, the share that workers had a job.
         epochs: of all trials together.
@@ -71,7 +73,7 @@ def study_page(
     ]
     sections = [
         _winner(best, train),
-        _search(trials, brackets, hyperparameters, importance, best.number if best else None),
+        _search(trials, brackets, first_size, hyperparameters, importance, best.number if best else None),
         _trials(trials, list(hyperparameters), best),
         record_section("study", "study.yaml", settings, environment, tall=True),
     ]
@@ -94,6 +96,7 @@ def _winner(best: Trial | None, train: str) -> Section:
 def _search(
     trials: Sequence[Trial],
     brackets: Sequence[Sequence[tuple[int, int]]],
+    first_size: int | None,
     hyperparameters: Mapping[str, Hyperparameter],
     importance: Sequence[tuple[str, float]],
     best: int | None,
@@ -104,6 +107,11 @@ def _search(
     )
     if len(brackets) > _MOST_BRACKETS:
         note += f" So on, to bracket {len(brackets) - 1}."
+    if first_size is not None:
+        note += (
+            f" Where another rung follows, the first one sees images of {first_size} px only: its accuracies are "
+            "lower, and are compared with each other alone."
+        )
     curves = Plot(
         "rung_curves",
         "How the trials learned",

@@ -28,7 +28,7 @@ class TrainingJob(Section):
     """Version of what is drawn from which seed: that of the study or the comparison."""
 
     def load_dataset(self, owner: str, track: Track) -> Dataset:
-        """The whole data set; the last one stays in memory, as the next job of a worker most often needs the same.
+        """The whole data set; the last two stay in memory, as a worker's next job most often needs one of them.
 
         Args:
             owner: names the study or the comparison in a message.
@@ -44,7 +44,8 @@ class TrainingJob(Section):
                 stored = StoredSplits(Path(self.splits), self.splits_sha256)
             known = KnownData(self.fingerprint, stored, owner)
             dataset = load_known(self.dataset, config, known, data_dir=self.data_dir, track=track)
-            _loaded.clear()
+            while len(_loaded) > 1:  # the trials of one study may see images of two sizes
+                del _loaded[next(iter(_loaded))]
             _loaded[key] = dataset
         return _loaded[key]
 

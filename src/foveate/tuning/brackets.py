@@ -20,6 +20,13 @@ class Rung:
 
     trials: int
     epochs: int
+    epoch_cost: float = 1.0
+    """What an epoch of it takes, as a share of one at full size: less where its images are smaller."""
+
+    @property
+    def cost(self) -> float:
+        """What one trial takes that begins from nothing, in epochs at full size."""
+        return self.epochs * self.epoch_cost
 
 
 Bracket = tuple[Rung, ...]
@@ -34,6 +41,8 @@ class Budget:
     jobs: int
     epochs: int
     """All that are trained: an epoch that is trained twice counts twice."""
+    cost: float
+    """What these take, in epochs at full size."""
 
 
 def li2018_brackets(max_epochs: int, factor: int) -> tuple[Bracket, ...]:
@@ -106,13 +115,15 @@ FORMULAS: Mapping[Formula, Callable[[int, int], tuple[Bracket, ...]]] = {
 def budget_of(brackets: Iterable[Bracket], *, anew: bool = False) -> Budget:
     """What `brackets` take, where a promoted trial goes on from where it was, or begins `anew`."""
     trials = jobs = epochs = 0
+    cost = 0.0
     for bracket in brackets:
         trials, before = trials + bracket[0].trials, 0
         for rung in bracket:
             jobs += rung.trials
             epochs += rung.trials * (rung.epochs - before)
+            cost += rung.trials * (rung.epochs - before) * rung.epoch_cost
             before = 0 if anew else rung.epochs
-    return Budget(trials, jobs, epochs)
+    return Budget(trials, jobs, epochs, cost)
 
 
 def check_plan(max_epochs: int, factor: int) -> None:

@@ -35,8 +35,8 @@ class Outcome:
     """It stopped early: no training would change its score any more."""
 
 
-Scores = Mapping[tuple[int, int], float | None]
-"""What is known of trials: their scores by (trial, epochs); None where one failed."""
+Scores = Mapping[tuple[int, float], float | None]
+"""What is known of trials: their scores by (trial, epochs at full size that it takes); None where one failed."""
 Draw = Callable[[int, Scores], Settings | None]
 """Settings of a new trial by its number, given the scores in finished brackets; None when none is left."""
 
@@ -141,7 +141,7 @@ class Hyperband:
             trials += rungs[0].trials
         self.allowed = len(self._brackets)
         self._open = list(self._brackets)
-        self._seen: dict[tuple[int, int], float | None] = {}
+        self._seen: dict[tuple[int, float], float | None] = {}
         self._returned: deque[Job] = deque()
 
     def ask(self) -> Job | Literal["wait", "done"]:
@@ -179,7 +179,7 @@ class Hyperband:
         if bracket.finished:
             self._open.remove(bracket)
             for rung, scores in zip(bracket.rungs, bracket.scores, strict=True):
-                self._seen |= {(trial, rung.epochs): score for trial, score in scores.items()}
+                self._seen |= {(trial, rung.cost): score for trial, score in scores.items()}
 
 
 def _best(scores: Mapping[int, float | None]) -> list[int]:

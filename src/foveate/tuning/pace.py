@@ -17,27 +17,27 @@ class Pace:
     """How fast a study is, and how much time it has left.
 
     Args:
-        epochs: that all jobs that have ended took.
+        epochs: that all jobs that have ended took; those of smaller images count as the share that they cost.
         elapsed_s: seconds since the study began.
         worked_s: seconds of all jobs that have ended, side by side or not.
         left_s: seconds that the study has left.
     """
 
-    epochs: int
+    epochs: float
     elapsed_s: float
     worked_s: float
     left_s: float
 
-    def bracket_fits(self, bracket: Bracket, *, owed: int, anew: bool) -> bool:
+    def bracket_fits(self, bracket: Bracket, *, owed: float, anew: bool) -> bool:
         """Whether another bracket fits beside `owed` epochs of those that have begun; False before it is known."""
-        in_turn = sum(rung.epochs for rung in bracket) if anew else bracket[-1].epochs
-        return self._fit(owed + budget_of([bracket], anew=anew).epochs, in_turn, _MARGIN)
+        in_turn = sum(rung.cost for rung in bracket) if anew else bracket[-1].epochs
+        return self._fit(owed + budget_of([bracket], anew=anew).cost, in_turn, _MARGIN)
 
-    def rung_fits(self, trials: int, epochs: int) -> bool:
+    def rung_fits(self, trials: int, epochs: float) -> bool:
         """Whether a rung fits whose trials train for so many epochs."""
         return self._fit(trials * epochs, epochs, 1.0)
 
-    def _fit(self, epochs: int, in_turn: int, margin: float) -> bool:
+    def _fit(self, epochs: float, in_turn: float, margin: float) -> bool:
         """Whether `epochs` fit over all workers, and `in_turn` of them one after another on one."""
         if not self.epochs:
             return False
@@ -57,7 +57,7 @@ def ask_in_time(plan: Hyperband, pace: Pace, begun: AbstractSet[tuple[int, int]]
     """
     job = plan.ask()
     if not isinstance(job, Job) and plan.allowed < len(plan.brackets):
-        begun_epochs = budget_of(plan.brackets[: plan.allowed], anew=plan.anew).epochs
+        begun_epochs = budget_of(plan.brackets[: plan.allowed], anew=plan.anew).cost
         owed = 0 if job == "done" else max(0, begun_epochs - pace.epochs)
         if pace.bracket_fits(plan.brackets[plan.allowed], owed=owed, anew=plan.anew):
             plan.allowed += 1

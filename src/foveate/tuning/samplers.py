@@ -80,7 +80,7 @@ class TpeSampler:
         self, trial: int, seen: Scores, settings: Mapping[int, Mapping[str, Value]]
     ) -> Mapping[str, Value] | None:
         """As `Sampler`."""
-        at: dict[int, dict[int, float]] = {}
+        at: dict[float, dict[int, float]] = {}
         for (number, epochs), score in seen.items():
             if score is not None:
                 at.setdefault(epochs, {})[number] = score

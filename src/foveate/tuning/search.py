@@ -14,7 +14,6 @@ from foveate.execution.campaign import failure_words
 from foveate.execution.pool import Event, Message
 from foveate.records import first_problem
 from foveate.tuning.asha import Asha
-from foveate.tuning.brackets import budget_of
 from foveate.tuning.hyperband import Hyperband, Job, Outcome, Plan, Scores
 from foveate.tuning.hyperparameters import Value
 from foveate.tuning.journal import Asked, Ended, Entry, Journal, Opened, Returned, Times
@@ -95,7 +94,7 @@ class Search:
             return self._plan.ask()
         jobs = (each for trial in self.trials.values() for each in trial.jobs)
         worked_s = sum(each["ended"] - each["began"] for each in jobs)
-        pace = Pace(self.epochs_done, self.elapsed_s, worked_s, self.config.time_s - self.elapsed_s)
+        pace = Pace(self.cost_done, self.elapsed_s, worked_s, self.config.time_s - self.elapsed_s)
         job = ask_in_time(self._plan, pace, self._rungs)
         return "wait" if job == "done" and self.running else job
 
@@ -126,23 +125,20 @@ class Search:
         return sum(trial.epochs_paid for trial in list(self.trials.values()))
 
     @property
+    def cost_done(self) -> float:
+        """The same, in epochs at full size."""
+        return sum(trial.cost for trial in list(self.trials.values()))
+
+    @property
     def elapsed_s(self) -> float:
         """Since the study began, without the time between an interrupt and its resumption."""
         return self._before_s + time.monotonic() - self._clock
 
     def announcement(self, workers: int) -> list[str]:
         """What the study takes, in epochs that are paid."""
-        config, done = self.config, self.epochs_done
-        budget, about = config.budget, "about " if config.algorithm == "asha" else ""
-        if config.time_s is not None:
-            budget = budget_of(config.brackets[:1], anew=config.anew)
-            about = f"brackets for {timedelta(seconds=round(config.time_s))}, the first of "
-        plan = f"hyperband, {config.formula}" if config.algorithm == "hyperband" else config.algorithm
-        before = f"; {done} epochs done before" if done else ""
-        return [
-            f"{plan}: {about}{budget.trials} trials, {budget.jobs} jobs, {budget.epochs} epochs "
-            f"on {workers} worker{'' if workers == 1 else 's'}{before}"
-        ]
+        before = f"; {self.epochs_done} epochs done before" if self.epochs_done else ""
+        plan = f"{self.config.plan_words} on {workers} worker{'' if workers == 1 else 's'}{before}"
+        return [plan, *filter(None, [self.config.cost_words])]
 
     def row(self, job: int, epoch: int) -> tuple[str, ...]:
         """A trial that is being trained, and its settings."""
@@ -173,14 +169,14 @@ class Search:
 
     def progress(self) -> str:
         """Epochs, the time left at the pace so far, and the best trial."""
-        total, done, time_s = self.config.budget.epochs, self.epochs_done, self.config.time_s
-        seconds = self.elapsed_s / max(1, done) * max(0, total - done)
+        budget, done, cost, time_s = self.config.budget, self.epochs_done, self.cost_done, self.config.time_s
+        seconds = self.elapsed_s / cost * max(0.0, budget.cost - cost) if cost else 0.0
         if time_s is not None:
             seconds = min(seconds, max(0.0, time_s - self.elapsed_s))
         left = timedelta(seconds=round(seconds)) if done else "?"
         best = self.best
         words = "" if best is None or best.score is None else f"  best {best.score:.2%} (trial {best.number})"
-        epochs = f"{done}/{total} epochs" if time_s is None else f"{done} epochs"
+        epochs = f"{done}/{budget.epochs} epochs" if time_s is None else f"{done} epochs"
         return f"{epochs}  {left} left{words}"
 
     def _replay_all(self) -> tuple[int, str] | None:
@@ -264,7 +260,8 @@ class Search:
         trial = self.trials[job.trial]
         # A longer schedule of its own may not stop; and KerasTuner begins a promoted trial's early stopping anew.
         stopped = entry.stopped and self.config.semantics == "continue"
-        trial.note_end(entry, reached=self.config.max_epochs if stopped else job.to_epoch)
+        reached = self.config.max_epochs if stopped else 0 if self.config.is_small(job) else job.to_epoch
+        trial.note_end(entry, reached=reached, epoch_cost=self.config.epoch_cost(job))
         if entry.score is None:
             trial.state = "failed"
             self._failed.append(trial)

@@ -1,6 +1,8 @@
 """The settings of a study, and what they make it train."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,13 +12,13 @@ from foveate.config import Config
 from foveate.data.splits import SPLITS_FILE
 from foveate.execution.campaign import CampaignConfig
 from foveate.records import Line
+from foveate.settings import Side
 from foveate.tuning.brackets import (
     FORMULAS,
     MAX_EPOCHS,
     Bracket,
     Budget,
     Formula,
-    Rung,
     budget_of,
     li2018_brackets,
     screening_brackets,
@@ -54,6 +56,8 @@ class StudyConfig(CampaignConfig):
     trials: int | None = Field(None, ge=1, le=_MAX_TRIALS)
     """Of `asha`; None: as many as Hyperband's brackets have."""
     semantics: Semantics = "continue"
+    first_size: Side | None = None
+    """Pixels of the images in the first rung of every bracket that has another; None: as in all others."""
     sampler: Literal["random", "tpe"] = "random"
     seed: int = Field(0, ge=0, lt=2**63)
     storage: str | None = None
@@ -87,6 +91,27 @@ class StudyConfig(CampaignConfig):
         return self
 
     @model_validator(mode="after")
+    def _refuse_a_first_size_that_cannot_work(self) -> "StudyConfig":
+        if self.first_size is None:
+            return self
+        size = self.base.data.size
+        if not self.anew:
+            raise ValueError(
+                f"first_size: under semantics={self.semantics} a promoted trial goes on with what it has learned "
+                "from the images that it began with: give --semantics anew, or leave first_size out"
+            )
+        if size is not None and self.first_size >= size:
+            raise ValueError(
+                f"first_size={self.first_size}: the other rungs have images of {size} px: give fewer pixels"
+            )
+        if all(len(bracket) == 1 for bracket in self._once):
+            raise ValueError(
+                f"first_size: with max_epochs={self.max_epochs} and factor={self.factor} no rung follows the "
+                "first: give more epochs, or leave first_size out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _refuse_too_many_trials(self) -> "StudyConfig":
         trials = self.trials or budget_of(self._once).trials * self.iterations
         if trials > _MAX_TRIALS:
@@ -99,7 +124,16 @@ class StudyConfig(CampaignConfig):
     @property
     def _once(self) -> tuple[Bracket, ...]:
         formula = screening_brackets if self.algorithm == "screening" else FORMULAS[self.formula]
-        return formula(self.max_epochs, self.factor)
+        return tuple(
+            (replace(first, epoch_cost=self._first_cost), *rest) if rest else (first,)
+            for first, *rest in formula(self.max_epochs, self.factor)
+        )
+
+    @property
+    def _first_cost(self) -> float:
+        """What an epoch of first rungs takes: about in proportion to the area (`training.length.Rates`)."""
+        size = self.base.data.size
+        return 1.0 if self.first_size is None or size is None else (self.first_size / size) ** 2
 
     @property
     def brackets(self) -> tuple[Bracket, ...]:
@@ -134,10 +168,39 @@ class StudyConfig(CampaignConfig):
         if self.algorithm != "asha":
             return budget_of(self.brackets, anew=self.anew)
         rungs, left = [], self.trials or budget_of(self.brackets).trials
-        for rung in FORMULAS["li2018"](self.max_epochs, self.factor)[0]:
-            rungs.append(Rung(left, rung.epochs))
+        for rung in self._once[0]:
+            rungs.append(replace(rung, trials=left))
             left //= self.factor
         return budget_of([tuple(rungs)], anew=self.anew)
+
+    @property
+    def plan_words(self) -> str:
+        """What the study takes, in words: epochs that are paid."""
+        budget, about = self.budget, "about " if self.algorithm == "asha" else ""
+        if self.time_s is not None:
+            budget = budget_of(self.brackets[:1], anew=self.anew)
+            about = f"brackets for {timedelta(seconds=round(self.time_s))}, the first of "
+        plan = f"hyperband, {self.formula}" if self.algorithm == "hyperband" else self.algorithm
+        return f"{plan}: {about}{budget.trials} trials, {budget.jobs} jobs, {budget.epochs} epochs"
+
+    @property
+    def cost_words(self) -> str:
+        """How long epochs take whose images are smaller, in words; empty where there are none."""
+        if self.first_size is None:
+            return ""
+        budget = budget_of(self.brackets[:1], anew=True) if self.time_s is not None else self.budget
+        return (
+            f"first rungs have images of {self.first_size} px, and all epochs together take about as long as "
+            f"{budget.cost:.1f} of {self.base.data.size} px"
+        )
+
+    def is_small(self, job: Job) -> bool:
+        """Whether a job of the plan sees the smaller images."""
+        return self.first_size is not None and job.rung == 0 and job.to_epoch < self.max_epochs
+
+    def epoch_cost(self, job: Job) -> float:
+        """What an epoch of a job takes, as a share of one at full size."""
+        return self._first_cost if self.is_small(job) else 1.0
 
     def trial_job(self, job: Job, folder: Path, checkpoints: str) -> TrialJob:
         """What a worker is given of a job of the plan.
@@ -147,8 +210,12 @@ class StudyConfig(CampaignConfig):
             checkpoints: where those of the trial lie.
         """
         config = self.space.apply(self.base, job.settings)
+        if self.anew:
+            config = config.replacing(epochs=job.to_epoch)
+        if self.is_small(job):
+            config = config.replacing(size=self.first_size)
         return TrialJob(
-            config=config.replacing(epochs=job.to_epoch) if self.anew else config,
+            config=config,
             dataset=self.data,
             data_dir=self.data_dir,
             fingerprint=self.fingerprint,

@@ -134,12 +134,20 @@ def study_dataset(dataset: Dataset, subset: int | None, seed: int, *, halved: bo
     return replace(dataset, splits={"train": splits["train"], **rest})
 
 
-def usable_in(space: Space, base: Config, dataset: Dataset) -> Usable:
-    """Whether settings of `space`, over a resolved `base`, make a network that can be trained on `dataset`."""
+def usable_in(space: Space, base: Config, dataset: Dataset, first_size: int | None = None) -> Usable:
+    """Whether settings of `space`, over a resolved `base`, make a network that can be trained on `dataset`.
+
+    Args:
+        first_size: of smaller images that it has to be trained on as well.
+    """
+    sizes = [dataset]
+    if first_size is not None:  # nothing but the size of the images is looked at
+        sizes.append(replace(dataset, images=dataset.images[:, :first_size, :first_size]))
 
     def usable(settings: Mapping[str, Value]) -> bool:
         try:
-            resolve_settings(space.apply(base, settings), dataset)
+            for each in sizes:
+                resolve_settings(space.apply(base, settings), each)
         except ConfigError:
             return False
         return True

@@ -22,7 +22,10 @@ class Trial:
     score: float | None = None
     """The score of its last job."""
     reached: int = 0
-    """Epochs that the score stands for: to which that job went, or all where it stopped early."""
+    """Epochs that the score stands for: to which that job went, or all where it stopped early; 0: none, as the
+    images were smaller than those of other rungs."""
+    cost: float = 0.0
+    """What all its jobs took, in epochs at full size."""
     rows: list[Row] = field(default_factory=list)
     jobs: list[dict[str, Any]] = field(default_factory=list)
     """Each with `rung`, `began` and `ended` in seconds since the study began, the `slot` it ran on, `failed`."""
@@ -51,8 +54,9 @@ class Trial:
         """The epoch that its last job came to; 0: none."""
         return self.rows[-1]["epoch"] if self.rows else 0
 
-    def note_end(self, entry: Ended, *, reached: int) -> None:
+    def note_end(self, entry: Ended, *, reached: int, epoch_cost: float = 1.0) -> None:
         """Take what the journal says of a job that ended; if it has a score, that stands for `reached` epochs."""
+        self.cost += epoch_cost * len(entry.rows)
         self.rung, self.reason, self.right = entry.rung, entry.reason, entry.right
         self.rows += [row.model_dump() for row in entry.rows]
         self.jobs.append({"rung": entry.rung, **entry.time.model_dump(), "failed": entry.reason is not None})

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from foveate.config import check_values, read_yaml, validated
-from foveate.data.dataset import Dataset, KnownData
+from foveate.data.dataset import Dataset, KnownData, load_known
 from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
 from foveate.execution.pool import Pool
 from foveate.files import locked
@@ -139,7 +139,7 @@ def tune(
         storage: folder or URL for the checkpoints; None: the study's folder.
         settings: of every trial, by name, over the space's. `threads` are those of a trial, and the study's, as
             sums change with them: the processor's, shared out among the workers, where they are not given.
-        more: of `StudyConfig`, such as `algorithm`, `factor`, `formula`, `semantics`, `time_s`, `seed`; what is
+        more: of `StudyConfig`, such as `algorithm`, `factor`, `first_size`, `semantics`, `time_s`; what is
             left open of the plan is as `tuning.settings.usual_plan` says.
 
     Raises:
@@ -187,8 +187,10 @@ def tune(
         )
     base = with_place(resolve_settings(base, dataset), device)
     config = validated(StudyConfig, {**values, **location, "base": base})
-    if next(random_draws(chosen, config.seed, usable_in(chosen, config.base, dataset)), None) is None:
-        raise ConfigError(f"space {space}: no network of it can be built at size={config.base.data.size}")
+    usable = usable_in(chosen, config.base, dataset, config.first_size)
+    if next(random_draws(chosen, config.seed, usable), None) is None:
+        smaller = "" if config.first_size is None else f" and first_size={config.first_size}"
+        raise ConfigError(f"space {space}: no network of it can be built at size={config.base.data.size}{smaller}")
     with contextlib.closing(crew.open_pool(run_trial, config.base, device)) as pool:
         if storage is not None:
             config = config.model_copy(update={"storage": own_place(storage)})
@@ -282,7 +284,10 @@ def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, displ
         locked(study.path, f"{study.path} is being run"),
         interruptible(resuming, at_once=sees_no_steps(pool)) as interrupted,
     ):
-        usable = usable_in(config.space, config.base, dataset)
+        usable = usable_in(config.space, config.base, dataset, config.first_size)
+        if config.first_size is not None:  # decoded here and once, not by every worker at the same time
+            smaller = config.base.data.model_copy(update={"size": config.first_size})
+            load_known(config.data, smaller, study.known_data, data_dir=config.data_dir, track=display.track)
         sampler = SAMPLERS[config.sampler](config.space, config.seed, usable)
         journal = Journal.open(study.path / "journal.jsonl", study.digest, study.former_digest)
         search = Search(config, study.path, journal, sampler)

@@ -102,6 +102,7 @@ def _page(search: Search, workers: int, ranking: int) -> Page:
         too_high=_too_high(search, search.best, ranking) if search.best else "",
         metric=search.config.score.replace("_", " "),
         halved=config.halves_validation,
+        first_size=config.first_size,
         seconds=seconds,
         worked=busy / (seconds * slots) if seconds else 0.0,
         epochs=search.epochs_done,
@@ -127,6 +128,7 @@ def write_winner(search: Search, best: Trial, ranking: int, *, share: float) -> 
     text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     name, checksum = printable(search.folder.name), hashlib.sha256(text.encode()).hexdigest()
     images = "the images that rank trials" if search.config.halves_validation else "the validation images"
+    images += f", {search.config.first_size} px large," if search.config.first_size and not best.reached else ""
     too_high = _too_high(search, best, ranking)
     title = f"# trial {best.number} of {name}: {best.score:.4f} on {images}{too_high and f', {too_high}'}\n"
     write_atomically(search.folder / WINNER, f"{title}{_CHECKSUM}{checksum}\n{text}")
