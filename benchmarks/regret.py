@@ -1,7 +1,8 @@
 """Does it search well? Plans replayed on the recorded schedules of `curves.py`, at equal epochs that are paid.
 
 **Peers:** random and grid search at full length, Hyperband as published and by KerasTuner's formula, each with
-trials that go on and with trials that begin anew, ASHA, TPE. docs/benchmarks.md says what a replay does.
+trials that go on and with trials that begin anew, ASHA, TPE, Optuna's TPE with its Hyperband pruner.
+docs/benchmarks.md says what a replay does.
 
     python benchmarks/regret.py docs/records/tuning/digits.json --json docs/records/tuning/digits-regret.json
 """
@@ -25,6 +26,7 @@ from foveate.tuning.optimism import optimism
 from foveate.tuning.samplers import TpeSampler
 from foveate.tuning.space import read_space
 from harness import begin, command_line, print_row, read_record, write_record
+from optuna_plan import OptunaPlan
 
 FACTOR = 3
 MARKS = (34, 69, 138)
@@ -130,6 +132,11 @@ def going_on(table: Table, number: int, job: Job) -> float:
     return float(table.halved[number, job.to_epoch - 1])
 
 
+def each_epoch(table: Table, number: int, job: Job) -> float:
+    """As reported to a pruner: in the last epoch, on all validation images."""
+    return float(table.curve[number, job.to_epoch - 1])
+
+
 def as_kerastuner(table: Table, number: int, job: Job) -> float:
     """The best epoch of the job, on all validation images; that it resets the optimizer is not imitated."""
     return float(table.curve[number, job.from_epoch : job.to_epoch].max())
@@ -187,6 +194,7 @@ def methods() -> dict[str, Method]:
         "hyperband li2018, anew, tpe": Method(
             brackets(li2018_brackets, FACTOR, begin_anew=True, tpe=True), anew, slow=True
         ),
+        "optuna, tpe and hyperband pruner": Method(OptunaPlan, each_epoch, slow=True),
         "asha, continue": Method(asha(begin_anew=False), going_on),
         "asha, anew": Method(asha(begin_anew=True), anew),
         "screening 6, continue": Method(brackets(screening_brackets, 6, begin_anew=False), going_on),

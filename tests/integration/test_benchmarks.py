@@ -430,9 +430,9 @@ def test_schedules_are_recorded_once_and_every_plan_is_replayed_on_them(run: Run
     (each,) = constant["runs"]  # trained once: each epoch is the end of a schedule
     bits = np.unpackbits(np.frombuffer(bytes.fromhex(each["schedules"]["1"]["right"]), np.uint8))
     assert bits[: images["validation"]].mean() == pytest.approx(each["rows"][0]["val_accuracy"])
-    only = ("--only", "random", "screening 6, anew", "asha", "li2018")
+    only = ("--only", "random", "screening 6, anew", "asha", "li2018", "optuna")
     printed, regret = run("regret.py", recorded, "--replays", 4, "--slow-replays", 1, *only)
-    assert len(regret["rows"]) == 10
+    assert len(regret["rows"]) == 11
     for row in regret["rows"]:
         assert row["method"] in printed
         assert all(points >= 0 for points in row["regret"])

@@ -20,7 +20,8 @@ from foveate.training import fit
 from foveate.training import job as training_job
 from foveate.training.state import save_state
 from foveate.tuning import trial
-from foveate.tuning.trial import TrialJob, run_trial, study_dataset, train_trial
+from foveate.tuning.space import Space
+from foveate.tuning.trial import TrialJob, run_trial, study_dataset, train_trial, usable_in
 
 TINY = {
     "stages": [{"filters": 6, "kernels": [3, 3]}, {"filters": 8, "kernels": [3, 3], "dropout": 0.25}],
@@ -92,6 +93,17 @@ def best_alone(path: Path, *what: Any) -> None:
 
 def untimed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in ("seconds", "images_per_s")} for row in rows]
+
+
+def test_settings_are_usable_where_their_network_fits_the_smaller_images_too() -> None:
+    dataset = study_dataset(load_dataset("digits", tiny(size=32).data), 300, 0, halved=False)
+    pools = {"type": "choice", "values": [1, 3], "sets": "model.stages.*.pool"}
+    space = Space.model_validate({"preset": "minute", "hyperparameters": {"pool": pools}})
+    stages = [{"filters": 4, "kernels": [3, 3], "pool": 3}] * 3
+    base = space.base(epochs=9, size=32, passes_per_epoch=1, resize_until=0.0, stages=stages)
+    usable = {first: usable_in(space, base, dataset, first) for first in (None, 16)}
+    assert [usable[first]({"pool": 3}) for first in (None, 16)] == [True, False]
+    assert [usable[first]({"pool": 1}) for first in (None, 16)] == [True, True]
 
 
 class TestStudyDataset:
@@ -382,6 +394,9 @@ class TestRunTrial:
             beats.append(heard)
         assert len(beats[0]) > 100  # 1,797 digits are decoded
         assert beats[1] == [{}]
+        for size in (16, 20, 24):  # of a study whose first rungs have smaller images, both stay
+            job(config=tiny(size=size)).load_dataset("the study", progress.untracked)
+        assert [key[-1].size for key in training_job._loaded] == [20, 24]
 
     def test_another_data_set_is_refused(self, job: Callable[..., TrialJob]) -> None:
         with pytest.raises(CheckpointError, match="not the data set of the study"):
