@@ -5,10 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.studies import SPACE, SimulatedPool, open_search
 
 import foveate as fv
 from foveate.errors import ConfigError
+from foveate.execution.campaign import run_campaign
+from foveate.tuning.space import Space
 from foveate.workflows import study as studies
+from foveate.workflows.study_files import write_winner
 
 
 @pytest.fixture
@@ -25,6 +29,7 @@ def undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"subset": 3}, "subset=3"),
         ({"iterations": 0}, "iterations=0"),
         ({"no_such": 1}, "no_such"),
+        ({"first_size": 16, "semantics": "continue"}, "first_size: under semantics=continue"),
         ({"name": "../x"}, "give a plain name"),
         ({"name": "taken"}, "choose another --name, or continue it with --resume"),
         ({"settings": {"device": "cuda:77"}}, "cuda:77"),
@@ -40,6 +45,18 @@ def test_a_bad_study_is_refused_before_anything_is_decoded(tmp_path: Path, given
 
 
 @pytest.mark.usefixtures("undecoded")
+def test_a_winner_so_far_of_smaller_images_is_told_as_one(tmp_path: Path) -> None:
+    space = Space.model_validate(SPACE)
+    search = open_search(tmp_path, semantics="anew", first_size=16, base=space.base(epochs=9, size=32))
+    events = run_campaign(search, SimulatedPool(1))
+    while search.best is None:
+        next(events)
+    write_winner(search, search.best, 100, share=1.0)
+    title, *settings = (tmp_path / "best.yaml").read_text().splitlines()
+    assert title.endswith(" on the validation images at 16 px")
+    assert "  size: 32" in settings
+
+
 def test_tpe_without_optuna_is_refused_before_anything_is_decoded_or_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

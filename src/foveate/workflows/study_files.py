@@ -128,7 +128,8 @@ def write_winner(search: Search, best: Trial, ranking: int, *, share: float) -> 
     text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     name, checksum = printable(search.folder.name), hashlib.sha256(text.encode()).hexdigest()
     images = "the images that rank trials" if search.config.halves_validation else "the validation images"
-    images += f", {search.config.first_size} px large," if search.config.first_size and not best.reached else ""
+    if not best.reached:
+        images += f" at {search.config.first_size} px"
     too_high = _too_high(search, best, ranking)
     title = f"# trial {best.number} of {name}: {best.score:.4f} on {images}{too_high and f', {too_high}'}\n"
     write_atomically(search.folder / WINNER, f"{title}{_CHECKSUM}{checksum}\n{text}")
