@@ -1,5 +1,6 @@
 """What only the command line does; whole commands are in integration/."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +30,13 @@ def test_the_earlier_name_of_a_setting_is_told(capsys: pytest.CaptureFixture[str
     assert "views is named tta_views now; the earlier name still works" in capsys.readouterr().err
     given_settings(["tta_views=6"])
     assert capsys.readouterr().err == ""
+
+
+def test_the_table_of_layers_does_not_wait_for_what_draws_plots() -> None:
+    code = "import sys; sys.argv = ['foveate', 'summary', '--preset', 'small']; from foveate.cli import main\n"
+    code += "try:\n    main()\nfinally:\n    print({'matplotlib', 'jinja2', 'pandas', 'sklearn'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "set()"), done.stderr
 
 
 def test_a_file_whose_name_begins_with_a_dash_is_told_how_to_be_given(

@@ -26,8 +26,6 @@ from foveate.data.splits import SPLITS_FILE
 from foveate.errors import ConfigError
 from foveate.folds.campaign import FOLDER, CrossValidation
 from foveate.folds.training import run_fold, without_fold
-from foveate.report.html import write_page
-from foveate.report.run_folder import page_of_run
 from foveate.training.job import TrainingJob
 from foveate.training.record import FoldsRecord, RunRecord
 from foveate.training.runs import RunFolder
@@ -160,6 +158,9 @@ def _measure(
     copies: int,
 ) -> None:
     """Put the out-of-fold measurements, every image's probabilities and the page into the folder."""
+    from foveate.report.html import write_page  # with matplotlib, which takes a second to import
+    from foveate.report.run_folder import page_of_run
+
     logits, folds = campaign.pooled()
     labels = dataset.labels[dataset.splits[OUT_OF_FOLD]]
     report = score_split(dataset, OUT_OF_FOLD, logits)

@@ -23,8 +23,6 @@ from foveate.inference.network import ViewsAveraged
 from foveate.inference.receptive_field import effective_field, effective_side
 from foveate.model.receptive_field import sight
 from foveate.progress import Track
-from foveate.report.html import write_page
-from foveate.report.run_folder import page_of_run
 from foveate.training.device import DeviceData
 from foveate.training.measured import ReceptiveField
 from foveate.training.runs import RunFolder
@@ -49,6 +47,9 @@ class Measurement:
 
     def write(self, track: Track) -> None:
         """Score the split; put the measurements, every image's probabilities and the report into the folder."""
+        from foveate.report.html import write_page  # with matplotlib, which takes a second to import
+        from foveate.report.run_folder import page_of_run
+
         model, dataset, split = self.checkpoint.model, self.data.dataset, self.split
         labels = dataset.labels[dataset.splits[split]]
         logits = self.logits
