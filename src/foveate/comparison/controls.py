@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -43,18 +43,22 @@ def matched_controls(arms: Sequence[Arm], reference: Arm, *, num_classes: int, s
     Raises:
         ConfigError: where no width comes within 1 % of the parameters, or 2 % of the FLOPs.
     """
+    # Widths are whole numbers: the search comes to the same network many times.
+    measures = {
+        measured: (cache(partial(cost, num_classes=num_classes, size=size)), most)
+        for measured, (cost, most) in _MEASURES.items()
+    }
 
     def within(config: Config, arm: Arm, measured: str) -> bool:
-        cost, most = _MEASURES[measured]
-        return abs(cost(config, num_classes, size) / cost(arm.config, num_classes, size) - 1) <= most
+        cost, most = measures[measured]
+        return abs(cost(config) / cost(arm.config) - 1) <= most
 
     made: dict[str, tuple[Config, dict[str, str]]] = {}
     for arm in arms:
         left = [measured for measured in _MEASURES if not within(reference.config, arm, measured)]
         while left:
-            cost, most = _MEASURES[left[0]]
-            target = cost(arm.config, num_classes, size)
-            config = _matched(reference.config, partial(cost, num_classes=num_classes, size=size), target, most)
+            cost, most = measures[left[0]]
+            config = _matched(reference.config, cost, cost(arm.config), most)
             met = [measured for measured in left if within(config, arm, measured)]
             if left[0] not in met:
                 raise ConfigError(
