@@ -31,6 +31,10 @@ $(VENV)/.check: $(VENV)/.installed
 	$(PIP) --editable ".[check]"
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(PIP) --editable ".[docs]"
+	@touch $@
+
 demo: $(VENV)/.installed ## train on handwritten digits and show the results and the report, in under a minute
 	$(BIN)/foveate train digits
 
@@ -41,19 +45,19 @@ test: $(VENV)/.test ## run the tests that a change needs, in a quarter of an hou
 	$(PYTEST) -m "not slow and not ray and not browser" --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 test-all: $(VENV)/.browser ## run the others: slow ones, Ray clusters, pages in Debian's chromium
-	$(PYTEST) -m "slow or ray or browser"
+	@# a third of their time they wait for processes that they started: three at a time keep two cores busy
+	$(PYTEST) -n 3 -m "slow or ray or browser"
 
 test-package: ## build the sdist and the wheel, and train on digits from the wheel in an environment of its own
 	rm -rf dist build/package
 	$(PYTHON) -m venv build/package
-	build/package/bin/python -m pip install --quiet --constraint constraints.txt torch
 	build/package/bin/python -m pip install --quiet build
 	build/package/bin/python -m build --quiet
-	build/package/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	build/package/bin/python -m pip install --quiet --no-compile --constraint constraints.txt torch
+	build/package/bin/python -m pip install --quiet --no-compile --constraint constraints.txt dist/*.whl
 	cd build/package && bin/foveate train digits --set images_seen=8000
 
-docs: $(VENV)/.installed ## build the docs as a site, in site/
-	$(PIP) --editable ".[docs]"
+docs: $(VENV)/.docs ## build the docs as a site, in site/
 	$(BIN)/zensical build --strict
 
 web: web/ort.wasm.bundle.min.mjs ## fetch onnxruntime-web from npm, which `foveate export --web` puts into its page

@@ -66,8 +66,8 @@ class Life:
 
 
 def preload() -> None:
-    """Import once what every life needs; `torch._dynamo` is imported, in seconds, by the first optimizer."""
-    libraries = ("matplotlib.backends.backend_svg", "matplotlib.figure", "sklearn.datasets", "torch._dynamo")
+    """Import once what every life needs."""
+    libraries = ("matplotlib.backends.backend_svg", "matplotlib.figure", "sklearn.datasets")
     verbs = ("check", "comparison", "run", "study")
     ours = ("cli", "comparison.training", "data.parquet", *(f"workflows.{verb}" for verb in verbs))
     for name in (*libraries, *(f"foveate.{module}" for module in ours)):

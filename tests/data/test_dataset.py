@@ -52,20 +52,6 @@ def test_digits() -> None:
     assert not dataset.mirror_safe
 
 
-@pytest.mark.slow
-def test_the_real_cifar10(cifar10: str) -> None:
-    dataset = load_dataset("cifar10", CONFIG, data_dir=Path(cifar10))
-    assert dataset.images.shape == (60_000, 32, 32, 3)
-    assert counts(dataset) == {"train": [4000] * 10, "validation": [1000] * 10, "test": [1000] * 10}
-    assert dataset.bad == dataset.notes == ()
-    assert dataset.mirror_safe
-    # Published means of the 50,000 training images: .4914, .4822, .4465.
-    train = np.concatenate([dataset.splits["train"], dataset.splits["validation"]])
-    assert dataset.images[np.sort(train)].mean((0, 1, 2)) / 255 == pytest.approx(
-        [0.4914, 0.4822, 0.4465], abs=1e-4
-    )
-
-
 def test_a_folder_end_to_end(write_folder: WriteFolder) -> None:
     root = write_folder({"train/cat": 10, "train/dog": 10, "test/cat": 2, "test/dog": 3})
     (root / "train/cat/bad.png").write_bytes(b"")

@@ -1,10 +1,12 @@
+import contextlib
+import json
+import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
-from PIL import Image
+from tests.commands import Outcome, undrawn
 
 from foveate.cli import main
 
@@ -18,30 +20,11 @@ TINY = [
 ]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a command gave."""
-
-    status: int
-    out: str
-    err: str
-
-
 @pytest.fixture(autouse=True)
-def blank_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def blank_plots(request: pytest.FixtureRequest) -> Iterator[None]:
     """Draw nothing, unless a test asks for `drawn_plots`: they are 95 % of what a tiny run costs."""
-    if "drawn_plots" in request.fixturenames:
-        return
-    from matplotlib.figure import Figure
-
-    def savefig(figure: Figure, file: Any, **named: Any) -> None:
-        if named["format"] == "svg":
-            file.write('<svg xmlns="http://www.w3.org/2000/svg"/>')
-        else:
-            Image.new("RGB", (1, 1)).save(file, named["format"])
-
-    monkeypatch.setattr(Figure, "savefig", savefig)
-    monkeypatch.setattr("foveate.report.plots._lay_out", lambda _: None)
+    with contextlib.nullcontext() if "drawn_plots" in request.fixturenames else undrawn():
+        yield
 
 
 @pytest.fixture
@@ -65,6 +48,34 @@ def foveate(
         return Outcome(exit_.value.code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `trained` keeps its runs."""
+    return tmp_path_factory.mktemp("kept")
+
+
+@pytest.fixture
+def trained(
+    foveate: Callable[..., Outcome], photographs: Callable[..., Path], tiny: list[str], tmp_path: Path, kept: Path
+) -> Callable[..., Path]:
+    """Gives a test a run of its own on `each` photographs of a class; runs that are alike are trained once."""
+
+    def train(name: str, each: int, *settings: object) -> Path:
+        data, run = photographs(each=each), tmp_path / "runs" / "train" / name
+        before = kept / "-".join(map(str, (name, each, *settings)))
+        if before.exists():
+            shutil.copytree(before, run)
+            record = json.loads((run / "run.json").read_text())
+            (run / "run.json").write_text(json.dumps({**record, "dataset": str(data)}))
+        else:
+            done = foveate("train", data, "--name", name, *tiny, *settings)
+            assert done.status == 0, done.err
+            shutil.copytree(run, before)
+        return run
+
+    return train
 
 
 @pytest.fixture

@@ -19,9 +19,8 @@ Photographs = Callable[..., Path]
 
 
 @pytest.fixture
-def run(foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path) -> Path:
-    assert foveate("train", photographs(), "--epochs", 1, "--name", "good", *tiny).status == 0
-    return tmp_path / "runs" / "train" / "good"
+def run(trained: Callable[..., Path]) -> Path:
+    return trained("good", 12, "--epochs", 1)
 
 
 def refused(outcome: Any, *, saying: str) -> None:

@@ -23,6 +23,7 @@ import torch
 import typer
 from PIL import Image
 from tests import exported
+from tests.commands import run_script
 
 import foveate
 from foveate.cli import app
@@ -533,11 +534,10 @@ def test_a_small_part_of_the_fault_campaign(
     """
     context = multiprocessing.get_context("forkserver")
     ours = ["foveate.cli", "foveate.workflows.comparison", "foveate.workflows.study"]
-    context.set_forkserver_preload(["matplotlib.backends.backend_svg", "sklearn.datasets", "torch._dynamo", *ours])
+    context.set_forkserver_preload(["matplotlib.backends.backend_svg", "sklearn.datasets", *ours])
     words = ["faults.py", part, "--count", str(count), *more, "--json", str(tmp_path / "record.json")]
     monkeypatch.setattr(sys, "argv", words)
-    script, name = str(BENCHMARKS / "faults.py"), {"run_name": "__main__"}
-    process = context.Process(target=runpy.run_path, args=(script,), kwargs=name)
+    process = context.Process(target=run_script, args=(BENCHMARKS / "faults.py",))
     process.start()
     process.join()
     record = json.loads((tmp_path / "record.json").read_text())

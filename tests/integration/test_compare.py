@@ -6,13 +6,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.commands import call, command, finish
 
 import foveate
 from foveate.errors import ConfigError
@@ -39,16 +39,6 @@ ARMS = [
 def words(*arguments: str) -> list[str]:
     settings = [word for setting in TINY for word in ("--set", setting)]
     return ["compare", "digits", *ARMS, "--threads", "1", "--seeds", "2", "--subset", "200", *settings, *arguments]
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from foveate.cli import main; main()", *arguments]
-
-
-def finish(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def findings(folder: Path, split: str = "validation") -> Any:
@@ -88,15 +78,9 @@ def test_it_ends_with_verdicts_a_page_and_the_bits_of_every_run(whole: Path) -> 
     assert not (whole / "results-test.csv").exists()
 
 
-def test_two_workers_come_to_the_same(folder: Path, whole: Path) -> None:
-    finish(folder, *words("--name", "two", "--workers", "2"))
-    two = whole.with_name("two")
-    assert rows(two) == rows(whole)
-    assert findings(two) == findings(whole)
-
-
 @pytest.mark.parametrize("victim", ["driver", "worker"])
 def test_killed_and_taken_up_it_comes_to_the_same(folder: Path, whole: Path, victim: str) -> None:
+    """By two workers, where the whole one had one."""
     place = whole.with_name(f"killed-{victim}")
     with subprocess.Popen(
         command(*words("--name", place.name, "--workers", "2")), cwd=folder, stdout=subprocess.DEVNULL
@@ -134,8 +118,8 @@ def test_the_test_split_is_opened_after_all_and_by_the_same_networks(folder: Pat
 def test_an_arm_that_fails_is_named_and_the_rest_goes_on(folder: Path) -> None:
     settings = [word for setting in TINY for word in ("--set", setting)]
     arms = ["--arm", "minute", "--arm", "minute,attention=none", "--arm", "minute,optimizer=adamw,lr=1.0e+30"]
-    sizes = ["--seeds", "2", "--subset", "100", "--threads", "1", "--no-controls", "--name", "failing"]
-    printed = finish(folder, "compare", "digits", *arms, *settings, *sizes)
+    sizes = ["--seeds", "2", "--subset", "100", "--threads", "1", "--workers", "0", "--no-controls"]
+    printed = finish(folder, "compare", "digits", *arms, *settings, *sizes, "--name", "failing")
     assert printed.count("failed: TrainingError: the loss became") == 2
     place = folder / "runs" / "compare" / "failing"
     told = rows(place)
@@ -143,7 +127,7 @@ def test_an_arm_that_fails_is_named_and_the_rest_goes_on(folder: Path) -> None:
     assert "No seed has a result of both." in printed
     assert printed.count("failed and left out: minute,optimizer=adamw,lr=1.0e+30, 100 images, seed ") == 2
     # What was never trained is not trained when the test split is open.
-    printed = finish(folder, "compare", "--resume", str(place), "--final")
+    printed = finish(folder, "compare", "--resume", str(place), "--final", "--workers", "0")
     assert "opening the test split: 3 arms × 2 seeds, 4 runs" in printed
     assert [row["failed"].split(":")[0] for row in rows(place, "test")] == ["", "", "TrainingError"] * 2
     assert (place / "compare.html").read_text().count("Failed and left out: minute,optimizer=adamw") == 2
@@ -153,7 +137,8 @@ def test_an_arm_that_fails_is_named_and_the_rest_goes_on(folder: Path) -> None:
 def test_an_arm_is_compared_with_itself_by_other_seeds(folder: Path) -> None:
     settings = [word for setting in TINY for word in ("--set", setting)]
     arms = ["--arm", "minute,attention=none", "--arm", "minute,attention=none,seeds=100+", "--name", "itself"]
-    finish(folder, "compare", "digits", *arms, *settings, "--seeds", "2", "--subset", "100", "--threads", "1")
+    sizes = ["--seeds", "2", "--subset", "100", "--threads", "1", "--workers", "0"]
+    finish(folder, "compare", "digits", *arms, *settings, *sizes)
     place = folder / "runs" / "compare" / "itself"
     assert [row["seed"] for row in rows(place)] == ["0", "100", "1", "101"]
     assert "rule: blocks" in (place / "comparison.yaml").read_text()
@@ -168,7 +153,8 @@ def test_a_plan_opens_no_test_split() -> None:
 def test_a_plan_says_how_many_seeds_it_takes(folder: Path) -> None:
     settings = [word for setting in TINY for word in ("--set", setting)]
     arms = ["--arm", "minute,attention=eca", "--plan", "--seeds", "3", "--delta", "5"]
-    printed = finish(folder, "compare", "digits", *arms, *settings, "--subset", "100", "--threads", "1")
+    sizes = ["--subset", "100", "--threads", "1", "--workers", "0"]
+    printed = finish(folder, "compare", "digits", *arms, *settings, *sizes)
     assert "seeds of every arm, for an answer in 80 % of comparisons:" in printed
     assert "minute,attention=eca minus minute,attention=none (100 images): " in printed
     page = (folder / "runs" / "compare" / "digits-plan" / "compare.html").read_text()
@@ -178,11 +164,9 @@ def test_a_plan_says_how_many_seeds_it_takes(folder: Path) -> None:
     assert seeds == {"1000000", "1000001", "1000002"}
     place = str(folder / "runs" / "compare" / "digits-plan")
     assert finish(folder, "compare", "--resume", place).count("to see a difference of 5 points") == 1
-    refused = subprocess.run(
-        command("compare", "--resume", place, "--final"), capture_output=True, text=True, check=False
-    )
-    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
-    assert "opens no test split" in refused.stderr
+    refused = call(folder, "compare", "--resume", place, "--final")
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "opens no test split" in refused.err
 
 
 class TestBadInput:
@@ -238,15 +222,10 @@ class TestBadInput:
         with pytest.raises(ConfigError, match=r"arms=.*: give a list"):
             foveate.compare("digits", arms, runs=tmp_path / "runs")
 
-    def test_a_difference_that_no_accuracy_has(self) -> None:
-        done = subprocess.run(
-            command("compare", "digits", "--arm", "minute", "--delta", "150"),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert "--delta 150: give points of accuracy" in done.stderr
+    def test_a_difference_that_no_accuracy_has(self, tmp_path: Path) -> None:
+        done = call(tmp_path, "compare", "digits", "--arm", "minute", "--delta", "150")
+        assert (done.status, done.err.count("\n")) == (2, 1)
+        assert "--delta 150: give points of accuracy" in done.err
 
     @pytest.mark.parametrize(
         ("more", "told"),
@@ -281,23 +260,19 @@ class TestBadInput:
         shutil.copytree(whole, place)
         text = (place / "comparison.yaml").read_text()
         (place / "comparison.yaml").write_text(text.replace("label_smoothing: 0.1", "label_smoothing: 0.2", 1))
-        done = subprocess.run(
-            command("compare", "--resume", str(place)), capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert "was changed: restore the original" in done.stderr
+        done = call(tmp_path, "compare", "--resume", str(place))
+        assert (done.status, done.err.count("\n")) == (2, 1)
+        assert "was changed: restore the original" in done.err
 
-    def test_a_resumed_comparison_with_other_settings(self, whole: Path) -> None:
-        done = subprocess.run(
-            command("compare", "--resume", str(whole), "--seeds", "9"), capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 2
-        assert done.stderr.startswith("foveate: --resume takes every setting from the comparison")
+    def test_a_resumed_comparison_with_other_settings(self, whole: Path, tmp_path: Path) -> None:
+        done = call(tmp_path, "compare", "--resume", str(whole), "--seeds", "9")
+        assert done.status == 2
+        assert done.err.startswith("foveate: --resume takes every setting from the comparison")
 
     def test_one_seed_has_no_interval(self, folder: Path) -> None:
         settings = [word for setting in TINY for word in ("--set", setting)]
         printed = finish(
             folder, "compare", "digits", "--arm", "minute,attention=eca", "--seeds", "1", "--subset", "100",
-            "--threads", "1", "--name", "single", *settings,
+            "--threads", "1", "--workers", "0", "--name", "single", *settings,
         )  # fmt: skip
         assert "from one seed, which has no interval." in printed

@@ -46,7 +46,7 @@ from foveate.workflows.request import NullDisplay, settings_digest
 from foveate.workflows.workers import Workers
 
 pytestmark = pytest.mark.slow
-CASES = 150
+CASES = 80
 """Of each verb."""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.commands import finish
 
 from foveate.tensors import load_tensors
 
@@ -126,7 +127,7 @@ def test_ctrl_c_saves_and_another_number_of_devices_goes_on(tmp_path: Path) -> N
 def test_two_are_as_accurate_as_one_and_torchrun_starts_them_too(tmp_path: Path) -> None:
     """With everything that is drawn. Of 287 images one is a third of a point."""
     command = ["train", "digits", "--set", "images_seen=5000", "--threads", "1", "--name"]
-    ended_well(tmp_path, *command, "one")
+    finish(tmp_path, *command, "one")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "foveate"]
     done = subprocess.run([*torchrun, *command, "two"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

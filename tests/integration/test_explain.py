@@ -16,9 +16,8 @@ Photographs = Callable[..., Path]
 
 
 @pytest.fixture
-def run(foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path) -> Path:
-    foveate("train", photographs(each=30), "--epochs", 2, "--name", "m", *tiny, "--set", "attention=luong")
-    return tmp_path / "runs" / "train" / "m"
+def run(trained: Callable[..., Path]) -> Path:
+    return trained("m", 30, "--epochs", 2, "--set", "attention=luong")
 
 
 def test_images_are_explained_by_every_method_on_a_page(

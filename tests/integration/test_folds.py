@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from tests.commands import command, finish
 
 import foveate as fv
 from foveate.data.folds import OUT_OF_FOLD
@@ -161,19 +161,12 @@ def test_copies_share_a_fold_and_those_in_the_test_split_are_told_before_trainin
     assert len(set(folds[folds >= 0][same])) == 1
 
 
-def _command(*arguments: object) -> list[str]:
-    return [sys.executable, "-c", "from foveate.cli import main; main()", *map(str, arguments)]
-
-
 @pytest.mark.slow
 def test_a_killed_cross_validation_goes_on_and_ends_as_one_that_was_not(tmp_path: Path) -> None:
-    settings = ["--set", "images_seen=3000", "--folds", 3, "--runs", tmp_path, "--threads", 1]
-    whole = subprocess.run(
-        _command("train", "digits", "--name", "whole", *settings), capture_output=True, text=True, check=False
-    )
-    assert whole.returncode == 0, whole.stderr
+    settings = ["--set", "images_seen=1500", "--folds", 3, "--runs", tmp_path, "--threads", 1]
+    finish(tmp_path, "train", "digits", "--name", "whole", *settings, "--workers", 0)
     killed = subprocess.Popen(
-        _command("train", "digits", "--name", "killed", *settings), stdout=subprocess.PIPE, start_new_session=True
+        command("train", "digits", "--name", "killed", *settings), stdout=subprocess.PIPE, start_new_session=True
     )
     run = tmp_path / "train" / "killed"
     deadline = time.monotonic() + 200
@@ -183,11 +176,8 @@ def test_a_killed_cross_validation_goes_on_and_ends_as_one_that_was_not(tmp_path
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     first = (run / "folds" / "fold-001.safetensors").stat().st_mtime_ns
-    resumed = subprocess.run(
-        _command("train", "--resume", run, "--workers", 0), capture_output=True, text=True, check=False
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    assert "1 done before" in resumed.stdout or "2 done before" in resumed.stdout
+    resumed = finish(tmp_path, "train", "--resume", run, "--workers", 0)
+    assert "1 done before" in resumed or "2 done before" in resumed
     assert (run / "folds" / "fold-001.safetensors").stat().st_mtime_ns == first
     one, other = (
         json.loads((tmp_path / "train" / name / "metrics.json").read_text()) for name in ("whole", "killed")
@@ -200,9 +190,11 @@ def test_a_killed_cross_validation_goes_on_and_ends_as_one_that_was_not(tmp_path
 def test_ray_trains_the_folds_of_a_run(tmp_path: Path) -> None:
     pytest.importorskip("ray", reason='needs Ray: pip install "foveate[ray]"')
     shared = ("train", "digits", "--folds", 2, "--set", "images_seen=1500", "--threads", 1, "--runs", tmp_path)
-    folds = []
-    for name, how in (("ray", ("--ray", "local")), ("alone", ("--workers", 0))):
-        # Ray leaves processes to the one that started it, which must not be pytest's.
-        subprocess.run(_command(*shared, "--name", name, *how), capture_output=True, check=True)
-        folds.append(json.loads((tmp_path / "train" / name / "metrics.json").read_text())[OUT_OF_FOLD]["folds"])
-    assert folds[0] == folds[1]
+    # Ray leaves processes to the one that started it, which must not be pytest's.
+    subprocess.run(command(*shared, "--name", "ray", "--ray", "local"), capture_output=True, check=True)
+    finish(tmp_path, *shared, "--name", "alone", "--workers", 0)
+    ray, alone = (
+        json.loads((tmp_path / "train" / name / "metrics.json").read_text())[OUT_OF_FOLD]["folds"]
+        for name in ("ray", "alone")
+    )
+    assert ray == alone

@@ -20,6 +20,7 @@ from foveate.config import resolve_config
 from foveate.data.corruptions import CORRUPTIONS
 from foveate.data.dataset import load_dataset
 from foveate.files import write_json
+from foveate.settings import DataConfig
 from foveate.tensors import load_tensors, save_tensors
 
 Foveate = Callable[..., Any]
@@ -450,3 +451,12 @@ def test_cifar10_trains_from_its_parquet_shards(foveate: Foveate, cifar10: str, 
     assert report["n"] == 10_000
     assert {scores["support"] for scores in report["per_class"].values()} == {1000}
     assert report["class_names"][0] == "airplane"
+    dataset = load_dataset("cifar10", DataConfig(size=32), data_dir=Path(cifar10))
+    assert dataset.images.shape == (60_000, 32, 32, 3)
+    counts = {name: np.bincount(dataset.labels[split]).tolist() for name, split in dataset.splits.items()}
+    assert counts == {"train": [4000] * 10, "validation": [1000] * 10, "test": [1000] * 10}
+    assert dataset.bad == dataset.notes == ()
+    assert dataset.mirror_safe
+    # Published means of the 50,000 training images: .4914, .4822, .4465.
+    train = np.sort(np.concatenate([dataset.splits["train"], dataset.splits["validation"]]))
+    assert dataset.images[train].mean((0, 1, 2)) / 255 == pytest.approx([0.4914, 0.4822, 0.4465], abs=1e-4)

@@ -16,9 +16,8 @@ Photographs = Callable[..., Path]
 
 
 @pytest.fixture
-def run(foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path) -> Path:
-    foveate("train", photographs(each=90), "--epochs", 2, "--name", "m", *tiny, "--set", "val_fraction=0.5")
-    return tmp_path / "runs" / "train" / "m"
+def run(trained: Callable[..., Path]) -> Path:
+    return trained("m", 90, "--epochs", 2, "--set", "val_fraction=0.5")
 
 
 @pytest.mark.slow

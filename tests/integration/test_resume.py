@@ -11,39 +11,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.commands import command, finish
 
 from foveate.tensors import load_tensors
 
 pytestmark = pytest.mark.slow
 
 SETTINGS = [
-    "--preset", "small", "--epochs", "3", "--seed", "7", "--attention", "luong",
+    "--preset", "small", "--epochs", "3", "--seed", "7", "--threads", "1", "--attention", "luong",
     "--set", "save_every_s=0", "--set", "flip=0.5",
     "--set", "stages=[{filters: 4, kernels: [3], pool: 2}, {filters: 6, kernels: [3], pool: 3, dropout: 0.2}]",
 ]  # fmt: skip
 FAST = [
-    "--preset", "minute", "--seed", "7", "--set", "save_every_s=0", "--set", "flip=0.5", "--set", "tta_views=6",
-    "--set", "images_seen=3000", "--set", "batch=50", "--set", "micro_batch=20", "--set", "resize_until=0.4",
+    "--preset", "minute", "--seed", "7", "--threads", "1", "--set", "save_every_s=0", "--set", "flip=0.5",
+    "--set", "tta_views=6", "--set", "images_seen=3000", "--set", "batch=50", "--set", "micro_batch=20",
+    "--set", "resize_until=0.4",
     "--set", "stages=[{filters: 4, kernels: [3, 3]}, {filters: 6, kernels: [3, 3, 3], dropout: 0.2}]",
 ]  # fmt: skip
 """Three epochs of 23 steps, the last cut short: Muon, crops, alternating flips, small images first."""
 SAME = ("weights/best.safetensors", "weights/last/state.safetensors", "results.csv", "metrics.json", "args.yaml")
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from foveate.cli import main; main()", *arguments]
-
-
 def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         command(*arguments), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-
-
-def finish(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def wait_for_progress(run: Path, process: "subprocess.Popen[str]", saves: int) -> None:

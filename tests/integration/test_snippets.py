@@ -138,8 +138,12 @@ def test_the_space_that_is_shown_is_one() -> None:
     space.check()
 
 
-def small(verb: str, real: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of the library that does as little as it can of what it is asked for."""
+def small(verb: str, real: Callable[..., Any], digits: int) -> Callable[..., Any]:
+    """A function of the library that does as little as it can of what it is asked for.
+
+    Args:
+        digits: how many images a training on digits sees.
+    """
 
     def few(data: Any) -> Any:
         """As few pictures as can be drawn, where they are drawn."""
@@ -149,12 +153,13 @@ def small(verb: str, real: Callable[..., Any]) -> Callable[..., Any]:
     def train(data: Any, **named: Any) -> Any:
         named.pop("epochs", None)
         named.pop("time", None)
-        # Enough for digits to be told apart, so that eight bits of the network can prove themselves.
-        length = {"images_seen": 8000} if str(data) == "digits" else {"epochs": 1}
+        length = {"epochs": 1}
+        if str(data) == "digits":
+            named["images_seen"], length = min(named.get("images_seen", digits), digits), {}
+        named["workers"] = 0 if named.get("folds") else None
         if named.get("preset") == "paper":
             named |= NARROW
-        length = {key: value for key, value in length.items() if key not in named}
-        return real(few(data), **named, **length)
+        return real(few(data), **{**length, **named})
 
     def check(data: Any, **named: Any) -> Any:
         settings = {**named.pop("settings", {}), "images_seen": 100, "batch": 10}
@@ -185,7 +190,7 @@ def small(verb: str, real: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What readers have who follow the docs: images in every layout, and CIFAR-10."""
+    """What readers have who follow the docs: images in every layout, CIFAR-10, a run and its `model.onnx`."""
     root = tmp_path_factory.mktemp("reader")
     rng = np.random.default_rng(0)
     for folder in ("path/to/folder", "path/to/other/data", "DATA", "photographs", "folder", "more"):
@@ -220,6 +225,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "cifar10" / "cifar-10-batches-bin").mkdir(parents=True)
     for name, content in batches().items():
         (root / "cifar10" / "cifar-10-batches-bin" / name).write_bytes(content)
+    # With validation images enough for prediction sets.
+    run = library.train(root / "DATA", epochs=1, val_fraction=0.6, runs=tmp_path_factory.mktemp("runs"))
+    shutil.copytree(run.path, root / "NAME")
+    shutil.copy(library.export(run.path, tmp_path_factory.mktemp("exports") / "NAME").model, root)
     return root
 
 
@@ -259,11 +268,13 @@ def test_a_page_can_be_followed(
 ) -> None:
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("FOVEATE_DATA", str(tmp_path / "cifar10"))
+    # Enough for digits to be told apart where eight bits of the network have to prove themselves.
+    digits = 8000 if page.name == "export.md" else 500
     for verb in verbs():
-        monkeypatch.setattr(library, verb, small(verb, getattr(library, verb)))
+        monkeypatch.setattr(library, verb, small(verb, getattr(library, verb), digits))
     lines = [words for words in commands(page) if is_run(page, words)]
     snippets = blocks(page, "python")
-    make_what_is_named(" ".join([*(" ".join(words) for words in lines), *snippets]), foveate, tmp_path)
+    make_what_is_named(" ".join([*(" ".join(words) for words in lines), *snippets]), foveate, prepared, tmp_path)
     write_settings(page, tmp_path)
 
     for words in lines:
@@ -278,16 +289,14 @@ def test_a_page_can_be_followed(
         exec(compile(snippet, page.name, "exec"), own)
 
 
-def make_what_is_named(text: str, foveate: Foveate, folder: Path) -> None:
+def make_what_is_named(text: str, foveate: Foveate, prepared: Path, folder: Path) -> None:
     """The runs and studies that a page takes for granted, and `arrays.npz`."""
     given = placeholders(folder)
     np.savez(folder / "arrays.npz", images=given["images"], labels=given["labels"])
     if re.search(r"\bRUN\b|/NAME|model\.onnx|evaluate", text):
-        # With validation images enough for prediction sets.
-        foveate("train", "DATA", "--name", "NAME", "--set", "val_fraction=0.6")
-        shutil.copytree(folder / "runs/train/NAME", folder / "RUN")
-        library.export(folder / "RUN", folder / "exported")
-        shutil.copy(folder / "exported" / "model.onnx", folder / "model.onnx")
+        shutil.copytree(prepared / "NAME", folder / "runs" / "train" / "NAME")
+        shutil.copytree(prepared / "NAME", folder / "RUN")
+        shutil.copy(prepared / "model.onnx", folder)
     if "runs/train/cifar10-paper" in text:
         foveate("train", "cifar10", "--preset", "paper")
     if "runs/tune/NAME" in text:

@@ -49,7 +49,7 @@ def images(request: pytest.FixtureRequest) -> tuple[NDArray[np.uint8], NDArray[n
     """Images [N, 32, 32, 3] and labels, and how many of them, from the first on, are to be trained on."""
     if request.param == "cifar10":
         first = request.getfixturevalue("cifar10_images")
-        (train, labels), (test, others) = first("train", 3000), first("test", 10_000)
+        (train, labels), (test, others) = first("train", 3000), first("test", 2000)
         return np.concatenate([train, test]), np.concatenate([labels, others]), len(train)
     data = load_dataset("digits", DataConfig(size=32))
     chosen = np.concatenate([data.splits["train"], data.splits["test"]])

@@ -98,7 +98,7 @@ def test_what_is_unproved_says_so() -> None:
 
 @pytest.mark.browser
 @pytest.mark.parametrize("kind", ["proved", "failed", "unproved"])
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 def test_a_browser_shows_it_without_overflow_network_or_faint_text(
     kind: str,
     width: int,

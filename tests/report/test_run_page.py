@@ -1,10 +1,11 @@
+import contextlib
 import copy
 import dataclasses
 import html.parser
 import io
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from tests.commands import undrawn
 
 from foveate.errors import OutputError
 from foveate.evaluation import score
@@ -29,6 +31,18 @@ from foveate.training.measured import FoldScore, Measured
 Run = Callable[..., RunPage]
 Look = Callable[[Path, int, str], None]
 Scored = Callable[..., Measured]
+
+
+@pytest.fixture(autouse=True)
+def blank_plots(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Draw nothing where the words of a page are looked at: plots take longer than all else of it."""
+    with contextlib.nullcontext() if "drawn_plots" in request.fixturenames else undrawn():
+        yield
+
+
+@pytest.fixture
+def drawn_plots() -> None:
+    """Draw plots as they are."""
 
 
 def render(run: RunPage) -> str:
@@ -211,6 +225,7 @@ def test_a_table_wider_than_a_phone_shows_that_it_scrolls(run: Run, tmp_path: Pa
         browser.close()
 
 
+@pytest.mark.usefixtures("drawn_plots")
 def test_names_paths_and_settings_cannot_be_markup(run: Run, nasty: tuple[str, ...]) -> None:
     attack = "<img src=x onerror=alert(1)>"
     page = render(
@@ -228,6 +243,7 @@ def test_names_paths_and_settings_cannot_be_markup(run: Run, nasty: tuple[str, .
     assert {attributes["src"].partition(":")[0] for tag, attributes in parsed.tags if tag == "img"} == {"data"}
 
 
+@pytest.mark.usefixtures("drawn_plots")
 def test_nothing_is_loaded_from_anywhere(run: Run) -> None:
     page = render(run())
     parsed = Parsed(page)
@@ -239,6 +255,7 @@ def test_nothing_is_loaded_from_anywhere(run: Run) -> None:
     assert "default-src 'none'" in page
 
 
+@pytest.mark.usefixtures("drawn_plots")
 def test_pictures_and_plots_say_what_they_are(run: Run) -> None:
     parsed = Parsed(render(run()))
     assert all(attributes["alt"] for tag, attributes in parsed.tags if tag == "img")
@@ -357,6 +374,7 @@ def test_mistakes_are_the_surest_wrong_ones_in_order(drawn: list[tuple[float, in
     assert list(sure[found]) == sorted(sure[wrong], reverse=True)[:count]
 
 
+@pytest.mark.usefixtures("drawn_plots")
 def test_the_report_is_written_with_its_plots_and_is_small(run: Run, tmp_path: Path) -> None:
     path = write_page(run_page(run()), tmp_path / "report.html")
     assert path == tmp_path / "report.html"
@@ -370,6 +388,7 @@ def test_the_report_is_written_with_its_plots_and_is_small(run: Run, tmp_path: P
 
 
 @pytest.mark.browser
+@pytest.mark.usefixtures("drawn_plots")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_shows_it_without_overflow_network_or_faint_text(
