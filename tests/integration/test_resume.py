@@ -41,7 +41,7 @@ def start(folder: Path, *arguments: str) -> "subprocess.Popen[str]":
 def wait_for_progress(run: Path, process: "subprocess.Popen[str]", saves: int) -> None:
     """Until the state was saved `saves` times: each save is a newer file."""
     state, seen = run / "weights" / "last" / "state.safetensors", set()
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(seen) < saves and process.poll() is None and time.monotonic() < deadline:
         with contextlib.suppress(FileNotFoundError):
             seen.add(state.stat().st_mtime_ns)

@@ -41,6 +41,11 @@ NARROW = {
     "hidden": 8,
 }
 """In place of the paper's 64 and 256 filters."""
+FEW_FILTERS = {
+    "stages": [{"filters": 8, "kernels": [3, 3]}, {"filters": 12, "kernels": [3, 3]}],
+    "attention_stage": 2,
+}
+"""In place of `minute`'s three stages of up to 256 filters."""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -138,12 +143,23 @@ def test_the_space_that_is_shown_is_one() -> None:
     space.check()
 
 
-def small(verb: str, real: Callable[..., Any], digits: int) -> Callable[..., Any]:
+def narrower(data: Any, named: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a network that trains in a moment, where it is a preset's as it stands."""
+    if named.get("preset") == "paper" or str(named.get("config")) == "wide.yaml":
+        return NARROW
+    own = {"stages", "backbone"} & named.keys() or named.get("config") or named.get("start")
+    if own or named.get("preset") not in (None, "minute") or "photographs" in str(data):
+        return {}
+    return FEW_FILTERS
+
+
+def small(verb: str, real: Callable[..., Any], proved: bool) -> Callable[..., Any]:
     """A function of the library that does as little as it can of what it is asked for.
 
     Args:
-        digits: how many images a training on digits sees.
+        proved: whether digits are told apart, so that eight bits of the network can prove themselves.
     """
+    digits = 8000 if proved else 500
 
     def few(data: Any) -> Any:
         """As few pictures as can be drawn, where they are drawn."""
@@ -157,8 +173,7 @@ def small(verb: str, real: Callable[..., Any], digits: int) -> Callable[..., Any
         if str(data) == "digits":
             named["images_seen"], length = min(named.get("images_seen", digits), digits), {}
         named["workers"] = 0 if named.get("folds") else None
-        if named.get("preset") == "paper":
-            named |= NARROW
+        named |= {} if proved else narrower(data, named)
         return real(few(data), **{**length, **named})
 
     def check(data: Any, **named: Any) -> Any:
@@ -176,7 +191,8 @@ def small(verb: str, real: Callable[..., Any], digits: int) -> Callable[..., Any
         return real(data, **{**named, **few, "settings": settings})
 
     def compare(data: Any, arms: Any, **named: Any) -> Any:
-        settings = {**named.pop("settings", {}), "epochs": 1, **(NARROW if "paper" in arms[0] else {})}
+        narrow = narrower(data, {"preset": arms[0].split(",")[0]})
+        settings = {**named.pop("settings", {}), "epochs": 1, **narrow}
         return real(
             few(data), arms, **{**named, "seeds": 2, "workers": 0, "controls": False, "settings": settings}
         )
@@ -226,7 +242,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, content in batches().items():
         (root / "cifar10" / "cifar-10-batches-bin" / name).write_bytes(content)
     # With validation images enough for prediction sets.
-    run = library.train(root / "DATA", epochs=1, val_fraction=0.6, runs=tmp_path_factory.mktemp("runs"))
+    settings = {"epochs": 5, "val_fraction": 0.6, **FEW_FILTERS}
+    run = library.train(root / "DATA", runs=tmp_path_factory.mktemp("runs"), **settings)
     shutil.copytree(run.path, root / "NAME")
     shutil.copy(library.export(run.path, tmp_path_factory.mktemp("exports") / "NAME").model, root)
     return root
@@ -268,10 +285,8 @@ def test_a_page_can_be_followed(
 ) -> None:
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("FOVEATE_DATA", str(tmp_path / "cifar10"))
-    # Enough for digits to be told apart where eight bits of the network have to prove themselves.
-    digits = 8000 if page.name == "export.md" else 500
     for verb in verbs():
-        monkeypatch.setattr(library, verb, small(verb, getattr(library, verb), digits))
+        monkeypatch.setattr(library, verb, small(verb, getattr(library, verb), proved=page.name == "export.md"))
     lines = [words for words in commands(page) if is_run(page, words)]
     snippets = blocks(page, "python")
     make_what_is_named(" ".join([*(" ".join(words) for words in lines), *snippets]), foveate, prepared, tmp_path)

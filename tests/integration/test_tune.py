@@ -103,7 +103,7 @@ def test_killed_twice_it_ends_with_the_table_of_the_unkilled(folder: Path, unkil
 
 
 def wait_for_journal(journal: Path, lines: int, process: "subprocess.Popen[str]") -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while process.poll() is None and time.monotonic() < deadline:
         if journal.exists() and journal.read_bytes().count(b"\n") >= lines:
             return
