@@ -70,7 +70,8 @@ def _head(data: bytes) -> _Head:
             return head
     at = data.find(b"\xff\xda", 2, _MAX_KNOWN)
     end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
-    known = _known(data[:end]) if 0 < at < end <= min(len(data), _MAX_KNOWN) else None
+    # A scan's header without its two bytes of length is the beginning of others, which have some.
+    known = _known(data[:end]) if 2 <= at <= end - 4 and end <= min(len(data), _MAX_KNOWN) else None
     if known is None:
         return _walk(data)
     _latest[:] = [known]
