@@ -54,6 +54,28 @@ def test_files_that_begin_alike(head: bytes) -> None:
             decode_image(data[: data.rindex(b"\xff\xda") + 6], Preprocessing(16))
 
 
+def test_files_of_several_beginnings_in_turns() -> None:
+    """What is kept of one file does not bear on the next one, whose beginning may be nearly the same."""
+    image = noise(16)
+    kinds = [
+        save(image, "JPEG"),
+        save(image, "JPEG", quality=40),
+        save(image, "JPEG", progressive=True),
+        save(image.convert("L"), "JPEG"),
+        with_segments(save(image, "JPEG"), segment(0xE1, b"Exif\0\0" + exif([ORIENTATION]))),
+    ]
+    at = scans(kinds[0])[0]
+    # The headers of these scans say lengths of 0 and of 2; up to there, they are as the first one.
+    damaged = [kinds[0][: at + 2] + length + kinds[0][at + 4 :] for length in (b"\0\0", b"\0\2")]
+    expected = [np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")) for data in kinds]
+    for bad in damaged:
+        for data, pixels in zip(kinds, expected, strict=True):
+            with pytest.raises(BadImageError, match=r"truncated|damaged"):
+                decode_image(bad, Preprocessing(16))
+            for _ in range(2):
+                assert np.array_equal(decode_image(data, Preprocessing(16)), pixels)
+
+
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_pixels_of_other_modes_are_pillows(mode: str) -> None:
     data = save(noise(61, mode), "JPEG")

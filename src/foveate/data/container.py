@@ -6,7 +6,7 @@ needs. Of the rest, only the orientation is kept.
 """
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from foveate.data.ifd import Directory, orientation_of
 
@@ -40,8 +40,7 @@ class BadImageError(Exception):
     """An image that cannot be decoded; the message is a short reason."""
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """What a JPEG says of its pixels."""
 
     width: int
@@ -50,8 +49,7 @@ class Frame:
     bits: int
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(NamedTuple):
     """An encoded image, ready for its decoder."""
 
     format: str

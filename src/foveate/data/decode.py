@@ -104,7 +104,20 @@ def decode_image(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]
     Raises:
         BadImageError: for anything that cannot be decoded whole, and above `MAX_PIXELS`.
     """
-    return _decoded(data, preprocessing)
+    with _errors_as_reasons:
+        if len(data) > MAX_BYTES:
+            raise BadImageError(f"more than {MAX_BYTES >> 30} GiB")
+        container = open_container(data)
+        if (square := _square(container, preprocessing.size)) is not None:
+            return square
+        with _pillow_silent():
+            white = preprocessing.white
+            pixels = _pixels(container, every_bit=white is not None)
+            orientation = _orientation(container, pixels)
+            image = _raster_to_rgb(pixels, white) if isinstance(pixels, Raster) else _image_to_rgb(pixels)
+            if orientation in _TURNS:
+                image = image.transpose(_TURNS[orientation])
+            return _fit(image, preprocessing)
 
 
 def decode_file(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -113,7 +126,7 @@ def decode_file(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     Raises:
         BadImageError: also when the file cannot be read.
     """
-    return _decoded(_read(path), preprocessing)
+    return decode_image(_read(path), preprocessing)
 
 
 def resize_array(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -131,7 +144,7 @@ def resize_image(image: Image.Image, preprocessing: Preprocessing) -> NDArray[np
     Raises:
         BadImageError: when it cannot be loaded, and above `MAX_PIXELS`.
     """
-    with _errors_as_reasons(), _pillow_silent():
+    with _errors_as_reasons, _pillow_silent():
         _check_pixels(*image.size)
         if image.mode.startswith(("I", "F")):
             raise BadImageError(f"Pillow's mode {image.mode} has more than 8 bits: give the file, or its bytes")
@@ -145,7 +158,7 @@ def largest_value(image: Path | bytes | NDArray[np.uint8]) -> int | None:
         return None
     try:
         data = _read(image) if isinstance(image, Path) else image
-        with _errors_as_reasons(), _pillow_silent():
+        with _errors_as_reasons, _pillow_silent():
             pixels = _pixels(open_container(data), every_bit=True)
     except BadImageError:
         return None
@@ -160,7 +173,7 @@ def read_header(image: Path | bytes | NDArray[np.uint8]) -> Header | None:
         return Header("", mode, width, height, rotated=False, deep=False)
     for most in (_HEADER_BYTES, MAX_BYTES):
         try:
-            with _errors_as_reasons(), _pillow_silent():
+            with _errors_as_reasons, _pillow_silent():
                 return _header(_read(image, most) if isinstance(image, Path) else image[:most])
         except BadImageError:  # that much was too little, or decoding will name the reason
             pass
@@ -198,23 +211,6 @@ def _read(path: Path, most: int = MAX_BYTES + 1) -> bytes:
             raise BadImageError((error.strerror or str(error)).lower()) from error
 
 
-def _decoded(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    if len(data) > MAX_BYTES:
-        raise BadImageError(f"more than {MAX_BYTES >> 30} GiB")
-    white = preprocessing.white
-    with _errors_as_reasons():
-        container = open_container(data)
-        if (square := _square(container, preprocessing.size)) is not None:
-            return square
-    with _errors_as_reasons(), _pillow_silent():
-        pixels = _pixels(container, every_bit=white is not None)
-        orientation = _orientation(container, pixels)
-        image = _raster_to_rgb(pixels, white) if isinstance(pixels, Raster) else _image_to_rgb(pixels)
-        if orientation in _TURNS:
-            image = image.transpose(_TURNS[orientation])
-        return _fit(image, preprocessing)
-
-
 @contextlib.contextmanager
 def _pillow_silent() -> Iterator[None]:
     """Silence Pillow's warnings, one thread at a time."""
@@ -222,19 +218,24 @@ def _pillow_silent() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _errors_as_reasons() -> Iterator[None]:
-    """Turn errors into reasons; a damaged file makes Pillow raise nearly anything.
+class _ErrorsAsReasons:
+    """Turns errors into reasons; a damaged file makes Pillow raise nearly anything.
+
+    Not a generator, which costs a tenth of decoding a small image.
 
     Raises:
         BadImageError: for every exception.
     """
-    try:
-        yield
-    except BadImageError:
-        raise
-    except Exception as error:
-        raise BadImageError(_reason(error)) from error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, BadImageError):
+            raise BadImageError(_reason(error)) from error
+
+
+_errors_as_reasons = _ErrorsAsReasons()
 
 
 def _reason(error: Exception) -> str:
@@ -309,8 +310,7 @@ def _square(container: Container, size: int) -> NDArray[np.uint8] | None:
 
     Pillow has nothing to do then, and going through it takes longer than decoding a small image.
     """
-    frame = container.frame
-    if not frame or (frame.width, frame.height, frame.channels, frame.bits) != (size, size, 3, 8):
+    if container.frame != (size, size, 3, 8):
         return None
     return None if container.orientation in _TURNS else _jpeg_pixels(container, "RGB")
 

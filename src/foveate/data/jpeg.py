@@ -4,7 +4,7 @@ import functools
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from foveate.data.container import HOLE, BadImageError, Container, Frame, check_limits, find_orientation
 
@@ -17,27 +17,31 @@ _ALONE = {0x00, 0x01, *range(0xD0, 0xD9)}
 _FRAMES = {*range(0xC0, 0xD0)} - {_DHT, 0xC8, 0xCC}
 _HUFFMAN, _SEQUENTIAL, _BITWISE = {0xC0, 0xC1}, {0xC0, 0xC1, 0xC9}, {0xC0, 0xC1, 0xC2}
 _JFIF, _ADOBE, _EXIF, _XMP = b"JFIF\0", b"Adobe", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
-_EMPTY_SCAN = b"\xff\xda\0\2"
 _MAX_KNOWN = 4096
-"""Bytes before the first scan that are kept, so that the next file with the same is read faster."""
+"""Bytes before the pixels that are kept, so that the next file with the same is read faster."""
+_latest: list["_Head"] = []
+"""The one that was read last, if it is kept: comparing with it takes a tenth of looking among those that are."""
 _MAX_SCANS = 100
 """Most scans; encoders write ten. Each costs time over the whole image, however short it is."""
 
 
-@dataclass
-class _Parts:
+class _Head(NamedTuple):
     """What comes before the pixels."""
 
-    kind: int = 0
-    """The marker of the frame."""
-    frame: bytes = b""
-    scan: bytes = b""
-    about: dict[bytes, bytes] = field(default_factory=dict)
-    """Contents of the segments that bear on colours and orientation, by how they begin."""
-    others: list[bytes] = field(default_factory=list)
-    """Segments as they are: tables, and the frame."""
-    first_codes: list[int] = field(default_factory=list)
-    pixels: bytes = b""
+    encoded: bytes
+    """As it lies in the file."""
+    needed: bytes
+    """What a decoder needs of it."""
+    frame: Frame
+    orientation: int | None
+    channels: bytes
+    """The content of the frame's segment."""
+    scan: bytes
+    """The content of the first scan's."""
+    fewest: int
+    """Bytes that the pixels take at least."""
+    plain: bool
+    """Whether there is one scan, in Huffman codes, of which bits 0 cannot be a flat area."""
 
 
 def open_jpeg(data: bytes, whole: bool) -> Container:
@@ -46,72 +50,87 @@ def open_jpeg(data: bytes, whole: bool) -> Container:
     Raises:
         BadImageError: where it is damaged before its pixels, or has a gap in them that libjpeg would fill.
     """
-    parts = _read(data)
-    if not parts.frame:
-        raise BadImageError("damaged (a JPEG that does not say its size)")
-    bits, height, width, channels = struct.unpack_from(">BHHB", parts.frame)
-    scan, pixels = parts.scan, parts.pixels
-    if whole and parts.kind in _BITWISE and 8 * 64 * len(pixels) < width * height:
-        raise BadImageError(
-            f"damaged (too few bytes for {width} × {height} pixels)"
-        )  # a bit for each block at least
-    if (
-        parts.kind in _SEQUENTIAL
-    ):  # some encoders do not set these bytes, which mean nothing here; libjpeg would warn
-        scan = scan[:-3] + bytes([0, 63, 0])
-    if whole and parts.kind in _HUFFMAN and scan[0] == channels and any(parts.first_codes or [1]):
-        pixels = _without_padding(pixels)
-    elif whole:
-        _check_scans(parts.frame, scan, pixels)
-    segments = [*_colours(parts.about, channels), *parts.others, _segment(_SOS, scan)]
-    return Container(
-        "JPEG",
-        b"".join([b"\xff\xd8", *segments, pixels]),
-        find_orientation(parts.about.get(_EXIF), parts.about.get(_XMP)),
-        frame=Frame(width, height, channels, bits),
-    )
+    head = _head(data)
+    pixels = data[len(head.encoded) :]
+    if whole:
+        if len(pixels) < head.fewest:
+            size = f"{head.frame.width} × {head.frame.height}"
+            raise BadImageError(f"damaged (too few bytes for {size} pixels)")
+        if head.plain:
+            pixels = _without_padding(pixels)
+        else:
+            _check_scans(head.channels, head.scan, pixels)
+    return Container("JPEG", head.needed + pixels, head.orientation, frame=head.frame)
 
 
-def _read(data: bytes) -> _Parts:
+def _head(data: bytes) -> _Head:
+    """The head of a file, which is not read anew where another file began with the same bytes."""
+    for head in _latest:
+        if data.startswith(head.encoded):
+            return head
     at = data.find(b"\xff\xda", 2, _MAX_KNOWN)
-    if at < 0 or (parts := _known(data[:at])) is None:
-        return _walk(data)
     end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
-    if end > len(data):
-        raise BadImageError("truncated")
-    return replace(parts, scan=data[at + 4 : end], pixels=data[end:])
+    # A scan's header without its two bytes of length is the beginning of others, which have some.
+    known = _known(data[:end]) if 2 <= at <= end - 4 and end <= min(len(data), _MAX_KNOWN) else None
+    if known is None:
+        return _walk(data)
+    _latest[:] = [known]
+    return known
 
 
 @functools.lru_cache(maxsize=64)
-def _known(head: bytes) -> _Parts | None:
-    """What such bytes before the first scan hold; None where the scan does not begin behind them.
+def _known(beginning: bytes) -> _Head | None:
+    """The head that these bytes are as a whole; None where they are not one.
 
     In sets of small images from one program, all files begin alike, and to walk through that takes as long as
     decoding.
     """
     try:
-        parts = _walk(head + _EMPTY_SCAN)
-    except (BadImageError, IndexError):
+        head = _walk(beginning)
+    except (BadImageError, IndexError, struct.error):
         return None
-    return parts if parts.scan == parts.pixels == b"" else None
+    return head if head.encoded == beginning else None
 
 
-def _walk(data: bytes) -> _Parts:
-    parts = _Parts()
+def _walk(data: bytes) -> _Head:
+    """The head of a file.
+
+    Raises:
+        BadImageError, IndexError, struct.error: where it is damaged.
+    """
+    about: dict[bytes, bytes] = {}  # contents of the segments that bear on colours and orientation
+    others: list[bytes] = []  # segments as they are: tables, and the frame
+    first_codes: list[int] = []
+    kind, frame, scan, size = 0, b"", b"", 0
     for marker, body, end in _segments(data):
         if marker == _SOS:
-            parts.scan, parts.pixels = body, data[end:]
+            scan, size = body, end
         elif marker == _COM or _APP0 <= marker <= _APP15:
             for name in (_JFIF, _ADOBE, _EXIF, _XMP):
                 if body.startswith(name):
-                    parts.about.setdefault(name, body)
+                    about.setdefault(name, body)
         else:
-            parts.others.append(_segment(marker, body))
+            others.append(_segment(marker, body))
             if marker == _DHT:
-                parts.first_codes += _first_codes(body)
+                first_codes += _first_codes(body)
             elif marker in _FRAMES:
-                parts.kind, parts.frame = marker, body
-    return parts
+                kind, frame = marker, body
+    if not frame:
+        raise BadImageError("damaged (a JPEG that does not say its size)")
+    bits, height, width, channels = struct.unpack_from(">BHHB", frame)
+    # Some encoders do not set these bytes, which mean nothing here; libjpeg would warn.
+    if kind in _SEQUENTIAL:
+        scan = scan[:-3] + bytes([0, 63, 0])
+    return _Head(
+        data[:size],
+        b"".join([b"\xff\xd8", *_colours(about, channels), *others, _segment(_SOS, scan)]),
+        Frame(width, height, channels, bits),
+        find_orientation(about.get(_EXIF), about.get(_XMP)),
+        frame,
+        scan,
+        fewest=-(-width * height // 512) if kind in _BITWISE else 0,  # a bit for each block of 64
+        plain=kind in _HUFFMAN and scan[0] == channels and any(first_codes or [1]),
+    )
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, int]]:

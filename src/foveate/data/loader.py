@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from foveate.data.dataset import Dataset
@@ -135,13 +136,13 @@ def preload(dataset: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
 def channel_statistics(
     images: NDArray[np.uint8], indices: NDArray[np.int64], *, chunk: int = 128
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of [N, H, W, C] `images` at `indices`, on the scale 0…1."""
-    channels = images.shape[-1]
-    histogram = np.zeros((channels, 256), np.int64)
+    """Mean and standard deviation per channel of [N, H, W, 3] `images` at `indices`, on the scale 0…1."""
+    histogram = np.zeros((3, 256), np.int64)
     for position in range(0, len(indices), chunk):
-        pixels = images[indices[position : position + chunk]].reshape(-1, channels)
-        for channel in range(channels):
-            histogram[channel] += np.bincount(pixels[:, channel], minlength=256)
+        pixels = images[indices[position : position + chunk]]
+        # Pillow counts all channels at once, in less than half the time that numpy takes for one after another.
+        counts = Image.fromarray(pixels.reshape(-1, pixels.shape[2], 3)).histogram()
+        histogram += np.reshape(counts, (3, 256))
     levels = np.arange(256) / 255
     share = histogram / histogram.sum(1, keepdims=True)
     mean = share @ levels
