@@ -6,9 +6,15 @@ that hashing and comparing take. There is no peer: the pairs of ciFAIR (Barz and
 hand, are numbered in an order that the Parquet files do not have.
 
     FOVEATE_DATA=FOLDER python benchmarks/near_copies.py --json docs/records/near_copies.json
+
+With `--hashes N` no images are read: N hashes are made, at random or around centres as near copies are, and
+compared; shown are the seconds of processor time, and the memory of the whole process without any thumbnails.
+
+    python benchmarks/near_copies.py --hashes 1000000 --threads 1
 """
 
 import io
+import resource
 import time
 from collections.abc import Callable
 
@@ -57,9 +63,18 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 
 def main() -> None:
     """Measure each change, then all images, and print what was found."""
-    parser = command_line(__doc__, "data", images=1500, threads=torch.get_num_threads())
+    parser = command_line(
+        __doc__,
+        "data",
+        images=1500,
+        threads=torch.get_num_threads(),
+        hashes=(int, "compare so many hashes in place of images"),
+    )
     arguments = begin(parser)
     torch.set_num_threads(arguments.threads)
+    if arguments.hashes is not None:
+        write_record(arguments.json, {"hashes": arguments.hashes, "seconds": seconds_of(arguments.hashes)})
+        return
     dataset = load_dataset(arguments.data, DataConfig(), data_dir=arguments.data_dir)
     every = np.sort(np.concatenate(list(dataset.splits.values())))
     some = dataset.images[every[np.linspace(0, len(every) - 1, min(arguments.images, len(every))).astype(int)]]
@@ -95,12 +110,30 @@ def share_found(images: Pixels, change: Callable[[Image.Image], Image.Image]) ->
     return float(((one == other) & (one >= 0)).mean())
 
 
+def seconds_of(count: int) -> dict[str, float]:
+    """Processor seconds in which `count` hashes become groups, by how they lie; printed as they are measured."""
+    random = np.random.default_rng(0)
+    seconds = {}
+    for size, flipped in ((1, 0.0), (10, 0.04), (1000, 0.04)):
+        centres = random.integers(0, 2**64, -(-count // size), dtype=np.uint64)
+        hashes = np.repeat(centres, size)[:count]
+        for bit in range(64) if flipped else ():
+            hashes ^= (random.random(count) < flipped).astype(np.uint64) << np.uint64(bit)
+        thumbnails = np.broadcast_to(np.full(256, 1 / 16, np.float32), (count, 256))  # all agree
+        began = time.process_time()
+        groups = near_groups(hashes, thumbnails, lambda ones, _: {"near": np.ones(len(ones), bool)})
+        name = "at random" if size == 1 else f"around one centre for every {size:,}"
+        seconds[name] = time.process_time() - began
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        found = len(groups.get("near", []))
+        print(f"{seconds[name]:8.1f} s  {count:,} hashes {name}: {found:,} groups; {memory:,.0f} MB at most")
+    return seconds
+
+
 def groups_of(images: Pixels, indices: NDArray[np.int64] | None = None) -> list[NDArray[np.intp]]:
     """The near copies among images [N, H, W, 3]: places in `indices` (all)."""
     indices = np.arange(len(images)) if indices is None else indices
-    found = near_groups(
-        *perceptual_hashes(images, indices), lambda _, others: {"near": np.ones(len(others), bool)}
-    )
+    found = near_groups(*perceptual_hashes(images, indices), lambda ones, _: {"near": np.ones(len(ones), bool)})
     return [indices[group] for group in found.get("near", [])]
 
 

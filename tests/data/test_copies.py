@@ -34,7 +34,7 @@ def test_near_groups_are_what_hangs_together_by_ten_bits_at_most(flips: list[lis
     found = near_groups(
         np.array(hashes, np.uint64),
         thumbnails,
-        lambda _, others: {"all": np.full(len(others), True), "none": np.full(len(others), False)},
+        lambda ones, _: {"all": np.full(len(ones), True), "none": np.full(len(ones), False)},
     )
     assert {tuple(sorted(group)) for group in found.get("all", [])} == expected
     assert len(found.get("all", [])) == len(expected)

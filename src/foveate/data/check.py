@@ -214,12 +214,12 @@ def _copies(dataset: Dataset, drawn: Splits | None) -> Iterator[Finding]:
             same[kind].append(group)
     yield from _told(dataset, same, splits, near=False, drawn=is_drawn)
 
-    def relate(place: int, places: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
-        one, others = every[place], every[places]
-        conflict = labels[others] != labels[one]
-        across = splits[others] != splits[one]
+    def relate(ones: NDArray[np.intp], others: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
+        one, other = every[ones], every[others]
+        conflict = labels[one] != labels[other]
+        across = splits[one] != splits[other]
         kinds = {"conflict": conflict, "across": across, "within": ~(conflict | across)}
-        return {kind: it_is & (copy_of[others] != copy_of[one]) for kind, it_is in kinds.items()}
+        return {kind: it_is & (copy_of[one] != copy_of[other]) for kind, it_is in kinds.items()}
 
     found = near_groups(*perceptual_hashes(dataset.images, every), relate)
     near = {kind: [every[group] for group in groups] for kind, groups in found.items()}

@@ -10,19 +10,22 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from foveate.data.dataset import Dataset
+from foveate.data.near_pairs import near_pairs
 
-Relate = Callable[[int, NDArray[np.intp]], Mapping[str, NDArray[np.bool_]]]
+Relate = Callable[[NDArray[np.intp], NDArray[np.intp]], Mapping[str, NDArray[np.bool_]]]
 _HASH_SIDE = 32
 _THUMBNAIL_SIDE = 16
-_NEAR_BITS = 10
-"""Bits of 64 in which the hashes of near duplicates differ at most."""
 _NEAR_CORRELATION = 0.94
 """Of the grey thumbnails of near duplicates, at least; hashes alone take flat images for each other."""
 _SEEN_AT_SIDE, _SEEN_AMONG = 64, 2_000
 """Pixels from which, and images up to which, near copies are looked for on the way to a figure. Smaller images are
 often alike without being copies (of the digits, half are), and each image takes a millisecond."""
+_THUMBNAILS = 2**14
+"""Pairs of thumbnails that are compared at once: 32 MB."""
 _CHUNK_BYTES = 2**26
 """Of images as floating-point numbers, at once."""
 
@@ -55,8 +58,8 @@ def near_copies_among(dataset: Dataset, split: str, other: Dataset, splits: Iter
         return asked[:0]
     one, two = perceptual_hashes(dataset.images, asked), perceptual_hashes(other.images, known)
 
-    def relate(place: int, places: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
-        return {"across": np.not_equal(place < len(asked), places < len(asked))}
+    def relate(ones: NDArray[np.intp], others: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
+        return {"across": (ones < len(asked)) != (others < len(asked))}
 
     groups = near_groups(np.concatenate([one[0], two[0]]), np.concatenate([one[1], two[1]]), relate).get(
         "across", []
@@ -75,8 +78,8 @@ def near_copies_across(
     if images.shape[1] < _SEEN_AT_SIDE or len(indices) > _SEEN_AMONG:
         return indices[:0]
 
-    def relate(place: int, places: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
-        return {"across": parts[places] != parts[place]}
+    def relate(ones: NDArray[np.intp], others: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
+        return {"across": parts[ones] != parts[others]}
 
     groups = near_groups(*perceptual_hashes(images, indices), relate).get("across", [])
     return np.sort(indices[np.concatenate([np.zeros(0, np.intp), *groups])])
@@ -95,18 +98,20 @@ def perceptual_hashes(
     """
     places = np.arange(_HASH_SIDE)
     cosines = torch.from_numpy(np.cos(np.pi / _HASH_SIDE * (places + 0.5) * np.arange(8)[:, None])).float()
-    hashes, thumbnails = [np.zeros(0, np.uint64)], [np.zeros((0, _THUMBNAIL_SIDE**2), np.float32)]
+    hashes = np.empty(len(indices), np.uint64)
+    thumbnails = np.empty((len(indices), _THUMBNAIL_SIDE**2), np.float32)
     chunk = max(1, _CHUNK_BYTES // (4 * math.prod(images.shape[1:])))
     for start in range(0, len(indices), chunk):
-        pixels = torch.from_numpy(images[indices[start : start + chunk]])
+        part = slice(start, start + chunk)
+        pixels = torch.from_numpy(images[indices[part]])
         grey = (pixels.float() @ torch.tensor([0.299, 0.587, 0.114])).unsqueeze(1)
         low = (cosines @ F.interpolate(grey, size=(_HASH_SIDE,) * 2, mode="area") @ cosines.T).flatten(1)
         bits = low > low[:, 1:].median(dim=1, keepdim=True).values
         bits[:, 0] = False
-        hashes.append(np.packbits(bits.numpy(), axis=1).view(np.uint64)[:, 0])
+        hashes[part] = np.packbits(bits.numpy(), axis=1).view(np.uint64)[:, 0]
         thumbnail = F.interpolate(grey, size=(_THUMBNAIL_SIDE,) * 2, mode="area").flatten(1)
-        thumbnails.append(F.normalize(thumbnail - thumbnail.mean(1, keepdim=True), eps=1e-3).numpy())
-    return np.concatenate(hashes), np.concatenate(thumbnails)
+        thumbnails[part] = F.normalize(thumbnail - thumbnail.mean(1, keepdim=True), eps=1e-3).numpy()
+    return hashes, thumbnails
 
 
 def near_groups(
@@ -114,24 +119,48 @@ def near_groups(
 ) -> dict[str, list[NDArray[np.intp]]]:
     """Places of images whose hashes differ in few bits and whose thumbnails agree, by one step or several.
 
-    Every hash is held against every one behind it: 60,000 take some seconds, and twice as many four times as long.
-    Of those that are in one group already no thumbnails are compared, so that it is not slower, and takes no more
-    memory, where all images are alike.
+    Of those that are in one group already no thumbnails are compared, so that it takes no more memory where all
+    images are alike.
 
     Args:
-        relate: kinds of relation, each with groups of its own: given a place and those of some others, by kind
-            which of these are related to it so.
+        relate: kinds of relation, each with groups of its own: given the places of pairs, two arrays [n], by kind
+            which of these pairs [n] are related so.
     """
     group_of: dict[str, NDArray[np.intp]] = defaultdict(lambda: np.arange(len(hashes)))
-    for place in range(len(hashes) - 1):
-        behind = place + 1 + np.flatnonzero(np.bitwise_count(hashes[place + 1 :] ^ hashes[place]) <= _NEAR_BITS)
-        for kind, related in relate(place, behind).items() if len(behind) else ():
-            group = group_of[kind]
-            others = behind[related & (group[behind] != group[place])]
-            near = others[thumbnails[others] @ thumbnails[place] >= _NEAR_CORRELATION]
-            if len(near):
-                group[np.isin(group, group[near])] = group[place]
+    # A thumbnail that is shorter agrees with none: without those, many flat images of one hash cost nothing.
+    able = np.flatnonzero(np.einsum("ij,ij->i", thumbnails, thumbnails) > _NEAR_CORRELATION**2 - 0.01)
+    for pairs in near_pairs(hashes[able]):
+        ones, others = (able[places] for places in pairs)
+        for at in range(0, len(ones), _THUMBNAILS):
+            _join(group_of, thumbnails, relate, ones[at : at + _THUMBNAILS], others[at : at + _THUMBNAILS])
     return {kind: _parts(group) for kind, group in group_of.items()}
+
+
+def _join(
+    group_of: dict[str, NDArray[np.intp]],
+    thumbnails: NDArray[np.float32],
+    relate: Relate,
+    ones: NDArray[np.intp],
+    others: NDArray[np.intp],
+) -> None:
+    """Make one group, by kind, of the groups of related places [n] whose thumbnails agree."""
+    apart = {
+        kind: related & (group_of[kind][ones] != group_of[kind][others])
+        for kind, related in relate(ones, others).items()
+    }
+    asked = np.flatnonzero(np.logical_or.reduce(list(apart.values())))
+    agreement = np.einsum("ij,ij->i", thumbnails[ones[asked]], thumbnails[others[asked]])
+    near = asked[agreement >= _NEAR_CORRELATION]
+    for kind, it_is in apart.items():
+        if len(joined := near[it_is[near]]):
+            group = group_of[kind]
+            names, edges = np.unique(group[np.stack([ones[joined], others[joined]])], return_inverse=True)
+            edges = edges.reshape(2, -1)
+            graph = coo_array((np.ones(edges.shape[1], bool), tuple(edges)), shape=(len(names),) * 2)
+            parts = connected_components(graph, directed=False)[1]
+            renamed = np.arange(len(group))
+            renamed[names] = names[np.unique(parts, return_index=True)[1]][parts]
+            group_of[kind] = renamed[group]
 
 
 def _parts(group: NDArray[np.intp]) -> list[NDArray[np.intp]]:
