@@ -5,10 +5,25 @@ from typing import Any
 
 import pytest
 
-from foveate.config import resolve_config
-from foveate.workflows.next_step import next_step
+from foveate.config import Config, resolve_config
+from foveate.training.record import RunRecord
+from foveate.training.record import TestOpening as Opening
+from foveate.workflows.next_step import step_after
 
 RUN = Path("runs/train/mine")
+RECORD = RunRecord(
+    command="foveate train photos --name mine --set lr=0.1",
+    dataset="/photos",
+    data_dir=None,
+    fingerprint="0" * 64,
+    class_names=("a", "b"),
+    final=False,
+)
+USE = "foveate predict runs/train/mine IMAGES ("
+
+
+def next_step(path: Path, config: Config, found: dict[str, Any], **changed: Any) -> str:
+    return step_after(RECORD.model_copy(update=changed), path, config, found)
 
 
 def report(low: float, n: int = 200) -> dict[str, Any]:
@@ -29,7 +44,8 @@ def report(low: float, n: int = 200) -> dict[str, Any]:
         ("fast", {}, 200, "train with --preset strong"),
         ("small", {}, 200, "train with --preset minute"),
         ("photos", {}, 200, "train with --preset photos-tuned"),
-        ("photos", {}, 40, "foveate explain runs/train/mine"),
+        ("photos", {}, 40, USE),
+        ("photos-tuned", {}, 200, USE),
         ("best", {}, 200, "foveate explain runs/train/mine"),
     ],
 )
@@ -58,3 +74,30 @@ def test_uneven_classes_are_seen_to_first_even_where_accuracy_is_high() -> None:
 def test_a_preset_of_another_version_has_no_length_that_is_known() -> None:
     config = resolve_config("minute").model_copy(update={"preset": "gone"})
     assert next_step(RUN, config, report(0.7)).startswith("foveate explain")
+
+
+def test_the_next_command_can_be_pasted_whatever_the_run_is_called() -> None:
+    found = next_step(Path("runs/train/my photos"), resolve_config("minute"), report(0.97))
+    assert found.startswith("foveate predict 'runs/train/my photos' IMAGES")
+
+
+def test_few_validation_images_are_measured_by_folds_with_the_same_settings() -> None:
+    few = {"n": 20, "intervals": {"accuracy": [0.6, 0.9]}}
+    config = resolve_config("photos")
+    assert next_step(RUN, config, few) == (
+        "foveate train photos --set lr=0.1 --folds 5 (measures every image by a network that never saw it)"
+    )
+    assert next_step(RUN, config, few | {"folds": [{}] * 5}, final=True).startswith(USE)  # it was done
+    assert next_step(RUN, config, few, command="foveate train photos --devices 2").startswith(USE)
+
+
+def test_once_the_test_split_was_opened_nothing_is_tried_by_its_figures() -> None:
+    opened = (Opening(time="2026-11-26T00:00:00+00:00", command="foveate evaluate mine --final"),)
+    assert next_step(RUN, resolve_config("minute"), report(0.7), test_openings=opened).startswith(USE)
+
+
+def test_the_folder_of_another_data_set_has_no_network_to_use() -> None:
+    found = next_step(
+        RUN, resolve_config("minute"), report(0.97), command="foveate evaluate runs/train/mine other"
+    )
+    assert found.startswith("look at the mistakes")

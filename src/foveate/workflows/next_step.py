@@ -1,16 +1,21 @@
 """What to try after a run, and what that gave where it was measured."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from foveate.config import Config, preset_names, resolve_config
-from foveate.evaluation import uneven_told
+from foveate.evaluation import few_images_told, uneven_told
+from foveate.training.record import RunRecord
+from foveate.training.runs import RunFolder
 
 _GOOD = 0.95
 """Lowest end of the interval of accuracy from which the next thing is to use the network."""
-_ENOUGH_TO_TUNE = 100
-"""Images that were measured from which some hundreds were trained on."""
+_ENOUGH_TO_TUNE = 400
+"""Images that were trained on from which the backbone may gain by training too."""
+_ENOUGH_FOR_MAPS = 30
+"""Images that were measured from which an interval over them says something of maps."""
 _BALANCED_GAVE = (
     "; in short runs on CIFAR-10, with a tenth of the images in half of the classes, that gave 55.7 % balanced "
     "accuracy in place of 39.4"
@@ -30,13 +35,42 @@ def counts_evenly(config: Config) -> bool:
 
 
 def next_step(path: Path, config: Config, report: Mapping[str, Any]) -> str:
-    """One line for whoever has trained the run that lies in `path` and has these figures of one of its splits."""
+    """One line for whoever has the run in `path`, as it stands, with these figures of one of its splits."""
+    return step_after(RunFolder(path).read_record(), path, config, report)
+
+
+def step_after(record: RunRecord, path: Path, config: Config, report: Mapping[str, Any]) -> str:
+    """As `next_step`, where the run's record is read already."""
+    if record.command.startswith("foveate evaluate"):  # on other data: the folder has no network
+        return "look at the mistakes with the highest confidence in the report: some of them may be wrong labels"
+    run = shlex.quote(str(path))
+    use = f"foveate predict {run} IMAGES (tells the classes of new images; `foveate serve {run}` opens a page)"
+    if record.test_openings:
+        return use  # what is chosen after its test figures were seen has figures that are too good
     images = {name: each["support"] for name, each in report.get("per_class", {}).items()}
     uneven = uneven_told(images) is not None and not counts_evenly(config)
     if uneven and report["intervals"]["macro_recall"][0] < _GOOD:
         return f"train with --set class_weights=balanced, which counts all classes the same{_BALANCED_GAVE}"
     if report["intervals"]["accuracy"][0] >= _GOOD:
-        return f"foveate predict {path} IMAGES (tells the classes of new images)"
+        return use
+    return _folds(record, report) or _other_training(config, report) or _maps(record, run, config, report) or use
+
+
+def _folds(record: RunRecord, report: Mapping[str, Any]) -> str | None:
+    """The command of the run with folds, under another name, where its validation images tell little."""
+    words = shlex.split(record.command)
+    few = few_images_told("validation", report["n"], report["intervals"]["accuracy"]) is not None
+    if not few or report.get("folds") or "--devices" in words or words[:2] != ["foveate", "train"]:
+        return None
+    if "--name" in words:
+        place = words.index("--name")
+        words[place : place + 2] = []
+    command = shlex.join([*words, "--folds", "5"])
+    return f"{command} (measures every image by a network that never saw it)"
+
+
+def _other_training(config: Config, report: Mapping[str, Any]) -> str | None:
+    """A longer training, or one of more weights, that may be better."""
     full = _images_of_preset(config)
     seen = config.train.images_seen
     if full is not None and seen is not None and seen < full:
@@ -45,9 +79,19 @@ def next_step(path: Path, config: Config, report: Mapping[str, Any]) -> str:
     if config.preset in _LONGER:
         preset, gave = _LONGER[config.preset]
         return f"train with --preset {preset}{gave}"
-    if config.preset == "photos" and report["n"] >= _ENOUGH_TO_TUNE:
+    # Of folds all images are measured, else a fifth of those that are not in the test split.
+    if config.preset == "photos" and report["n"] * (1 if report.get("folds") else 4) >= _ENOUGH_TO_TUNE:
         return "train with --preset photos-tuned, which trains the last third of the backbone too, in some minutes"
-    return f"foveate explain {path} (measures whether maps of where the network looks can be trusted)"
+    return None
+
+
+def _maps(record: RunRecord, run: str, config: Config, report: Mapping[str, Any]) -> str | None:
+    """To measure maps, where there are validation images for that, and where it takes minutes: a backbone's maps
+    take hours.
+    """
+    if config.model.backbone is not None or record.final or report["n"] < _ENOUGH_FOR_MAPS:
+        return None
+    return f"foveate explain {run} (measures whether maps of where the network looks can be trusted)"
 
 
 def _images_of_preset(config: Config) -> int | None:
