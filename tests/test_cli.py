@@ -47,4 +47,31 @@ def test_a_file_whose_name_begins_with_a_dash_is_told_how_to_be_given(
     monkeypatch.setattr(sys, "argv", ["foveate", "predict", "run", "-dash.jpg"])
     with pytest.raises(SystemExit, match="2"):
         main()
-    assert "Give the file -dash.jpg as ./-dash.jpg" in capsys.readouterr().err
+    assert "give the file as ./-dash.jpg" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("train digits --size abc", "--size abc: give a whole number (Side of the network's input in pixels"),
+        ("train digits --lr=x", "--lr x: give a number (Learning rate)"),
+        ("cache --older-than x", "--older-than x: give a number (With --clear: only what was not used"),
+        ("train digits --sise 3", "there is no option --sise; did you mean --size? `foveate train --help` "),
+        ("train digits --batch-size 3", "there is no option --batch-size; did you mean --batch? "),
+        ("train digits --patience 3", "--patience is a setting: give it as --set patience=VALUE; "),
+        ("summary --size", "--size needs a value after it; `foveate summary --help` lists the options"),
+        ("train digits --final=3", "--final takes no value: leave out what follows the =; "),
+        ("train my photos", "'photos' is more than `foveate train` takes: a name with spaces needs quotation "),
+        ("check", "DATA is missing (digits, cue, cifar10, or a folder, CSV, Parquet or .npz file); "),
+        ("export model", "--to is missing (Folder to make, which holds the files); "),
+        ("trian", "there is no command 'trian'; did you mean 'train'? `foveate --help` lists the commands"),
+        ("--zzz", "there is no option --zzz; `foveate --help` lists the commands"),
+    ],
+)  # fmt: skip
+def test_a_command_that_cannot_be_read_is_told_in_a_sentence_with_the_fix(
+    arguments: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["foveate", *arguments.split()])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert capsys.readouterr().err.startswith(f"foveate: {told}")

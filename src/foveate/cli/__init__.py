@@ -11,6 +11,7 @@ import foveate
 from foveate.cli.campaigns import compare, tune
 from foveate.cli.options import complain
 from foveate.cli.training import check, evaluate, summary, train
+from foveate.cli.usage import usage_told
 from foveate.cli.using import cache, explain, export, predict, serve
 from foveate.errors import FoveateError
 
@@ -53,8 +54,5 @@ def main() -> None:
         # What is lost is what was to be shown: the run folder is written by itself, and whole.
         status = complain(f"cannot write the output: {error.strerror}; what was done is in the run folder", 2)
     except typer.TyperException as error:
-        told = error.format_message() if isinstance(error, typer.BadParameter) else str(error)
-        if dashed := next((word for word in sys.argv[1:] if word.startswith("-") and os.path.lexists(word)), None):
-            told += f" Give the file {dashed} as ./{dashed}."
-        status = complain(f"{' '.join(told.split())} (`foveate --help` lists the commands and options)", 2)
+        status = complain(usage_told(error, sys.argv[1:]), 2)
     sys.exit(status if isinstance(status, int) else 0)
