@@ -27,6 +27,7 @@ def environment(device: torch.device, devices: int = 1) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "devices": devices,
+        **_tf32(device),
         "versions": {
             name: _version(name) for name in ("foveate", "torch", "numpy", "pillow", "simplejpeg", "scikit-learn")
         },
@@ -54,8 +55,8 @@ def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any], *, co
         ]
     then, here = ({**each, **_mapping(each.get("versions"))} for each in (last, now))
     changed = [
-        f"{name} (was {then[name]}, is {here[name]})"
-        for name in ("threads", "device", "processor", "torch")
+        f"{name.replace('_', ' ')} (was {then[name]}, is {here[name]})"
+        for name in ("threads", "device", "processor", "torch", "convolutions_in_tf32")
         if name in then and then[name] != here[name]
     ]
     if not changed:
@@ -73,6 +74,21 @@ def places_resumed(before: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _tf32(device: torch.device) -> dict[str, bool | None]:
+    """Whether float32 convolutions and matrix products may be computed in TF32, with 10 bits of fraction.
+
+    PyTorch allows it for convolutions unless told otherwise; NVIDIA GPUs of capability 8.0 or more alone do it.
+    None: the device is none of NVIDIA's.
+    """
+    if device.type != "cuda" or torch.version.hip is not None:
+        return {"convolutions_in_tf32": None, "matrix_products_in_tf32": None}
+    able = torch.cuda.get_device_capability(device) >= (8, 0) and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
+    return {
+        "convolutions_in_tf32": able and torch.backends.cudnn.allow_tf32,
+        "matrix_products_in_tf32": able and torch.backends.cuda.matmul.allow_tf32,
+    }
 
 
 def _processor() -> str:

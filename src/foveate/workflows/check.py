@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.check import audit, pooled, suspects_finding
 from foveate.data.dataset import Dataset, dataset_of, open_source
 from foveate.data.findings import Finding, images_told, sort_by_severity
+from foveate.data.folds import draw_folds, fold_units
 from foveate.errors import DataError
 from foveate.files import write_json
 from foveate.report.check_page import EACH_SHOWN, GROUPS_SHOWN, check_page
@@ -111,10 +112,9 @@ def check(
     dataset = pooled(dataset_of(source, config.data, for_training=False, track=display.track))
     taken = f"images at {dataset.size} px (fit: {dataset.fit}), as train takes them with the preset {preset}"
     display.say(taken)
-    if labels:
-        _check_folds(dataset)
+    folds = _draw_folds(dataset, config.data.split_seed) if labels else None
     passed = [Finding("passed_over", "warning", note) for note in dataset.notes]
-    doubted = _suspects(config, dataset, device, display) if labels else []
+    doubted = _suspects(config, dataset, *folds, device, display) if folds is not None else []
     findings = sort_by_severity([*audit(source, dataset, config.data, track=display.track), *passed, *doubted])
     counts = {
         split: dict(zip(dataset.class_names, of_classes.tolist(), strict=True))
@@ -177,31 +177,51 @@ def _sheet(config: Config, dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
     return sheet
 
 
-def _check_folds(dataset: Dataset) -> None:
-    """Refuse what cannot be parted into folds to train on."""
-    counts = np.bincount(dataset.labels[np.concatenate(list(dataset.splits.values()))])
-    if len(counts) < 2 or counts[counts > 0].min() < _FEWEST_TO_TRAIN:
+def _draw_folds(dataset: Dataset, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
+    """The sorted indices of all images, and the fold of each; images of one group, and copies, share a fold.
+
+    Raises:
+        DataError: for images that cannot be parted into folds to train on.
+    """
+    every = np.sort(np.concatenate(list(dataset.splits.values())))
+    labels = dataset.labels[every]
+    present, counts = np.unique(labels, return_counts=True)
+    if len(present) < 2 or counts.min() < _FEWEST_TO_TRAIN:
         raise DataError(
             f"labels: folds need two classes, and {_FEWEST_TO_TRAIN} images of each: check without --labels"
         )
+    units = fold_units(replace(dataset, splits={"train": every}))
+    fewest = min(len(np.unique(units[labels == label])) for label in present)
+    try:
+        if fewest >= _FOLDS:
+            return every, draw_folds(labels, units, _FOLDS, seed)
+    except DataError:
+        pass  # it names a number of folds, which nobody has asked for
+    raise DataError(
+        f"labels: images of one group, and copies of one image, share a fold, and a class has too few groups or "
+        f"different images for {_FOLDS} folds: check without --labels"
+    )
 
 
-def _suspects(config: Config, dataset: Dataset, device: torch.device, display: Display) -> list[Finding]:
-    """Labels that are doubted by networks which were trained without their images."""
-    from sklearn.model_selection import StratifiedKFold  # slow to import
-
-    every = np.sort(np.concatenate(list(dataset.splits.values())))
-    labels = dataset.labels[every]
+def _suspects(
+    config: Config,
+    dataset: Dataset,
+    every: NDArray[np.int64],
+    folds: NDArray[np.int8],
+    device: torch.device,
+    display: Display,
+) -> list[Finding]:
+    """Labels that are doubted by networks which were trained without their images, as `_draw_folds` parts them."""
     probabilities = np.zeros((len(every), len(dataset.class_names)))
     data = DeviceData.load(dataset, device)
-    folds = StratifiedKFold(_FOLDS, shuffle=True, random_state=config.data.split_seed)
-    for number, (rest, fold) in enumerate(folds.split(every, labels), start=1):
-        display.say(f"labels: training network {number} of {_FOLDS}")
-        part = data.with_splits({"train": every[rest], _HELD_OUT: every[fold]})
+    for fold in range(_FOLDS):
+        display.say(f"labels: training network {fold + 1} of {_FOLDS}")
+        asked = folds == fold
+        part = data.with_splits({"train": every[~asked], _HELD_OUT: every[asked]})
         resolved = resolve_settings(config, part.dataset)
         fit = Fit(resolved, part)
         for _ in fit.epochs(track=display.track):
             pass
         logits, _ = part.logits(fit.state.model, _HELD_OUT, resolved, label="asking it", track=display.track)
-        probabilities[fold] = softmax(logits, axis=1)
+        probabilities[asked] = softmax(logits, axis=1)
     return suspects_finding(dataset, every, probabilities)
