@@ -70,6 +70,8 @@ def test_a_map_of_what_the_network_uses_is_better_than_those_that_know_nothing(i
         "Occlusion is better than an equally smooth random map, no better than the map of"
     )
     assert "coarse: 8 × 8" in found.words
+    assert f"{len(images)} images tell little: 30 or more" in found.words
+    assert "tell little" not in found.model_copy(update={"images": 30}).words
 
 
 def test_a_map_of_all_else_is_worse_and_shows_nothing(images: NDArray[np.uint8]) -> None:

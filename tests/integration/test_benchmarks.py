@@ -618,6 +618,12 @@ def test_near_copies_are_counted_by_what_was_done_to_them(run: Run) -> None:
     assert record["all"] == 1797
 
 
+def test_hashes_become_groups_in_seconds_of_processor_time(run: Run) -> None:
+    printed, record = run("near_copies.py", "--hashes", 2000, "--threads", 1)
+    assert len(record["seconds"]) == 3
+    assert "2,000 hashes around one centre for every 1,000: 2 groups" in printed
+
+
 def test_every_run_of_a_comparison_is_measured_under_corruptions_once(run: Run, tmp_path: Path) -> None:
     settings = {"stages": [{"filters": 4, "kernels": [3, 3]}], "attention_stage": 1, "epochs": 1, "size": 16}
     comparison = foveate.compare(

@@ -1,5 +1,6 @@
 """The commands around one network: check, train, evaluate, summary."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,7 +49,7 @@ def check(
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
 ) -> None:
-    """Find what is wrong with DATA: exit code 1 when there is an error."""
+    """Find what is wrong with DATA. The exit code is 1 when there is an error."""
     settings = given_settings(setting, size=size, device=device, threads=threads)
     checked = foveate.check(
         data,
@@ -61,7 +62,9 @@ def check(
         settings=settings,
         display=terminal.display(),
     )
-    terminal.print_lines(checked.lines, findings=checked.path / "check.json", report=checked.report)
+    mending = "mend the errors above, then " if checked.has_errors else ""
+    step = f"next: {mending}foveate train {shlex.quote(data)}"
+    terminal.print_lines([*checked.lines, step], findings=checked.path / "check.json", report=checked.report)
     if checked.has_errors:
         raise typer.Exit(1)
 

@@ -39,7 +39,7 @@ def predict(
     ray: Ray = None,
     device: Device = None,
 ) -> None:
-    """Predict the classes of IMAGES: exit code 1 when an image cannot be read."""
+    """Predict the classes of IMAGES. The exit code is 1 when an image cannot be read."""
     from foveate.data.listing import list_images
     from foveate.inference.tables import WRITERS
     from foveate.workflows.predict import Predicted, Sorter, predict_rows, refuse_among

@@ -112,10 +112,14 @@ class Verdict(Record):
             said += f" Its maps are coarse: {self.side} × {self.side} values for the whole image."
         if self.blank:
             said += f" {self.blank:,} of {self.images:,} maps have one value everywhere."
+        if self.images < _FEW:
+            said += f" {self.images:,} images tell little: {_FEW} or more are needed to trust this."
         return said
 
 
 _COARSE = 8
+_FEW = 30
+"""Images below which a bootstrap's interval of their mean is too narrow."""
 
 
 def verdict(

@@ -81,8 +81,9 @@ def evaluate(
             f"{folder.path} was trained on its validation images as well: measure it with --final{found}"
         )
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
-    elsewhere = f"measure on other data with `foveate evaluate {folder.path} DATA`"
-    measuring_test = f"--final measures on its test images: `foveate evaluate {folder.path} {data} --final`"
+    elsewhere = f"measure on other data with `{command_line('evaluate', folder.path, 'DATA')}`"
+    again = command_line("evaluate", folder.path, *([data] if data else []), final=True)
+    measuring_test = f"--final measures on its test images: `{again}`"
     require_split(dataset, split, elsewhere if own or "test" not in dataset.splits else measuring_test)
     if not own:
         check_output_dir(Path(runs), str(data))
@@ -249,7 +250,7 @@ def _require_finished(folder: RunFolder, record: RunRecord) -> None:
         with folder.locked(IN_USE):  # one that is still being trained is to be waited for, not resumed
             pass
         raise ConfigError(
-            f"{folder.path} is not trained to its end: continue it with `foveate train --resume {folder.path}`, "
+            f"{folder.path} is not trained to its end: continue it with `{resuming(folder)}`, "
             "or open the test split for it as it is with --unfinished"
         )
 
