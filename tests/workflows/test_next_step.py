@@ -97,7 +97,7 @@ def test_once_the_test_split_was_opened_nothing_is_tried_by_its_figures() -> Non
 
 
 def test_the_folder_of_another_data_set_has_no_network_to_use() -> None:
-    found = next_step(
-        RUN, resolve_config("minute"), report(0.97), command="foveate evaluate runs/train/mine other"
-    )
-    assert found.startswith("look at the mistakes")
+    config, command = resolve_config("minute"), "foveate evaluate runs/train/mine other"
+    there = Path("runs/evaluate/mine-on-other")
+    assert next_step(there, config, report(0.7), command=command).startswith("look at the mistakes")
+    assert next_step(there, config, report(0.97), command=command).startswith(USE)

@@ -41,11 +41,13 @@ def next_step(path: Path, config: Config, report: Mapping[str, Any]) -> str:
 
 def step_after(record: RunRecord, path: Path, config: Config, report: Mapping[str, Any]) -> str:
     """As `next_step`, where the run's record is read already."""
-    if record.command.startswith("foveate evaluate"):  # on other data: the folder has no network
+    words = shlex.split(record.command)
+    elsewhere = words[:2] == ["foveate", "evaluate"]  # on other data: the folder has no network
+    if elsewhere and report["intervals"]["accuracy"][0] < _GOOD:
         return "look at the mistakes with the highest confidence in the report: some of them may be wrong labels"
-    run = shlex.quote(str(path))
+    run = shlex.quote(words[2] if elsewhere else str(path))
     use = f"foveate predict {run} IMAGES (tells the classes of new images; `foveate serve {run}` opens a page)"
-    if record.test_openings:
+    if elsewhere or record.test_openings:
         return use  # what is chosen after its test figures were seen has figures that are too good
     images = {name: each["support"] for name, each in report.get("per_class", {}).items()}
     uneven = uneven_told(images) is not None and not counts_evenly(config)
