@@ -32,9 +32,11 @@ if TYPE_CHECKING:
     from foveate.workflows.explain import Explanation, explain, explain_run
     from foveate.workflows.export import Export, export
     from foveate.workflows.predict import predict
-    from foveate.workflows.run import Run, open_run, resume, summarize, train
+    from foveate.workflows.run import Run, open_run
     from foveate.workflows.serve import Serving, serve
     from foveate.workflows.study import Study, open_study, resume_study, train_best, tune
+    from foveate.workflows.summary import summarize
+    from foveate.workflows.train import resume, train
 
 __all__ = [
     "Cached",
@@ -100,9 +102,11 @@ _HOMES = {
     "foveate.workflows.predict": ("predict",),
     "foveate.workflows.explain": ("Explanation", "explain", "explain_run"),
     "foveate.workflows.export": ("Export", "export"),
-    "foveate.workflows.run": ("Run", "open_run", "resume", "summarize", "train"),
+    "foveate.workflows.run": ("Run", "open_run"),
     "foveate.workflows.serve": ("Serving", "serve"),
     "foveate.workflows.study": ("Study", "open_study", "resume_study", "train_best", "tune"),
+    "foveate.workflows.summary": ("summarize",),
+    "foveate.workflows.train": ("resume", "train"),
 }
 
 

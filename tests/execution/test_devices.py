@@ -24,7 +24,7 @@ def test_each_knows_its_place_and_the_first_alone_is_heard(
     names = "('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'LOCAL_WORLD_SIZE')"
     text = f"open(sys.argv[1] + str(rank), 'w').write(' '.join(os.environ[name] for name in {names}))\n"
     text += "print('out', rank); print('err', rank, file=sys.stderr)"
-    assert run_on_devices([*script(text), f"{tmp_path}/"], 3) == (0, "err 0\n")
+    assert run_on_devices([*script(text), f"{tmp_path}/"], 3) == (0, "err 0\n", "")
     assert [(tmp_path / str(rank)).read_text() for rank in range(3)] == [f"{rank} {rank} 3 3" for rank in range(3)]
     assert capfd.readouterr().out == "out 0\n"
 
@@ -32,12 +32,12 @@ def test_each_knows_its_place_and_the_first_alone_is_heard(
 def test_the_one_that_fails_is_heard_and_the_others_are_ended() -> None:
     text = "rank or time.sleep(60); print('noise\\nfoveate: give more', file=sys.stderr); sys.exit(2)"
     began = time.monotonic()
-    assert run_on_devices(script(text), 2) == (2, "foveate: give more\n")
+    assert run_on_devices(script(text), 2) == (2, "foveate: give more\n", "")
     assert time.monotonic() - began < 20
 
 
 def test_what_is_no_line_for_a_person_is_told_whole() -> None:
-    status, errors = run_on_devices(script("raise RuntimeError('a fault of ours')"), 2)
+    status, errors, _ = run_on_devices(script("raise RuntimeError('a fault of ours')"), 2)
     assert status == 1
     assert "Traceback" in errors
     assert "RuntimeError: a fault of ours" in errors
@@ -46,12 +46,12 @@ def test_what_is_no_line_for_a_person_is_told_whole() -> None:
 def test_one_that_is_killed_leaves_it_to_the_others_to_say_so() -> None:
     text = "rank and os.kill(os.getpid(), signal.SIGKILL); time.sleep(1)\n"
     text += "print('foveate: another has ended', file=sys.stderr); sys.exit(1)"
-    assert run_on_devices(script(text), 2) == (1, "foveate: another has ended\n")
+    assert run_on_devices(script(text), 2) == (1, "foveate: another has ended\n", "")
 
 
 def test_where_none_can_say_it_one_line_does(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("foveate.execution.devices._GRACE_S", 0.2)
-    status, errors = run_on_devices(script("rank and os.kill(os.getpid(), signal.SIGKILL); time.sleep(60)"), 2)
+    status, errors, _ = run_on_devices(script("rank and os.kill(os.getpid(), signal.SIGKILL); time.sleep(60)"), 2)
     assert status == 1
     assert errors.startswith("foveate: the process of device 1 was killed (signal 9)")
     assert errors.count("\n") == 1

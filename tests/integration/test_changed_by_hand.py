@@ -11,7 +11,6 @@ import pytest
 
 from foveate.tensors import load_tensors, save_tensors
 from foveate.training.runs import RunFolder
-from foveate.workflows import run as workflow
 
 Foveate = Callable[..., Any]
 Photographs = Callable[..., Path]
@@ -30,7 +29,7 @@ def unfinished(
     def make(name: str, **settings: object) -> Path:
         flags = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         with monkeypatch.context() as patch:
-            patch.setattr(workflow.RunFolder, "write_history", stop_after_saving)
+            patch.setattr(RunFolder, "write_history", stop_after_saving)
             with pytest.raises(StoppedError):
                 foveate("train", photographs(name), "--epochs", 3, "--name", name, *tiny, *flags)
         return tmp_path / "runs" / "train" / name

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from tests.commands import finish
 
+import foveate as fv
+from foveate.errors import ConfigError
 from foveate.tensors import load_tensors
 
 Foveate = Callable[..., Any]
@@ -193,3 +195,22 @@ def test_an_error_of_all_of_them_is_one_line(tmp_path: Path) -> None:
         out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err.count("\n")) == (2, "", 1)
     assert err.startswith("foveate: ")
+
+
+@pytest.mark.slow
+def test_python_starts_them_too_and_gets_the_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    given: dict[str, Any] = {"preset": "minute", "images_seen": 500, "threads": 1, "seed": 7}
+    run = fv.train("digits", runs=tmp_path, devices=2, **given)
+    assert capfd.readouterr() == ("", "")
+    assert run.path == tmp_path / "train/digits-minute"
+    assert json.loads((run.path / "env.json").read_text())["devices"] == 2
+    assert fv.resume(run, devices=2).metrics["validation"]["accuracy"] > 0.1
+    with pytest.raises(ConfigError, match=r"^2 devices share steps of 1 images: give a larger batch or fewer"):
+        fv.train("digits", runs=tmp_path, devices=2, **given, batch=1)
+
+
+def test_what_python_cannot_hand_to_several() -> None:
+    with pytest.raises(ConfigError, match="devices and time"):
+        fv.train("digits", devices=2, time="5m")
+    with pytest.raises(ConfigError, match="give 1 at least"):
+        fv.train("digits", devices=0)

@@ -83,7 +83,7 @@ class TestBudget:
 def test_what_was_chosen_is_recorded_as_plain_settings_and_repeated(
     rated: Callable[[Rates], None], no_time_passes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foveate.workflows.run._train", lambda folder, *_: Run(folder))
+    monkeypatch.setattr("foveate.workflows.train._train", lambda folder, *_: Run(folder))
     rated(SLOW)
     said = Said()
     run = fv.train("digits", preset="minute", time="30s", runs=tmp_path, display=said, threads=1, **TINY)
@@ -121,7 +121,7 @@ def test_smaller_images_are_decoded_where_that_is_chosen(
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
     rated(Rates(size=48, step_s=0.01, small_step_s=0.006, measure_s=0.001))
     begun: list[Any] = []
-    monkeypatch.setattr("foveate.workflows.run.Fit", lambda *given, **_: begun.append(given) or 1 / 0)
+    monkeypatch.setattr("foveate.workflows.train.Fit", lambda *given, **_: begun.append(given) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         fv.train(tmp_path / "data", preset="minute", time="15s", runs=tmp_path / "runs", **TINY)
     ((config, data),) = begun
@@ -144,7 +144,7 @@ def test_the_default_is_cut_to_five_minutes_and_a_preset_by_name_is_not(
     photographs: Photographs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[Any] = []
-    monkeypatch.setattr("foveate.workflows.run.Fit", lambda config, _, **__: begun.append(config) or 1 / 0)
+    monkeypatch.setattr("foveate.workflows.train.Fit", lambda config, _, **__: begun.append(config) or 1 / 0)
     said, folder = Said(), photographs(each=20)
 
     def started(**given: Any) -> Any:

@@ -28,7 +28,7 @@ from foveate.cli.options import (
     stoppable,
 )
 from foveate.errors import ConfigError
-from foveate.execution.devices import end_with_parent, in_group, run_on_devices, started_here
+from foveate.execution.devices import end_with_parent, in_group, processes_to_start, run_on_devices
 
 
 def check(
@@ -189,16 +189,11 @@ def train(
 
 
 def _spread(devices: int | None) -> None:
-    """Start this very command in as many processes, and exit as they do; in one of them, go on."""
-    if not in_group():
-        if devices is not None and devices < 1:
-            raise ConfigError(f"--devices {devices}: give 1 at least")
-        if devices not in (None, 1):
-            ended = run_on_devices([sys.executable, "-P", "-m", "foveate", *sys.argv[1:]], devices)
-            print(ended.errors, end="", file=sys.stderr)
-            raise typer.Exit(ended.status)
-    elif not started_here() and devices is not None:
-        raise ConfigError("--devices starts its processes itself: leave it out under torchrun")
+    """Start this very command once for each device, and exit as they do; in one of them, go on."""
+    if several := processes_to_start(devices):
+        ended = run_on_devices([sys.executable, "-P", "-m", "foveate", *sys.argv[1:]], several)
+        print(ended.errors, end="", file=sys.stderr)
+        raise typer.Exit(ended.status)
     end_with_parent()
 
 

@@ -13,7 +13,18 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, NamedTuple
 
-__all__ = ["RENDEZVOUS", "Ended", "end_with_parent", "in_group", "is_first", "run_on_devices", "started_here"]
+from foveate.errors import ConfigError
+
+__all__ = [
+    "RENDEZVOUS",
+    "Ended",
+    "end_with_parent",
+    "hand_back",
+    "in_group",
+    "is_first",
+    "processes_to_start",
+    "run_on_devices",
+]
 
 RENDEZVOUS = "FOVEATE_RENDEZVOUS"
 """Names the file by which the processes of `run_on_devices` find each other: no port is opened for it."""
@@ -31,9 +42,17 @@ def in_group() -> bool:
     return several and "RANK" in os.environ and (RENDEZVOUS in os.environ or "MASTER_ADDR" in os.environ)
 
 
-def started_here() -> bool:
-    """Whether it was `run_on_devices` that started it."""
-    return RENDEZVOUS in os.environ
+def processes_to_start(devices: int | None) -> int:
+    """How many processes are to train in place of this one; 0 where it trains itself.
+
+    Raises:
+        ConfigError: for a number below 1, and in a process that torchrun has started.
+    """
+    if devices is not None and devices < 1:
+        raise ConfigError(f"--devices {devices}: give 1 at least")
+    if devices is not None and in_group() and RENDEZVOUS not in os.environ:
+        raise ConfigError("--devices starts its processes itself: leave it out under torchrun")
+    return 0 if devices in (None, 1) or in_group() else devices
 
 
 def is_first() -> bool:
@@ -50,8 +69,14 @@ def end_with_parent() -> None:
         os.read(0, 1)
         os._exit(1)
 
-    if started_here():
+    if RENDEZVOUS in os.environ:
         threading.Thread(target=wait, daemon=True).start()
+
+
+def hand_back(text: str) -> None:
+    """Give the caller of `run_on_devices` a text, where it was one that started this process."""
+    if RENDEZVOUS in os.environ:
+        _beside(Path(os.environ[RENDEZVOUS])).write_text(text, encoding="utf-8")
 
 
 class Ended(NamedTuple):
@@ -61,14 +86,16 @@ class Ended(NamedTuple):
     """The exit code of the one that says why they failed; 0 where none did."""
     errors: str
     """What is to be written to standard error."""
+    result: str = ""
+    """What one of them has handed back."""
 
 
-def run_on_devices(command: Sequence[str], devices: int) -> Ended:
-    """Run `command` in so many processes at once, and wait for them; when one fails, the others are ended.
+def run_on_devices(command: Sequence[str], devices: int, *, quiet: bool = False) -> Ended:
+    """Run `command` in as many processes as there are `devices`; when one fails, the others are ended.
 
     Each finds its place where torchrun would put it, in RANK, LOCAL_RANK and WORLD_SIZE. torchrun itself is not
     asked: it answers an error with a page of its own, and takes three seconds to begin. The first process prints
-    what there is to see. Ctrl-C and SIGTERM go to the first process, which saves.
+    what there is to see, unless it is to be `quiet`. Ctrl-C and SIGTERM go to the first process, which saves.
     """
     with contextlib.ExitStack() as held:
         store = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="foveate-"))) / "store"
@@ -78,7 +105,7 @@ def run_on_devices(command: Sequence[str], devices: int) -> Ended:
             process = subprocess.Popen(  # noqa: S603 (our own module, by the running interpreter)
                 command,
                 stdin=subprocess.PIPE,
-                stdout=None if rank == 0 else subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL if quiet or rank > 0 else None,
                 stderr=errors[rank],
                 env=_environment(rank, devices, store),
                 start_new_session=True,  # Ctrl-C reaches this process alone
@@ -90,7 +117,8 @@ def run_on_devices(command: Sequence[str], devices: int) -> Ended:
         if teller is not None:
             return Ended(processes[teller].returncode, _told(errors[teller]))
         if all(each.returncode == 0 for each in processes):
-            return Ended(0, _written(errors[0]))
+            result = _beside(store)
+            return Ended(0, _written(errors[0]), result.read_text(encoding="utf-8") if result.exists() else "")
         if stopped:  # before there was anything to save
             return Ended(130, "")
         rank, code = next((rank, each.returncode) for rank, each in enumerate(processes) if each.returncode)
@@ -99,6 +127,11 @@ def run_on_devices(command: Sequence[str], devices: int) -> Ended:
             f"foveate: the process of device {rank} was killed (signal {-code}), perhaps as memory ran out: "
             f"continue with `foveate train --resume RUN --devices {devices}`\n",
         )
+
+
+def _beside(store: Path) -> Path:
+    """Where a result is handed back."""
+    return store.with_name("result")
 
 
 def _environment(rank: int, devices: int, store: Path) -> dict[str, str]:

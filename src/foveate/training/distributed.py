@@ -68,6 +68,11 @@ class World:
         """Whether this is the process that measures, writes and speaks."""
         return self.rank == 0
 
+    @property
+    def devices(self) -> int | None:
+        """What `--devices` is to be for these processes, where they are several on one machine."""
+        return self.size if 1 < self.size == self.local_size else None
+
     def place(self, device: torch.device) -> torch.device:
         """The device of this process, where a request picked `device` for all.
 

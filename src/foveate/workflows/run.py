@@ -1,47 +1,21 @@
-"""Runs: trained, resumed and opened; and the table of layers of a network without one."""
+"""What a run is: its folder, its network, the data set it was trained on, and the command that resumes it."""
 
-import contextlib
-import math
 import shlex
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from foveate.checkpoint import Checkpoint
-from foveate.config import Config, resolve_config
-from foveate.data.dataset import Dataset, KnownData, load_known
+from foveate.config import Config
+from foveate.data.dataset import Dataset, load_known
 from foveate.data.splits import SPLITS
-from foveate.errors import CheckpointError, ConfigError, DataError
-from foveate.files import write_json
-from foveate.keywords import Settings
-from foveate.model.build import LayerTable, build_model, layer_table
-from foveate.training.device import DeviceData, pick_device, prepare_process
-from foveate.training.distributed import ALONE, LostError, World
-from foveate.training.environment import environment, environment_changes, places_resumed
-from foveate.training.events import event_writer
-from foveate.training.fit import Fit
-from foveate.training.loop import best_epoch
+from foveate.errors import CheckpointError, DataError
+from foveate.training.device import pick_device
+from foveate.training.distributed import ALONE, World
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
-from foveate.training.saving import interruptible, saving
-from foveate.training.settings import resolve_settings
-from foveate.workflows.folds import check_folds, cross_validate, draw_run_folds, write_folds
-from foveate.workflows.leaks import tell_own_copies
-from foveate.workflows.measure import Measurement
 from foveate.workflows.next_step import counts_evenly, next_step
-from foveate.workflows.output import check_output_name, new_output
-from foveate.workflows.prepare import prepare
-from foveate.workflows.request import (
-    Display,
-    NullDisplay,
-    check_output_dir,
-    command_line,
-    find_device,
-    print_data_warnings,
-)
-from foveate.workflows.start import start_told, starting_from
-from foveate.workflows.workers import Workers
+from foveate.workflows.request import Display, print_data_warnings
 
 IN_USE = "being trained or measured"
 
@@ -93,181 +67,6 @@ class Run:
         return self.folder.load_network(self.config, pick_device(device))
 
 
-def train(
-    data: str | Path,
-    *,
-    preset: str | None = None,
-    config: Path | str | None = None,
-    data_dir: Path | str | None = None,
-    runs: Path | str = "runs",
-    name: str | None = None,
-    final: bool = False,
-    folds: int | None = None,
-    workers: int | None = None,
-    ray: str | None = None,
-    gpus: float | None = None,
-    time: str | None = None,
-    known: KnownData | None = None,
-    command: str | None = None,
-    display: Display | None = None,
-    **settings: Unpack[Settings],
-) -> Run:
-    """Train a network on `data`, measure it on validation, and report.
-
-    In the processes of torchrun each has a share of every batch; the first measures, writes and speaks, and all
-    of them return its run.
-
-    Args:
-        data: `digits`, `cue`, `cifar10`, or the path of a folder, CSV, Parquet or `.npz` file.
-        preset: where the settings come from; over it come those of the YAML file `config`, then `settings`. Where
-            both are None, `default_preset` chooses by the data.
-        data_dir: where `cifar10` lies; else `$FOVEATE_DATA` and the cache are searched.
-        runs: the run folder is `runs/train/<name>`.
-        final: train on train + validation for the whole length, and open the test split once, at the end.
-        folds: cross-validate: train so many networks besides, each without one fold of train + validation, and
-            measure each image by the one that never saw it. The model is trained on train + validation, for the
-            same length; the test split stays closed.
-        workers, ray, gpus: who trains the folds, as `tune` takes them.
-        time: how long it may take, decoding left out, as "5m": a few steps measure this machine, and images shown
-            and their size are chosen so that it ends then.
-        known: what `data` must be, and the splits that are used instead of drawing them.
-        command: the command line that the run records; None: that of these arguments.
-        settings: any setting by its name, such as `epochs=3, attention="luong"`; `start` may be the name of a run
-            in `runs`.
-
-    Raises:
-        CheckpointError, ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written.
-        TrainingError: when the loss is not finite, or another process of torchrun has ended.
-        KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
-    """
-    world = World.here()
-    display = display if display is not None and world.leads else NullDisplay()
-    check_output_dir(Path(runs), data)
-    check_output_name(Path(runs), "train", name)
-    check_alone(world, folds=folds is not None, timed=time is not None)
-    others = (workers, ray, gpus) != (None, None, None)
-    check_folds(folds, final=final, timed=time is not None, workers=others)
-    crew = Workers(workers, ray, gpus)
-    on_all = final or folds is not None
-    settings = starting_from(settings, Path(runs))
-    ready = prepare(
-        str(data),
-        preset=preset,
-        file=Path(config) if config else None,
-        settings=settings,
-        place=Path(data_dir) if data_dir else None,
-        final=final,
-        on_all=on_all,
-        time=time,
-        known=known,
-        world=world,
-        display=display,
-    )
-    resolved, own, dataset = ready.config, ready.loaded.own, ready.loaded.own.dataset
-    training = ready.loaded.training
-    if folds is not None:
-        crew.check_attention([resolved])
-        drawn = draw_run_folds(resolved, training.dataset, folds)
-    tell_own_copies(dataset, display, final=final, folds=folds is not None)
-    fit = Fit(resolved, training, world=world)
-    if fit.origin is not None:
-        display.say(f"training starts from {fit.origin.words}")
-    if (line := start_told(resolved, own.dataset, on_all=on_all)) is not None:
-        display.say(line)
-    command = command or command_line(
-        "train",
-        data,
-        preset=ready.preset,
-        config=config,
-        data_dir=data_dir,
-        name=name,
-        final=final,
-        folds=folds,
-        workers=workers,
-        ray=ray,
-        gpus=gpus,
-        devices=_devices(world),
-        settings=ready.settings,
-    )
-
-    def make_folder() -> str:
-        with new_output(Path(runs), "train", name, fallback=f"{dataset.name}-{resolved.preset}") as output:
-            folder = RunFolder(output.draft)
-            record = RunRecord.of(dataset, Path(data_dir) if data_dir else None, command, final=on_all)
-            record = record.model_copy(update={"splits": folder.write_splits(dataset)})
-            if folds is not None:
-                kept = write_folds(folder, training.dataset, drawn, folds)
-                record = record.model_copy(update={"folds": kept})
-            folder.write_identity(resolved, own.device, record, devices=world.size)
-            fit.metadata["settings"] = folder.identity(record)
-            folder.last.parent.mkdir(parents=True)
-            fit.save(folder.last)
-        return str(output.path)
-
-    with world.connected(own.device):
-        folder = RunFolder(Path(world.tell(make_folder() if world.leads else None)))
-        with _held(folder, world):
-            return _train(folder, fit, own, crew, display)
-
-
-def resume(
-    run: Run | Path | str,
-    data: str | Path | None = None,
-    *,
-    device: str | None = None,
-    threads: int | None = None,
-    workers: int | None = None,
-    ray: str | None = None,
-    gpus: float | None = None,
-    data_dir: Path | str | None = None,
-    display: Display | None = None,
-) -> Run:
-    """Resume a run that was killed or stopped from its last saved step; it ends as if it had never stopped.
-
-    Args:
-        data: where its data set lies now, if it was moved; it must be the same.
-        device, threads: to continue with; None: what the run asked for, or `auto` where its device is missing.
-        workers, ray, gpus: who trains the folds that are left, as in `train`.
-
-    Raises:
-        CheckpointError: when it is not a run, is damaged, or its data set is another one now.
-        ConfigError: when the `device` is not there.
-        TrainingError, KeyboardInterrupt: as in `train`.
-    """
-    world = World.here()
-    display = display if display is not None and world.leads else NullDisplay()
-    folder = folder_of(run)
-    folds = folder.read_record().folds
-    check_alone(world, folds=folds is not None, timed=False)
-    others = (workers, ray, gpus) != (None, None, None)
-    check_folds(folds.count if folds else None, final=False, timed=False, workers=others)
-    crew = Workers(workers, ray, gpus)
-    if folder.read_record().finished:
-        display.say(f"{folder.path} is finished")
-        return Run(folder)
-    with _held(folder, world):
-        config, record = folder.read_config(), folder.read_record()
-        picked = world.place(find_device(display, device, config.train.device))
-        if threads is not None:
-            config = config.replacing(threads=threads)
-        prepare_process(config)
-        dataset = dataset_of_run(folder, config, record, data, Path(data_dir) if data_dir else None, display)
-        own = DeviceData.load(dataset, picked)
-        training = own.with_splits(dataset.for_final().splits) if record.final else own
-        if world.size > 1:
-            resolve_settings(config, training.dataset, world.size)  # which refuses what they cannot share
-        fit = Fit(config, training, start=False, world=world)
-        fit.metadata["settings"] = folder.identity(record)
-        continued = fit.resume(folder.last, settings=folder.identity(record))
-        before, now = folder.read_environment(), environment(picked, world.size)
-        if (changes := environment_changes(before, now, continued=continued)) and world.leads:
-            write_json(folder.path / "env.json", {**before, "resumed": [*places_resumed(before), now]})
-            for line in changes:
-                display.say(line)
-        with world.connected(picked):
-            return _train(folder, fit, own, crew, display)
-
-
 def open_run(path: Path | str) -> Run:
     """A run that lies in a folder.
 
@@ -277,121 +76,10 @@ def open_run(path: Path | str) -> Run:
     return Run(RunFolder.open(Path(path)))
 
 
-def summarize(
-    *,
-    preset: str | None = None,
-    config: Path | str | None = None,
-    num_classes: int = 10,
-    **settings: Unpack[Settings],
-) -> LayerTable:
-    """The table of layers of a preset's network, as figure 3.1 of the paper.
-
-    Raises:
-        ConfigError: for settings that no network can have.
-    """
-    resolved = resolve_config(preset, Path(config) if config else None, settings)
-    size = resolved.data.size or 32
-    return layer_table(build_model(resolved.model, num_classes=num_classes, size=size), size)
-
-
-def _train(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display: Display) -> Run:
-    """Train from wherever the state of `fit` is to the end; then measure and report.
-
-    Of several processes the first does all but the steps, and the others wait for it.
-
-    Args:
-        data: the data set in the run's own splits, also where validation is trained on.
-        crew: who trains the folds, where there are some.
-    """
-    world, command = fit.world, resuming(folder, fit.world)
-    try:
-        if world.leads:
-            _lead(folder, fit, data, crew, display)
-        else:
-            with interruptible(command, heeded=False):
-                for _ in fit.epochs():
-                    pass
-        world.wait()
-    except LostError as error:
-        raise LostError(f"another process of this training has ended: continue with `{command}`") from error
-    return Run(folder)
-
-
-def _lead(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display: Display) -> None:
-    """What one process alone does, or the first of several."""
-    config, state, record = fit.config, fit.state, folder.read_record()
-    train, history = config.train, fit.state.history
-    fit.path, epochs = folder.last, fit.length
-    side = data.dataset.size
-    small = round(side * train.resize_scale) if train.resize_until else side
-    if small < side and (state.epoch, state.step) == (1, 0):
-        display.say(
-            f"the first {train.resize_until:.0%} of training is on images of {small} px, which is faster: "
-            "until then accuracy on validation is low"
-        )
-    with interruptible(resuming(folder, fit.world)) as interrupted:
-        keeps_best = train.keep == "best"
-        if keeps_best and state.step == 0 and best_epoch(history, train.monitor) == state.epoch - 1:
-            # It may have been killed after this state was saved, and before its weights were as the best.
-            fit.save_weights(folder.best)
-        track = saving(display.track, partial(fit.save, folder.last), train.save_every_s, interrupted)
-        logits = None  # of the weights that are kept, where they were measured in this process
-        with event_writer(folder.path, history) as log:
-            for result in fit.epochs(track=track):
-                best = keeps_best and best_epoch(history, train.monitor) == result.epoch
-                # After the state, which `fit` has saved: a GPU would not come to the same weights again, and what
-                # is kept as the best must be of an epoch that is in the history.
-                if best:
-                    fit.save_weights(folder.best)
-                if best or not keeps_best:
-                    logits = state.val_logits
-                folder.write_history(history)
-                log(result)
-                display.epoch(result, epochs=epochs, best=best)
-        folder.write_history(history)
-        if record.folds is None:
-            split = "test" if record.final else "validation"
-            checkpoint = folder.load_network(config, data.device, images=len(data.dataset.splits[split]))
-            if record.final:
-                folder.record_test_opening(record.command)
-            track = saving(display.track, lambda: None, math.inf, interrupted)
-            weights, known = folder.kept_weights(config), None if record.final else logits
-            Measurement(folder, config, checkpoint, data, split, weights, logits=known).write(track)
-    if record.folds is not None:
-        where = resuming(folder)
-        cross_validate(folder, config, record, data.dataset, data.device, crew, display, resuming=where)
-    if not keeps_best:  # the file that people take for the run's network is that network
-        confidence = folder.load_network(config, data.device).confidence
-        fit.save_weights(folder.best, confidence=confidence.model_dump(mode="json"))
-    folder.record_finished()
-
-
-def check_alone(world: World, *, folds: bool, timed: bool) -> None:
-    """Refuse several devices for what is not one training whose length is known.
-
-    Raises:
-        ConfigError: for these.
-    """
-    if world.size > 1 and folds:
-        raise ConfigError("devices and folds: folds are trained side by side by --workers: leave --devices out")
-    if world.size > 1 and timed:
-        raise ConfigError("devices and time: several devices are not measured first: give epochs or images_seen")
-
-
 def resuming(folder: RunFolder, world: World = ALONE) -> str:
     """The command line that resumes a run."""
-    devices = f" --devices {_devices(world)}" if _devices(world) else ""
+    devices = f" --devices {world.devices}" if world.devices else ""
     return f"foveate train --resume {shlex.quote(str(folder.path))}{devices}"
-
-
-def _devices(world: World) -> int | None:
-    """What `--devices` is to be, where the processes are on one machine."""
-    return world.size if 1 < world.size == world.local_size else None
-
-
-def _held(folder: RunFolder, world: World) -> contextlib.AbstractContextManager[None]:
-    """Keep other trainings out of the run; only the first process writes there."""
-    return folder.locked(IN_USE) if world.leads else contextlib.nullcontext()
 
 
 def folder_of(run: Run | Path | str) -> RunFolder:

@@ -39,8 +39,9 @@ from foveate.workflows.campaign import (
 )
 from foveate.workflows.output import check_output_name
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, command_line, settings_digest
-from foveate.workflows.run import Run, train
+from foveate.workflows.run import Run
 from foveate.workflows.study_files import REPORT, RESULTS, WINNER, check_winner, write_results, write_winner
+from foveate.workflows.train import train
 from foveate.workflows.workers import Workers
 
 

@@ -1,0 +1,25 @@
+"""The table of layers of a network that is not trained yet."""
+
+from pathlib import Path
+from typing import Unpack
+
+from foveate.config import resolve_config
+from foveate.keywords import Settings
+from foveate.model.build import LayerTable, build_model, layer_table
+
+
+def summarize(
+    *,
+    preset: str | None = None,
+    config: Path | str | None = None,
+    num_classes: int = 10,
+    **settings: Unpack[Settings],
+) -> LayerTable:
+    """The table of layers of a preset's network, as figure 3.1 of the paper.
+
+    Raises:
+        ConfigError: for settings that no network can have.
+    """
+    resolved = resolve_config(preset, Path(config) if config else None, settings)
+    size = resolved.data.size or 32
+    return layer_table(build_model(resolved.model, num_classes=num_classes, size=size), size)
