@@ -18,7 +18,8 @@ from foveate.comparison.findings import PairFinding, pair_findings
 from foveate.comparison.pooling import Rule
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.training import ArmResult, JudgedSplit, pack
-from foveate.config import read_yaml, validated
+from foveate.config import read_yaml
+from foveate.validation import validated
 from harness import begin, command_line, write_record
 
 RULES: tuple[Rule, ...] = ("seeds", "pairs", "blocks", "dunnett")

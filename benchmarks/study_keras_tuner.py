@@ -29,8 +29,8 @@ import foveate
 from foveate.checkpoint import load_model
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.data.loader import Loader
-from foveate.evaluation import point_metrics
 from foveate.inference.network import collect_logits
+from foveate.metrics import point_metrics
 from foveate.settings import DataConfig
 from foveate.training.device import EVAL_BATCH_SIZE
 from foveate.tuning.trial import study_dataset

@@ -21,7 +21,7 @@ from foveate.confidence import (
     fit_temperature,
     too_few_told,
 )
-from foveate.evaluation import point_metrics
+from foveate.metrics import point_metrics
 
 
 def drawn(seed: int, n: int, k: int = 4, *, spread: float = 2.0) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

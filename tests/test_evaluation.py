@@ -12,15 +12,8 @@ from scipy.special import softmax
 from sklearn import metrics
 
 from foveate.errors import DataError, TrainingError
-from foveate.evaluation import (
-    BINS,
-    few_images_told,
-    point_metrics,
-    score,
-    score_ablation,
-    uneven_told,
-    wilson_interval,
-)
+from foveate.evaluation import score, score_ablation
+from foveate.metrics import BINS, point_metrics, wilson_interval
 
 CPU = torch.device("cpu")
 NAMES = tuple("abcde")
@@ -231,27 +224,6 @@ def test_narrow_integers_are_labels_as_well(dtype: type[np.integer[Any]]) -> Non
     assert point_metrics(logits, labels.astype(dtype)) == point_metrics(logits, labels)
 
 
-@pytest.mark.parametrize(
-    ("images", "told"),
-    [
-        ({"a": 200, "b": 20}, True),
-        ({"a": 199, "b": 20}, False),
-        ({"a": 3, "b": 0, "c": 40}, True),
-        ({"a": 40, "b": 0}, False),
-        ({}, False),
-    ],
-)
-def test_classes_are_uneven_from_ten_times_the_images_on(images: dict[str, int], told: bool) -> None:
-    line = uneven_told(images)
-    assert (line is not None) is told
-    if line is not None:
-        assert "class_weights=balanced" in line
-        assert "class_weights" not in str(uneven_told(images, balanced=True))
-        assert line.startswith(
-            ("a has 200 of these images, and b has 20:", "c has 40 of these images, and a has 3:")
-        )
-
-
 def test_balanced_accuracy_is_scikit_learns() -> None:
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(200, 5)), rng.choice(4, 200, p=[0.7, 0.2, 0.06, 0.04])
@@ -374,15 +346,3 @@ def test_intervals_over_clusters_are_wider_where_images_of_one_are_alike() -> No
         assert higher - lower > 1.5 * (high - low)
     each = score(logits, labels, ["a", "b"], clusters=np.arange(200))
     assert each.intervals["loss"] == pytest.approx(alone.intervals["loss"])
-
-
-def test_few_validation_images_are_told_and_others_are_not() -> None:
-    told = few_images_told("validation", 13, [0.578, 0.973])
-    assert told.startswith("13 validation images tell only that the accuracy is between 57.8% and 97.3%: ")
-    assert "±" not in told
-    assert "--folds 5" in few_images_told("validation", 80, [0.8, 0.93])
-    assert few_images_told("validation", 800, [0.86, 0.9]) is None
-    assert few_images_told("test", 80, [0.8, 0.93]) is None
-    told = few_images_told("out-of-fold", 4, [0.301, 0.987])
-    assert told == "4 images tell only that the accuracy is between 30.1% and 98.7%: only more images tell more"
-    assert few_images_told("out-of-fold", 800, [0.86, 0.9]) is None

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from foveate.combinations import check_model
 from foveate.confidence import Confidence
 from foveate.errors import CheckpointError, ConfigError
 from foveate.memory import device_memory
@@ -20,7 +21,7 @@ from foveate.model.build import build_model, forward_bytes, outline_model
 from foveate.model.network import AttentionCNN
 from foveate.preprocessing import FITS, RESIZES, Preprocessing, Resize
 from foveate.records import ClassNames, Digest, Record, WeightsOrigin, validate_record
-from foveate.settings import CUSTOM, ModelConfig, Side, check_model
+from foveate.settings import CUSTOM, ModelConfig, Side
 from foveate.tensors import (
     DTYPES,
     FIX,

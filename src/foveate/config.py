@@ -1,18 +1,17 @@
 """Settings: frozen, validated, read from presets, files and flags in that order; no torch here."""
 
-import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel
 
+from foveate.combinations import check_balance, check_model, check_start
 from foveate.errors import ConfigError
 from foveate.files import read_regular
-from foveate.records import MalformedError, parse_yaml, printable, problem_in_words
+from foveate.records import MalformedError, parse_yaml
 from foveate.settings import (
     EARLIER_NAMES,
     AugmentConfig,
@@ -20,16 +19,13 @@ from foveate.settings import (
     ModelConfig,
     Section,
     TrainConfig,
-    check_model,
 )
-from foveate.suggestions import close_to, nearest
+from foveate.suggestions import nearest
+from foveate.validation import short, validated
 
 DEFAULT_PRESET = "minute"
 
-Model = TypeVar("Model", bound=BaseModel)
 
-_MOST_TOLD = 1_000
-"""Characters of a message about a setting: the value that it names can be of any length."""
 _FILE_BYTES = 16 << 20
 """Of a file of settings: those of a study or a comparison have some 10,000."""
 _EITHER = (("epochs", "images_seen"), ("weights", "start"))
@@ -142,7 +138,7 @@ def setting_value(name: str, text: str) -> Any:
     try:
         return parse_yaml(text)
     except MalformedError as error:
-        raise ConfigError(f"{name}={_short(text)}: the value is not YAML ({error})") from error
+        raise ConfigError(f"{name}={short(text)}: the value is not YAML ({error})") from error
 
 
 def _preset(name: str) -> dict[str, Any]:
@@ -246,49 +242,6 @@ def _refuse_twice(nested: Mapping[str, Any], section: str, values: Any) -> None:
         raise ConfigError(f"the setting {section}.{min(twice)} is given twice: remove one of them")
 
 
-def validated(model: type[Model], values: Mapping[str, Any], *, within: str = "") -> Model:
-    """`values` as a `model`.
-
-    Raises:
-        ConfigError: for the first of them that it refuses, `within` what they come from.
-    """
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise _refusal(error.errors()[0], within) from error
-
-
-def check_values(model: type[BaseModel], values: Mapping[str, Any]) -> None:
-    """Refuse a value that `model` refuses, although others that it needs are not known yet.
-
-    Raises:
-        ConfigError: for the first of them.
-    """
-    try:
-        model.model_validate(values)
-    except ValidationError as error:
-        for problem in error.errors():
-            if problem["type"] != "missing":
-                raise _refusal(problem) from error
-
-
-def _refusal(problem: ErrorDetails, within: str = "") -> ConfigError:
-    """A problem that pydantic has with a value, in one line."""
-    where = ".".join(map(str, problem["loc"]))
-    if where and problem["type"] != "missing":
-        where += f"={_short(repr(problem['input']))}"
-    said = problem_in_words(problem)
-    said = said if said != problem["msg"] else said.lower()
-    if problem["type"] == "literal_error":
-        said += close_to(problem["input"], re.findall(r"'([^']+)'", said))
-    told = printable(": ".join(part for part in (within, where, said) if part))
-    return ConfigError(told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]}…")
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:80]}…"
-
-
 def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Settings over settings, by section, to be given to `resolve_config`, which looks at all of them together.
 
@@ -326,59 +279,11 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _check_start(config: Config) -> None:
-    """Refuse weights to start from, or a classifier to fit, that the network has no place for."""
-    if config.train.weights is not None and config.train.start is not None:
-        raise ConfigError(
-            "train.weights and train.start both say what training starts from: give --weights or --start, not both"
-        )
-    if config.train.weights is not None and config.model.backbone is None:
-        raise ConfigError(
-            f"train.weights={config.train.weights!r} is for a backbone: give one, or --preset photos"
-        )
-    model, augment, by_steps = config.model, config.augment, config.train.optimizer != "logistic_regression"
-    if by_steps and not config.train.regression_first:
-        return
-    pools = model.attention == "none" and model.head in ("mean", "mean_max")
-    if by_steps:
-        if model.backbone is None or not pools:
-            raise ConfigError(
-                "train.regression_first=true fits a classifier to the features of a backbone: it takes one, "
-                "attention=none, and the head mean or mean_max"
-            )
-        return
-    if model.freeze != "all" or not pools:
-        raise ConfigError(
-            "train.optimizer='logistic_regression' fits a classifier to the features of a frozen backbone: it "
-            "takes freeze=all, attention=none, and the head mean or mean_max"
-        )
-    if augment.augmentation or config.train.epochs != 1:
-        raise ConfigError(
-            "train.optimizer='logistic_regression' sees each image once: it takes augmentation=false and epochs=1"
-        )
-
-
-def _check_balance(config: Config) -> None:
-    """Refuse small classes that would count twice, and a sampler where nothing is sampled."""
-    if config.train.sampler == "uniform":
-        return
-    if config.train.class_weights is not None:
-        raise ConfigError(
-            "train.class_weights and train.sampler='balanced' both make small classes count more, and together "
-            "they would do it twice: give one of them"
-        )
-    if config.train.optimizer == "logistic_regression":
-        raise ConfigError(
-            "train.sampler='balanced' is for training by steps, and train.optimizer='logistic_regression' takes "
-            "none: give class_weights=balanced"
-        )
-
-
 def _validate(values: Mapping[str, Any]) -> Config:
     config = validated(Config, values)
     check_model(config.model)
-    _check_start(config)
-    _check_balance(config)
+    check_start(config.model, config.augment, config.train)
+    check_balance(config.train)
     if config.train.resize_until and config.model.head == "dense":
         raise ConfigError(
             f"train.resize_until={config.train.resize_until}: model.head='dense' takes one size only"

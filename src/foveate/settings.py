@@ -13,7 +13,6 @@ from pydantic import (
     model_validator,
 )
 
-from foveate.errors import ConfigError
 from foveate.preprocessing import Fit, Preprocessing
 from foveate.suggestions import close_to
 
@@ -279,32 +278,3 @@ class TrainConfig(Section):
     """CPU threads; None: torch's choice. Sums, and so the last bits of a result, change with it."""
     save_every_s: float = Field(60.0, ge=0)
     """Seconds between saves within an epoch: what a kill can cost at most."""
-
-
-def check_model(model: ModelConfig) -> None:
-    """Refuse settings of a network that do not go together.
-
-    Raises:
-        ConfigError: for these.
-    """
-    if model.backbone is not None:
-        if model.stages or model.whiten:
-            raise ConfigError(
-                f"model.backbone={model.backbone!r} has stages of its own, and there are model.stages or "
-                "model.whiten beside it: give --preset photos, which has none, or leave them out"
-            )
-        if model.head == "dense":
-            raise ConfigError("model.head='dense': a backbone takes a head that pools, such as mean")
-    elif not model.stages:
-        raise ConfigError("model.stages: give one stage at least, or a backbone")
-    elif model.freeze != "none":
-        raise ConfigError(f"model.freeze={model.freeze!r} is for a backbone, and there is none")
-    stages = len(model.stages) or 1
-    if model.attention_stage > stages:
-        raise ConfigError(f"model.attention_stage={model.attention_stage}: there are {stages} stages")
-    if model.block == "normed" and any(len(stage.kernels) < 2 for stage in model.stages):
-        raise ConfigError("model.block='normed': every stage needs two kernels at least, such as kernels: [3, 3]")
-    if model.block == "normed" and any(side % 2 == 0 for stage in model.stages for side in stage.kernels):
-        raise ConfigError("model.block='normed': kernels must have an odd side, as they begin as the identity")
-    if model.attention == "residual_mask" and not model.batch_norm:
-        raise ConfigError("model.attention='residual_mask' normalises batches itself: not with batch_norm=false")

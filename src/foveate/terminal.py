@@ -226,9 +226,9 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
     """
     from foveate.confidence import too_few_told
     from foveate.data.folds import OUT_OF_FOLD
-    from foveate.evaluation import few_images_told
     from foveate.execution.devices import is_first
     from foveate.inference.tables import shortened
+    from foveate.report.caveats import few_images_told
 
     if not is_first():
         return
@@ -263,8 +263,8 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
 
 def _print_uneven(split: str, report: "Mapping[str, Any]", *, balanced: bool) -> None:
     """The recall of every class, the lowest first, where their numbers of images differ much."""
-    from foveate.evaluation import uneven_told
     from foveate.inference.tables import shortened
+    from foveate.report.caveats import uneven_told
 
     classes = {name: found for name, found in report["per_class"].items() if found["support"]}
     line = uneven_told({name: found["support"] for name, found in classes.items()}, balanced=balanced)

@@ -42,7 +42,8 @@ def predict(
     """Predict the classes of IMAGES. The exit code is 1 when an image cannot be read."""
     from foveate.data.listing import list_images
     from foveate.inference.tables import WRITERS
-    from foveate.workflows.predict import Predicted, Sorter, predict_rows, refuse_among
+    from foveate.workflows.predict import Predicted, predict_rows
+    from foveate.workflows.sorting import Sorter, refuse_among
 
     given = {"csv": csv, "json": json, "parquet": parquet}
     table, kind = _one_table({name: path for name, path in given.items() if path is not None})

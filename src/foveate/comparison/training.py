@@ -14,9 +14,9 @@ from foveate.checkpoint import checkpoint_metadata, load_model
 from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.data.splits import stratified_subset
-from foveate.evaluation import point_metrics
 from foveate.execution.pool import Message
 from foveate.files import write_json
+from foveate.metrics import point_metrics
 from foveate.progress import COMPILING_S, Track, heartbeat
 from foveate.records import Accuracy, Count, Record, Seconds
 from foveate.tensors import load_tensors, section

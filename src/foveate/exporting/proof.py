@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from foveate.evaluation import wilson_interval
 from foveate.inference.onnx import Outputs
+from foveate.metrics import wilson_interval
 from foveate.records import Accuracy, Count, Digest, Line, Record
 
 __all__ = [

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.bootstrap import Interval
 from foveate.confidence import Confidence
 from foveate.data.folds import OUT_OF_FOLD
-from foveate.evaluation import Interval, wilson_interval
+from foveate.metrics import wilson_interval
 
 Floats = NDArray[np.float64]
 

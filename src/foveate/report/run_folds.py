@@ -2,7 +2,7 @@
 
 from statistics import mean, stdev
 
-from foveate.evaluation import wilson_interval
+from foveate.metrics import wilson_interval
 from foveate.report.html import interval, percent
 from foveate.report.sections import Card, Section, Table, numbers, small
 from foveate.training.measured import Measured

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from foveate.evaluation import few_images_told, uneven_told
+from foveate.report.caveats import few_images_told, uneven_told
 from foveate.report.html import interval, metric, percent, sentence
 from foveate.report.sections import Card, Column, Section, Table, Text, code, numbers, small
 from foveate.training.measured import Measured

@@ -16,8 +16,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from foveate.data.augment import Augment, resize_batch
 from foveate.data.loader import Batch, Loader, to_device
 from foveate.errors import TrainingError
-from foveate.evaluation import point_metrics
 from foveate.inference.network import autocast, collect_logits, out_of_memory_explained
+from foveate.metrics import point_metrics
 from foveate.progress import Track, untracked
 from foveate.settings import Monitor, TrainConfig
 from foveate.training.distributed import ALONE, World

@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.data.splits import group_numbers
-from foveate.evaluation import point_metrics
+from foveate.metrics import point_metrics
 from foveate.model.heads import LinearHead
 from foveate.model.network import AttentionCNN
 from foveate.progress import Track, untracked

@@ -15,13 +15,13 @@ from foveate.config import (
     read_yaml,
     resolve_config,
     setting_path,
-    validated,
 )
 from foveate.errors import ConfigError
 from foveate.records import Name
 from foveate.settings import Section
 from foveate.suggestions import nearest
 from foveate.tuning.hyperparameters import Hyperparameter, Value
+from foveate.validation import validated
 
 _MAX_TRIES = 10_000
 """Draws in a row that are known or cannot be built, after which a space counts as exhausted."""

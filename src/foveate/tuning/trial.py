@@ -12,8 +12,8 @@ from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.data.splits import stratified_split, stratified_subset
 from foveate.errors import CheckpointError, ConfigError, DataError
-from foveate.evaluation import point_metrics
 from foveate.execution.pool import Message
+from foveate.metrics import point_metrics
 from foveate.progress import COMPILING_S, Track, heartbeat, untracked
 from foveate.records import Record
 from foveate.tensors import load_tensors, section

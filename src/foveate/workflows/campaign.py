@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 import yaml
 
-from foveate.config import Config, read_yaml, validated
+from foveate.config import Config, read_yaml
 from foveate.data.dataset import Dataset, KnownData, load_dataset, load_known
 from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError
@@ -21,6 +21,7 @@ from foveate.records import FiniteJson, Name, read_record
 from foveate.settings import Section
 from foveate.training.device import pick_device, prepare_process
 from foveate.training.environment import environment
+from foveate.validation import validated
 from foveate.workflows.leaks import tell_own_copies
 from foveate.workflows.output import new_output
 from foveate.workflows.request import Display, find_device, print_data_warnings, settings_digest

@@ -15,13 +15,14 @@ from foveate.comparison.outcomes import Outcome
 from foveate.comparison.pooling import Rule
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.training import JudgedSplit, run_arm
-from foveate.config import check_values, read_yaml, validated
+from foveate.config import read_yaml
 from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataError
 from foveate.execution.pool import Pool
 from foveate.files import locked
 from foveate.records import Digest, Record, read_record
 from foveate.training.fit import DRAWS
 from foveate.training.saving import interruptible
+from foveate.validation import check_values, validated
 from foveate.workflows.campaign import (
     create_folder,
     finish,

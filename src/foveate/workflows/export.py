@@ -8,43 +8,32 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from foveate.confidence import energy
-from foveate.data.dataset import Dataset, align_classes, load_dataset
 from foveate.data.splits import stratified_subset
-from foveate.errors import CheckpointError, ConfigError, DataError, ExportError
+from foveate.errors import ConfigError, ExportError
 from foveate.exporting.bundle import bundle_files
 from foveate.exporting.graph import described, to_int8, to_onnx
-from foveate.exporting.proof import BOUNDS, Certificate, FileProof, Measured, ProofData, prove, score_of
+from foveate.exporting.proof import BOUNDS, Certificate, FileProof, Measured, score_of
 from foveate.exporting.web import read_assets, web_page
 from foveate.files import new_folder
-from foveate.inference.engine import BATCH, About
 from foveate.inference.network import NetworkEngine
-from foveate.inference.onnx import OnnxEngine, Outputs
 from foveate.inference.onnx_file import Card, PreprocessingRecord, Proven
 from foveate.model.build import layer_table
 from foveate.preprocessing import RESIZES
-from foveate.records import MAX_LINE, printable
 from foveate.report.export_page import export_page
 from foveate.report.html import render
-from foveate.settings import DataConfig
-from foveate.training.runs import RunFolder
+from foveate.workflows.export_proof import NAMES, ProofImages, as_line, measure, proof_images, reasons_of
 from foveate.workflows.output import check_output_name
-from foveate.workflows.request import Display, NullDisplay, check_output_dir, print_data_warnings
-from foveate.workflows.run import dataset_of_run
+from foveate.workflows.request import Display, NullDisplay, check_output_dir
 
 __all__ = ["Export", "export"]
 
-CALIBRATION_IMAGES = 512
-"""Training images whose ranges 8-bit numbers are fitted to."""
 MOST_EXAMPLES = 50
-_NAMES = {"fp32": "model.onnx", "int8": "model-int8.onnx"}
 _PACKAGES = ("foveate", "torch", "onnx", "onnxruntime", "onnxscript", "numpy", "pillow", "simplejpeg")
 
 
@@ -58,7 +47,7 @@ class Export:
     @property
     def model(self) -> Path:
         """The file in 32-bit numbers."""
-        return self.path / _NAMES["fp32"]
+        return self.path / NAMES["fp32"]
 
     @property
     def web(self) -> Path:
@@ -69,16 +58,6 @@ class Export:
     def page(self) -> Path:
         """The certificate, to read."""
         return self.path / "certificate.html"
-
-
-@dataclass(frozen=True, eq=False)
-class _Images:
-    """The images of the proof, and those whose ranges 8-bit numbers are fitted to."""
-
-    about: ProofData
-    dataset: Dataset
-    proof: NDArray[np.int64]
-    calibration: NDArray[np.int64]
 
 
 def export(
@@ -127,7 +106,7 @@ def export(
     assets = read_assets(Path(web_assets) if web_assets else None) if web else None
     checkpoint = NetworkEngine.load(model).checkpoint
     engine = NetworkEngine(checkpoint, "fp32")
-    images = None if unproved else _images(model, to, data, data_dir, engine.about, display, int8=int8)
+    images = None if unproved else proof_images(model, to, data, data_dir, engine.about, display, int8=int8)
     display.say("writing the network as ONNX")
     plain = to_onnx(engine.network, engine.about.size, engine.about.confidence.temperature)
     graphs = {"fp32": plain}
@@ -135,7 +114,7 @@ def export(
         graphs["int8"] = to_int8(plain, images.dataset.images[images.calibration])
     cards = {precision: _card(engine, precision, images, licence) for precision in graphs}
     contents = {precision: described(graph, cards[precision]) for precision, graph in graphs.items()}
-    reference, measured = _measure(engine, contents, images, display) if images else (None, {})
+    reference, measured = measure(engine, contents, images, display) if images else (None, {})
     certificate = Certificate(
         model=_name(model),
         weights=engine.about.digest,
@@ -151,13 +130,13 @@ def export(
         files=tuple(_file(precision, content, measured.get(precision)) for precision, content in contents.items()),
         versions={name: version(name) for name in _PACKAGES},
     )
-    reasons = _reasons(measured)
+    reasons = reasons_of(measured)
     files: dict[str, bytes] = {
         "certificate.json": _json(certificate),
         "certificate.html": render(export_page(certificate, reasons)).encode(),
     }
     if certificate.passed:
-        files |= {_NAMES[precision]: content for precision, content in contents.items()}
+        files |= {NAMES[precision]: content for precision, content in contents.items()}
         if bundle:
             files |= bundle_files(cards["fp32"], certificate, _description(engine))
         if assets:
@@ -199,74 +178,7 @@ def _check_request(
         )
 
 
-def _images(
-    model: Path,
-    to: Path,
-    data: str | Path | None,
-    data_dir: Path | str | None,
-    about: About,
-    display: Display,
-    *,
-    int8: bool,
-) -> _Images:
-    """The images of the proof: the run's own validation images, or those of `data`."""
-    held_out: bool | None = None
-    seed = 0
-    if model.is_dir():
-        folder = RunFolder.open(model)
-        config, record = folder.read_config(), folder.read_record()
-        try:
-            dataset = dataset_of_run(folder, config, record, data, Path(data_dir) if data_dir else None, display)
-        except DataError as error:
-            if data is not None:
-                raise
-            raise DataError(f"{error}; or say where the run's images are now by --data") from error
-        if record.class_names != about.class_names:
-            raise CheckpointError(f"the weights in {model} have other classes than its run.json: restore them")
-        held_out, seed = not record.final, config.data.split_seed
-    else:
-        dataset = load_dataset(
-            str(data),
-            DataConfig.of(about.preprocessing),
-            data_dir=Path(data_dir) if data_dir else None,
-            for_training=False,
-            track=display.track,
-        )
-        dataset = align_classes(dataset, about.class_names)
-        print_data_warnings(dataset, display)
-    check_output_dir(to, dataset.location, "--to")
-    split = "validation" if "validation" in dataset.splits else "all"
-    if split not in dataset.splits:
-        there = ", ".join(dataset.splits)
-        raise DataError(f"{dataset.name} has no validation images (it has: {there}): give other --data")
-    proof, calibration = dataset.splits[split], np.zeros(0, np.int64)
-    calibrated = None
-    if int8:
-        source = "train" if "train" in dataset.splits else split
-        pool = dataset.splits[source]
-        # Where there are no training images, those that fit the ranges prove nothing.
-        count = min(CALIBRATION_IMAGES, len(pool) if source == "train" else len(pool) // 2)
-        if not count:
-            raise DataError(f"{dataset.name} has too few images to fit 8-bit numbers to: leave --int8 out")
-        calibration = pool[stratified_subset(dataset.labels[pool], count, seed)]
-        proof = np.setdiff1d(proof, calibration)
-        calibrated = f"{count} {source} images"
-    return _Images(
-        about=ProofData(
-            name=_line(dataset.name),
-            split=split,
-            images=len(proof),
-            fingerprint=dataset.fingerprint,
-            held_out=held_out,
-            calibrated_on=calibrated,
-        ),
-        dataset=dataset,
-        proof=proof,
-        calibration=calibration,
-    )
-
-
-def _card(engine: NetworkEngine, precision: Any, images: _Images | None, licence: str | None) -> Card:
+def _card(engine: NetworkEngine, precision: Any, images: ProofImages | None, licence: str | None) -> Card:
     about = engine.about
     return Card(
         names=about.class_names,
@@ -285,60 +197,12 @@ def _card(engine: NetworkEngine, precision: Any, images: _Images | None, licence
         proof=Proven(images=images.about.images, split=images.about.split) if images else None,
         version=version("foveate"),
         date=datetime.now(UTC).date().isoformat(),
-        license=_line(licence) if licence else None,
+        license=as_line(licence) if licence else None,
         started_from=engine.checkpoint.weights,
     )
 
 
-def _measure(
-    engine: NetworkEngine, contents: Mapping[str, bytes], images: _Images, display: Display
-) -> tuple[NDArray[np.float32], dict[str, Measured]]:
-    """The trained network's logits of the images of the proof, and what each file gives beside them."""
-    pixels, labels = images.dataset.images, images.dataset.labels[images.proof]
-    starts = range(0, len(images.proof), BATCH)
-    batches = [images.proof[start : start + BATCH] for start in starts]
-    with TemporaryDirectory(prefix="foveate-") as place:
-        asked = {}
-        for precision, content in contents.items():
-            path = Path(place) / _NAMES[precision]
-            path.write_bytes(content)
-            try:
-                asked[precision] = OnnxEngine(path)  # by the very check that whoever uses the file will make
-            except CheckpointError as error:
-                raise ExportError(f"the file that was made of this network is refused: {error}") from error
-        torch: list[NDArray[np.float32]] = []
-        found: dict[str, list[Outputs]] = {precision: [] for precision in asked}
-        for batch in display.track(batches, total=len(batches), label="proof", images_each=BATCH):
-            torch.append(engine.logits(pixels[batch]))
-            for precision, each in asked.items():
-                found[precision].append(each.outputs(pixels[batch]))
-    logits = np.concatenate(torch)
-    confidence = engine.about.confidence
-    reference = logits, confidence.probabilities(logits), energy(logits)
-    proofs = {}
-    for precision, outputs in found.items():
-        first, second, third = (np.concatenate(each) for each in zip(*outputs, strict=True))
-        proofs[precision] = prove(precision, reference, (first, second, third), labels)
-    return logits, proofs
-
-
-def _reasons(measured: Mapping[str, Measured]) -> dict[str, str]:
-    """Why files failed, by their names."""
-    told = {}
-    for precision, each in measured.items():
-        if each.passed:
-            continue
-        if precision == "fp32":
-            told[_NAMES[precision]] = f"{each.unequal_beyond_margin} images get another class than in torch"
-        else:
-            told[_NAMES[precision]] = (
-                f"{each.lost_points:.2f} points of accuracy are lost (standard error "
-                f"{each.standard_error_points:.2f}): export with --no-int8"
-            )
-    return told
-
-
-def _pictures(images: _Images | None, count: int) -> list[bytes]:
+def _pictures(images: ProofImages | None, count: int) -> list[bytes]:
     """Some images of the proof as PNG, of as many classes as there are."""
     if images is None or not count:
         return []
@@ -354,7 +218,7 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 
 def _file(precision: str, content: bytes, measured: Measured | None) -> FileProof:
     return FileProof(
-        name=_NAMES[precision],
+        name=NAMES[precision],
         precision=precision,
         bytes=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
@@ -389,8 +253,4 @@ def _json(certificate: Certificate) -> bytes:
 
 def _name(model: Path) -> str:
     """What the model is called: as its run, or as its file."""
-    return _line(model.resolve().name if model.is_dir() else model.stem)
-
-
-def _line(text: str) -> str:
-    return printable(text)[:MAX_LINE] or "-"
+    return as_line(model.resolve().name if model.is_dir() else model.stem)

@@ -18,9 +18,10 @@ from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from foveate.data.dataset import Dataset
 from foveate.data.folds import OUT_OF_FOLD
 from foveate.data.splits import group_numbers
-from foveate.evaluation import Report, point_metrics, score, score_ablation
+from foveate.evaluation import Report, score, score_ablation
 from foveate.inference.network import ViewsAveraged
 from foveate.inference.receptive_field import effective_field, effective_side
+from foveate.metrics import point_metrics
 from foveate.model.receptive_field import sight
 from foveate.progress import Track
 from foveate.training.device import DeviceData

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate.config import Config, preset_names, resolve_config
-from foveate.evaluation import few_images_told, uneven_told
+from foveate.report.caveats import few_images_told, uneven_told
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,28 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate import errors
-from foveate.data.decode import BadImageError, open_image
 from foveate.data.listing import list_images
-from foveate.errors import ConfigError, DataError, OutputError
+from foveate.errors import ConfigError, DataError
 from foveate.execution.local import LocalPool
 from foveate.execution.pool import Pool
 from foveate.execution.supervision import Supervisor
-from foveate.files import writing_to
 from foveate.inference.predictor import IN_PROCESS, Prediction, Predictor
 from foveate.inference.tables import UNSURE, Columns, Row
 from foveate.progress import Track, untracked
-from foveate.records import printable
+from foveate.workflows.sorting import Sorter
 
 if TYPE_CHECKING:
     from foveate.inference.shards import Shards
 
-__all__ = ["Predicted", "Sorter", "predict", "predict_rows"]
+__all__ = ["Predicted", "predict", "predict_rows"]
 
 TABLES = (".csv", ".json", ".parquet")
 _HANG_LIMIT_S = 600.0
 _POLL_INTERVAL_S = 0.5
-_NAME_BYTES = 150
-"""Of a folder that images are sorted into: file systems take 255."""
 
 
 @dataclass
@@ -252,68 +247,3 @@ def _by_pool(pool: Pool, shards: "Shards", missing: Sequence[int], where: _Where
                 kind = getattr(errors, event.value["kind"], DataError)  # a full disk is not the data's fault
                 raise kind(f"{event.value['message']}: run again to go on")
             shards.keep(event.job, event.value["rows"])
-
-
-def refuse_among(path: Path, sources: Iterable[Path | str], fix: str) -> None:
-    """Refuse to write into the folders that hold the images: they are the user's, and may be trained on.
-
-    Args:
-        sources: what the images were named by.
-
-    Raises:
-        ConfigError: when `path` lies in one of them that is a folder; `fix` says what to do.
-    """
-    for source in map(Path, sources):
-        if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
-            raise ConfigError(f"{path} lies among the images, in {source}: {fix}")
-
-
-class Sorter:
-    """Copies images into folders by their labels; nothing is moved, and nothing there is replaced.
-
-    Args:
-        folder: is made with the first image; it may be there only if it is empty.
-        sources: what the images were named by: it must lie in none of these folders.
-
-    Raises:
-        ConfigError: when there is something in it, or it lies among the images.
-        OutputError: when it cannot be read.
-    """
-
-    def __init__(self, folder: Path | str, sources: Iterable[Path | str]) -> None:
-        self.folder = Path(folder)
-        refuse_among(self.folder, sources, "sort into another folder")
-        with writing_to(self.folder):
-            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-                raise ConfigError(f"{self.folder} exists and is not empty: sort into a new folder")
-        self._folders: dict[str, Path] = {}
-
-    def copy(self, path: str, label: str) -> None:
-        """Copy one image.
-
-        Raises:
-            OutputError: when it cannot be written.
-        """
-        with writing_to(self.folder):
-            target = self._free(self._folder_of(label) / Path(path).name)
-            try:
-                with open_image(Path(path)) as image, target.open("xb") as copy:
-                    shutil.copyfileobj(image, copy)
-            except BadImageError as error:
-                raise OutputError(f"cannot copy {path} ({error}): it changed since it was predicted") from error
-
-    def _folder_of(self, label: str) -> Path:
-        if label not in self._folders:
-            plain = printable(label).replace("/", "_").replace("\\", "_").strip(". ") or "_"
-            plain = plain.encode()[:_NAME_BYTES].decode(errors="ignore")
-            folder = self._free(self.folder / plain)
-            folder.mkdir(parents=True)
-            self._folders[label] = folder
-        return self._folders[label]
-
-    @staticmethod
-    def _free(path: Path) -> Path:
-        free, number = path, 2
-        while os.path.lexists(free):
-            free, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
-        return free

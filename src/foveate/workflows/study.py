@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from foveate.config import check_values, read_yaml, validated
+from foveate.config import read_yaml
 from foveate.data.dataset import Dataset, KnownData, load_known
 from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
 from foveate.execution.pool import Pool
@@ -28,6 +28,7 @@ from foveate.tuning.settings import StudyConfig, usual_plan
 from foveate.tuning.space import random_draws, read_space
 from foveate.tuning.storage import mark_place, own_place
 from foveate.tuning.trial import run_trial, study_dataset, usable_in
+from foveate.validation import check_values, validated
 from foveate.workflows.campaign import (
     create_folder,
     finish,

@@ -1,0 +1,45 @@
+"""Lines on how little some figures tell."""
+
+from collections.abc import Mapping, Sequence
+
+_UNEVEN = 10
+"""Images of the largest class to those of the smallest from which accuracy says little of small classes."""
+_WIDE = 0.05
+"""Half the width of an interval of accuracy above which other images may give quite another figure."""
+
+
+def few_images_told(split: str, images: int, interval: Sequence[float]) -> str | None:
+    """A line on how little validation images, or those of all folds, tell by their accuracy's interval.
+
+    None where it is narrow, and of other splits.
+    """
+    half = (interval[1] - interval[0]) / 2
+    if split not in ("validation", "out-of-fold") or half <= _WIDE:
+        return None
+    if split != "validation":
+        return (
+            f"{images:,} images tell only that the accuracy is between {interval[0]:.1%} and {interval[1]:.1%}: "
+            "only more images tell more"
+        )
+    return (
+        f"{images:,} validation images tell only that the accuracy is between {interval[0]:.1%} and "
+        f"{interval[1]:.1%}: train with --folds 5, which measures every image by a network that never saw it"
+    )
+
+
+def uneven_told(images: Mapping[str, int], *, balanced: bool = False) -> str | None:
+    """A line where the largest class has ten times the images of the smallest, or more; else None.
+
+    Args:
+        images: how many there are of each class.
+        balanced: whether training counts all classes the same already.
+    """
+    present = {name: count for name, count in images.items() if count}
+    largest, smallest = (pick(present, key=present.__getitem__, default="") for pick in (max, min))
+    if len(present) < 2 or present[largest] < _UNEVEN * present[smallest]:
+        return None
+    line = (
+        f"{largest} has {present[largest]:,} of these images, and {smallest} has {present[smallest]:,}: look at "
+        "the recall of each class, as accuracy says little of the small ones"
+    )
+    return line if balanced else f"{line}; --set class_weights=balanced counts all classes the same in training"

@@ -1,0 +1,157 @@
+"""The proof of an export: the images of it, and what the network and each file give for them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.confidence import energy
+from foveate.data.dataset import Dataset, align_classes, load_dataset
+from foveate.data.splits import stratified_subset
+from foveate.errors import CheckpointError, DataError, ExportError
+from foveate.exporting.proof import Measured, ProofData, prove
+from foveate.inference.engine import BATCH, About
+from foveate.inference.network import NetworkEngine
+from foveate.inference.onnx import OnnxEngine, Outputs
+from foveate.records import MAX_LINE, printable
+from foveate.settings import DataConfig
+from foveate.training.runs import RunFolder
+from foveate.workflows.request import Display, check_output_dir, print_data_warnings
+from foveate.workflows.run import dataset_of_run
+
+CALIBRATION_IMAGES = 512
+"""Training images whose ranges 8-bit numbers are fitted to."""
+NAMES = {"fp32": "model.onnx", "int8": "model-int8.onnx"}
+
+
+@dataclass(frozen=True, eq=False)
+class ProofImages:
+    """The images of the proof, and those whose ranges 8-bit numbers are fitted to."""
+
+    about: ProofData
+    dataset: Dataset
+    proof: NDArray[np.int64]
+    calibration: NDArray[np.int64]
+
+
+def proof_images(
+    model: Path,
+    to: Path,
+    data: str | Path | None,
+    data_dir: Path | str | None,
+    about: About,
+    display: Display,
+    *,
+    int8: bool,
+) -> ProofImages:
+    """The images of the proof: the run's own validation images, or those of `data`."""
+    held_out: bool | None = None
+    seed = 0
+    if model.is_dir():
+        folder = RunFolder.open(model)
+        config, record = folder.read_config(), folder.read_record()
+        try:
+            dataset = dataset_of_run(folder, config, record, data, Path(data_dir) if data_dir else None, display)
+        except DataError as error:
+            if data is not None:
+                raise
+            raise DataError(f"{error}; or say where the run's images are now by --data") from error
+        if record.class_names != about.class_names:
+            raise CheckpointError(f"the weights in {model} have other classes than its run.json: restore them")
+        held_out, seed = not record.final, config.data.split_seed
+    else:
+        dataset = load_dataset(
+            str(data),
+            DataConfig.of(about.preprocessing),
+            data_dir=Path(data_dir) if data_dir else None,
+            for_training=False,
+            track=display.track,
+        )
+        dataset = align_classes(dataset, about.class_names)
+        print_data_warnings(dataset, display)
+    check_output_dir(to, dataset.location, "--to")
+    split = "validation" if "validation" in dataset.splits else "all"
+    if split not in dataset.splits:
+        there = ", ".join(dataset.splits)
+        raise DataError(f"{dataset.name} has no validation images (it has: {there}): give other --data")
+    proof, calibration = dataset.splits[split], np.zeros(0, np.int64)
+    calibrated = None
+    if int8:
+        source = "train" if "train" in dataset.splits else split
+        pool = dataset.splits[source]
+        # Where there are no training images, those that fit the ranges prove nothing.
+        count = min(CALIBRATION_IMAGES, len(pool) if source == "train" else len(pool) // 2)
+        if not count:
+            raise DataError(f"{dataset.name} has too few images to fit 8-bit numbers to: leave --int8 out")
+        calibration = pool[stratified_subset(dataset.labels[pool], count, seed)]
+        proof = np.setdiff1d(proof, calibration)
+        calibrated = f"{count} {source} images"
+    return ProofImages(
+        about=ProofData(
+            name=as_line(dataset.name),
+            split=split,
+            images=len(proof),
+            fingerprint=dataset.fingerprint,
+            held_out=held_out,
+            calibrated_on=calibrated,
+        ),
+        dataset=dataset,
+        proof=proof,
+        calibration=calibration,
+    )
+
+
+def measure(
+    engine: NetworkEngine, contents: Mapping[str, bytes], images: ProofImages, display: Display
+) -> tuple[NDArray[np.float32], dict[str, Measured]]:
+    """The trained network's logits of the images of the proof, and what each file gives beside them."""
+    pixels, labels = images.dataset.images, images.dataset.labels[images.proof]
+    starts = range(0, len(images.proof), BATCH)
+    batches = [images.proof[start : start + BATCH] for start in starts]
+    with TemporaryDirectory(prefix="foveate-") as place:
+        asked = {}
+        for precision, content in contents.items():
+            path = Path(place) / NAMES[precision]
+            path.write_bytes(content)
+            try:
+                asked[precision] = OnnxEngine(path)  # by the very check that whoever uses the file will make
+            except CheckpointError as error:
+                raise ExportError(f"the file that was made of this network is refused: {error}") from error
+        torch: list[NDArray[np.float32]] = []
+        found: dict[str, list[Outputs]] = {precision: [] for precision in asked}
+        for batch in display.track(batches, total=len(batches), label="proof", images_each=BATCH):
+            torch.append(engine.logits(pixels[batch]))
+            for precision, each in asked.items():
+                found[precision].append(each.outputs(pixels[batch]))
+    logits = np.concatenate(torch)
+    confidence = engine.about.confidence
+    reference = logits, confidence.probabilities(logits), energy(logits)
+    proofs = {}
+    for precision, outputs in found.items():
+        first, second, third = (np.concatenate(each) for each in zip(*outputs, strict=True))
+        proofs[precision] = prove(precision, reference, (first, second, third), labels)
+    return logits, proofs
+
+
+def reasons_of(measured: Mapping[str, Measured]) -> dict[str, str]:
+    """Why files failed, by their names."""
+    told = {}
+    for precision, each in measured.items():
+        if each.passed:
+            continue
+        if precision == "fp32":
+            told[NAMES[precision]] = f"{each.unequal_beyond_margin} images get another class than in torch"
+        else:
+            told[NAMES[precision]] = (
+                f"{each.lost_points:.2f} points of accuracy are lost (standard error "
+                f"{each.standard_error_points:.2f}): export with --no-int8"
+            )
+    return told
+
+
+def as_line(text: str) -> str:
+    """A text as one line that every reader can show; never empty."""
+    return printable(text)[:MAX_LINE] or "-"

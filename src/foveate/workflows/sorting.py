@@ -1,0 +1,79 @@
+"""Images copied into folders by their labels; and where nothing may be written."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from foveate.data.decode import BadImageError, open_image
+from foveate.errors import ConfigError, OutputError
+from foveate.files import writing_to
+from foveate.records import printable
+
+_NAME_BYTES = 150
+"""Of a folder that images are sorted into: file systems take 255."""
+
+
+def refuse_among(path: Path, sources: Iterable[Path | str], fix: str) -> None:
+    """Refuse to write into the folders that hold the images: they are the user's, and may be trained on.
+
+    Args:
+        sources: what the images were named by.
+
+    Raises:
+        ConfigError: when `path` lies in one of them that is a folder; `fix` says what to do.
+    """
+    for source in map(Path, sources):
+        if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
+            raise ConfigError(f"{path} lies among the images, in {source}: {fix}")
+
+
+class Sorter:
+    """Copies images into folders by their labels; nothing is moved, and nothing there is replaced.
+
+    Args:
+        folder: is made with the first image; it may be there only if it is empty.
+        sources: what the images were named by: it must lie in none of these folders.
+
+    Raises:
+        ConfigError: when there is something in it, or it lies among the images.
+        OutputError: when it cannot be read.
+    """
+
+    def __init__(self, folder: Path | str, sources: Iterable[Path | str]) -> None:
+        self.folder = Path(folder)
+        refuse_among(self.folder, sources, "sort into another folder")
+        with writing_to(self.folder):
+            if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+                raise ConfigError(f"{self.folder} exists and is not empty: sort into a new folder")
+        self._folders: dict[str, Path] = {}
+
+    def copy(self, path: str, label: str) -> None:
+        """Copy one image.
+
+        Raises:
+            OutputError: when it cannot be written.
+        """
+        with writing_to(self.folder):
+            target = self._free(self._folder_of(label) / Path(path).name)
+            try:
+                with open_image(Path(path)) as image, target.open("xb") as copy:
+                    shutil.copyfileobj(image, copy)
+            except BadImageError as error:
+                raise OutputError(f"cannot copy {path} ({error}): it changed since it was predicted") from error
+
+    def _folder_of(self, label: str) -> Path:
+        if label not in self._folders:
+            plain = printable(label).replace("/", "_").replace("\\", "_").strip(". ") or "_"
+            plain = plain.encode()[:_NAME_BYTES].decode(errors="ignore")
+            folder = self._free(self.folder / plain)
+            folder.mkdir(parents=True)
+            self._folders[label] = folder
+        return self._folders[label]
+
+    @staticmethod
+    def _free(path: Path) -> Path:
+        free, number = path, 2
+        while os.path.lexists(free):
+            free, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
+        return free
