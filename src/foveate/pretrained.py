@@ -1,4 +1,4 @@
-"""Weights to begin with: of ImageNet, from a package or a file, or of another network of Foveate.
+"""Weights to begin with: of ImageNet, from a package or a file; `starting` has those of another network.
 
 Whatever is used so is named by `Weights`: what it is, where it is from, under which licence, and by its digest.
 """
@@ -6,30 +6,23 @@ Whatever is used so is named by `Weights`: what it is, where it is from, under w
 import hashlib
 import io
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveate.errors import CheckpointError, ConfigError
 from foveate.files import cache_folder, open_regular, read_regular, writing_to
 from foveate.model.backbones import Backbone
 from foveate.model.weight_names import CLASSIFIERS, Names, efficientnet_pytorch_names, renames, timm_names
-from foveate.records import WeightsOrigin
 from foveate.tensors import (
-    FIX,
-    TRAINING_PREFIX,
     check_finite,
     load_foreign,
     load_tensors,
-    metadata_of,
-    opened,
-    read_tensors,
     save_tensors,
-    section,
 )
 
 __all__ = [
@@ -39,7 +32,6 @@ __all__ = [
     "has_packaged_weights",
     "load_packaged_weights",
     "load_weights_file",
-    "start_from",
 ]
 
 
@@ -218,7 +210,7 @@ def load_weights_file(path: Path, backbone: Backbone, names: Names = timm_names)
             )
     check_finite(path, given, fix=fix)
     _put(path, backbone, {ours: given[name].to(wanted[ours].dtype) for name, ours in theirs.items()}, fix=fix)
-    return Weights(path.stem, f"the file {path.name}", _UNKNOWN, sha256)
+    return Weights(path.stem, f"the file {path.name}", UNKNOWN, sha256)
 
 
 _COUNT = "num_batches_tracked"
@@ -258,7 +250,7 @@ def _put(path: Path, backbone: Backbone, tensors: Mapping[str, Tensor], *, fix: 
         CheckpointError: when they are not all of it, and no more, or have a value that no network can have.
     """
     check_finite(path, tensors, fix=fix)
-    _check_variances(path, tensors, fix=fix)
+    check_variances(path, tensors, fix=fix)
     own = {name: tensor for name, tensor in backbone.state_dict().items() if name.startswith("normalize.")}
     try:
         backbone.load_state_dict({**own, **tensors})
@@ -266,57 +258,15 @@ def _put(path: Path, backbone: Backbone, tensors: Mapping[str, Tensor], *, fix: 
         raise CheckpointError(f"{path} does not fit the network: {fix}") from error
 
 
-def _check_variances(path: Path, tensors: Mapping[str, Tensor], *, fix: str) -> None:
+def check_variances(path: Path, tensors: Mapping[str, Tensor], *, fix: str) -> None:
+    """Refuse running variances, and counts of batches, that are negative.
+
+    Raises:
+        CheckpointError: for these.
+    """
     for name, tensor in tensors.items():
         if name.endswith((".running_var", _COUNT)) and bool((tensor < 0).any()):
             raise CheckpointError(f"{path} is damaged ({name} is negative): {fix}")
 
 
-def start_from(path: Path, network: nn.Module, class_names: Sequence[str], said: str) -> Weights:
-    """Put into `network` what agrees by name, shape and type in a checkpoint of Foveate: `--start MODEL`.
-
-    All else in it stays as it is, and the classifier too where the checkpoint has other classes. Where the
-    checkpoint started from other weights itself, their licence is told on.
-
-    Args:
-        class_names: of `network`.
-        said: what the origin is called.
-
-    Raises:
-        CheckpointError: when the file is missing, damaged, foreign, or no weight of a layer agrees.
-    """
-    with opened(path) as (file, header):
-        meta = metadata_of(header, path)
-        tensors = read_tensors(file, header, path)
-        file.seek(0)
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    wanted, passed_over = network.state_dict(), [TRAINING_PREFIX]
-    if meta.get("class_names") != list(class_names):
-        passed_over.append(_CLASSIFIER)
-    taken = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not name.startswith(tuple(passed_over))
-        and name in wanted
-        and (tensor.shape, tensor.dtype) == (wanted[name].shape, wanted[name].dtype)
-    }
-    # Statistics, biases and the normalisation of pixels say nothing by themselves.
-    if all(tensor.ndim < 2 or name.startswith("normalize.") for name, tensor in taken.items()):
-        raise CheckpointError(
-            f"no layer of {path} fits the new network: give it the settings of that network's model section, such "
-            "as its preset"
-        )
-    check_finite(path, taken)
-    _check_variances(path, taken, fix=FIX)
-    network.load_state_dict(taken, strict=False)
-    name, licence = f"another network of Foveate ({len(taken)} of {len(wanted)} tensors fit)", _UNKNOWN
-    if "weights" in meta:
-        before = section(path, meta, "weights", WeightsOrigin)
-        licence, name = before.licence, f"{name}, which started from {before.name}"
-    return Weights(name[:_MOST_TOLD], said, licence, sha256)
-
-
-_CLASSIFIER = "head.classifier."
-_UNKNOWN = "not known: the file does not say"
-_MOST_TOLD = 500
-"""Characters: each network that started from another adds some."""
+UNKNOWN = "not known: the file does not say"

@@ -13,7 +13,8 @@ from foveate.comparison.arms import Arm, parse_arm
 from foveate.comparison.controls import matched_controls, network_cost
 from foveate.errors import ConfigError
 from foveate.model import attention
-from foveate.model.build import build_model, layer_table
+from foveate.model.build import build_model
+from foveate.model.layers import layer_table
 from foveate.settings import AttentionKind
 
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from foveate.config import resolve_config
 from foveate.errors import ConfigError
-from foveate.model.build import BLOCK, build_model, forward_bytes, layer_table, outline_model
+from foveate.model.build import BLOCK, build_model, forward_bytes, outline_model
+from foveate.model.layers import layer_table
 from foveate.settings import Activation, AttentionKind, AttentionMode, BlockKind, HeadKind, ModelConfig
 
 FIGURE_3_1 = [

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 
 from foveate.config import resolve_config
 from foveate.model.attention import ATTENTION, register_attention
-from foveate.model.build import build_model, layer_table
+from foveate.model.build import build_model
+from foveate.model.layers import layer_table
 from foveate.model.receptive_field import Sight, receptive_field, sight
 
 STAGES = [{"filters": 8, "kernels": [3, 3]}, {"filters": 12, "kernels": [3], "dilation": 2, "pool": 1}]

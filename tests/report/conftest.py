@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from foveate.evaluation import score
-from foveate.model.build import LayerRow, LayerTable
+from foveate.model.layers import LayerRow, LayerTable
 from foveate.model.receptive_field import Sight
 from foveate.report.run_folder import measured_splits, mistake
 from foveate.report.run_page import DatasetSummary, RunPage

@@ -19,7 +19,7 @@ from tests.commands import undrawn
 
 from foveate.errors import OutputError
 from foveate.evaluation import score
-from foveate.model.build import LayerTable
+from foveate.model.layers import LayerTable
 from foveate.report.html import render as render_page
 from foveate.report.html import write_page
 from foveate.report.run_folder import measured_splits, most_confident_mistakes

@@ -11,7 +11,7 @@ from foveate.checkpoint import Checkpoint, weights_digest
 from foveate.confidence import Confidence
 from foveate.config import Config
 from foveate.data.dataset import Dataset
-from foveate.model.build import layer_table
+from foveate.model.layers import layer_table
 from foveate.records import validate_record
 from foveate.report.abstaining import abstaining
 from foveate.report.explanation_page import read_explained

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from foveate.data.folds import OUT_OF_FOLD
-from foveate.model.build import LayerTable
+from foveate.model.layers import LayerTable
 from foveate.report import run_plots
 from foveate.report.abstaining import Abstaining
 from foveate.report.explanation_page import Explained, explained_section

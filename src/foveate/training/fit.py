@@ -22,10 +22,11 @@ from foveate.memory import device_memory
 from foveate.model.backbones import Backbone
 from foveate.model.build import CHANNELS, build_model
 from foveate.model.network import AttentionCNN
-from foveate.pretrained import load_packaged_weights, load_weights_file, start_from
+from foveate.pretrained import load_packaged_weights, load_weights_file
 from foveate.progress import Track, untracked
 from foveate.records import WeightsOrigin
 from foveate.settings import IMAGENET
+from foveate.starting import start_from
 from foveate.tensors import save_tensors
 from foveate.training.device import DeviceData
 from foveate.training.distributed import ALONE, World

@@ -22,6 +22,7 @@ from foveate.progress import Track, untracked
 from foveate.settings import Monitor, TrainConfig
 from foveate.training.distributed import ALONE, World
 from foveate.training.optim import run_length, schedule_factor
+from foveate.training.running_statistics import RunningStatistics
 
 _ADVICE = "lower lr, head_lr and bias_lr, or set (or lower) gradient_clip"
 _ADVICE_ADAMW = "lower lr"
@@ -260,7 +261,7 @@ def _step(
     state.optimizer.zero_grad(set_to_none=True)
     world.seed_dropout(config.seed, state.epoch, state.step)
     parts = math.ceil(len(labels) / (config.micro_batch or len(labels)))
-    statistics = _RunningStatistics(state.model, parts, world)
+    statistics = RunningStatistics(state.model, parts, world)
     totals = torch.zeros_like(state.totals)
     split = (each.tensor_split(parts) for each in (images, targets, labels))
     for part, wanted, of_part in zip(*split, strict=True):
@@ -298,40 +299,6 @@ def _loss(logits: Tensor, targets: Tensor, smoothing: float, class_weights: Tens
     weighted = shares * class_weights
     spread = weighted.sum(1, keepdim=True) / logits.shape[1]
     return F.cross_entropy(logits, torch.lerp(weighted, spread.expand_as(weighted), smoothing))
-
-
-class _RunningStatistics:
-    """Moves running statistics once a step where its batch is taken in parts, or by several processes.
-
-    Each part starts from the statistics before the step, and the mean over parts and processes is kept. So a step
-    moves them once by their momentum, towards the mean of the parts' statistics, and counts as one batch; this
-    holds for a cumulative average (`momentum` None) too. They are written in place and outside the compiled
-    network, which is therefore compiled once.
-    """
-
-    def __init__(self, model: nn.Module, parts: int, world: World) -> None:
-        taken_apart = parts > 1 or world.size > 1
-        norms = [each for each in model.modules() if isinstance(each, _NormBase) and each.training and taken_apart]
-        self._buffers = [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
-        self._before = [buffer.clone() for buffer in self._buffers]
-        self._means = [torch.zeros_like(buffer) for buffer in self._buffers]
-        self._parts, self._world = parts, world
-
-    def begin_part(self) -> None:
-        for buffer, before in zip(self._buffers, self._before, strict=True):
-            buffer.copy_(before)
-
-    def end_part(self) -> None:
-        for buffer, mean in zip(self._buffers, self._means, strict=True):
-            if buffer.is_floating_point():
-                mean.add_(buffer, alpha=1 / self._parts)
-            else:  # how many batches there were: every part counts the same
-                mean.copy_(buffer)
-
-    def end_step(self) -> None:
-        self._world.average(mean for mean in self._means if mean.is_floating_point())
-        for buffer, mean in zip(self._buffers, self._means, strict=True):
-            buffer.copy_(mean)
 
 
 def best_epoch(history: Sequence[EpochResult], monitor: Monitor) -> int | None:

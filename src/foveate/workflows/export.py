@@ -23,7 +23,7 @@ from foveate.exporting.web import read_assets, web_page
 from foveate.files import new_folder
 from foveate.inference.network import NetworkEngine
 from foveate.inference.onnx_file import Card, PreprocessingRecord, Proven
-from foveate.model.build import layer_table
+from foveate.model.layers import layer_table
 from foveate.preprocessing import RESIZES
 from foveate.report.export_page import export_page
 from foveate.report.html import render

@@ -5,7 +5,8 @@ from typing import Unpack
 
 from foveate.config import resolve_config
 from foveate.keywords import Settings
-from foveate.model.build import LayerTable, build_model, layer_table
+from foveate.model.build import build_model
+from foveate.model.layers import LayerTable, layer_table
 
 
 def summarize(
