@@ -21,6 +21,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as Foveate's command line
 HERE = Path(__file__).resolve().parent
 FOVEATE = ("-c", "from foveate.cli import main; main()")
 """What Python is given to be the command line."""
+STATUS = Path("/proc/self/status")
+"""On Linux alone: what the kernel says of this process."""
 _SHARED: dict[str, Any] = {
     "data": ("cifar10", "data set"),
     "device": "cpu",
@@ -70,6 +72,12 @@ def begin(parser: argparse.ArgumentParser) -> argparse.Namespace:
     load = [f"load {os.getloadavg()[0]:.1f}"] if hasattr(os, "getloadavg") else []  # Windows has none
     print(", ".join([told["processor"], f"{told['cores']} cores", *vectors, *load]))
     return arguments
+
+
+def anonymous() -> int:
+    """Bytes of this process that no file backs: RssAnon."""
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) * 1024
 
 
 def prepare(threads: int | None) -> None:

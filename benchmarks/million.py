@@ -14,7 +14,6 @@ import io
 import json
 import os
 import shutil
-import statistics
 import sys
 import threading
 import time
@@ -28,17 +27,21 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from harness import begin, command_line, in_turns, measure_apart, medians, print_goal, print_row, write_record
+from harness import (
+    STATUS,
+    anonymous,
+    begin,
+    command_line,
+    in_turns,
+    measure_apart,
+    medians,
+    print_goal,
+    print_row,
+    write_record,
+)
 
 SIDE, QUALITY, SHARD_ROWS, GROUP_ROWS, DISTINCT = 64, 90, 50_000, 1000, 5000
-STATUS = Path("/proc/self/status")
 WARM_UP = 5
-
-
-def anonymous() -> int:
-    """Bytes of this process that no file backs."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("RssAnon"))
-    return int(line.split()[1]) * 1024
 
 
 def write_set(arguments: Namespace, folder: Path) -> None:
@@ -149,23 +152,11 @@ def load(arguments: Namespace) -> dict[str, Any]:
 
 def train(arguments: Namespace) -> dict[str, Any]:
     """Seconds of a step, and RssAnon at every eighth of the steps from a quarter on."""
-    from rates import train_steps
+    from rates import sample_steps
 
-    moments: list[float] = []
-    anonymous_mb: list[float] = []
-    sampled = {max(1, eighth * arguments.steps // 8) for eighth in range(2, 9)}
-
-    def sample(step: int) -> None:
-        moments.append(time.perf_counter())
-        if step in sampled:
-            anonymous_mb.append(anonymous() / 1e6)
-
-    began = time.perf_counter()
     settings = {"epochs": 1, "resize_until": 0, "size": SIDE, "preset": arguments.preset}
     settings |= {"device": "cpu", "threads": arguments.threads, "batch": arguments.batch}
-    train_steps(arguments.set, arguments.steps, sample, **settings)
-    seconds = float(statistics.median(np.diff(moments)[WARM_UP:]))
-    return {"begin_s": moments[0] - began, "step_s": seconds, "steps": len(moments), "rss_anon_mb": anonymous_mb}
+    return sample_steps(arguments.set, arguments.steps, **settings)
 
 
 def decode(arguments: Namespace) -> dict[str, Any]:

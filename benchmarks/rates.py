@@ -1,6 +1,7 @@
 """The product's own loop, ended after some seconds or steps, and the matrix product that it is compared with."""
 
 import contextlib
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -25,6 +26,7 @@ from foveate.model.build import build_model
 from foveate.training.loop import TrainingState, train_epochs
 from foveate.training.optim import build_optimizer
 from foveate.workflows.request import NullDisplay
+from harness import anonymous
 
 T = TypeVar("T")
 
@@ -32,7 +34,7 @@ CLASSES = 10
 WARM_UP = 3
 """Steps that are not counted: memory is allocated and kernels are chosen in them."""
 GPU_WARM_UP, GPU_STEPS_TIMED_AT_ONCE = 20, 20
-"""A GPU captures its graphs in the first, and is waited for only after so many."""
+"""A GPU captures its graphs in the first, and is waited for only after this many steps."""
 LEAST_PRODUCT_S = 0.1
 """Smaller products are enough where nobody has time for large ones, as in a test: their rate is no figure."""
 MAX_IMAGES = 4_000_000
@@ -93,6 +95,24 @@ def train_steps(
     display.track = track
     with tempfile.TemporaryDirectory() as runs, contextlib.suppress(_EnoughError):
         foveate.train(data, runs=runs, display=display, **arguments)
+
+
+def sample_steps(data: str | Path, steps: int, **arguments: Any) -> dict[str, Any]:
+    """Train on `data` for `steps`, which are timed; RssAnon is sampled at every eighth of them from a quarter on."""
+    moments: list[float] = []
+    anonymous_mb: list[float] = []
+    sampled = {max(1, eighth * steps // 8) for eighth in range(2, 9)}
+
+    def sample(step: int) -> None:
+        moments.append(time.perf_counter())
+        if step in sampled:
+            anonymous_mb.append(anonymous() / 1e6)
+
+    began = time.perf_counter()
+    train_steps(data, steps, sample, **arguments)
+    step_s = float(statistics.median(np.diff(moments)[WARM_UP:]))
+    begin_s = moments[0] - began
+    return {"begin_s": begin_s, "step_s": step_s, "steps": len(moments), "rss_anon_mb": anonymous_mb}
 
 
 def clock(device: torch.device) -> float:

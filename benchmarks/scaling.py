@@ -8,10 +8,8 @@ There is no peer.
 
 import json
 import shutil
-import statistics
 import sys
 import tempfile
-import time
 import zipfile
 from argparse import Namespace
 from pathlib import Path
@@ -20,13 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.lib import format as npy
 
-from harness import begin, command_line, measure_apart, print_goal, print_row, write_record
+from harness import STATUS, begin, command_line, measure_apart, print_goal, print_row, write_record
 
 GOAL = 1.02
 """For the memory at the end over that at a quarter, and a step's time over that on the fewest images."""
-WARM_UP = 5
 SIZE = 32
-STATUS = Path("/proc/self/status")
 
 
 def write_repeated(path: Path, arguments: Namespace, factor: int) -> int:
@@ -50,25 +46,13 @@ def write_repeated(path: Path, arguments: Namespace, factor: int) -> int:
 
 def measure(arguments: Namespace) -> dict[str, Any]:
     """Train on the file `arguments.measure` in this process."""
-    from rates import train_steps
-
-    moments: list[float] = []
-    anonymous_mb: list[float] = []
-    sampled = {max(1, eighth * arguments.steps // 8) for eighth in range(2, 9)}
-
-    def sample(step: int) -> None:
-        moments.append(time.perf_counter())
-        if step in sampled:
-            line = next(line for line in STATUS.read_text().splitlines() if line.startswith("RssAnon"))
-            anonymous_mb.append(int(line.split()[1]) * 1024 / 1e6)
+    from rates import sample_steps
 
     # As many epochs as steps: enough, however few images there are.
     settings = {"epochs": arguments.steps, "resize_until": 0, "size": SIZE, "preset": arguments.preset}
     settings |= {"device": arguments.device, "threads": arguments.threads}
     settings |= {"batch": arguments.batch} if arguments.batch else {}
-    train_steps(arguments.measure, arguments.steps, sample, **settings)
-    seconds = statistics.median(np.diff(moments)[WARM_UP:])
-    return {"step_s": float(seconds), "steps": len(moments), "rss_anon_mb": anonymous_mb}
+    return sample_steps(arguments.measure, arguments.steps, **settings)
 
 
 def main() -> None:

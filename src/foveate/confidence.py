@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 MAX_SCORES = 10_000
-"""Calibration scores that are kept: of more, a seeded sample. With so many, the coverage of a draw varies by .2
+"""Calibration scores that are kept: of more, a seeded sample. With 10,000 the coverage of a draw varies by .2
 points (standard deviation, at 95 %)."""
 UNLIKE_SHARE = 0.01
 """Of validation images that are called unlike."""

@@ -66,7 +66,7 @@ MAX_VALUES = 2_000_000
 """In a JSON file: the largest confusion matrix that can be shown has a million."""
 MAX_YAML_VALUES = 20_000
 """In a YAML file, each alias counted as what it stands for, as a few lines can stand for billions. Settings have
-some hundreds, those of a comparison of many arms some thousands; PyYAML takes a second for so many."""
+some hundreds, those of a comparison of many arms some thousands; PyYAML takes a second for 20,000."""
 SPARE_BYTES = 48 << 20
 """Memory that the values of a JSON text may take beside as much as the text itself."""
 MAX_NAME = 2000

@@ -62,7 +62,7 @@ class Family:
         return self.rule in ("blocks", "dunnett")
 
     def freedom(self, seeds: int) -> int:
-        """Degrees of freedom of the spread, where every arm has so many seeds."""
+        """Degrees of freedom of the spread, where every arm has this many `seeds`."""
         return {"blocks": self.arms - 1, "dunnett": self.arms}.get(self.rule, 1) * (seeds - 1)
 
     def quantile(self, alpha: float, freedom: int) -> float:

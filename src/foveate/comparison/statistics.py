@@ -127,7 +127,7 @@ class Widths:
     sd: float
 
     def seeds(self, alpha: float, count: int, freedom: int) -> float:
-        """Of the interval over `count` seeds, whose spread has so many degrees of freedom."""
+        """Of the interval over `count` seeds, whose spread has `freedom` degrees of freedom."""
         return self.family.quantile(alpha, freedom) * self.sd / math.sqrt(count)
 
     def images(self, alpha: float) -> float:
@@ -140,8 +140,8 @@ class Widths:
         return math.hypot(self.seeds(alpha, count, freedom), self.images(alpha))
 
     def decisive(self, alpha: float, delta: float) -> Callable[[int], bool]:
-        """Whether so many seeds give an answer, wherever the difference lies: what is not told from zero lies
-        within ±δ.
+        """Whether a number of seeds gives an answer, wherever the difference lies: a difference that is not told
+        from zero then lies within ±δ.
         """
 
         def enough(count: int) -> bool:

@@ -148,7 +148,7 @@ def result_path(folder: Path, split: JudgedSplit) -> Path:
 
 
 def training_subset(dataset: Dataset, subset: int | None, seed: int) -> Dataset:
-    """The data set with so many of its training images, the same share of every class; None: all of them."""
+    """The data set with `subset` of its training images, the same share of every class; None: all of them."""
     train = dataset.splits["train"]
     if subset is None or subset >= len(train):
         return dataset

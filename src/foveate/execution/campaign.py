@@ -33,22 +33,18 @@ class CampaignConfig(Section):
     """Version of what random numbers are drawn from (`training.fit.DRAWS`); files that lack it have 1."""
 
 
-class Campaign(Protocol):
+class Jobs(Protocol):
     """Plans jobs, and remembers what became of them: made again from what it has written, it goes on from there.
 
     Attributes:
         hang_limit_s: seconds without a step after which a job counts as hanging.
-        fatal: errors of a job that end the campaign, as a full disk does; any other ends that job alone.
-        columns: titles of the table of jobs that are running; the last is the widest, and is cut off to fit.
+        fatal: errors of a job that end the work, as a full disk does; any other ends that job alone.
     """
 
     hang_limit_s: float
 
     @property
     def fatal(self) -> tuple[type[FoveateError], ...]: ...  # noqa: D102
-
-    @property
-    def columns(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def next_job(self) -> tuple[int, Message] | None:
         """The next job and its number; None when none can begin before another has ended."""
@@ -61,6 +57,17 @@ class Campaign(Protocol):
             The event to hand on; a job that is done may turn out to have failed.
         """
         ...
+
+
+class Campaign(Jobs, Protocol):
+    """Jobs that a display can follow: a study, a comparison, a cross-validation.
+
+    Attributes:
+        columns: titles of the table of jobs that are running; the last is the widest, and is cut off to fit.
+    """
+
+    @property
+    def columns(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def announcement(self, workers: int) -> list[str]:
         """What there is to do, in lines, before the first job begins."""
@@ -79,8 +86,8 @@ class Campaign(Protocol):
         ...
 
 
-def run_campaign(campaign: Campaign, pool: Pool) -> Iterator[Event | None]:
-    """Have a campaign's jobs done by `pool` until none is left.
+def run_campaign(campaign: Jobs, pool: Pool) -> Iterator[Event | None]:
+    """Have all jobs done by `pool` until none is left.
 
     Yields:
         What happens to its jobs: `begun`, `progress`, `done`, `lost`, or `failed` with the `kind` of the error and

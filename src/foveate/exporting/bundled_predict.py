@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--coverage",
         type=float,
-        help="also give the set of classes that holds the true one so often, such as 0.95",
+        help="also give a set of classes that holds the true one in this share of cases, such as 0.95",
     )
     given = parser.parse_args(arguments)
     if not given.model.is_file():

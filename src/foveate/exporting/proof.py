@@ -70,8 +70,8 @@ class Measured(Record):
     standard_error_points: float
     """Of that, over images, paired."""
     most_lost_points: float
-    """That so many images cannot exclude: two standard errors more, or three images where all agree (the rule of
-    three)."""
+    """The largest loss that this number of images cannot exclude: two standard errors more, or three images where
+    all agree (the rule of three)."""
     passed: bool
 
 

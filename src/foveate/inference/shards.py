@@ -23,7 +23,7 @@ from foveate.records import Count, Digest, Record, read_record
 __all__ = ["SHARD", "Shards", "predict_shard", "shard_job"]
 
 SHARD = 2048
-"""Images whose predictions are kept together: a stopped job does at most so many again."""
+"""Images whose predictions are kept together: a job that was stopped repeats at most this many."""
 _FIX = "remove its folder to begin again"
 
 

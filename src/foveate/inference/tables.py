@@ -33,7 +33,7 @@ class Columns:
 
     Args:
         class_names: of the model.
-        top: so many classes are told with their probabilities.
+        top: how many classes are told with their probabilities.
         every: all classes are told with their probabilities.
         min_probability: below it a label becomes `unsure`.
         sets: whether prediction sets were asked for.

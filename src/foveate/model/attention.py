@@ -487,7 +487,7 @@ def register_attention(module: Callable[[int], nn.Module]) -> str:
 
 
 def attention_named(name: str) -> Callable[[int], nn.Module]:
-    """What makes an attention of that name for so many channels.
+    """What makes an attention of that name, given the number of channels.
 
     Raises:
         ConfigError: for a custom class that was not registered in this process.

@@ -101,7 +101,7 @@ class ConvBlock(nn.Module):
         kernels: side of each convolution's kernel, in order; padding keeps the size.
         dilation: positions from one entry of a kernel to the next (Yu and Koltun 2016, arXiv 1511.07122).
         pool: side and stride of the pooling; what does not fill a window is dropped (Keras' `valid`).
-        norm: makes one of so many channels; None: no normalisation.
+        norm: makes one, given the number of channels; None: no normalisation.
         activation: makes one.
         attention: what comes after the pooling.
     """

@@ -238,7 +238,7 @@ def _line(error: Exception) -> str:
 
 
 def _norm(config: ModelConfig) -> Callable[..., nn.BatchNorm2d] | None:
-    """Makes a normalisation of so many channels."""
+    """Makes a normalisation, given the number of channels; None: no normalisation."""
     return partial(nn.BatchNorm2d, momentum=config.norm_momentum) if config.batch_norm else None
 
 

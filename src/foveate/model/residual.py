@@ -43,7 +43,7 @@ class ConvNorm(nn.Module):
 
     Args:
         conv: makes the convolution.
-        norm: makes a normalisation of so many channels.
+        norm: makes a normalisation, given the number of channels.
         activation: makes one.
     """
 

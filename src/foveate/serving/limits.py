@@ -62,7 +62,7 @@ class Load:
         """Places for images.
 
         Raises:
-            Busy: where there are not so many.
+            Busy: where there are fewer.
         """
         if self.images + images > self._limits.images:
             raise Busy

@@ -136,7 +136,7 @@ class _BoundedProtocol(H11Protocol):
         )
 
     def _refuse(self, route: str, to_drop: int) -> None:
-        """Refuse a request that has begun, of which so many bytes are still to come."""
+        """Refuse a request that has begun, of which `to_drop` bytes are still to come."""
         self._to_drop = to_drop
         self.metrics.answered(route, 503, 0.0)
         self.transport.write(_BUSY)

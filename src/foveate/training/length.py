@@ -90,7 +90,7 @@ def full_length(config: Config, counts: Counts) -> int:
 
 
 def forecast(config: Config, rates: Rates, counts: Counts, images: int, size: int) -> float:
-    """Seconds from the first step to the report, of a run that shows so many images of a size."""
+    """Seconds from the first step to the report, of a run that shows `images` of that `size`."""
     train = config.train
     small = train.resize_until if train.resize_scale < 1 else 0.0
     each = small * rates.small_step_s + (1 - small) * rates.step_s

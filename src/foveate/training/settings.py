@@ -79,7 +79,7 @@ def balanced_weights(dataset: Dataset) -> tuple[float, ...]:
 
 
 def passes_per_epoch(images_seen: int, images: int) -> int:
-    """Passes over so many training images that make an epoch of a run that shows `images_seen`."""
+    """How many passes over the training `images` make one epoch of a run that shows `images_seen`."""
     return max(1, math.ceil(images_seen / (_MAX_EPOCHS * images)))
 
 

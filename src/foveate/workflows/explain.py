@@ -133,7 +133,7 @@ def explain_run(
 
     Args:
         methods: as in `explain`.
-        images: so many of the validation images, the same share of every class.
+        images: how many of the validation images, the same share of every class.
         seed: of the controls, of the order of shuffled weights and of the bootstrap.
 
     Raises:

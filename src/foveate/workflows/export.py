@@ -88,7 +88,7 @@ def export(
         bundle: add what runs the file without Foveate and torch.
         web: add a page, index.html, that classifies images offline in a browser.
         web_assets: folder that holds onnxruntime-web; None: where `make web` puts it.
-        examples: so many of the images of the proof are put into the page, for a visitor to try; none else are.
+        examples: how many images of the proof are put into the page, for a visitor to try; no others are.
         data: images to prove it on; None: the run's own.
         data_dir: where `cifar10` lies.
         unproved: leave the proof out; the certificate and the file's metadata say so.

@@ -39,7 +39,7 @@ from foveate.workflows.workers import Workers
 
 
 def check_folds(folds: int | None, *, final: bool, timed: bool, workers: bool) -> None:
-    """Refuse a number of folds that is none, and what does not go with it.
+    """Refuse a number of folds that cannot be used, and requests that do not go with folds.
 
     Args:
         timed: whether a length in minutes is asked for.

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foveate import errors
 from foveate.data.listing import list_images
-from foveate.errors import ConfigError, DataError
+from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError, OutputError
+from foveate.execution.campaign import run_campaign
 from foveate.execution.local import LocalPool
-from foveate.execution.pool import Pool
-from foveate.execution.supervision import Supervisor
+from foveate.execution.pool import Event, Message, Pool
 from foveate.inference.predictor import IN_PROCESS, Prediction, Predictor
 from foveate.inference.tables import UNSURE, Columns, Row
 from foveate.progress import Track, untracked
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Predicted", "predict", "predict_rows"]
 
 TABLES = (".csv", ".json", ".parquet")
-_HANG_LIMIT_S = 600.0
-_POLL_INTERVAL_S = 0.5
 
 
 @dataclass
@@ -179,7 +176,7 @@ def _into_table(
         if pool is None:
             done = _here(predictor, shards, missing, where.coverage)
         else:
-            done = _by_pool(pool, shards, missing, where)
+            done = _by_pool(pool, _Parts(shards, missing, where))
         images = sum(len(shards.paths_of(number)) for number in missing)
         for _ in track(done, total=images, label="predicting"):
             pass
@@ -214,36 +211,41 @@ def _here(
         shards.keep(number, rows)
 
 
-def _by_pool(pool: Pool, shards: "Shards", missing: Sequence[int], where: _Where) -> Iterator[None]:
-    """Have the missing parts predicted by others, some at once."""
-    from foveate.inference.shards import SHARD, shard_job
+class _Parts:
+    """The missing parts as jobs for `run_campaign`; one that cannot be predicted ends all of them."""
 
-    waiting, running = list(reversed(missing)), set[int]()
-    supervisor = Supervisor(_HANG_LIMIT_S)
+    hang_limit_s = 600.0
+    fatal = (CheckpointError, ConfigError, DataError, OutputError)
+
+    def __init__(self, shards: "Shards", missing: Sequence[int], where: _Where) -> None:
+        self._shards, self._where, self._waiting = shards, where, list(reversed(missing))
+
+    def next_job(self) -> tuple[int, Message] | None:
+        from foveate.inference.shards import shard_job
+
+        if not self._waiting:
+            return None
+        number = self._waiting.pop()
+        return number, shard_job(self._shards, number, **vars(self._where))
+
+    def record(self, event: Event) -> Event:
+        from foveate.inference.shards import SHARD
+
+        if event.kind == "failed":
+            raise DataError(f"images {event.job * SHARD:,} and following: {event.value['reason']}")
+        if event.kind == "lost":
+            self._waiting.append(event.job)
+        else:
+            self._shards.keep(event.job, event.value["rows"])
+        return event
+
+
+def _by_pool(pool: Pool, parts: _Parts) -> Iterator[None]:
+    """Have the missing parts predicted by others, some at once; yield for each image."""
     with contextlib.closing(pool):
-        while waiting or running:
-            while waiting and len(running) < pool.workers:
-                number = waiting.pop()
-                supervisor.begun(number)
-                pool.submit(number, shard_job(shards, number, **vars(where)))
-                running.add(number)
-            event = pool.event(_POLL_INTERVAL_S)
-            supervisor.stop_hanging(pool)
-            if event is None:
-                continue
-            supervisor.heard(event.job)
-            if event.kind == "progress":
-                yield from [None] * event.value.get("images", 0)
-                continue
-            running.discard(event.job)
-            if event.kind == "lost":
-                reason = supervisor.lost(event.job, event.value["message"])
-                if reason is not None:
-                    raise DataError(f"images {event.job * SHARD:,} and following: {reason}: run again to go on")
-                waiting.append(event.job)
-                continue
-            supervisor.ended(event.job)
-            if event.kind == "failed":
-                kind = getattr(errors, event.value["kind"], DataError)  # a full disk is not the data's fault
-                raise kind(f"{event.value['message']}: run again to go on")
-            shards.keep(event.job, event.value["rows"])
+        try:
+            for event in run_campaign(parts, pool):
+                if event is not None and event.kind == "progress":
+                    yield from [None] * event.value.get("images", 0)
+        except FoveateError as error:
+            raise type(error)(f"{error}: run again to go on") from error
