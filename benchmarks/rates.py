@@ -98,7 +98,7 @@ def train_steps(
 
 
 def sample_steps(data: str | Path, steps: int, **arguments: Any) -> dict[str, Any]:
-    """Train on `data` for `steps`, which are timed; RssAnon is sampled at every eighth of them from a quarter on."""
+    """Train for `steps`: the time of one, and RssAnon at every eighth of them from a quarter on."""
     moments: list[float] = []
     anonymous_mb: list[float] = []
     sampled = {max(1, eighth * steps // 8) for eighth in range(2, 9)}
