@@ -2,8 +2,6 @@
 
 import ctypes
 
-__all__ = ["keep_freed_memory"]
-
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Names of the parameters in glibc's malloc.h."""
 

@@ -13,18 +13,6 @@ from pydantic import Field, field_validator
 
 from foveate.records import Count, Record
 
-__all__ = [
-    "FEWEST_IMAGES",
-    "MAX_SCORES",
-    "Confidence",
-    "Unlike",
-    "conformal_scores",
-    "energy",
-    "fit_confidence",
-    "fit_temperature",
-    "too_few_told",
-]
-
 MAX_SCORES = 10_000
 """Calibration scores that are kept: of more, a seeded sample. With 10,000 the coverage of a draw varies by .2
 points (standard deviation, at 95 %)."""

@@ -5,8 +5,6 @@ import re
 
 from foveate.errors import ConfigError
 
-__all__ = ["seconds", "told", "written"]
-
 
 def seconds(text: str) -> float:
     """The seconds that `90s`, `30m`, `1.5h` or `1h30m` is; a number alone is seconds.

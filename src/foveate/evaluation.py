@@ -10,16 +10,6 @@ from foveate.bootstrap import Images, Interval, bootstrap
 from foveate.errors import DataError
 from foveate.metrics import BINS, Sums, metrics, point_metrics, wilson_interval
 
-__all__ = [
-    "AblationResult",
-    "ClassScores",
-    "ReliabilityBin",
-    "Report",
-    "Scores",
-    "score",
-    "score_ablation",
-]
-
 
 @dataclasses.dataclass(frozen=True)
 class ClassScores:

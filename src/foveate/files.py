@@ -15,21 +15,6 @@ from typing import Any
 
 from foveate.errors import CheckpointError, ConfigError, OutputError
 
-__all__ = [
-    "cache_folder",
-    "locked",
-    "new_folder",
-    "open_regular",
-    "put_in_place",
-    "read_regular",
-    "refuse_links",
-    "replacing",
-    "sync_folder",
-    "write_atomically",
-    "write_json",
-    "writing_to",
-]
-
 _FIXES = {
     errno.ENOSPC: "the disk is full: free some space or write elsewhere",
     errno.EDQUOT: "the disk quota is used up: free some space or write elsewhere",

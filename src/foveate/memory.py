@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["device_memory", "host_memory"]
-
 _CONTAINER = Path("/sys/fs/cgroup/memory.max")
 """The limit of a container, on Linux with control groups of version 2; "max" where it has none."""
 

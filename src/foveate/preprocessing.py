@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["FITS", "RESIZES", "Fit", "Preprocessing", "Resize"]
-
 Fit = Literal["crop", "pad", "squash"]
 """How an image that is not square becomes square: its centre alone; the whole image with grey beside it; or the
 whole image with its sides no longer in proportion."""

@@ -25,15 +25,6 @@ from foveate.tensors import (
     save_tensors,
 )
 
-__all__ = [
-    "PACKAGED",
-    "Packaged",
-    "Weights",
-    "has_packaged_weights",
-    "load_packaged_weights",
-    "load_weights_file",
-]
-
 
 @dataclass(frozen=True)
 class Weights:

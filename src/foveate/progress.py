@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar
 
-__all__ = ["COMPILING_S", "Track", "heartbeat", "untracked"]
-
 T = TypeVar("T")
 _BEAT_EVERY_S = 2.0
 """Seconds between two beats."""

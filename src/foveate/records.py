@@ -30,31 +30,6 @@ from pydantic_core import ErrorDetails
 from foveate.errors import CheckpointError, FoveateError
 from foveate.files import read_regular
 
-__all__ = [
-    "Accuracy",
-    "ClassNames",
-    "Count",
-    "Digest",
-    "FiniteJson",
-    "Line",
-    "MalformedError",
-    "Name",
-    "Reason",
-    "Record",
-    "Seconds",
-    "WeightsOrigin",
-    "check_structure",
-    "distinct",
-    "first_problem",
-    "parse_json",
-    "parse_record",
-    "parse_yaml",
-    "printable",
-    "problem_in_words",
-    "read_record",
-    "validate_record",
-]
-
 MAX_BYTES = 256 << 20
 """Of a file that is read as a whole: the largest of ours, the predictions of a page, stay far below."""
 _BRACKETS = re.compile(r"[\[\]{}]")

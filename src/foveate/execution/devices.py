@@ -15,17 +15,6 @@ from typing import IO, Any, NamedTuple
 
 from foveate.errors import ConfigError
 
-__all__ = [
-    "RENDEZVOUS",
-    "Ended",
-    "end_with_parent",
-    "hand_back",
-    "in_group",
-    "is_first",
-    "processes_to_start",
-    "run_on_devices",
-]
-
 RENDEZVOUS = "FOVEATE_RENDEZVOUS"
 """Names the file by which the processes of `run_on_devices` find each other: no port is opened for it."""
 _LOOPBACK = {"linux": "lo", "darwin": "lo0"}

@@ -12,8 +12,6 @@ from foveate.exporting.proof import Certificate, Score
 from foveate.inference.onnx_file import Card
 from foveate.preprocessing import FITS, Fit
 
-__all__ = ["bundle_files"]
-
 _MODULES = (
     "data/container.py",
     "data/decode.py",

@@ -19,8 +19,6 @@ from foveate.inference.engine import BATCH
 from foveate.inference.onnx import INPUT, OUTPUTS
 from foveate.inference.onnx_file import MAX_BYTES, Card, card_strings, sealed
 
-__all__ = ["OPSET", "described", "to_int8", "to_onnx"]
-
 OPSET = 20
 
 

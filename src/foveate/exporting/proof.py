@@ -10,18 +10,6 @@ from foveate.inference.onnx import Outputs
 from foveate.metrics import wilson_interval
 from foveate.records import Accuracy, Count, Digest, Line, Record
 
-__all__ = [
-    "BOUNDS",
-    "Certificate",
-    "Differences",
-    "FileProof",
-    "Measured",
-    "ProofData",
-    "Score",
-    "prove",
-    "score_of",
-]
-
 MARGIN = 1e-4
 """Two classes whose logits differ by less are as likely as each other: their order may turn by rounding alone."""
 LOST_POINTS = 0.5

@@ -16,8 +16,6 @@ from foveate.files import read_regular
 from foveate.inference.onnx_file import Card
 from foveate.preprocessing import FITS
 
-__all__ = ["RUNTIME_VERSION", "Assets", "read_assets", "web_page"]
-
 RUNTIME_VERSION = "1.30.0"
 """Of onnxruntime-web, from npm."""
 _SHA256 = {

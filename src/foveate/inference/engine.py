@@ -11,8 +11,6 @@ from foveate.confidence import Confidence
 from foveate.errors import CheckpointError
 from foveate.preprocessing import Preprocessing
 
-__all__ = ["BATCH", "About", "Engine", "load_engine"]
-
 BATCH = 64
 """Images that are asked about at once: on a CPU larger batches are hardly faster, and hold memory."""
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from foveate.inference.network import NetworkEngine
 
-__all__ = ["METHODS", "attention", "gradcam", "map_side", "occlusion", "overlay", "unavailable"]
-
 Map = NDArray[np.float32]
 """[H, W]: how much each pixel counts, on a scale of its own; a higher value counts more."""
 

@@ -20,18 +20,6 @@ if TYPE_CHECKING:
     from foveate.inference.network import NetworkEngine
     from foveate.model.network import AttentionCNN
 
-__all__ = [
-    "CONTROLS",
-    "Interval",
-    "Verdict",
-    "centre_map",
-    "curve_areas",
-    "smooth_random_map",
-    "spearman",
-    "steps",
-    "verdict",
-]
-
 STEPS = 20
 """Parts of its pixels by which an image is covered, or uncovered."""
 _RESAMPLES = 1000

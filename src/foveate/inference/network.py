@@ -20,16 +20,6 @@ from foveate.model.backbones import Backbone, fold_batch_norm
 from foveate.progress import Track, untracked
 from foveate.settings import Precision
 
-__all__ = [
-    "NetworkEngine",
-    "ViewsAveraged",
-    "autocast",
-    "collect_logits",
-    "for_inference",
-    "out_of_memory_explained",
-    "weights_of",
-]
-
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_alloc_failed")
 """What torch's errors of no type of their own say when memory runs out: of MPS and CUDA, of a CPU, of cuBLAS."""
 

@@ -13,8 +13,6 @@ from foveate.inference.engine import About
 from foveate.inference.onnx_file import Card, read_onnx
 from foveate.memory import host_memory
 
-__all__ = ["INPUT", "OUTPUTS", "OnnxEngine", "Outputs"]
-
 # ONNX Runtime reads it when it is imported, here or in `exporting`: switched off later, its telemetry has begun.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 

@@ -31,18 +31,6 @@ from foveate.records import (
 )
 from foveate.settings import Side
 
-__all__ = [
-    "FORMAT",
-    "MAX_BYTES",
-    "OPERATORS",
-    "Card",
-    "PreprocessingRecord",
-    "Proven",
-    "card_strings",
-    "read_onnx",
-    "sealed",
-]
-
 FORMAT = 1
 """Of the description."""
 MAX_BYTES = 512 << 20

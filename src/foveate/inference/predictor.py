@@ -16,8 +16,6 @@ from foveate.data.stream import stream_files
 from foveate.errors import ConfigError, DataError
 from foveate.inference.engine import BATCH, About, Engine, load_engine
 
-__all__ = ["Image", "Prediction", "Predictor"]
-
 Image = str | Path | bytes | PIL.Image.Image | NDArray[np.uint8]
 """An image: the path of a file, a file's bytes, a Pillow image, or pixels [H, W], [H, W, 1] or [H, W, 3]."""
 

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from foveate.model.network import AttentionCNN
 
-__all__ = ["effective_field", "effective_side"]
-
 _SHARE = 1 - 0.9545
 """Of the largest gradient: pixels with less count as unseen (Luo et al. 2016, section 2.3)."""
 

@@ -20,8 +20,6 @@ from foveate.inference.predictor import Predictor
 from foveate.inference.tables import WRITERS, Columns, Row, id_of
 from foveate.records import Count, Digest, Record, read_record
 
-__all__ = ["SHARD", "Shards", "predict_shard", "shard_job"]
-
 SHARD = 2048
 """Images whose predictions are kept together: a job that was stopped repeats at most this many."""
 _FIX = "remove its folder to begin again"

@@ -12,8 +12,6 @@ import numpy as np
 from foveate.inference.predictor import Prediction
 from foveate.records import printable
 
-__all__ = ["UNSURE", "Columns", "id_of", "shortened", "write_csv", "write_json_rows", "write_text"]
-
 UNSURE = "unsure"
 """In place of a label whose probability is too small."""
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.,]*$)")

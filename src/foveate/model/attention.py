@@ -11,22 +11,6 @@ from torch import Tensor, nn
 from foveate.errors import ConfigError
 from foveate.settings import CUSTOM, AttentionKind
 
-__all__ = [
-    "ATTENTION",
-    "AugmentedConv2d",
-    "ConvBlockAttention2d",
-    "EfficientChannelAttention2d",
-    "GatedResidual",
-    "LuongAttention2d",
-    "LuongRowAttention2d",
-    "LuongScaledAttention2d",
-    "MultiHeadAttention2d",
-    "ResidualMask2d",
-    "SqueezeExcitation2d",
-    "attention_named",
-    "register_attention",
-]
-
 
 class LuongAttention2d(nn.Module):
     """Dot-product self-attention over all H·W positions of a feature map, without parameters.

@@ -8,17 +8,6 @@ from torch import Tensor, nn
 
 from foveate.settings import Activation
 
-__all__ = [
-    "ACTIVATION",
-    "AttentionStage",
-    "ConvBlock",
-    "DenseHead",
-    "Normalize",
-    "NormedBlock",
-    "PooledHead",
-    "WhiteningConv2d",
-]
-
 ACTIVATION: Mapping[Activation, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "gelu": nn.GELU,

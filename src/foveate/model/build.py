@@ -25,16 +25,6 @@ from foveate.model.heads import POOLING, LinearHead
 from foveate.model.network import AttentionCNN
 from foveate.settings import CUSTOM, BackboneName, BlockKind, ModelConfig
 
-__all__ = [
-    "CHANNELS",
-    "attention_side",
-    "build_model",
-    "feature_size",
-    "forward_bytes",
-    "outline_model",
-    "try_attention",
-]
-
 CHANNELS = 3
 """Every image is decoded to RGB."""
 _WIDEST_VALUES = 32

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-__all__ = ["POOLING", "AttentionPool", "LinearHead", "MeanMaxPool", "MeanPool"]
-
 
 class MeanPool(nn.Module):
     """The mean over all positions.

@@ -11,8 +11,6 @@ from foveate.model.attention import GatedResidual
 from foveate.model.blocks import WhiteningConv2d
 from foveate.model.heads import AttentionPool, MeanPool
 
-__all__ = ["AttentionCNN"]
-
 
 class AttentionCNN(nn.Module):
     """A small CNN with attention in one of its stages; or a backbone, as the stem, with attention after it.

@@ -11,8 +11,6 @@ from foveate.model.attention import GatedResidual
 from foveate.model.heads import AttentionPool
 from foveate.model.network import AttentionCNN
 
-__all__ = ["Sight", "receptive_field", "sight"]
-
 _MOST_POSITIONS = 15
 """Side of the map on which the reach of attention is found out: on one of 200 its weights take gigabytes."""
 

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["BasicBlock", "ConvNorm", "InvertedResidual", "SameConv2d", "centred_conv"]
-
 
 class SameConv2d(nn.Conv2d):
     """A convolution with TensorFlow's `same` padding: a side s becomes ⌈s / stride⌉.

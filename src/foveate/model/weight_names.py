@@ -6,8 +6,6 @@ from torch import nn
 
 from foveate.model.backbones import Backbone
 
-__all__ = ["CLASSIFIERS", "Names", "efficientnet_pytorch_names", "renames", "timm_names"]
-
 Names = Callable[[Backbone], Mapping[str, str]]
 """From a backbone to such a table: of the names of its convolutions and normalisations to theirs."""
 CLASSIFIERS = ("classifier.", "fc.", "_fc.")

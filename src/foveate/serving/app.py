@@ -27,8 +27,6 @@ from foveate.serving.limits import BUSY, RETRY_S, Busy, Limits, Load
 from foveate.serving.metrics import Metrics
 from foveate.serving.routes import Gone, Handler, Service, TooLarge, handlers
 
-__all__ = ["Application", "make_app"]
-
 _POLICY = "default-src 'none'; frame-ancestors 'none'"
 _log = logging.getLogger("foveate.serving")
 

@@ -12,8 +12,6 @@ from foveate.serving.batching import Batcher
 from foveate.serving.explaining import explain
 from foveate.serving.metrics import Metrics
 
-__all__ = ["Backend", "LocalBackend"]
-
 Pixels = NDArray[np.uint8]
 Logits = NDArray[np.float32]
 

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 
 from foveate.inference.engine import BATCH, Engine
 
-__all__ = ["WAIT_S", "Batcher"]
-
 WAIT_S = 0.004
 """For which the first image of a batch waits for others at most."""
 T = TypeVar("T")

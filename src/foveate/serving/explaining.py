@@ -10,8 +10,6 @@ from PIL import Image
 from foveate.inference.engine import Engine
 from foveate.inference.explanation import METHODS, overlay, unavailable
 
-__all__ = ["explain", "methods"]
-
 _BEST_FIRST = ("gradcam", "occlusion", "attention")
 """The page shows the first that the network can give; an attention says nothing of a class."""
 _ORANGE = (240, 110, 20)

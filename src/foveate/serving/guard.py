@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-__all__ = ["Access", "Refused", "is_loopback"]
-
 _LOOPBACK_NAMES = ("localhost",)
 _OPEN = ("/", "/v2/health/live", "/v2/health/ready")
 """What needs no token: the page, which has nothing of the model in it, and what asks whether the server runs."""

@@ -18,8 +18,6 @@ from foveate.inference.engine import About
 from foveate.preprocessing import RESIZES
 from foveate.records import first_problem
 
-__all__ = ["HEADER", "INPUT", "InferRequest", "WrongRequest", "describe", "infer_answer", "read_infer"]
-
 HEADER = "inference-header-content-length"
 INPUT = "images"
 """As in exported `.onnx` files, as are the names of what is given."""

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from foveate.inference.engine import BATCH
 
-__all__ = ["BUSY", "RETRY_S", "Busy", "Limits", "Load"]
-
 BUSY = "too many images are under way: try again"
 RETRY_S = 1
 """After which a client that was refused may try again."""

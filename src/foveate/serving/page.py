@@ -4,8 +4,6 @@ import base64
 import hashlib
 from importlib.resources import files
 
-__all__ = ["PAGE_POLICY", "read_page"]
-
 
 def _part(name: str) -> str:
     return files("foveate.serving").joinpath("page", name).read_text(encoding="utf-8")

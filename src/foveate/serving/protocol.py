@@ -12,8 +12,6 @@ from foveate.serving.limits import BUSY, RETRY_S, Limits, Load
 from foveate.serving.metrics import Metrics
 from foveate.serving.refusing import plain_request
 
-__all__ = ["bounded_protocol"]
-
 _PATIENCE_S = 3.0
 """For which a connection waits for its client before it can have to make room for another. Where much comes at
 once, what it waits for may be there and not have been looked at yet."""

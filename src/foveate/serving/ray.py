@@ -28,8 +28,6 @@ from foveate.serving.backend import LocalBackend, Logits, Pixels
 from foveate.serving.limits import Busy, Limits
 from foveate.serving.metrics import Metrics
 
-__all__ = ["RayBackend"]
-
 _CPUS = 1
 """Processors of a replica; Ray keeps the threads of PyTorch to as many."""
 _TRIES = 3

@@ -6,8 +6,6 @@ times the requests that a server can bear, nothing would be left for those that 
 
 import re
 
-__all__ = ["plain_request"]
-
 _MOST_BYTES = 16_384
 """Of the head."""
 _PLAIN = re.compile(

@@ -13,8 +13,6 @@ from foveate.serving.app import Application
 from foveate.serving.limits import Limits
 from foveate.serving.protocol import bounded_protocol
 
-__all__ = ["bind", "run"]
-
 _TAKEN = (errno.EADDRINUSE,)
 _STOP_S = 30
 """For which what was accepted is answered after the server was asked to stop."""

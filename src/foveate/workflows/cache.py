@@ -16,8 +16,6 @@ from foveate.errors import ConfigError, OutputError
 from foveate.files import cache_folder
 from foveate.records import printable
 
-__all__ = ["Cached", "Cleared", "clear_cache", "list_cache"]
-
 _DAY_S = 86_400
 _WRITING_S = 600
 """Seconds within which a file that is not whole may still be written."""

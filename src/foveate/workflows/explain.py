@@ -35,8 +35,6 @@ from foveate.workflows.output import check_output_name, new_output
 from foveate.workflows.request import Display, NullDisplay, check_output_dir, command_line
 from foveate.workflows.run import IN_USE, dataset_of_run
 
-__all__ = ["Explanation", "explain", "explain_run"]
-
 IMAGES = 100
 """Validation images that a verdict is measured on, where nobody says how many."""
 FEWEST = 10

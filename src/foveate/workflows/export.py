@@ -31,8 +31,6 @@ from foveate.workflows.export_proof import NAMES, ProofImages, as_line, measure,
 from foveate.workflows.output import check_output_name
 from foveate.workflows.request import Display, NullDisplay, check_output_dir
 
-__all__ = ["Export", "export"]
-
 MOST_EXAMPLES = 50
 _PACKAGES = ("foveate", "torch", "onnx", "onnxruntime", "onnxscript", "numpy", "pillow", "simplejpeg")
 

@@ -21,8 +21,6 @@ from foveate.workflows.sorting import Sorter
 if TYPE_CHECKING:
     from foveate.inference.shards import Shards
 
-__all__ = ["Predicted", "predict", "predict_rows"]
-
 TABLES = (".csv", ".json", ".parquet")
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from foveate.serving.guard import Access
     from foveate.serving.ray import RayBackend
 
-__all__ = ["Serving", "serve"]
-
 _SHARED_NAMES = ("model", "model-int8", "best", "last")
 """Stems of the files that `export` and `train` write."""
 _TOKEN_VARIABLE = "FOVEATE_TOKEN"  # noqa: S105 (a name)
