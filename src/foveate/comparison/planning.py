@@ -47,9 +47,9 @@ def plan(difference: Difference, family: Family, spread: Spread, *, delta: float
     )
 
 
-def upper_sd(spread: Spread, assurance: float = ASSURANCE) -> float:
-    """A standard deviation that the true one does not exceed, with so much certainty."""
-    return spread.sd * math.sqrt(spread.freedom / stats.chi2.ppf(1 - assurance, spread.freedom))
+def upper_sd(spread: Spread) -> float:
+    """A standard deviation that the true one does not exceed, with the certainty of `ASSURANCE`."""
+    return spread.sd * math.sqrt(spread.freedom / stats.chi2.ppf(1 - ASSURANCE, spread.freedom))
 
 
 def chance_to_see(widths: Widths, seeds: int, delta: float, alpha: float, image_sd: float) -> float:

@@ -52,7 +52,6 @@ class RayBackend:
         replicas: the least and the most of them; between the two Ray Serve follows the load.
         queue: requests that a replica has at one time; as many again wait here.
         decoders: processes of a replica that decode.
-        decode_s: in which an image must be decoded.
         gpus: of a replica; a fraction shares one, 0 is for the CPU.
 
     Raises:
@@ -69,7 +68,6 @@ class RayBackend:
         replicas: tuple[int, int],
         queue: int = Limits.images,
         decoders: int = 1,
-        decode_s: float = Limits.decode_s,
         gpus: float = 0.0,
     ) -> None:
         if any(find_spec(each) is None for each in ("ray", "fastapi", "grpc_reflection")):
@@ -98,7 +96,7 @@ class RayBackend:
                 graceful_shutdown_wait_loop_s=0.2,
                 **({"num_replicas": least} if least == most else {"autoscaling_config": scaled}),
             )(_Replica)
-            self._handle = self._deploy(deployment.bind(*packed, "cuda" if gpus else None, decoders, decode_s))
+            self._handle = self._deploy(deployment.bind(*packed, "cuda" if gpus else None, decoders))
         except BaseException:
             self.remove()
             raise
@@ -196,16 +194,14 @@ class RayBackend:
 class _Replica:
     """A process of the cluster that has the network and decoders of its own."""
 
-    def __init__(
-        self, model: str, files: dict[str, bytes], device: str | None, decoders: int, decode_s: float
-    ) -> None:
+    def __init__(self, model: str, files: dict[str, bytes], device: str | None, decoders: int) -> None:
         with tempfile.TemporaryDirectory(prefix="foveate-") as folder:
             for name, content in files.items():
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             predictor = Predictor.load(Path(folder, model), device=device)
-        self._here = LocalBackend(predictor.engine, decoders=decoders, decode_s=decode_s, metrics=Metrics())
+        self._here = LocalBackend(predictor.engine, decoders=decoders, decode_s=Limits.decode_s, metrics=Metrics())
         self._here.start()
 
     async def image(self, image: bytes) -> tuple[Pixels, Logits] | str:

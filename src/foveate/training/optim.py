@@ -161,13 +161,13 @@ class Muon(SGD):
         return loss
 
 
-def orthogonalize(matrix: Tensor, *, steps: int = 3) -> Tensor:
+def orthogonalize(matrix: Tensor) -> Tensor:
     """About the nearest matrix [R, C] with all singular values 1, by Newton–Schulz iterations of degree five.
 
     The coefficients lift small singular values fastest and do not converge: after three steps those that were
     at least 2 % of the root of the sum of their squares lie in 0.6…1.3 (Jordan et al. 2024, as `Muon`).
     """
-    a, b, c = 3.4445, -4.7750, 2.0315
+    steps, (a, b, c) = 3, (3.4445, -4.7750, 2.0315)
     wide = matrix.T if len(matrix) > matrix.shape[1] else matrix
     wide = wide / (wide.norm() + 1e-7)
     # Each step is X ← (a + b·XXᵀ + c·(XXᵀ)²)·X. The factors are symmetric and commute, so they are gathered as
