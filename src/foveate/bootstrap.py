@@ -42,7 +42,7 @@ class Images:
         return cls(measured, right, wrong, places)
 
     def some(self, rows: Any) -> "Images":
-        """Those of them alone."""
+        """A part of them."""
         clusters = None if self.clusters is None else np.unique(self.clusters[rows], return_inverse=True)[1]
         return Images(self.measured[rows], self.right[rows], self.wrong[rows], clusters)
 

@@ -17,7 +17,7 @@ MAX_SCORES = 10_000
 """Calibration scores that are kept: of more, a seeded sample. With 10,000 the coverage of a draw varies by .2
 points (standard deviation, at 95 %)."""
 UNLIKE_SHARE = 0.01
-"""Of validation images that are called unlike."""
+"""The share of validation images that are called unlike."""
 FEWEST_IMAGES = 100
 """Held-out images below which nothing is fitted.
 
@@ -35,7 +35,7 @@ Floats = NDArray[np.float64]
 
 
 class Unlike(Record):
-    """Above which energy an image is unlike those that the network was trained on."""
+    """The energy above which an image is unlike those that the network was trained on."""
 
     threshold: Annotated[float, Field(strict=True)]
     images: Count
@@ -49,7 +49,7 @@ class Confidence(Record):
     """
 
     temperature: Annotated[float, Field(ge=1e-6, le=1e6, strict=True)] | None = None
-    """By which logits are divided, so that confidence is deserved."""
+    """Logits are divided by it, so that confidence agrees with accuracy."""
     images: Count | None = None
     """Held-out images that there were to fit on; None: none, or a file of an earlier version."""
     scores: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(max_length=MAX_SCORES)] | None = None
@@ -93,7 +93,7 @@ class Confidence(Record):
         )
 
     def _place(self, coverage: float) -> int:
-        """Which of the ascending scores is the quantile, from 1; beyond the last where there are too few."""
+        """The rank (from 1) of the ascending score that is the quantile; beyond the last where they are too few."""
         return int(np.ceil((len(self.scores or ()) + 1) * coverage - 1e-9))
 
     def probabilities(self, logits: NDArray[Any]) -> Floats:

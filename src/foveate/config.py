@@ -35,7 +35,7 @@ _RATES = {
     "sgd": {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-7},
     "muon": {"lr": 0.05, "momentum": 0.6, "weight_decay": 5e-7},
 }
-"""What an optimizer begins with where it takes the place of another; a rate of one says nothing to the other."""
+"""The rates of an optimizer that replaces another: a rate of one means nothing to the other."""
 
 
 class Config(Section):
@@ -175,7 +175,7 @@ _OF_STEPS = tuple(
         ),
     )
 )
-"""What steps alone need. `batch` stays: it says how many images are looked at together."""
+"""Settings that only steps need. `batch` is not among them: it says how many images are looked at together."""
 _FLAGS_ALONE = ("preset", "config", "name", "runs", "data_dir", "final", "folds", "workers", "ray", "gpus", "time")
 
 

@@ -122,7 +122,7 @@ class DataConfig(Section):
 
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> "DataConfig":
-        """By which a data set is decoded as a network needs it that exists already."""
+        """Settings that decode a data set as an existing network needs it."""
         return cls(size=preprocessing.size, fit=preprocessing.fit, depth=preprocessing.white or "format")
 
 
@@ -143,7 +143,7 @@ class ModelConfig(Section):
     backbone: BackboneName | None = None
     """A larger network that takes the place of stem and stages, with attention after its last stage."""
     freeze: Literal["none", "first", "all"] = "none"
-    """Which part of the backbone stays as it is: `first`, all but about its last third."""
+    """Which part of the backbone is not trained: `first` is all but about its last third."""
     stages: tuple[StageConfig, ...] = Field((), max_length=32)
     whiten: int = Field(0, ge=0, le=5)
     """Side of the patches that a fixed first convolution whitens, in pixels; 0: no such layer."""
@@ -200,7 +200,7 @@ class AugmentConfig(Section):
     augmentations: tuple[ExtraFamily, ...] = ()
     """Families that come after the geometric one, in this order; of those that mix images, each image gets one."""
     strength: Probability = 0.5
-    """Of those that mix no images: 0 changes nothing."""
+    """Strength of the families that mix no images: 0 changes nothing."""
 
 
 class TrainConfig(Section):

@@ -23,8 +23,8 @@ from foveate.tensors import (
 def start_from(path: Path, network: nn.Module, class_names: Sequence[str], said: str) -> Weights:
     """Put into `network` what agrees by name, shape and type in a checkpoint of Foveate: `--start MODEL`.
 
-    All else in it stays as it is, and the classifier too where the checkpoint has other classes. Where the
-    checkpoint started from other weights itself, their licence is told on.
+    All else in it stays as it is, also the classifier where the checkpoint has other classes. Where the checkpoint
+    itself started from other weights, their licence is handed on.
 
     Args:
         class_names: of `network`.

@@ -31,7 +31,7 @@ TRAINING_PREFIX = "training/"
 MAX_HEADER = 16 << 20
 """Bytes of a header: the history of a run, by far the most in it, takes 300 an epoch."""
 MAX_TENSORS = 20_000
-"""In a file: the deepest network that settings allow has 6,000, and its optimizer as many."""
+"""Most tensors in a file: the deepest network that settings allow has 6,000, and its optimizer as many."""
 MAX_STATE = 1 << 20
 """Bytes of a training state beside what it keeps for each weight: generators, sums, steps."""
 FIX = "train again or restore it from a copy"

@@ -25,7 +25,7 @@ _MODULES = (
     "files.py",
     "preprocessing.py",
 )
-"""What decoding an image takes, copied as it is; a test imports them where nothing else is."""
+"""The modules that decode an image, copied as they are; a test imports them where nothing else is installed."""
 _PACKAGES = ("numpy", "onnxruntime", "pillow", "simplejpeg")
 _FITTED: Mapping[Fit, str] = {
     "crop": "the largest square in the centre of an image",

@@ -19,7 +19,7 @@ BOUNDS = {
     "int8": f"The accuracy is not lower by more than {LOST_POINTS:g} points and, at once, by more than "
     f"{STANDARD_ERRORS:g} standard errors of the paired difference.",
 }
-"""What a file must hold to, by its precision."""
+"""The bound that a file must keep, by its precision."""
 
 _Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 
@@ -84,7 +84,7 @@ class ProofData(Record):
     held_out: bool | None
     """Whether the network was not trained on them; None where that is not known."""
     calibrated_on: Line | None = None
-    """On how many images of which split the ranges of 8-bit numbers were measured."""
+    """The number and the split of the images on which the ranges of 8-bit numbers were measured."""
 
 
 class Certificate(Record):

@@ -17,7 +17,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class About:
-    """What must be known of a network to use it."""
+    """What one must know about a network to use it."""
 
     class_names: tuple[str, ...]
     preprocessing: Preprocessing

@@ -91,7 +91,7 @@ METHODS: Mapping[str, Callable[[Engine, NDArray[np.uint8], int], Map]] = {
     "gradcam": gradcam,
     "occlusion": occlusion,
 }
-"""From an engine, pixels [H, W, 3] and a class to a map, by name."""
+"""By name, the functions that map an engine, pixels [H, W, 3] and a class to a map."""
 
 
 def unavailable(engine: Engine, method: str) -> str | None:

@@ -66,7 +66,7 @@ class Shuffled(Record):
 
 
 class Verdict(Record):
-    """What was measured of a method's maps."""
+    """The measurements of a method's maps."""
 
     method: Name
     images: Count
@@ -83,7 +83,7 @@ class Verdict(Record):
 
     @property
     def words(self) -> str:
-        """What it comes to, in two or three sentences."""
+        """The conclusion, in two or three sentences."""
         name = NAMES.get(self.method, self.method)
         if self.blank == self.images:
             size = f"{self.side} × {self.side}"

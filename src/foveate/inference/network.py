@@ -1,4 +1,4 @@
-"""From a network in PyTorch and images to logits, batch after batch: the one way in which a network is asked."""
+"""A network in PyTorch and images to logits, batch after batch: the one way in which a network is evaluated."""
 
 import contextlib
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ from foveate.progress import Track, untracked
 from foveate.settings import Precision
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_alloc_failed")
-"""What torch's errors of no type of their own say when memory runs out: of MPS and CUDA, of a CPU, of cuBLAS."""
+"""Texts of torch's plain RuntimeErrors when memory runs out: on MPS and CUDA, on a CPU, in cuBLAS."""
 
 
 class NetworkEngine:

@@ -90,7 +90,7 @@ def _session(path: Path, content: bytes) -> Any:
 
 
 _FATAL = 4
-"""What ONNX Runtime says of lesser errors it raises as well."""
+"""The only level that is logged: ONNX Runtime raises lesser errors too."""
 _SETTINGS = {
     # Threads that wait sleep, and work is dealt out in small parts: on a machine that others use as well, a batch
     # takes half to two thirds of the time, and on a quiet one it takes as long.
@@ -114,7 +114,7 @@ def _cores() -> int:
 
 @cache
 def _prepare_runtime() -> None:
-    """What holds for all sessions of this process: half of the memory there is, at most, and no telemetry."""
+    """Settings of all sessions of this process: at most half of its memory, and no telemetry."""
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()

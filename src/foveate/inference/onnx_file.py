@@ -86,7 +86,7 @@ _NAMED: Mapping[tuple[str, int], str] = {
     ("tensor", 13): "tensors that lie in another file (external data)",
     ("tensor", 14): "tensors that lie in another file (external data)",
 }
-"""What those are called that a person may have heard of."""
+"""Names of operators that a person may have heard of."""
 
 
 class PreprocessingRecord(Record):
@@ -214,7 +214,7 @@ def _card(path: Path, properties: Mapping[str, str]) -> Card:
 
 @dataclass
 class _Found:
-    """What a walk has come by."""
+    """The findings of a walk through the file."""
 
     path: Path
     properties: dict[str, str] = field(default_factory=dict)

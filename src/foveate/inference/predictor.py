@@ -65,7 +65,7 @@ class Predictor:
 
     @property
     def about(self) -> About:
-        """What the model says of itself."""
+        """The description of the model."""
         return self.engine.about
 
     @property

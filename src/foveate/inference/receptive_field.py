@@ -8,7 +8,7 @@ from torch import Tensor
 from foveate.model.network import AttentionCNN
 
 _SHARE = 1 - 0.9545
-"""Of the largest gradient: pixels with less count as unseen (Luo et al. 2016, section 2.3)."""
+"""A share of the largest gradient: pixels with less count as unseen (Luo et al. 2016, section 2.3)."""
 
 
 def effective_field(network: AttentionCNN, images: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ _FIX = "remove its folder to begin again"
 
 
 class _Plan(Record):
-    """What makes the predictions in a folder those of one command."""
+    """Identifies the command whose predictions lie in a folder."""
 
     kind: str = Field("predictions of Foveate", pattern="^predictions of Foveate$")
     digest: Digest
@@ -149,7 +149,7 @@ class Shards:
 
 
 def shard_job(shards: Shards, number: int, model: str, *, device: str | None, coverage: float | None) -> Message:
-    """What `predict_shard` is given."""
+    """The message that `predict_shard` takes."""
     return {
         "model": model,
         "paths": list(shards.paths_of(number)),

@@ -13,7 +13,7 @@ from foveate.inference.predictor import Prediction
 from foveate.records import printable
 
 UNSURE = "unsure"
-"""In place of a label whose probability is too small."""
+"""Stands in place of a label whose probability is too small."""
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.,]*$)")
 """How a cell begins that a spreadsheet would run as a formula; numbers with a sign are none."""
 
@@ -27,12 +27,12 @@ def id_of(path: str) -> str:
 
 @dataclass(frozen=True)
 class Columns:
-    """What is told of each image.
+    """The columns: what a table says of each image.
 
     Args:
         class_names: of the model.
-        top: how many classes are told with their probabilities.
-        every: all classes are told with their probabilities.
+        top: how many classes are given with their probabilities.
+        every: all classes are given with their probabilities.
         min_probability: below it a label becomes `unsure`.
         sets: whether prediction sets were asked for.
     """
@@ -63,7 +63,7 @@ class Columns:
         return UNSURE if unsure else prediction.label
 
     def row(self, prediction: Prediction) -> dict[str, Any]:
-        """Of one image; `probabilities` [K] is there where every class is told, and the image could be read."""
+        """The row of one image; `probabilities` [K] where every class is asked for and the image can be read."""
         row: dict[str, Any] = dict.fromkeys(self.names)
         row |= {"id": id_of(prediction.id), "label": self.label(prediction), "reason": prediction.reason}
         if self.every:

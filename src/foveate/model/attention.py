@@ -181,7 +181,7 @@ class MultiHeadAttention2d(nn.Module):
         return tokens.reshape(*tokens.shape[:2], self.num_heads, -1).transpose(1, 2)
 
     def _relative(self, query: Tensor, height: int, width: int) -> Tensor:
-        """Of the scores what is by position: [B, heads, H·W, d] → [B, heads, H·W, H·W]."""
+        """The part of the scores that depends on positions: [B, heads, H·W, d] → [B, heads, H·W, H·W]."""
         grid = query.reshape(*query.shape[:2], height, width, -1) / query.shape[-1] ** 0.5  # [B, heads, H, W, d]
         by_height = torch.einsum("nhijd,iyd->nhijy", grid, self._between(self.rel_height, height))
         by_width = torch.einsum("nhijd,jxd->nhijx", grid, self._between(self.of_width, width))
@@ -259,7 +259,7 @@ class SqueezeExcitation2d(nn.Module):
         return torch.sigmoid(self.excite(F.relu(self.squeeze(means))))
 
     def attention_map(self, features: Tensor) -> Tensor:
-        """Where the channels are active that it gives weight to: [B, C, H, W] → [B, H, W]."""
+        """Where the channels that it gives weight to are active: [B, C, H, W] → [B, H, W]."""
         return _where_active(features, self.attention_weights(features))
 
 
@@ -290,7 +290,7 @@ class EfficientChannelAttention2d(nn.Module):
         return torch.sigmoid(self.conv(means)).view(*features.shape[:2], 1, 1)
 
     def attention_map(self, features: Tensor) -> Tensor:
-        """Where the channels are active that it gives weight to: [B, C, H, W] → [B, H, W]."""
+        """Where the channels that it gives weight to are active: [B, C, H, W] → [B, H, W]."""
         return _where_active(features, self.attention_weights(features))
 
 

@@ -32,7 +32,7 @@ class MeanMaxPool(nn.Module):
         self.out_features = 2 * channels
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Of each channel the mean, and after all means the maxima."""
+        """The mean of each channel, followed by the maximum of each."""
         return torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], dim=1)
 
 

@@ -1,4 +1,4 @@
-"""By which names others keep the weights of a backbone: tables from a module of ours to a module of theirs."""
+"""The names under which others keep the weights of a backbone: tables from our modules to theirs."""
 
 from collections.abc import Callable, Mapping
 

@@ -14,7 +14,7 @@ from foveate.metrics import wilson_interval
 Floats = NDArray[np.float64]
 
 SHARES = (1.0, 0.95, 0.9, 0.8, 0.5)
-"""Of the images, the surest, that are answered."""
+"""Shares of the images that are answered, the most confident first."""
 THRESHOLDS = np.arange(101) / 100
 """Lowest probabilities that are answered, at which every class is measured."""
 COVERAGES = (0.8, 0.9, 0.95, 0.99)

@@ -86,7 +86,7 @@ _RULES = {
 
 
 def _verdict_note(config: ComparisonConfig, pairs: int) -> Markup:
-    """By which rule it is judged."""
+    """The rule by which it is judged."""
     together, delta = 100 * (1 - config.alpha), 100 * config.delta
     if config.rule == "seeds":
         return Markup(

@@ -85,7 +85,7 @@ def plural(count: int, thing: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In the units that fit."""
+    """A duration in the units that fit."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

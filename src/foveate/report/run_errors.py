@@ -15,7 +15,7 @@ from foveate.training.measured import Measured
 
 _MOST_CONFUSED = 8
 _TABLE_THRESHOLDS = (50, 70, 90, 95, 99)
-"""Of `THRESHOLDS`, those that have a column."""
+"""The `THRESHOLDS` that have a column."""
 
 
 def errors_section(lead: Measured, split: str, *, fitted_on: str) -> Section:

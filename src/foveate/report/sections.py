@@ -57,7 +57,7 @@ class Table(Body):
     """Rows of text. The first cell heads its row; a row of one cell heads the rows below it."""
 
     label: str
-    """What a screen reader says of it."""
+    """The text that a screen reader reads out."""
     columns: Sequence[Column]
     rows: Sequence[Sequence[str]]
     caption: str = ""

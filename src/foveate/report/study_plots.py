@@ -115,7 +115,7 @@ def importance_bars(importance: Sequence[tuple[str, float]]) -> Figure:
 
 @styled()
 def worker_timeline(trials: Sequence[Trial]) -> Figure:
-    """What each worker did when: a bar a job, the stronger the higher its rung; failed jobs in vermilion."""
+    """A timeline of the workers: one bar for each job, darker for higher rungs; failed jobs in vermilion."""
     jobs = [job for trial in trials for job in trial.jobs]
     workers = [str(slot + 1) for slot in range(max((job["slot"] + 1 for job in jobs), default=1))]
     highest = max((job["rung"] for job in jobs), default=0) or 1

@@ -1,4 +1,4 @@
-"""What is answered at each address."""
+"""The answer at each address."""
 
 import contextlib
 import json

@@ -37,7 +37,7 @@ class LostError(TrainingError):
 
 @dataclass(frozen=True)
 class World:
-    """Which of how many processes this is. One that is alone does everything, and tells nobody anything."""
+    """The place of this process among those that train together; one that is alone does everything."""
 
     rank: int = 0
     size: int = 1
@@ -142,7 +142,7 @@ class World:
         self._together(tensors, lambda flat: dist.broadcast(flat, 0))
 
     def tell(self, value: Any) -> Any:
-        """What the first process gives here, as plain data, in each of them; as `add_up`."""
+        """Give every process the value that the first one has here, as plain data; as `add_up`."""
         if self.size == 1:
             return value
         text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""What a figure depends on beside the settings."""
+"""What a figure depends on besides the settings."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ import torch
 
 
 def environment(device: torch.device, devices: int = 1) -> dict[str, Any]:
-    """What a figure depends on beside the settings: versions, processor, threads, device.
+    """What a figure depends on besides the settings: versions, processor, threads, device.
 
     Args:
         devices: that share the work; `device` and the threads are those of the first.

@@ -50,7 +50,7 @@ class OnFrozen(nn.Module):
 
 
 def forward_of(network: nn.Module, config: Config) -> nn.Module:
-    """What training asks in the place of `network`: the same, faster where a part of it is frozen."""
+    """The network that training calls instead of `network`: the same, but faster where a part of it is frozen."""
     backbone = getattr(network, "stem", None)
     if isinstance(network, AttentionCNN) and isinstance(backbone, Backbone) and config.model.freeze == "first":
         return OnFrozen(network, backbone, backbone.tuned_from)

@@ -20,7 +20,7 @@ from foveate.training.settings import passes_per_epoch
 
 T = TypeVar("T")
 _END_S, _EPOCH_S = 4.0, 0.1
-"""Of the report and what else comes last; of saving after an epoch. Measured on two AVX2 cores."""
+"""Seconds for the report and all that follows training; and to save after an epoch. Measured on two AVX2 cores."""
 _FEWEST, _MOST = 1 / 4, 4
 """Images shown at least, before the size is lowered, and at most, as shares of the preset's length."""
 _SMALLEST_SIDE = 32
@@ -75,13 +75,13 @@ class Plan:
     images_seen: int
     size: int
     seconds: float
-    """That it takes, by the rates."""
+    """How long it will take, by the rates."""
     full: int
     """Images that the preset shows."""
     full_s: float
-    """What they take at the size that was wanted."""
+    """Seconds that `full` takes at the size that was asked for."""
     enough_s: float
-    """What the fewest images take that the plan would show."""
+    """Seconds that the smallest number of images takes."""
 
 
 def full_length(config: Config, counts: Counts) -> int:

@@ -37,7 +37,7 @@ class ReceptiveField(Record):
     effective_without_attention: float | None = Field(None, ge=0)
     """The same with the attention ablated; None: there is no attention."""
     images: int = Field(ge=1)
-    """On how many it was measured."""
+    """How many it was measured on."""
 
 
 class FoldScore(Record):
@@ -85,7 +85,7 @@ MeasuredSplits = dict[Literal["train", "validation", "test", "all", "out-of-fold
 
 
 class EpochTime(Record):
-    """What an epoch took."""
+    """The time of an epoch."""
 
     epoch: int
     seconds: float
@@ -95,7 +95,7 @@ class EpochTime(Record):
 
 
 class Timing(Record):
-    """What the training took."""
+    """The time of the training."""
 
     train_s: float
     images_per_s: float

@@ -12,7 +12,7 @@ from foveate.model.backbones import Backbone
 from foveate.settings import TrainConfig
 
 _REST_MOMENTUM = 0.85
-"""Of whatever is no convolution kernel, as in airbench94_muon."""
+"""Of every weight that is not a convolution kernel, as in airbench94_muon."""
 
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -24,11 +24,11 @@ class TestOpening(Record):
 
 
 class FoldsRecord(Record):
-    """That a run is cross-validated: its folds lie in `folds.npy`."""
+    """The folds of a cross-validated run, which lie in `folds.npy`."""
 
     count: Annotated[int, Field(strict=True, ge=2, le=MOST_FOLDS)]
     sha256: Digest
-    """Of the file."""
+    """Of that file."""
 
 
 class RunRecord(Record):

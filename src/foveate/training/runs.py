@@ -36,7 +36,7 @@ _NO_MATTER = ("device", "threads", "save_every_s")
 _HISTORY = TypeAdapter(list[EpochResult])
 _FIX = "restore it from a copy or train again"
 _FIX_MEASURED = "remove it, and measure again by `foveate evaluate RUN`"
-"""For what `evaluate` writes; training again would be too dear."""
+"""The fix for files that `evaluate` writes: training again would cost too much."""
 TIMING_COLUMNS = ("seconds", "images_per_s", "features_kept")
 """Kept out of results.csv: a run that was killed and resumed has the same results.csv as one that was not."""
 
@@ -120,7 +120,7 @@ class RunFolder:
         return load_model(self.kept_weights(config), device=device, expect=expect, images_at_once=at_once)
 
     def known_data(self, record: RunRecord) -> KnownData:
-        """By what the run knows its data set, and the splits that it keeps."""
+        """How the run recognises its data set, and the splits that it keeps."""
         return KnownData(record.fingerprint, self.stored_splits(record), self.path)
 
     def write_identity(self, config: Config, device: torch.device, record: RunRecord, devices: int = 1) -> None:

@@ -69,11 +69,11 @@ class Cached:
 
 @dataclass(frozen=True)
 class Cleared:
-    """What came of clearing the cache."""
+    """The result of clearing the cache."""
 
     removed: tuple[Cached, ...]
     left: tuple[tuple[Cached, str], ...]
-    """What was to be removed and is still there, and why."""
+    """What could not be removed, and why."""
 
     @property
     def lines(self) -> list[str]:

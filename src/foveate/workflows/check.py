@@ -146,7 +146,7 @@ def check(
 
 
 def _pictures(dataset: Dataset, findings: list[Finding]) -> dict[str, NDArray[np.uint8]]:
-    """By id the pixels of the images that the page shows."""
+    """The pixels of the images that the page shows, by id."""
     place = {dataset.ids[index]: index for indices in dataset.splits.values() for index in indices.tolist()}
     shown = [
         each for finding in findings for group in finding.groups[:GROUPS_SHOWN] for each in group[:EACH_SHOWN]

@@ -42,7 +42,7 @@ RULE: Rule = "blocks"
 
 
 class _Sealed(Record):
-    """What `digest.json` holds: by which a changed `comparison.yaml` is known."""
+    """The contents of `digest.json`, which shows whether `comparison.yaml` was changed."""
 
     sha256: Digest
 
@@ -53,7 +53,7 @@ class Comparison:
 
     path: Path
     _known: Outcome | None = field(default=None, repr=False, compare=False)
-    """What its runs came to, where this process has just worked it out."""
+    """The results of its runs, where this process has just computed them."""
 
     @property
     def config(self) -> ComparisonConfig:
@@ -71,7 +71,7 @@ class Comparison:
 
     @property
     def split(self) -> JudgedSplit:
-        """What it is judged on: the test split once that is open."""
+        """The split that it is judged on: the test split once that is open."""
         return "test" if (self.path / "results-test.csv").exists() else "validation"
 
     @property
@@ -81,7 +81,7 @@ class Comparison:
 
     @property
     def outcome(self) -> Outcome:
-        """What its runs came to."""
+        """The results of its runs."""
         return self._known or Outcome(self.experiment)
 
     @property

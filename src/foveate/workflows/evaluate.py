@@ -125,7 +125,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class MeasuredModel:
-    """What a model file came to on some images, and the folder that tells of it, `runs/evaluate/<name>/`."""
+    """The measurement of a model file on some images, and its folder, `runs/evaluate/<name>/`."""
 
     path: Path
     metrics: dict[str, dict[str, Any]]

@@ -186,7 +186,7 @@ def explain_run(
 
 
 def _methods(engine: Engine, asked: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Those that the model can give, and a line about the others where nobody asked for them."""
+    """The methods that the model can give, and a line about the others where nobody asked for them."""
     if unknown := [method for method in asked if method not in METHODS]:
         raise ConfigError(f"method={unknown[0]!r}: give {', '.join(METHODS)}")
     reasons = {method: unavailable(engine, method) for method in asked or METHODS}
@@ -201,7 +201,7 @@ def _methods(engine: Engine, asked: Sequence[str]) -> tuple[list[str], list[str]
 
 
 def _known(model: Path | str, engine: Engine, methods: Sequence[str]) -> list[Verdict]:
-    """What was measured of this network before."""
+    """Earlier measurements of this network."""
     kept = read_explained(Path(model), engine.about.digest) if Path(model).is_dir() else None
     return [each for each in kept.verdicts if each.method in methods] if kept else []
 

@@ -44,12 +44,12 @@ class Budget:
 
     @property
     def spent(self) -> float:
-        """Of the seconds, until now."""
+        """Seconds that have passed."""
         return self.clock() - self.began
 
     @property
     def left(self) -> float:
-        """Of the seconds, now."""
+        """Seconds that are left."""
         return self.seconds - self.spent
 
     @contextlib.contextmanager

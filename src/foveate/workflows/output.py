@@ -15,7 +15,7 @@ from foveate.files import new_folder, writing_to
 from foveate.records import printable
 
 _NAME_BYTES = 150
-"""Of the name of a folder: file systems take 255, of which a number and a temporary name need some."""
+"""Longest name of a folder, in bytes: file systems take 255; a number and a temporary name need some of them."""
 
 
 class NewOutput(NamedTuple):

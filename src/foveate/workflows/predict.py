@@ -26,7 +26,7 @@ TABLES = (".csv", ".json", ".parquet")
 
 @dataclass
 class Predicted:
-    """What predictions came to, all together."""
+    """Counts over all predictions."""
 
     labels: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
@@ -38,7 +38,7 @@ class Predicted:
         return self.labels.total() + self.unreadable
 
     def through(self, rows: Iterable[Row], paths: Iterable[str], sorter: "Sorter | None" = None) -> Iterator[Row]:
-        """The rows as they come, counted, and their images copied where there is a sorter."""
+        """Yield the rows as they come; count them, and copy their images where there is a sorter."""
         for row, path in zip(rows, paths, strict=True):
             if row["label"] is None:
                 self.unreadable += 1
@@ -142,7 +142,7 @@ def predict_rows(
 
 @dataclass(frozen=True)
 class _Where:
-    """What every part is predicted by."""
+    """The model, the device and the coverage of every part."""
 
     model: str
     device: str | None

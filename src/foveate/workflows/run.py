@@ -28,7 +28,7 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """Its folder."""
         return self.folder.path
 
     @property

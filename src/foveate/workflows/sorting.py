@@ -11,7 +11,7 @@ from foveate.files import writing_to
 from foveate.records import printable
 
 _NAME_BYTES = 150
-"""Of a folder that images are sorted into: file systems take 255."""
+"""Longest name of a folder that images are sorted into, in bytes: file systems take 255."""
 
 
 def refuse_among(path: Path, sources: Iterable[Path | str], fix: str) -> None:

@@ -73,7 +73,7 @@ def _cell(value: Value) -> Value:
 
 
 def _too_high(search: Search, best: Trial, ranking: int) -> str:
-    """By how much the winner's score is too good on average, in words; empty where that is not known."""
+    """How much too good the winner's score is on average, in words; empty where that is not known."""
     scored = [each for _, each in sorted(search.trials.items()) if each.score is not None]
     rivals = [each for each in scored if each.reached == best.reached and each.state != "failed"]
     right = [each.right for each in rivals if each.right is not None]
