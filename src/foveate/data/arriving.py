@@ -21,8 +21,6 @@ from foveate.errors import DataError
 from foveate.execution.pool import Work
 from foveate.preprocessing import Preprocessing
 
-__all__ = ["ArrivingImages", "Decoder"]
-
 _AT_ONCE = 16
 """Images that a process is given at once: one by one, telling it of each costs more than decoding a small one."""
 _KEPT_S = 1.0

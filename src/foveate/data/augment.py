@@ -11,17 +11,6 @@ from torch import Tensor
 from foveate.data.families import FAMILIES, MIXES, mix_batch
 from foveate.settings import AugmentConfig
 
-__all__ = [
-    "UNCHANGED",
-    "Augment",
-    "affine_batch",
-    "as_they_are",
-    "build_augment",
-    "crop_batch",
-    "resize_batch",
-    "resized_crop_batch",
-]
-
 UNCHANGED: Mapping[str, Any] = {
     "family": "affine",
     "flip": 0.0,

@@ -45,8 +45,6 @@ from foveate.preprocessing import Preprocessing
 from foveate.progress import Track
 from foveate.records import Record, printable, read_record
 
-__all__ = ["decoded_images"]
-
 _FORMAT = 3
 """Raised when the preprocessing changes, so that arrays of an earlier one are not used."""
 

@@ -15,20 +15,6 @@ from foveate.errors import FoveateError, OutputError
 from foveate.files import cache_folder
 from foveate.records import Record, read_record
 
-__all__ = [
-    "IMAGES",
-    "JOURNAL",
-    "RECORD",
-    "VERIFIED",
-    "Digest",
-    "Entry",
-    "EntryRecord",
-    "clear_entry",
-    "entries",
-    "read_entry",
-    "remove_entry",
-]
-
 IMAGES, RECORD, VERIFIED = "images.bin", "entry.json", "verified.json"
 """Pixels; an `EntryRecord`; which file's pixels are known to be those of the record."""
 JOURNAL = "finished.jsonl"

@@ -16,8 +16,6 @@ from foveate.files import open_regular, read_regular, write_atomically
 from foveate.progress import Track
 from foveate.records import MAX_BYTES, Record, parse_record
 
-__all__ = ["SHARD_BYTES", "Shards", "digests"]
-
 SHARD_BYTES = 64 << 20
 """A shard is as many whole images as these hold, one at least."""
 

@@ -23,8 +23,6 @@ from foveate.errors import DataError
 from foveate.files import cache_folder, writing_to
 from foveate.progress import Track
 
-__all__ = ["CIFAR10", "Archive", "download", "open_cifar10"]
-
 
 @dataclass(frozen=True)
 class Archive:

@@ -17,8 +17,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-__all__ = ["CORRUPTIONS", "SEVERITIES", "Corrupted", "corrupt"]
-
 SEVERITIES = 5
 _SIDE = 32
 """Of the images that the lengths here are for."""

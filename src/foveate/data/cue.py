@@ -18,8 +18,6 @@ from foveate.data.splits import SPLITS, stratified_split
 from foveate.errors import DataError
 from foveate.suggestions import close_to
 
-__all__ = ["CUE_SIDE", "DIGIT_SIDE", "CueConfig", "CuePictures", "draw_cue", "open_cue"]
-
 DIGIT_SIDE = 8
 """Of a digit, in pixels."""
 CUE_SIDE = 4

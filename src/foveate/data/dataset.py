@@ -27,20 +27,6 @@ from foveate.preprocessing import Fit, Preprocessing
 from foveate.progress import Track, untracked
 from foveate.settings import DataConfig
 
-__all__ = [
-    "BadImage",
-    "Dataset",
-    "KnownData",
-    "align_classes",
-    "dataset_of",
-    "load_dataset",
-    "load_known",
-    "open_source",
-    "shared_groups",
-    "shared_groups_text",
-    "training_splits",
-]
-
 _KNOWN = ("cifar10", "digits", "cue")
 _GIVE = f"{', '.join(_KNOWN)}, a folder or a file"
 _SIDES = (16, 64)

@@ -15,8 +15,6 @@ from foveate.execution.pool import Message, Work
 from foveate.execution.supervision import Supervisor
 from foveate.preprocessing import Preprocessing
 
-__all__ = ["TOO_SLOW", "Decoding", "decode_in_workers"]
-
 TOO_SLOW = "decoding it takes longer than"
 """How the reason begins of an image that was given too little time."""
 _MEMORY_BYTES = 2 << 30

@@ -10,8 +10,6 @@ from foveate.data.decode import largest_value, read_header
 from foveate.data.source import Block, Image
 from foveate.progress import Track, untracked
 
-__all__ = ["Depth", "faint_images", "faint_text", "white_of"]
-
 Depth = Literal["format", "auto"] | int
 
 _FAINT = 63

@@ -13,8 +13,6 @@ from foveate.data.decode import BadImageError, decode_file, decode_image, resize
 from foveate.data.source import Block, Image
 from foveate.preprocessing import Preprocessing
 
-__all__ = ["sufficient_side", "sufficient_side_of"]
-
 _SIDES = (32, 48, 64, 96, 128)
 """Sides, in pixels, of which one may suffice."""
 _LARGEST = 256

@@ -14,8 +14,6 @@ from foveate.data.source import Block, Content, Image, Source
 from foveate.data.splits import UNDECLARED
 from foveate.data.texts import row_names
 
-__all__ = ["PixelBlock", "open_digits"]
-
 
 @dataclass(frozen=True, eq=False)
 class PixelBlock(Block):

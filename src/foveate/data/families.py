@@ -14,20 +14,6 @@ from torch import Tensor
 
 from foveate.settings import ExtraFamily
 
-__all__ = [
-    "FAMILIES",
-    "MIXES",
-    "Mixed",
-    "colour_batch",
-    "cutmix_batch",
-    "erase_batch",
-    "filter_batch",
-    "gridmask_batch",
-    "mix_batch",
-    "mixup_batch",
-    "rand_batch",
-]
-
 _GREY = (0.299, 0.587, 0.114)
 """Luma of ITU-R BT.601."""
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-__all__ = ["Finding", "Severity", "images_told", "sort_by_severity"]
-
 Severity = Literal["error", "warning", "info"]
 """`error`: a figure made with it would be wrong; `warning`: it may be; `info`: it is dealt with."""
 

@@ -17,8 +17,6 @@ from foveate.errors import DataError
 from foveate.progress import Track
 from foveate.records import printable
 
-__all__ = ["IMAGE_SUFFIXES", "open_folder", "refuse_other_splits"]
-
 _TRAIN = SPLITS.index("train")
 
 IMAGE_SUFFIXES = {

@@ -14,8 +14,6 @@ from foveate.data.dataset import Dataset
 from foveate.data.splits import UNDECLARED, group_numbers, read_codes, write_codes
 from foveate.errors import CheckpointError, DataError
 
-__all__ = ["FOLDS_FILE", "MOST_FOLDS", "OUT_OF_FOLD", "StoredFolds", "check_units", "draw_folds", "fold_units"]
-
 FOLDS_FILE = "folds.npy"
 MOST_FOLDS = 100
 OUT_OF_FOLD = "out-of-fold"

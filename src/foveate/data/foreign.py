@@ -2,8 +2,6 @@
 
 import re
 
-__all__ = ["name_of"]
-
 _NO_READER = "{}, which is not read: save it as JPEG or PNG"
 _TEXT = rb"(?:\xef\xbb\xbf)?\s*"
 _NAMES: tuple[tuple[bytes, str], ...] = (

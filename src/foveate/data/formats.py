@@ -18,8 +18,6 @@ from foveate.data.ifd import Directory
 from foveate.data.jpeg import open_jpeg
 from foveate.data.png import MAGIC, open_png
 
-__all__ = ["open_container"]
-
 
 def open_container(data: bytes, *, whole: bool = True) -> Container:
     """Find out the format by the first bytes, and take from the container what bears on the pixels.

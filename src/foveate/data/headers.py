@@ -14,8 +14,6 @@ from foveate.preprocessing import Preprocessing
 from foveate.progress import Track
 from foveate.settings import Side
 
-__all__ = ["header_findings"]
-
 _SUFFIXES: Mapping[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
     "PNG": (".png",),

@@ -2,8 +2,6 @@
 
 import struct
 
-__all__ = ["MAX_TAGS", "Directory", "orientation_of"]
-
 MAX_TAGS = 4096
 """Tags that are looked at; a photograph has some dozens."""
 

@@ -9,8 +9,6 @@ from foveate.data.folder import IMAGE_SUFFIXES
 from foveate.data.tree import read_trees
 from foveate.errors import DataError
 
-__all__ = ["list_images"]
-
 
 def list_images(words: Sequence[str | Path], listed: Iterable[str] = ()) -> tuple[list[str], list[str]]:
     """The paths of images, in the order in which they were named, and notes on what was passed over.

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from foveate.data.dataset import Dataset
 
-__all__ = ["Batch", "Loader", "channel_statistics", "fold_in_seed", "preload", "to_device"]
-
 _ROUNDS = 2**33
 """Stands before a class and a round in a seed: no pass, and no purpose of `training.fit`, has that number."""
 

@@ -36,8 +36,6 @@ from foveate.errors import DataError
 from foveate.files import open_regular
 from foveate.progress import Track
 
-__all__ = ["open_npz"]
-
 # What zipfile, zlib and numpy raise for a damaged archive.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, NotImplementedError, RuntimeError)
 

@@ -13,8 +13,6 @@ from foveate.data.container import (
     find_orientation,
 )
 
-__all__ = ["MAGIC", "open_png"]
-
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _RAW_EXIF, _XMP = b"Raw profile type exif", b"XML:com.adobe.xmp"
 _LOOKED_AT = {b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"tEXt", b"zTXt", b"iTXt"}

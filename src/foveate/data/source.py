@@ -23,23 +23,6 @@ from foveate.data.decode import BadImageError, open_image, shorter_side
 from foveate.errors import DataError
 from foveate.progress import Track
 
-__all__ = [
-    "Block",
-    "Content",
-    "FileBlock",
-    "Image",
-    "Source",
-    "file_blocks",
-    "hash_files",
-    "index_classes",
-    "listed",
-    "name_warnings",
-    "reading",
-    "refuse_claim",
-    "typical_side",
-    "whole_numbers",
-]
-
 _PIECE_BYTES = 8 << 20
 """Of a file that is read, between two signs that it goes on."""
 _AT_ONCE = 1024

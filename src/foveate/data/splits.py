@@ -14,25 +14,6 @@ from numpy.typing import NDArray
 from foveate.errors import CheckpointError, DataError
 from foveate.files import read_regular, write_atomically
 
-__all__ = [
-    "SPLITS",
-    "SPLITS_FILE",
-    "UNDECLARED",
-    "StoredSplits",
-    "group_numbers",
-    "grouped_split",
-    "hints_at_split",
-    "is_held_out",
-    "other_words",
-    "read_codes",
-    "split_code",
-    "split_codes",
-    "split_words",
-    "stratified_split",
-    "stratified_subset",
-    "write_codes",
-]
-
 SPLITS = ("train", "validation", "test")
 SPLITS_FILE = "splits.npy"
 UNDECLARED = -1

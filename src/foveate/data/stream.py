@@ -16,8 +16,6 @@ from foveate.data.source import Block, FileBlock
 from foveate.data.worker import decode_blocks
 from foveate.preprocessing import Preprocessing
 
-__all__ = ["Decoded", "stream_files"]
-
 
 @dataclass(frozen=True)
 class Decoded:

@@ -17,8 +17,6 @@ from foveate.files import read_regular
 from foveate.progress import Track
 from foveate.records import printable
 
-__all__ = ["SPLIT_COLUMNS", "image_path", "open_csv", "refuse_other_columns"]
-
 _MAX_BYTES = 1 << 30
 _SEPARATORS = ",;\t|"
 _COLUMNS = ("image", "label", "split", "group")

@@ -6,8 +6,6 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import overload
 
-__all__ = ["MadeTexts", "Texts", "row_names"]
-
 
 class _Equal(Sequence[str]):
     """Equal to any other sequence of the same texts, such as a list."""

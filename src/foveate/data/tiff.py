@@ -17,8 +17,6 @@ from PIL import Image
 from foveate.data.container import BadImageError
 from foveate.data.ifd import Directory
 
-__all__ = ["Raster", "TiffHeader", "read_tiff", "read_tiff_header"]
-
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIPS, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PLANAR, _PREDICTOR = 273, 277, 278, 279, 284, 317
 _PALETTE, _TILE_WIDTH, _TILE_ROWS, _TILES, _TILE_BYTES, _EXTRA, _FORMAT = 320, 322, 323, 324, 325, 338, 339

@@ -10,8 +10,6 @@ from foveate.data.source import listed
 from foveate.data.texts import Texts
 from foveate.errors import DataError
 
-__all__ = ["Tree", "is_clutter", "read_trees", "subfolders"]
-
 _CLUTTER = {
     "thumbs.db",
     "desktop.ini",

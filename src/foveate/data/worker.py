@@ -18,8 +18,6 @@ from foveate.errors import DataError
 from foveate.execution.pool import Message
 from foveate.preprocessing import Preprocessing
 
-__all__ = ["Progress", "decode_block", "decode_blocks", "decode_job", "decoding_job"]
-
 Progress = tuple[int, int, list[tuple[int, str]]]
 """The index of the first image that was read since the last one, how many were, and the indices and reasons of the
 bad ones among them."""
