@@ -93,7 +93,7 @@ class Confidence(Record):
         )
 
     def _place(self, coverage: float) -> int:
-    """The rank (from 1) of the ascending score that is the quantile; beyond the last where there are too few."""
+        """Rank (from 1) of the ascending score that is the quantile; beyond the last where there are too few."""
         return int(np.ceil((len(self.scores or ()) + 1) * coverage - 1e-9))
 
     def probabilities(self, logits: NDArray[Any]) -> Floats:
