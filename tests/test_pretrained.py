@@ -30,9 +30,9 @@ from foveate.pretrained import (
     has_packaged_weights,
     load_packaged_weights,
     load_weights_file,
-    start_from,
 )
 from foveate.settings import ModelConfig
+from foveate.starting import start_from
 from foveate.tensors import load_tensors, save_tensors
 
 ANT, BEE = 310, 309

@@ -11,19 +11,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from foveate.errors import CheckpointError, DataError
-from foveate.records import (
-    MAX_DEPTH,
-    ClassNames,
-    FiniteJson,
-    Line,
-    MalformedError,
-    Reason,
-    Record,
-    parse_json,
-    parse_record,
-    parse_yaml,
-    read_record,
-)
+from foveate.parsing import MAX_DEPTH, MalformedError, parse_json, parse_yaml
+from foveate.records import ClassNames, FiniteJson, Line, Reason, Record, parse_record, read_record
 
 
 class _Card(Record):

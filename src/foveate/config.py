@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from foveate.combinations import check_balance, check_model, check_start
 from foveate.errors import ConfigError
 from foveate.files import read_regular
-from foveate.records import MalformedError, parse_yaml
+from foveate.parsing import MalformedError, parse_yaml
 from foveate.settings import (
     EARLIER_NAMES,
     AugmentConfig,

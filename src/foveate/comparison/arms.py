@@ -8,7 +8,8 @@ from pydantic import Field
 
 from foveate.config import Config, check_setting, layered, resolve_config
 from foveate.errors import ConfigError
-from foveate.records import MAX_LINE, Line, MalformedError, parse_yaml
+from foveate.parsing import MalformedError, parse_yaml
+from foveate.records import MAX_LINE, Line
 from foveate.settings import Section
 
 _MAX_CHARACTERS = MAX_LINE // 10

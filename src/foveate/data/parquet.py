@@ -37,8 +37,9 @@ from foveate.data.table import SPLIT_COLUMNS, image_path, refuse_other_columns
 from foveate.data.texts import Texts, row_names
 from foveate.errors import DataError
 from foveate.files import open_regular
+from foveate.parsing import MalformedError, parse_json
 from foveate.progress import Track
-from foveate.records import MalformedError, parse_json, printable
+from foveate.records import printable
 
 __all__ = ["ParquetBlock", "open_parquet"]
 

@@ -17,18 +17,9 @@ from pydantic import Field
 from foveate.confidence import Confidence
 from foveate.errors import CheckpointError
 from foveate.files import read_regular
+from foveate.parsing import MalformedError, parse_json
 from foveate.preprocessing import FITS, Preprocessing, Resize
-from foveate.records import (
-    ClassNames,
-    Count,
-    Digest,
-    Line,
-    MalformedError,
-    Record,
-    WeightsOrigin,
-    parse_json,
-    validate_record,
-)
+from foveate.records import ClassNames, Count, Digest, Line, Record, WeightsOrigin, validate_record
 from foveate.settings import Side
 
 FORMAT = 1
