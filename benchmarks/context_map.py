@@ -46,7 +46,7 @@ from foveate.training.fit import Fit
 KERNELS = {"1×1": [1, 1], "3×3": [3, 1], "two 3×3": [3, 3]}
 """Of the second stage, after which the attention stands, and of the third: convolutions see 15, 27 or 51 px."""
 WIDTH = 64
-"""Filters of the third stage."""
+"""Filters of the second and the third stage."""
 GATE_LR = 0.05
 """Ten times the preset's: at .005 the gate of `luong_scaled` stayed shut in 30,000 images (.10, and no gain)."""
 KINDS = ("luong_scaled", "luong", "multi_head")
@@ -63,6 +63,10 @@ ARMS: dict[str, dict[str, Any]] = {
 A slow gate has the preset's rate."""
 CROSSED = ("none", "luong_scaled", "dilated")
 GRADIENTS = 16
+CUELESS = 55
+"""Accuracy of who reads both digits and does not know which is meant, in %: they are alike in a tenth."""
+WIDER = (CUE_SIDE + DIGIT_SIDE) // 2
+"""By how many pixels cue and digit together are wider than their distance."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Cell:
 
 PARTS = {
     "crossed": [
-        Cell(32, distance, kernels, arm) for distance in (6, 10, 14, 22) for kernels in KERNELS for arm in CROSSED
+        Cell(32, distance, kernels, arm) for distance in (6, 14, 22) for kernels in KERNELS for arm in CROSSED
     ],
     "kinds": [Cell(32, distance, "3×3", arm) for distance in (14, 22) for arm in ARMS],
     "large": [Cell(64, distance, "3×3", arm) for distance in (14, 28, 56) for arm in CROSSED],
@@ -133,13 +137,15 @@ def settings(cell: Cell, width: int = WIDTH) -> Config:
     """The settings of a cell's network, with the third stage of so many filters."""
     dilated, kernels = cell.arm == "dilated", KERNELS[cell.kernels]
     stages = [
-        {"filters": 16, "kernels": [3, 3]},
-        {"filters": 32, "kernels": kernels},
+        {"filters": 32, "kernels": [3, 3]},
+        {"filters": WIDTH, "kernels": kernels},
         # Two kernels of 3, with a position between their entries, reach 24 px either way, and leave no gap.
         {"filters": width, "kernels": [3, 3] if dilated else kernels, "dilation": 1 + dilated},
     ]
-    # Without the preset's smaller first images, in which no distance would be what it is called.
-    recipe = {"resize_until": 0.0, "augmentation": False, "passes_per_epoch": 1, "batch": 125, "device": "cpu"}
+    recipe = {
+        "resize_until": 0.0,  # on the preset's smaller first images no distance is what it is called
+        "label_smoothing": 0.0, "augmentation": False, "passes_per_epoch": 1, "batch": 125, "device": "cpu",
+    }  # fmt: skip
     own = {"stages": stages, "gate_lr": GATE_LR, **ARMS[cell.arm]}
     return resolve_config("minute", settings={**recipe, **own})
 
@@ -209,7 +215,7 @@ def measured(cell: Cell, seed: int, images_seen: int) -> dict[str, Any]:
 
 def beyond(run: dict[str, Any], plain: dict[str, Any]) -> int:
     """By how many pixels the width of cue and digit together is more than what the convolutions of `plain` see."""
-    return int(run["distance"] + (CUE_SIDE + DIGIT_SIDE) // 2 - plain["convolutions"])
+    return int(run["distance"] + WIDER - plain["convolutions"])
 
 
 def cells_of(runs: list[dict[str, Any]]) -> Iterator[tuple[Cell, list[dict[str, Any]], list[float], int | None]]:
@@ -252,39 +258,43 @@ def print_table(runs: list[dict[str, Any]]) -> None:
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
-    """The gain of attention, and of dilated convolutions, over how far the evidence lies beyond."""
-    from foveate.files import write_atomically
-    from foveate.report.plots import BLUE, DOTTED, MUTED, ORANGE, new_axes, styled, to_png, to_svg
+    """Accuracy over the distance of the cue, in a panel for each receptive field; a dot is a network."""
+    from matplotlib.figure import Figure
 
-    marks = {"1×1": "o", "3×3": "s", "two 3×3": "^"}
+    from foveate.files import write_atomically
+    from foveate.report.plots import BLUE, DOTTED, LINE, MUTED, ORANGE, styled, to_png, to_svg
+
     told = {
-        IN_PLACE: ("attention, in place", BLUE, -0.35),
-        "luong_scaled": ("attention, gated", MUTED, 0),
-        "dilated": ("dilated convolutions", ORANGE, 0.35),
+        "none": ("convolutions alone", MUTED, "o"),
+        "dilated": ("dilated convolutions, of the same FLOPs", ORANGE, "^"),
+        "luong_scaled": ("attention, added through a gate", BLUE, "s"),
     }
-    """Label and colour of each, and by how much it is moved, so that points that are alike are seen."""
+    small = [run for run in runs if run["size"] == 32 and run["arm"] in told]
+    distances = sorted({run["distance"] for run in small})
     with styled():
-        figure, axes = new_axes(3.6)
-        for cell, _, gains, far in cells_of(runs):
-            if cell.arm in told and gains and far is not None:
-                _, colour, moved = told[cell.arm]
-                place = far + moved
-                deviation = stdev(gains) if len(gains) > 1 else 0
-                face = colour if cell.size == 32 else "none"
-                axes.errorbar(
-                    place, mean(gains), deviation, color=colour, marker=marks[cell.kernels], mfc=face, lw=1, ms=5
-                )
-        for label, colour, _ in told.values():
-            axes.plot([], [], color=colour, marker="o", lw=0, label=label)
-        for kernels, mark in marks.items():
-            axes.plot([], [], color="0.5", marker=mark, lw=0, label=f"{kernels} before it")
-        axes.axhline(0, **DOTTED)
-        axes.axvline(0, **DOTTED)
-        axes.set(
-            xlabel="width of cue and digit, less what the convolutions see (px)",
-            ylabel="gain over the plain network (points)",
-        )
-        axes.legend(fontsize=8)
+        figure = Figure(figsize=(9, 3.1), layout="constrained")
+        panels = figure.subplots(1, len(KERNELS), sharey=True)
+        for axes, kernels in zip(panels, KERNELS, strict=True):
+            own = [run for run in small if run["kernels"] == kernels]
+            for arm, (label, colour, mark) in told.items():
+                found = [[100 * run["accuracy"] for run in own if (run["arm"], run["distance"]) == (arm, distance)]
+                         for distance in distances]  # fmt: skip
+                for distance, values in zip(distances, found, strict=True):
+                    axes.plot([distance] * len(values), values, mark, color=colour, ms=4, alpha=0.5, mew=0)
+                means = [mean(values) if values else math.nan for values in found]
+                axes.plot(distances, means, color=colour, marker=mark, ms=5, label=label)
+            axes.axhline(CUELESS, **DOTTED)
+            sees = next((run["convolutions"] for run in own if run["arm"] == "none"), None)
+            if sees is not None:
+                # Cue and digit are together wider than what the convolutions see.
+                axes.axvspan(min(max(sees - WIDER, distances[0] - 1), distances[-1] + 1), distances[-1] + 1,
+                             color=LINE, alpha=0.6, lw=0)  # fmt: skip
+                axes.set_title(f"convolutions see {sees} px", fontsize=9.5)
+            axes.set(xlabel="distance of the cue, px", xticks=distances, ylim=(30, 102))
+            axes.set_xlim(distances[0] - 1, distances[-1] + 1)
+        panels[0].set(ylabel="accuracy, %")
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
     content = to_svg(figure).encode() if path.suffix == ".svg" else to_png(figure)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, content)
