@@ -99,7 +99,7 @@ def tune(
     data_dir: DataDir = None,
     resume: Annotated[Path | None, typer.Option(help="Study to resume where it stopped.")] = None,
 ) -> None:
-    """Search settings on DATA with many short trials and few long ones; the test split stays closed."""
+    """Search settings on DATA with many trials. The test split stays closed."""
     plan: dict[str, Any] = {
         "max_epochs": max_epochs,
         "factor": factor,
@@ -196,7 +196,7 @@ def compare(
     ] = False,
     resume: Annotated[Path | None, typer.Option(help="Comparison to resume where it stopped.")] = None,
 ) -> None:
-    """Train arms with the same seeds on DATA and say whether they differ."""
+    """Train arms with the same seeds on DATA. Say whether they differ."""
     chosen: dict[str, Any] = {
         "seeds": seeds,
         "first_seed": first_seed,

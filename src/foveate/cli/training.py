@@ -127,7 +127,7 @@ def train(
     ] = None,
     verbose: Verbose = False,
 ) -> None:
-    """Train on DATA, measure on its validation split, and write a report."""
+    """Train on DATA and write a report. It is measured on the validation split."""
     _spread(devices)
     settings = given_settings(
         setting,

@@ -102,7 +102,7 @@ def explain(
     runs: Runs = Path("runs"),
     data_dir: DataDir = None,
 ) -> None:
-    """Show where a network looks in IMAGES; without images, measure on a run whether its maps mean anything."""
+    """Show where a network looks in IMAGES. Without images, measure whether the maps of a run mean anything."""
     display = terminal.display()
     methods = tuple(method or ())
     if not images:
@@ -160,7 +160,7 @@ def export(
     licence: Annotated[str | None, typer.Option(help="Licence of the model, such as apache-2.0.")] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Write a trained MODEL as ONNX, once it has proved that it gives the same answers."""
+    """Write a trained MODEL as ONNX. The file must first give the same answers."""
     done = foveate.export(
         model,
         to,
@@ -216,7 +216,7 @@ def serve(
     ] = None,
     device: Device = None,
 ) -> None:
-    """Serve MODEL by HTTP: a page for people, JSON and KServe v2 for programs."""
+    """Serve MODEL by HTTP. People get a page, programs JSON and KServe v2."""
     serving = foveate.serve(
         model,
         host=host,
@@ -242,7 +242,7 @@ def cache(
         float | None, typer.Option(metavar="DAYS", help="With --clear: only what was not used for so long.")
     ] = None,
 ) -> None:
-    """List the decoded images and downloads that are kept, or clear them: they are made again when needed."""
+    """List decoded images and downloads that are kept, or clear them. They are made again when needed."""
     if older_than is not None and not clear:
         raise ConfigError("--older-than says what --clear removes: give both")
     if clear:

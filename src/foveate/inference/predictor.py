@@ -190,7 +190,7 @@ class Predictor:
             raise ConfigError(f"coverage={coverage:g}: give a share above 0 and below 1, such as 0.95")
         confidence = self.about.confidence
         if not confidence.scores and confidence.images is not None:
-            raise ConfigError(f"{confidence.told}; predict without a coverage")
+            raise ConfigError(f"{confidence.told}; leave out coverage")
         if not confidence.scores:
             raise ConfigError(
                 "this model has no prediction sets: it was trained on its validation images as well, or by an "
