@@ -194,7 +194,7 @@ class Predictor:
         if not confidence.scores:
             raise ConfigError(
                 "this model has no prediction sets: it was trained on its validation images as well, or by an "
-                "earlier version of Foveate (then give the run, after `foveate evaluate RUN`); predict without a "
+                "earlier version of Foveate (then give the run, after `foveate evaluate RUN`); leave out "
                 "coverage"
             )
 
