@@ -1,5 +1,6 @@
 """Fixtures that several folders of tests share."""
 
+import contextlib
 import io
 import os
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tests.commands import undrawn
 
 # Keras, the oracle of some tests, reads this when it is imported.
 os.environ["KERAS_BACKEND"] = "torch"
@@ -34,6 +36,18 @@ def own_seeds() -> None:
     """Begin every test with the same random numbers, whatever ran before it: else one in a thousand fails."""
     if (torch := sys.modules.get("torch")) is not None:
         torch.manual_seed(0)
+
+
+@pytest.fixture
+def blank_plots(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Draw nothing, unless a test asks for `drawn_plots`: plots are 95 % of what a tiny run costs."""
+    with contextlib.nullcontext() if "drawn_plots" in request.fixturenames else undrawn():
+        yield
+
+
+@pytest.fixture
+def drawn_plots() -> None:
+    """Draw plots as they are; tests/report draws each of them."""
 
 
 @pytest.fixture(scope="session")

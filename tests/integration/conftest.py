@@ -1,12 +1,11 @@
-import contextlib
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.commands import Outcome, undrawn
+from tests.commands import Outcome
 
 from foveate.cli import main
 
@@ -21,15 +20,8 @@ TINY = [
 
 
 @pytest.fixture(autouse=True)
-def blank_plots(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Draw nothing, unless a test asks for `drawn_plots`: they are 95 % of what a tiny run costs."""
-    with contextlib.nullcontext() if "drawn_plots" in request.fixturenames else undrawn():
-        yield
-
-
-@pytest.fixture
-def drawn_plots() -> None:
-    """Draw plots as they are; tests/report draws each of them too."""
+def plots(blank_plots: None) -> None:
+    """No command of these tests draws, unless a test asks for `drawn_plots`."""
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
-import contextlib
 import copy
 import dataclasses
 import html.parser
 import io
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from tests.commands import undrawn
 
 from foveate.errors import OutputError
 from foveate.evaluation import score
@@ -32,17 +30,7 @@ Run = Callable[..., RunPage]
 Look = Callable[[Path, int, str], None]
 Scored = Callable[..., Measured]
 
-
-@pytest.fixture(autouse=True)
-def blank_plots(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Draw nothing where the words of a page are looked at: plots take longer than all else of it."""
-    with contextlib.nullcontext() if "drawn_plots" in request.fixturenames else undrawn():
-        yield
-
-
-@pytest.fixture
-def drawn_plots() -> None:
-    """Draw plots as they are."""
+pytestmark = pytest.mark.usefixtures("blank_plots")
 
 
 def render(run: RunPage) -> str:
