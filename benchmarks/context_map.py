@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any, cast
 
 from harness import begin, command_line, prepare, print_row, read_record, write_record
@@ -258,16 +258,19 @@ def print_table(runs: list[dict[str, Any]]) -> None:
 
 
 def draw(runs: list[dict[str, Any]], path: Path) -> None:
-    """Accuracy over the distance of the cue, in a panel for each receptive field; a dot is a network."""
+    """Accuracy over the distance of the cue, in a panel for each receptive field.
+
+    A mark is a network, and a line joins medians: a network finds the cue or does not, and no mean is like any.
+    """
     from matplotlib.figure import Figure
 
     from foveate.files import write_atomically
     from foveate.report.plots import BLUE, DOTTED, LINE, MUTED, ORANGE, styled, to_png, to_svg
 
     told = {
-        "none": ("convolutions alone", MUTED, "o"),
-        "dilated": ("dilated convolutions, of the same FLOPs", ORANGE, "^"),
-        "luong_scaled": ("attention, added through a gate", BLUE, "s"),
+        "none": ("convolutions alone", MUTED, "o", -0.5),
+        "dilated": ("dilated convolutions, of the same FLOPs", ORANGE, "^", 0.0),
+        "luong_scaled": ("attention, added through a gate", BLUE, "s", 0.5),
     }
     small = [run for run in runs if run["size"] == 32 and run["arm"] in told]
     distances = sorted({run["distance"] for run in small})
@@ -276,13 +279,14 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
         panels = figure.subplots(1, len(KERNELS), sharey=True)
         for axes, kernels in zip(panels, KERNELS, strict=True):
             own = [run for run in small if run["kernels"] == kernels]
-            for arm, (label, colour, mark) in told.items():
+            for arm, (label, colour, mark, aside) in told.items():
                 found = [[100 * run["accuracy"] for run in own if (run["arm"], run["distance"]) == (arm, distance)]
                          for distance in distances]  # fmt: skip
                 for distance, values in zip(distances, found, strict=True):
-                    axes.plot([distance] * len(values), values, mark, color=colour, ms=4, alpha=0.5, mew=0)
-                means = [mean(values) if values else math.nan for values in found]
-                axes.plot(distances, means, color=colour, marker=mark, ms=5, label=label)
+                    axes.plot([distance + aside] * len(values), values, mark, color=colour, ms=5, mew=0)
+                middles = [median(values) if values else math.nan for values in found]
+                axes.plot(distances, middles, color=colour, lw=1.2)
+                axes.plot([], [], mark, color=colour, label=label)
             axes.axhline(CUELESS, **DOTTED)
             sees = next((run["convolutions"] for run in own if run["arm"] == "none"), None)
             if sees is not None:
@@ -290,7 +294,7 @@ def draw(runs: list[dict[str, Any]], path: Path) -> None:
                 axes.axvspan(min(max(sees - WIDER, distances[0] - 1), distances[-1] + 1), distances[-1] + 1,
                              color=LINE, alpha=0.6, lw=0)  # fmt: skip
                 axes.set_title(f"convolutions see {sees} px", fontsize=9.5)
-            axes.set(xlabel="distance of the cue, px", xticks=distances, ylim=(30, 102))
+            axes.set(xlabel="distance of the cue, px", xticks=distances, ylim=(5, 103))
             axes.set_xlim(distances[0] - 1, distances[-1] + 1)
         panels[0].set(ylabel="accuracy, %")
         handles, labels = panels[0].get_legend_handles_labels()
