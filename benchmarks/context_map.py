@@ -134,7 +134,7 @@ def planned(parts: list[str], seeds: int) -> Iterator[tuple[Cell, int]]:
 
 
 def settings(cell: Cell, width: int = WIDTH) -> Config:
-    """The settings of a cell's network, with the third stage of so many filters."""
+    """The settings of a cell's network, whose third stage has `width` filters."""
     dilated, kernels = cell.arm == "dilated", KERNELS[cell.kernels]
     stages = [
         {"filters": 32, "kernels": [3, 3]},

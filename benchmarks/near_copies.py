@@ -68,7 +68,7 @@ def main() -> None:
         "data",
         images=1500,
         threads=torch.get_num_threads(),
-        hashes=(int, "compare so many hashes in place of images"),
+        hashes=(int, "number of random hashes to compare in place of images"),
     )
     arguments = begin(parser)
     torch.set_num_threads(arguments.threads)

@@ -86,7 +86,7 @@ def _rho(scores: Numbers, worth: Numbers, groups: Numbers | None) -> float:
 
 
 def regrets(early: Numbers, final: Numbers, worth: Numbers, trials: int, cost: float, replays: int) -> Numbers:
-    """Mean regret at each mark, of brackets of so many first trials, at `cost` each, and their best for nine."""
+    """Mean regret at each mark of brackets: this many first trials at `cost` each, and their best for nine."""
     found = np.empty((replays, len(MARKS)))
     for seed in range(replays):
         order = iter(np.random.default_rng(seed).permutation(len(worth)))

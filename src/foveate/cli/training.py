@@ -62,8 +62,8 @@ def check(
         settings=settings,
         display=terminal.display(),
     )
-    mending = "mend the errors above, then " if checked.has_errors else ""
-    step = f"next: {mending}foveate train {shlex.quote(data)}"
+    correcting = "correct the errors above, then " if checked.has_errors else ""
+    step = f"next: {correcting}foveate train {shlex.quote(data)}"
     terminal.print_lines([*checked.lines, step], findings=checked.path / "check.json", report=checked.report)
     if checked.has_errors:
         raise typer.Exit(1)

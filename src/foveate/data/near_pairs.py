@@ -20,7 +20,7 @@ _MASKS = tuple(
     for bits in itertools.combinations(range(_QUARTER), count)
 )
 _COMPARED = 2**16
-"""Pairs that are compared at once: arrays of so many numbers stay in a processor's cache."""
+"""Pairs that are compared at once: arrays of that length stay in a processor's cache."""
 _YIELDED = 2**17
 """Near pairs from which they are given out."""
 _FEW = 2**22
@@ -122,7 +122,7 @@ def _keys(hashes: NDArray[np.uint64], quarter: int) -> Places:
 
 
 def _masks(radius: int) -> Iterator[int]:
-    """Every way in which two quarters can differ in so many bits at most; not at all comes first."""
+    """Every way in which two quarters can differ in up to `radius` bits; equal ones come first."""
     return (mask for mask in _MASKS if mask.bit_count() <= radius)
 
 
