@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from foveate.errors import one_line
+
 _BRACKETS = re.compile(r"[\[\]{}]")
 _MOST_OPEN = 500
 """Brackets of YAML that are not closed yet: more than nesting has, as a quoted text may hold some too."""
@@ -43,7 +45,7 @@ def parse_json(content: bytes | str) -> Any:
     except RecursionError:
         raise MalformedError(f"it is nested more than {MAX_DEPTH} levels deep") from None
     except ValueError as error:  # UnicodeDecodeError, and integers of too many digits, as well
-        raise MalformedError(_short(error)) from error
+        raise MalformedError(one_line(error)) from error
     check_structure(value)
     return value
 
@@ -67,7 +69,7 @@ def parse_yaml(text: str) -> Any:
         raise MalformedError(f"it is nested more than {MAX_DEPTH} levels deep") from None
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
         # Beside its own errors, the loader lets through those of the constructors that a tag can name.
-        raise MalformedError(_short(error)) from error
+        raise MalformedError(one_line(error)) from error
     check_structure(
         value, finite=False, most=MAX_YAML_VALUES
     )  # `.inf` may be given for a setting, whose range then says what is right
@@ -166,7 +168,3 @@ class _Loader(yaml.SafeLoader):
             line = node.start_mark.line + 1
             raise MalformedError(f"the key {twice[1]!r} occurs twice in the mapping that begins in line {line}")
         return super().construct_mapping(node, deep=deep)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from foveate.data.cache import decoded_images
 from foveate.data.decoding import TOO_SLOW
 from foveate.data.depth import faint_images, faint_text, white_of
-from foveate.data.source import Source, name_warnings, reading, typical_side
+from foveate.data.source import Source, listed, name_warnings, reading, typical_side
 from foveate.data.splits import (
     SPLITS,
     UNDECLARED,
@@ -234,8 +234,8 @@ def align_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     present = [dataset.class_names[label] for label in np.unique(dataset.labels)]
     if unknown := [name for name in present if name not in position]:
         raise DataError(
-            f"{dataset.location} has images of {_listed(unknown)}, unknown to the model, whose classes are "
-            f"{_listed(class_names)}: rename or remove them"
+            f"{dataset.location} has images of {listed(unknown)}, unknown to the model, whose classes are "
+            f"{listed(class_names)}: rename or remove them"
         )
     notes = [f"{dataset.name} has no image of class {name}" for name in class_names if name not in present]
     table = np.array([position.get(name, -1) for name in dataset.class_names], np.int64)
@@ -445,7 +445,7 @@ def shared_groups_text(shared: Mapping[str, Sequence[str]]) -> str:
     have = "1 group has" if len(shared) == 1 else f"{len(shared):,} groups have"
     return (
         f"{have} images in more than one split ({'the first, ' if len(shared) > 1 else ''}{first}: "
-        f"{_listed(places)}): images of one group are alike, so what is measured may be too good: give each group "
+        f"{listed(places)}): images of one group are alike, so what is measured may be too good: give each group "
         "one split"
     )
 
@@ -454,7 +454,7 @@ def _check_classes(data: str, source: Source, splits: Mapping[str, NDArray[np.in
     if len(source.class_names) < 2:
         only = source.class_names[0]
         inner = sorted({Path(each).parent.name for each in source.ids} - {only, ""})
-        hint = f"; if {_listed(inner)} are the classes, move them out of {only}" if len(inner) > 1 else ""
+        hint = f"; if {listed(inner)} are the classes, move them out of {only}" if len(inner) > 1 else ""
         raise DataError(f"{data} has one class, {only}: training needs images of two or more{hint}")
     counts = {
         name: np.bincount(source.labels[indices], minlength=len(source.class_names))
@@ -465,7 +465,7 @@ def _check_classes(data: str, source: Source, splits: Mapping[str, NDArray[np.in
             continue
         if elsewhere := [split for split in counts if counts[split][label]]:
             raise DataError(
-                f"{data}: class {name} has images in {_listed(elsewhere)} but none to train on: add some to "
+                f"{data}: class {name} has images in {listed(elsewhere)} but none to train on: add some to "
                 "train, or remove the class; images without labels are for `foveate predict`"
             )
         why = "no image that can be read" if (source.labels == label).any() else "no images"
@@ -473,7 +473,7 @@ def _check_classes(data: str, source: Source, splits: Mapping[str, NDArray[np.in
     for split in ("validation", "test"):
         missing = [name for label, name in enumerate(source.class_names) if not counts[split][label]]
         if missing and len(splits[split]):
-            notes.append(f"no image of {_listed(missing)} in {split}")
+            notes.append(f"no image of {listed(missing)} in {split}")
 
 
 def _fingerprint(source: Source) -> str:
@@ -482,7 +482,3 @@ def _fingerprint(source: Source) -> str:
     digest.update(source.declared.tobytes())
     digest.update("\0".join(source.class_names).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
-
-
-def _listed(names: Sequence[str], limit: int = 10) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

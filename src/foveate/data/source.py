@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.data.decode import BadImageError, open_image, shorter_side
-from foveate.errors import DataError
+from foveate.errors import DataError, one_line
 from foveate.progress import Track
 
 _PIECE_BYTES = 8 << 20
@@ -333,8 +333,7 @@ def reading(path: Path | str, damaged: tuple[type[Exception], ...] = ()) -> Iter
     except PermissionError as error:
         raise DataError(f"no permission to read {error.filename or path}: change its permissions") from error
     except errors as error:
-        told = isinstance(error, OSError) and error.strerror
-        reason = " ".join(str(told or error).split())[:200] or type(error).__name__
+        reason = (isinstance(error, OSError) and error.strerror) or one_line(error)
         raise DataError(f"cannot read {path}: {reason}: copy or download it again") from error
 
 

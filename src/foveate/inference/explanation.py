@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, one_line
 from foveate.inference.engine import Engine
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _attention(engine: "NetworkEngine", pixels: NDArray[np.uint8]) -> "Tensor":
             engine.network(_batch(engine, pixels))
             values: Tensor = cast("Any", part).attention_map(found[0])
     except Exception as error:
-        raise ConfigError(f"attention: attention_map of {name} failed: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"attention: attention_map of {name} failed: {one_line(error)}") from error
     finally:
         handle.remove()
     shape = tuple(getattr(values, "shape", ()))

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, one_line
 from foveate.model.attention import GatedResidual, MultiHeadAttention2d, attention_named
 from foveate.model.backbones import BACKBONES
 from foveate.model.blocks import (
@@ -214,17 +214,12 @@ def try_attention(config: ModelConfig, *, num_classes: int, size: int) -> None:
     if len(shapes) == 2 and shapes[0] != shapes[1]:
         raise ConfigError(f"{told}: it makes {list(shapes[1])} of {list(shapes[0])}: give back the shape it gets")
     if failed is not None:
-        raise ConfigError(f"{told}: it fails on {shapes}: {_line(failed)}") from failed
+        raise ConfigError(f"{told}: it fails on {shapes}: {one_line(failed)}") from failed
     names: dict[int, str] = {}
     for name, tensor in attention.state_dict().items():
         first = names.setdefault(tensor.untyped_storage().data_ptr(), name) if tensor.numel() else name
         if first != name:
             raise ConfigError(f"{told}: its {first} and {name} share memory, which no checkpoint can hold")
-
-
-def _line(error: Exception) -> str:
-    """What it says, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _norm(config: ModelConfig) -> Callable[..., nn.BatchNorm2d] | None:
@@ -237,7 +232,7 @@ def _attention(config: ModelConfig, channels: int) -> nn.Module:
     try:
         attention = make(channels)
     except Exception as error:  # a custom class may raise anything
-        raise ConfigError(f"attention={config.attention!r}: {_line(error)}") from error
+        raise ConfigError(f"attention={config.attention!r}: {one_line(error)}") from error
     if not isinstance(attention, nn.Module):
         raise ConfigError(
             f"attention={config.attention!r}: it makes a {type(attention).__name__}, which is no nn.Module"

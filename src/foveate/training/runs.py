@@ -19,7 +19,7 @@ from foveate.checkpoint import BEST, LAST, Checkpoint, checkpoint_metadata, load
 from foveate.config import Config, read_yaml, resolve_config
 from foveate.data.dataset import Dataset, KnownData
 from foveate.data.splits import StoredSplits
-from foveate.errors import CheckpointError, ConfigError
+from foveate.errors import CheckpointError, ConfigError, one_line
 from foveate.files import locked, read_regular, write_atomically, write_json
 from foveate.preprocessing import Preprocessing
 from foveate.records import first_problem, printable, read_record, validate_record
@@ -239,7 +239,7 @@ class RunFolder:
         except ValidationError as error:
             raise CheckpointError(f"{path} is damaged ({first_problem(error)}): {_FIX}") from error
         except (OSError, csv.Error, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{path} is damaged ({' '.join(str(error).split())[:200]}): {_FIX}") from error
+            raise CheckpointError(f"{path} is damaged ({one_line(error)}): {_FIX}") from error
         if len(rows) != len(times):
             raise CheckpointError(
                 f"{path} is damaged (it has {len(rows)} epochs, and timing.json has {len(times)}): {_FIX}"

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foveate.checkpoint import check_settings, put_weights
 from foveate.data.loader import fold_in_seed
-from foveate.errors import CheckpointError
+from foveate.errors import CheckpointError, one_line
 from foveate.records import Record
 from foveate.tensors import TRAINING_PREFIX, check_finite, load_tensors, save_tensors, section
 from foveate.training.loop import EpochResult, TrainingState
@@ -91,8 +91,7 @@ def restore_state(path: Path, state: TrainingState, *, settings: str | None = No
         state.epoch, state.step, state.seconds = position.epoch, position.step, position.seconds
         continued = _restore_generators(state, training)
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} does not fit its run ({reason}): train again") from error
+        raise CheckpointError(f"{path} does not fit its run ({one_line(error)}): train again") from error
     return continued
 
 

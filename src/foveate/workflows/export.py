@@ -1,7 +1,6 @@
 """Export: a trained network as a file that other programs run, with the proof that it gives the same answers."""
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +8,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from foveate.data.splits import stratified_subset
 from foveate.errors import ConfigError, ExportError
@@ -26,7 +21,7 @@ from foveate.inference.onnx_file import Card, PreprocessingRecord, Proven
 from foveate.model.layers import layer_table
 from foveate.preprocessing import RESIZES
 from foveate.report.export_page import export_page
-from foveate.report.html import render
+from foveate.report.html import png, render
 from foveate.workflows.export_proof import NAMES, ProofImages, as_line, measure, proof_images, reasons_of
 from foveate.workflows.output import check_output_name
 from foveate.workflows.request import Display, NullDisplay, check_output_dir
@@ -205,13 +200,7 @@ def _pictures(images: ProofImages | None, count: int) -> list[bytes]:
     if images is None or not count:
         return []
     chosen = stratified_subset(images.dataset.labels[images.proof], min(count, len(images.proof)), 0)
-    return [_png(images.dataset.images[images.proof[place]]) for place in chosen]
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="png")
-    return buffer.getvalue()
+    return [png(images.dataset.images[images.proof[place]]) for place in chosen]
 
 
 def _file(precision: str, content: bytes, measured: Measured | None) -> FileProof:
