@@ -304,10 +304,10 @@ def _hashing(paths: Sequence[str], limit: int | None, digest: "hashlib._Hash") -
             pool.shutdown(cancel_futures=True)
 
 
-def typical_side(blocks: Sequence[Block], sample: int = 256) -> int | None:
-    """Median shorter side, in pixels, of up to `sample` images spread over 16 blocks; None: none is readable."""
+def typical_side(blocks: Sequence[Block]) -> int | None:
+    """Median shorter side, in pixels, of up to 256 images from 16 blocks; None: no image can be read."""
     chosen = [blocks[i] for i in sorted({int(i) for i in np.linspace(0, len(blocks) - 1, 16)})]
-    each = sample // len(chosen)
+    each = 256 // len(chosen)
     sides = [
         side
         for block in chosen

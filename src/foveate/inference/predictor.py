@@ -109,14 +109,12 @@ class Predictor:
         *,
         coverage: float | None = None,
         workers: int | None = None,
-        timeout_s: float = 20.0,
     ) -> Iterator[Prediction]:
         """Predict any number of files, in their order, decoded by other processes, so that no image can hang.
 
         Args:
             coverage: as in `predict`.
             workers: processes that decode; 0: this one; None: one a processor.
-            timeout_s: in which an image must be decoded.
 
         Raises:
             ConfigError: as `predict`.
@@ -125,9 +123,7 @@ class Predictor:
         self.check_coverage(coverage)
         ready: dict[int, list[Prediction]] = {}
         following = 0
-        for some in stream_files(
-            paths, self.about.preprocessing, at_once=BATCH, workers=workers, timeout_s=timeout_s
-        ):
+        for some in stream_files(paths, self.about.preprocessing, at_once=BATCH, workers=workers):
             ready[some.start] = self.of_pixels(some.paths, some.pixels, some.bad, coverage=coverage)
             while (batch := ready.pop(following, None)) is not None:
                 yield from batch

@@ -11,7 +11,7 @@ _LEFT_OUT = 0.1
 of fewer images the choice is worse and the optimism larger, as one over the root of their number."""
 
 
-def optimism(right: Iterable[str], images: int, *, seed: int = 0) -> float | None:
+def optimism(right: Iterable[str], images: int) -> float | None:
     """How much better the best of some trials is on the images that chose it than on others, on average.
 
     In each of 200 repeats the best trial is chosen on a random nine tenths of the images, and its accuracy there
@@ -26,7 +26,7 @@ def optimism(right: Iterable[str], images: int, *, seed: int = 0) -> float | Non
     if len(bits) < 2 or images * _LEFT_OUT < 1 or any(len(each) < images for each in bits):
         return None
     table: NDArray[np.float64] = np.array([each[:images] for each in bits], np.float64)  # [trials, images]
-    generator, left = np.random.default_rng(seed), round(images * _LEFT_OUT)
+    generator, left = np.random.default_rng(0), round(images * _LEFT_OUT)
     gaps = []
     for _ in range(_REPEATS):
         order = generator.permutation(images)

@@ -8,14 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from foveate.config import (
-    Config,
-    packaged_names,
-    packaged_yaml,
-    read_yaml,
-    resolve_config,
-    setting_path,
-)
+from foveate.config import Config, packaged_yaml, read_yaml, resolve_config, setting_path
 from foveate.errors import ConfigError
 from foveate.records import Name
 from foveate.settings import Section
@@ -155,11 +148,6 @@ class Space(Section):
                     f"hyperparameter {name!r} sets {path!r}: all trials of a study have that in common"
                 )
         return paths
-
-
-def space_names() -> tuple[str, ...]:
-    """Names of the spaces in the package, sorted."""
-    return packaged_names("spaces")
 
 
 def read_space(name: str) -> Space:

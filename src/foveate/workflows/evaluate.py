@@ -168,10 +168,7 @@ def evaluate_model(
     dataset = align_classes(found, about.class_names)
     print_data_warnings(dataset, display)
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
-    if split not in dataset.splits:
-        there = ", ".join(dataset.splits)
-        fix = "leave --final out" if final else "give --final for its test split"
-        raise ConfigError(f"{dataset.name} has no {split} images (it has: {there}): {fix}")
+    require_split(dataset, split, "leave --final out" if final else "give --final for its test split")
     indices = dataset.splits[split]
     batches = [indices[at : at + BATCH] for at in range(0, len(indices), BATCH)]
     tracked = display.track(batches, total=len(batches), label=split, images_each=BATCH)

@@ -19,6 +19,7 @@ from foveate.inference.onnx import OnnxEngine, Outputs
 from foveate.records import MAX_LINE, printable
 from foveate.settings import DataConfig
 from foveate.training.runs import RunFolder
+from foveate.workflows.prepare import require_split
 from foveate.workflows.request import Display, check_output_dir, print_data_warnings
 from foveate.workflows.run import dataset_of_run
 
@@ -74,9 +75,7 @@ def proof_images(
         print_data_warnings(dataset, display)
     check_output_dir(to, dataset.location, "--to")
     split = "validation" if "validation" in dataset.splits else "all"
-    if split not in dataset.splits:
-        there = ", ".join(dataset.splits)
-        raise DataError(f"{dataset.name} has no validation images (it has: {there}): give other --data")
+    require_split(dataset, split, "give other --data")
     proof, calibration = dataset.splits[split], np.zeros(0, np.int64)
     calibrated = None
     if int8:

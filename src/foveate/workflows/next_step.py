@@ -8,7 +8,6 @@ from typing import Any
 from foveate.config import Config, preset_names, resolve_config
 from foveate.report.caveats import few_images_told, uneven_told
 from foveate.training.record import RunRecord
-from foveate.training.runs import RunFolder
 
 _GOOD = 0.95
 """Lowest end of the interval of accuracy from which the next thing is to use the network."""
@@ -34,13 +33,8 @@ def counts_evenly(config: Config) -> bool:
     return config.train.class_weights is not None or config.train.sampler == "balanced"
 
 
-def next_step(path: Path, config: Config, report: Mapping[str, Any]) -> str:
+def next_step(record: RunRecord, path: Path, config: Config, report: Mapping[str, Any]) -> str:
     """One line for whoever has the run in `path`, as it stands, with these figures of one of its splits."""
-    return step_after(RunFolder(path).read_record(), path, config, report)
-
-
-def step_after(record: RunRecord, path: Path, config: Config, report: Mapping[str, Any]) -> str:
-    """As `next_step`, where the run's record is read already."""
     words = shlex.split(record.command)
     elsewhere = words[:2] == ["foveate", "evaluate"]  # on other data: the folder has no network
     if elsewhere and report["intervals"]["accuracy"][0] < _GOOD:

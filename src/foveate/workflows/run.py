@@ -55,7 +55,7 @@ class Run:
     def next_step(self) -> str:
         """What to try next, in a line."""
         *_, report = self.metrics.values()  # of the split that was measured last
-        return next_step(self.path, self.config, report)
+        return next_step(self.folder.read_record(), self.path, self.config, report)
 
     def checkpoint(self, device: str = "cpu") -> Checkpoint:
         """The trained network with its classes and preprocessing.
