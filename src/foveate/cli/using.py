@@ -42,14 +42,15 @@ def predict(
     """Predict the classes of IMAGES. The exit code is 1 when an image cannot be read."""
     from foveate.data.listing import list_images
     from foveate.inference.tables import WRITERS
+    from foveate.workflows.output import refuse_within
     from foveate.workflows.predict import Predicted, predict_rows
-    from foveate.workflows.sorting import Sorter, refuse_among
+    from foveate.workflows.sorting import Sorter
 
     given = {"csv": csv, "json": json, "parquet": parquet}
     table, kind = _one_table({name: path for name, path in given.items() if path is not None})
     display = terminal.display(sys.stderr)
     if table is not None:
-        refuse_among(table, images, "write the table elsewhere")
+        refuse_within(table, *images, fix="write the table elsewhere")
     paths, notes = list_images(images, sys.stdin)
     sorter = Sorter(sort_into, images) if sort_into else None  # refused before anything else is written
     columns, rows = predict_rows(

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.training import ArmJob, ArmResult, JudgedSplit, result_path, unpack
-from foveate.data.splits import SPLITS_FILE
 from foveate.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
 from foveate.execution.campaign import failure_words, pace_words
 from foveate.execution.pool import Event, Message
 from foveate.files import refuse_links, write_json
 from foveate.records import Name, Reason, Record, read_record
+from foveate.training.job import shared_fields
 
 _FAILED = "failed.json"
 
@@ -129,16 +129,11 @@ class Experiment:
         run = self._waiting.pop()
         config, arm = self.config, self.config.arms[run.arm]
         job = ArmJob(
+            **shared_fields(config, self.folder),
             config=arm.config.replacing(seed=run.seed),
-            dataset=config.data,
-            data_dir=config.data_dir,
-            fingerprint=config.fingerprint,
-            splits=str(self.folder.resolve() / SPLITS_FILE) if config.splits else None,
-            splits_sha256=config.splits,
             subset=config.subsets[run.subset],
             folder=str(self._safe_place(run)),
             split=self.split,
-            draws=config.draws,
         )
         return self.runs.index(run), job.model_dump(mode="json")
 

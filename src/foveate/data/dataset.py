@@ -95,7 +95,7 @@ def load_dataset(
     data: str,
     config: DataConfig,
     *,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     for_training: bool = True,
     track: Track = untracked,
 ) -> Dataset:
@@ -216,7 +216,7 @@ def load_known(
         CheckpointError: when it is another data set now, or its splits cannot be had: images that were trained on
             would make new figures too good.
     """
-    source = open_source(data, Path(data_dir) if data_dir else None, track)
+    source = open_source(data, data_dir, track)
     if _fingerprint(source) != known.fingerprint:
         raise CheckpointError(
             f"{data} is not the data set of {known.owner}, or has changed since: restore the images that it had"
@@ -247,7 +247,7 @@ def align_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     )
 
 
-def open_source(data: str, data_dir: Path | None, track: Track = untracked) -> Source:
+def open_source(data: str, data_dir: Path | str | None, track: Track = untracked) -> Source:
     """Find a data set and read what it says of itself; no image is decoded.
 
     Raises:
@@ -265,7 +265,7 @@ def open_source(data: str, data_dir: Path | None, track: Track = untracked) -> S
     if data == "cifar10":
         from foveate.data.cifar10 import open_cifar10
 
-        return open_cifar10(data_dir, track)
+        return open_cifar10(Path(data_dir) if data_dir else None, track)
     if not data.strip():
         raise DataError(f"the name of the data set is empty: give {_GIVE}")
     try:

@@ -13,8 +13,8 @@ from foveate.errors import CheckpointError, ConfigError, DataError, OutputError,
 from foveate.execution.campaign import failure_words, pace_words
 from foveate.execution.pool import Event, Message
 from foveate.files import refuse_links
-from foveate.folds.training import FoldJob, FoldTiming, read_fold, result_path
-from foveate.training.job import TrainingJob
+from foveate.folds.training import FoldJob, read_fold, result_path
+from foveate.training.job import TrainingCost, TrainingJob
 from foveate.training.measured import FoldScore
 
 FOLDER = "folds"
@@ -49,7 +49,7 @@ class CrossValidation:
         """
         return [fold for fold in range(self.stored.count) if self.result(fold) is None]
 
-    def result(self, fold: int) -> tuple[NDArray[np.float32], FoldTiming] | None:
+    def result(self, fold: int) -> tuple[NDArray[np.float32], TrainingCost] | None:
         """The logits of a fold, in the order of its images, and its timing; None where it has none yet.
 
         Raises:

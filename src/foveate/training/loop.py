@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -48,6 +48,11 @@ class EpochResult:
     images_per_s: float
     features_kept: bool = field(default=False, kw_only=True)
     """Whether the features of a frozen backbone were in the cache: `seconds` lack the time to compute them."""
+
+
+def validation_fields(measured: Mapping[str, float]) -> dict[str, Any]:
+    """The fields of an `EpochResult` that are measured on validation, from `point_metrics`; None without it."""
+    return {f"val_{name}": measured.get(name) for name in ("loss", "accuracy", "macro_f1", "balanced_accuracy")}
 
 
 @dataclass
@@ -221,10 +226,7 @@ def _end_epoch(state: TrainingState, images: int, val: Mapping[str, float], lr: 
         epoch=state.epoch,
         train_loss=loss_sum / images,
         train_accuracy=correct / images,
-        val_loss=val.get("loss"),
-        val_accuracy=val.get("accuracy"),
-        val_macro_f1=val.get("macro_f1"),
-        val_balanced_accuracy=val.get("balanced_accuracy"),
+        **validation_fields(val),
         lr=lr,
         seconds=state.seconds,
         images_per_s=images / state.seconds,

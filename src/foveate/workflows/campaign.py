@@ -35,12 +35,11 @@ def load_data(
     """The data of a new campaign, the device of its jobs, and the settings by which it finds the data again."""
     prepare_process(base)
     device = find_device(display, base.train.device)
-    place = Path(data_dir) if data_dir else None
-    dataset = load_dataset(str(data), base.data, data_dir=place, track=display.track)
+    dataset = load_dataset(str(data), base.data, data_dir=data_dir, track=display.track)
     print_data_warnings(dataset, display)
     tell_own_copies(dataset, display)
     known = {"data": dataset.location, "fingerprint": dataset.fingerprint}
-    return dataset, device, {**known, "data_dir": str(place.resolve()) if place else None}
+    return dataset, device, {**known, "data_dir": str(Path(data_dir).resolve()) if data_dir else None}
 
 
 def load_data_again(

@@ -26,8 +26,8 @@ from foveate.training.device import DeviceData, prepare_process
 from foveate.training.fit import Fit
 from foveate.training.settings import resolve_settings
 from foveate.workflows.defaults import default_preset, preset_of
-from foveate.workflows.output import check_output_name, new_output
-from foveate.workflows.request import Display, NullDisplay, check_output_dir, find_device
+from foveate.workflows.output import check_output_name, new_output, refuse_within
+from foveate.workflows.request import Display, NullDisplay, find_device
 
 _FOLDS = 3
 _HELD_OUT = "held out"
@@ -99,13 +99,13 @@ def check(
         ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
     """
     display = display or NullDisplay()
-    check_output_dir(Path(runs), data)
+    refuse_within(runs, data)
     check_output_name(Path(runs), "check", name)
     preset = preset_of(settings, display) if preset is None else preset
     config = resolve_config(preset, settings=settings)
     device = find_device(display, config.train.device)
     prepare_process(config)
-    source = open_source(str(data), Path(data_dir) if data_dir else None, display.track)
+    source = open_source(str(data), data_dir, display.track)
     if preset is None:
         preset, _ = default_preset(source, settings)
         config = resolve_config(preset, settings=settings)

@@ -33,8 +33,8 @@ from foveate.workflows.campaign import (
 )
 from foveate.workflows.comparison_arms import PILOT_SEED, check_subsets, requested_arms, resolved_arms
 from foveate.workflows.comparison_files import record_test_opening, write_results
-from foveate.workflows.output import check_output_name
-from foveate.workflows.request import Display, NullDisplay, check_output_dir, settings_digest
+from foveate.workflows.output import check_output_name, refuse_within
+from foveate.workflows.request import Display, NullDisplay, settings_digest
 from foveate.workflows.workers import Workers
 
 RULE: Rule = "blocks"
@@ -148,7 +148,7 @@ def compare(
         raise ConfigError("rule='seeds': it judges by these images alone; give blocks, dunnett or pairs")
     more = {"rule": RULE, **more}
     check_values(ComparisonConfig, {**more, "seeds": seeds})
-    check_output_dir(Path(runs), data)
+    refuse_within(runs, data)
     check_output_name(Path(runs), "compare", name)
     crew = Workers(workers, ray, gpus)
     given = {"threads": crew.threads_for(settings), **settings}

@@ -31,8 +31,8 @@ from foveate.report.explanation_page import (
 from foveate.report.html import render, write_page
 from foveate.report.run_folder import page_of_run
 from foveate.training.runs import RunFolder
-from foveate.workflows.output import check_output_name, new_output
-from foveate.workflows.request import Display, NullDisplay, check_output_dir, command_line
+from foveate.workflows.output import check_output_name, new_output, refuse_within
+from foveate.workflows.request import Display, NullDisplay, command_line
 from foveate.workflows.run import IN_USE, dataset_of_run
 
 IMAGES = 100
@@ -84,8 +84,7 @@ def explain(
     """
     display = display or NullDisplay()
     paths, notes = list_images(images, listed)
-    for source in images:
-        check_output_dir(Path(runs), source)
+    refuse_within(runs, *images)
     check_output_name(Path(runs), "explain", name)
     engine = load_engine(model, device=device)
     chosen, passed = _methods(engine, methods)
@@ -151,7 +150,7 @@ def explain_run(
     chosen, passed = _methods(engine, methods)
     for line in passed:
         display.say(line)
-    dataset = dataset_of_run(folder, config, record, None, Path(data_dir) if data_dir else None, display)
+    dataset = dataset_of_run(folder, config, record, None, data_dir, display)
     if "validation" not in dataset.splits:
         raise ConfigError(f"{run} has no validation images to measure maps on")
     indices = dataset.splits["validation"]

@@ -22,9 +22,9 @@ from foveate.model.layers import layer_table
 from foveate.preprocessing import RESIZES
 from foveate.report.export_page import export_page
 from foveate.report.html import png, render
-from foveate.workflows.export_proof import NAMES, ProofImages, as_line, measure, proof_images, reasons_of
-from foveate.workflows.output import check_output_name
-from foveate.workflows.request import Display, NullDisplay, check_output_dir
+from foveate.workflows.export_proof import NAMES, TO_FIX, ProofImages, as_line, measure, proof_images, reasons_of
+from foveate.workflows.output import check_output_name, refuse_within
+from foveate.workflows.request import Display, NullDisplay
 
 MOST_EXAMPLES = 50
 _PACKAGES = ("foveate", "torch", "onnx", "onnxruntime", "onnxscript", "numpy", "pillow", "simplejpeg")
@@ -155,7 +155,7 @@ def _check_request(
         raise ConfigError(f"{to} exists already: name a new folder by --to")
     check_output_name(to.parent, "", None)  # a place that cannot be written, before work that takes a minute
     if data is not None:
-        check_output_dir(to, data, "--to")
+        refuse_within(to, data, fix=TO_FIX)
     if unproved and data is not None:
         raise ConfigError("--unproved measures nothing, so that it takes no --data: give one of the two")
     if examples and (unproved or not web or not 0 < examples <= MOST_EXAMPLES):

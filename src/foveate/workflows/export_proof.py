@@ -19,13 +19,15 @@ from foveate.inference.onnx import OnnxEngine, Outputs
 from foveate.records import MAX_LINE, printable
 from foveate.settings import DataConfig
 from foveate.training.runs import RunFolder
+from foveate.workflows.output import refuse_within
 from foveate.workflows.prepare import require_split
-from foveate.workflows.request import Display, check_output_dir, print_data_warnings
+from foveate.workflows.request import Display, print_data_warnings
 from foveate.workflows.run import dataset_of_run
 
 CALIBRATION_IMAGES = 512
 """Training images whose ranges 8-bit numbers are fitted to."""
 NAMES = {"fp32": "model.onnx", "int8": "model-int8.onnx"}
+TO_FIX = "write elsewhere with --to FOLDER"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +57,7 @@ def proof_images(
         folder = RunFolder.open(model)
         config, record = folder.read_config(), folder.read_record()
         try:
-            dataset = dataset_of_run(folder, config, record, data, Path(data_dir) if data_dir else None, display)
+            dataset = dataset_of_run(folder, config, record, data, data_dir, display)
         except DataError as error:
             if data is not None:
                 raise
@@ -67,13 +69,13 @@ def proof_images(
         dataset = load_dataset(
             str(data),
             DataConfig.of(about.preprocessing),
-            data_dir=Path(data_dir) if data_dir else None,
+            data_dir=data_dir,
             for_training=False,
             track=display.track,
         )
         dataset = align_classes(dataset, about.class_names)
         print_data_warnings(dataset, display)
-    check_output_dir(to, dataset.location, "--to")
+    refuse_within(to, dataset.location, fix=TO_FIX)
     split = "validation" if "validation" in dataset.splits else "all"
     require_split(dataset, split, "give other --data")
     proof, calibration = dataset.splits[split], np.zeros(0, np.int64)

@@ -44,7 +44,7 @@ def prepare(
     preset: str | None,
     file: Path | None,
     settings: Settings,
-    place: Path | None,
+    place: Path | str | None,
     final: bool,
     on_all: bool,
     time: str | None,

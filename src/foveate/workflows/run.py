@@ -92,7 +92,7 @@ def dataset_of_run(
     config: Config,
     record: RunRecord,
     data: str | Path | None,
-    data_dir: Path | None,
+    data_dir: Path | str | None,
     display: Display,
 ) -> Dataset:
     """The data set that the run was trained on, from `data` or where its record says, and proof that it is it."""

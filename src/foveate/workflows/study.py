@@ -38,8 +38,8 @@ from foveate.workflows.campaign import (
     read_settings,
     sees_no_steps,
 )
-from foveate.workflows.output import check_output_name
-from foveate.workflows.request import Display, NullDisplay, check_output_dir, command_line, settings_digest
+from foveate.workflows.output import check_output_name, refuse_within
+from foveate.workflows.request import Display, NullDisplay, command_line, settings_digest
 from foveate.workflows.run import Run
 from foveate.workflows.study_files import REPORT, RESULTS, WINNER, check_winner, write_results, write_winner
 from foveate.workflows.train import train
@@ -151,7 +151,7 @@ def tune(
     """
     display = display or NullDisplay()
     crew = Workers(workers, ray, gpus)
-    check_output_dir(Path(runs), data)
+    refuse_within(runs, data)
     for setting in settings:
         if setting.rpartition(".")[2] in ("epochs", "images_seen"):
             raise ConfigError(f"{setting}: a study's trials train for max_epochs at most (--max-epochs)")

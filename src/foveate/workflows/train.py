@@ -25,9 +25,9 @@ from foveate.workflows.devices import check_shared, run_command
 from foveate.workflows.folds import check_folds, cross_validate, draw_run_folds, write_folds
 from foveate.workflows.leaks import tell_own_copies
 from foveate.workflows.measure import Measurement
-from foveate.workflows.output import check_output_name, new_output
+from foveate.workflows.output import check_output_name, new_output, refuse_within
 from foveate.workflows.prepare import prepare
-from foveate.workflows.request import Display, NullDisplay, check_output_dir, command_line, find_device
+from foveate.workflows.request import Display, NullDisplay, command_line, find_device
 from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, open_run, resuming
 from foveate.workflows.start import start_told, starting_from
 from foveate.workflows.workers import Workers
@@ -86,7 +86,7 @@ def train(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
     world = World.here()
-    check_output_dir(Path(runs), data)
+    refuse_within(runs, data)
     check_output_name(Path(runs), "train", name)
     several = processes_to_start(devices)
     check_shared(several or world.size, folds=folds is not None, timed=time is not None)
@@ -108,7 +108,7 @@ def train(
         preset=preset,
         file=Path(config) if config else None,
         settings=settings,
-        place=Path(data_dir) if data_dir else None,
+        place=data_dir,
         final=final,
         on_all=on_all,
         time=time,
@@ -134,7 +134,7 @@ def train(
     def make_folder() -> str:
         with new_output(Path(runs), "train", name, fallback=f"{dataset.name}-{resolved.preset}") as output:
             folder = RunFolder(output.draft)
-            record = RunRecord.of(dataset, Path(data_dir) if data_dir else None, command, final=on_all)
+            record = RunRecord.of(dataset, data_dir, command, final=on_all)
             record = record.model_copy(update={"splits": folder.write_splits(dataset)})
             if folds is not None:
                 kept = write_folds(folder, training.dataset, drawn, folds)
@@ -202,7 +202,7 @@ def resume(
         if threads is not None:
             config = config.replacing(threads=threads)
         prepare_process(config)
-        dataset = dataset_of_run(folder, config, record, data, Path(data_dir) if data_dir else None, display)
+        dataset = dataset_of_run(folder, config, record, data, data_dir, display)
         own = DeviceData.load(dataset, picked)
         training = own.with_splits(dataset.for_final().splits) if record.final else own
         if world.size > 1:
