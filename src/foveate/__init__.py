@@ -18,7 +18,7 @@ from foveate.errors import (
 
 if TYPE_CHECKING:
     from foveate.inference.predictor import Prediction, Predictor
-    from foveate.model.attention import register_attention
+    from foveate.model.attention_kinds import register_attention
     from foveate.workflows.cache import Cached, Cleared, clear_cache, list_cache
     from foveate.workflows.check import Check, check
     from foveate.workflows.comparison import (
@@ -88,7 +88,7 @@ __all__ = [
 
 _HOMES = {
     "foveate.inference.predictor": ("Prediction", "Predictor"),
-    "foveate.model.attention": ("register_attention",),
+    "foveate.model.attention_kinds": ("register_attention",),
     "foveate.workflows.cache": ("Cached", "Cleared", "clear_cache", "list_cache"),
     "foveate.workflows.check": ("Check", "check"),
     "foveate.workflows.comparison": (

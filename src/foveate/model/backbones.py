@@ -99,27 +99,6 @@ class Backbone(nn.Module):
         return self.stage_names.index(stage)
 
 
-def efficientnet_lite0() -> Backbone:
-    """EfficientNet-Lite0: 3.4 M parameters, 1,280 channels; made for 224 px. Source: see `_efficientnet_lite`."""
-    return _efficientnet_lite(
-        "efficientnet_lite0", channels=(16, 24, 40, 80, 112, 192, 320), repeats=(1, 2, 2, 3, 3, 4, 1)
-    )
-
-
-def efficientnet_lite1() -> Backbone:
-    """EfficientNet-Lite1: 4.2 M parameters, 1,280 channels; made for 240 px. Source: see `_efficientnet_lite`."""
-    return _efficientnet_lite(
-        "efficientnet_lite1", channels=(16, 24, 40, 80, 112, 192, 320), repeats=(1, 3, 3, 4, 4, 5, 1)
-    )
-
-
-def efficientnet_lite2() -> Backbone:
-    """EfficientNet-Lite2: 4.9 M parameters, 1,280 channels; made for 260 px. Source: see `_efficientnet_lite`."""
-    return _efficientnet_lite(
-        "efficientnet_lite2", channels=(16, 24, 48, 88, 120, 208, 352), repeats=(1, 3, 3, 4, 4, 5, 1)
-    )
-
-
 def _efficientnet_lite(name: str, *, channels: Sequence[int], repeats: Sequence[int]) -> Backbone:
     """Of the EfficientNet-Lite family: widths and depths of its seven stages differ, all else is alike.
 
@@ -155,7 +134,7 @@ def _efficientnet_lite(name: str, *, channels: Sequence[int], repeats: Sequence[
     return Backbone(name, normalize, stages, channels=1280, tuned_from="stage6")
 
 
-def resnet18() -> Backbone:
+def _resnet18() -> Backbone:
     """ResNet-18: 11.2 M parameters, 512 channels; made for 224 px (He et al. 2016, arXiv 1512.03385)."""
     layer = partial(ConvNorm, conv=centred_conv, norm=nn.BatchNorm2d, activation=partial(nn.ReLU, inplace=True))
     stem = nn.Sequential(layer(3, 64, 7, stride=2), nn.MaxPool2d(3, stride=2, padding=1))
@@ -171,11 +150,18 @@ def resnet18() -> Backbone:
     return Backbone("resnet18", normalize, stages, channels=width, tuned_from="stage4")
 
 
+_CHANNELS = (16, 24, 40, 80, 112, 192, 320)
 BACKBONES: Mapping[str, Callable[[], Backbone]] = {
-    "efficientnet_lite0": efficientnet_lite0,
-    "efficientnet_lite1": efficientnet_lite1,
-    "efficientnet_lite2": efficientnet_lite2,
-    "resnet18": resnet18,
+    # 3.4, 4.2 and 4.9 million parameters; made for 224, 240 and 260 px
+    **{
+        name: partial(_efficientnet_lite, name, channels=channels, repeats=repeats)
+        for name, channels, repeats in (
+            ("efficientnet_lite0", _CHANNELS, (1, 2, 2, 3, 3, 4, 1)),
+            ("efficientnet_lite1", _CHANNELS, (1, 3, 3, 4, 4, 5, 1)),
+            ("efficientnet_lite2", (16, 24, 48, 88, 120, 208, 352), (1, 3, 3, 4, 4, 5, 1)),
+        )
+    },
+    "resnet18": _resnet18,
 }
 """By name; the weights are whatever PyTorch draws, until they are loaded or drawn by `draw_weights`."""
 

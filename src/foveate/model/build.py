@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from foveate.errors import ConfigError, one_line
-from foveate.model.attention import GatedResidual, MultiHeadAttention2d, attention_named
+from foveate.model.attention import GatedResidual, MultiHeadAttention2d
+from foveate.model.attention_kinds import attention_named
 from foveate.model.backbones import BACKBONES
 from foveate.model.blocks import (
     ACTIVATION,
