@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from tests.studies import SimulatedPool
 
+from foveate.cli.results import print_results
 from foveate.evaluation import score
 from foveate.execution.campaign import run_campaign
-from foveate.terminal import PlainDisplay, RichDisplay, display, print_results
+from foveate.terminal import PlainDisplay, RichDisplay, display
 from foveate.training.loop import EpochResult
 from foveate.tuning.search import Search
 

@@ -8,6 +8,7 @@ import typer
 import foveate
 from foveate import terminal
 from foveate.cli.options import (
+    Data,
     DataDir,
     Device,
     Gpus,
@@ -22,14 +23,13 @@ from foveate.cli.options import (
     given_settings,
     stoppable,
 )
+from foveate.cli.results import print_comparison
 from foveate.durations import seconds
 from foveate.errors import ConfigError
 
 
 def tune(
-    data: Annotated[
-        str | None, typer.Argument(help="digits, cue, cifar10, or a folder, CSV, Parquet or .npz file.")
-    ] = None,
+    data: Data = None,
     space: Annotated[
         str | None, typer.Option(help="What is searched: paper, default (the default), or a YAML file.")
     ] = None,
@@ -145,9 +145,7 @@ def tune(
 
 
 def compare(
-    data: Annotated[
-        str | None, typer.Argument(help="digits, cue, cifar10, or a folder, CSV, Parquet or .npz file.")
-    ] = None,
+    data: Data = None,
     arm: Annotated[
         list[str] | None,
         typer.Option(
@@ -244,4 +242,4 @@ def compare(
                 display=display,
                 **given,
             )
-    terminal.print_comparison(done)
+    print_comparison(done)

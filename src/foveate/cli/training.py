@@ -12,6 +12,7 @@ from foveate import terminal
 from foveate.cli.options import (
     Attention,
     ConfigFile,
+    Data,
     DataDir,
     Device,
     Devices,
@@ -27,6 +28,7 @@ from foveate.cli.options import (
     given_settings,
     stoppable,
 )
+from foveate.cli.results import print_results
 from foveate.errors import ConfigError
 from foveate.execution.devices import end_with_parent, in_group, processes_to_start, run_on_devices
 
@@ -70,9 +72,7 @@ def check(
 
 
 def train(
-    data: Annotated[
-        str | None, typer.Argument(help="digits, cue, cifar10, or a folder, CSV, Parquet or .npz file.")
-    ] = None,
+    data: Data = None,
     preset: Preset = None,
     config: ConfigFile = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
@@ -185,7 +185,7 @@ def train(
                 display=terminal.display(),
                 **settings,
             )
-    terminal.print_results(run, verbose=verbose)
+    print_results(run, verbose=verbose)
 
 
 def _spread(devices: int | None) -> None:
@@ -221,37 +221,17 @@ def evaluate(
     verbose: Verbose = False,
 ) -> None:
     """Measure a trained MODEL on its validation split, or on DATA."""
+    shared: dict[str, Any] = {"final": final, "device": device, "data_dir": data_dir, "runs": runs, "name": name}
+    shared["display"] = terminal.display()
     if run.suffix.lower() in (".onnx", ".safetensors") and not run.is_dir():
         if data is None:
             raise ConfigError(f"{run} does not know its data: give some, as in `foveate evaluate {run} DATA`")
         if unfinished or corruptions or images is not None:
             raise ConfigError("--unfinished, --corruptions and --images are for runs: give a run folder")
-        file = foveate.evaluate_model(
-            run,
-            data,
-            final=final,
-            device=device,
-            data_dir=data_dir,
-            runs=runs,
-            name=name,
-            display=terminal.display(),
-        )
-        terminal.print_results(file, verbose=verbose)
+        print_results(foveate.evaluate_model(run, data, **shared), verbose=verbose)
         return
-    measured = foveate.evaluate(
-        run,
-        data,
-        final=final,
-        unfinished=unfinished,
-        corruptions=corruptions,
-        images=images,
-        device=device,
-        data_dir=data_dir,
-        runs=runs,
-        name=name,
-        display=terminal.display(),
-    )
-    terminal.print_results(measured, verbose=verbose)
+    measured = foveate.evaluate(run, data, unfinished=unfinished, corruptions=corruptions, images=images, **shared)
+    print_results(measured, verbose=verbose)
 
 
 def summary(

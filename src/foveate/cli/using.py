@@ -9,6 +9,7 @@ import typer
 import foveate
 from foveate import terminal
 from foveate.cli.options import DataDir, Device, Name, Ray, Runs
+from foveate.cli.results import print_cache, told_of_predictions
 from foveate.errors import ConfigError
 
 
@@ -77,7 +78,7 @@ def predict(
         display.say(f"predictions: {table}")
     else:
         WRITERS[kind or "text"](sys.stdout, columns, counting)
-    display.say(terminal.told_of_predictions(counted))
+    display.say(told_of_predictions(counted))
     if counted.unreadable:
         raise typer.Exit(1)
 
@@ -250,7 +251,7 @@ def cache(
         for line in foveate.clear_cache(older_than_days=older_than or 0.0).lines:
             print(line)
     else:
-        terminal.print_cache(foveate.list_cache())
+        print_cache(foveate.list_cache())
 
 
 def _one_table(given: dict[str, Path]) -> tuple[Path | None, str]:
