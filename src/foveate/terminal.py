@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from foveate.execution.campaign import Campaign
     from foveate.execution.pool import Event
-    from foveate.training.loop import EpochResult
+    from foveate.training.state import EpochResult
 
 T = TypeVar("T")
 _BEGAN = time.monotonic()

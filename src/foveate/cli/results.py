@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from foveate.data.findings import images_told
 from foveate.terminal import print_lines, print_table
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ _MOST_RECALLS = 10
 
 def told_of_predictions(counted: "Predicted") -> str:
     """All of them in one line."""
-    from foveate.data.findings import images_told
     from foveate.inference.tables import shortened
 
     most = ", ".join(f"{shortened(label, 30)} ({count:,})" for label, count in counted.labels.most_common(5))
@@ -112,7 +112,6 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
 
 def _print_uneven(split: str, report: "Mapping[str, Any]", *, balanced: bool) -> None:
     """The recall of every class, the lowest first, where their numbers of images differ much."""
-    from foveate.data.findings import images_told
     from foveate.inference.tables import shortened
     from foveate.report.caveats import uneven_told
 

@@ -23,8 +23,8 @@ from foveate.tensors import load_tensors, section
 from foveate.training.device import EVAL_BATCH_SIZE, DeviceData, pick_device, prepare_process
 from foveate.training.fit import Fit
 from foveate.training.job import TrainingCost, TrainingJob
-from foveate.training.loop import EpochResult
 from foveate.training.settings import resolve_settings
+from foveate.training.state import EpochResult
 
 JudgedSplit = Literal["validation", "test"]
 

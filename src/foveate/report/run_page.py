@@ -33,8 +33,8 @@ from foveate.report.sections import (
     record_section,
     small,
 )
-from foveate.training.loop import EpochResult
 from foveate.training.measured import Measured, ReceptiveField
+from foveate.training.state import EpochResult
 
 _MOST_LAYERS = 30
 """Rows of the table of layers beyond which it is folded: a backbone has a hundred, a third of the page."""

@@ -31,10 +31,10 @@ from foveate.tensors import save_tensors
 from foveate.training.device import DeviceData
 from foveate.training.distributed import ALONE, World
 from foveate.training.features import AfterBackbone, features_of, forward_of, sees_features
-from foveate.training.loop import EpochResult, TrainingState, train_epochs
+from foveate.training.loop import train_epochs
 from foveate.training.optim import build_optimizer, run_length
 from foveate.training.regression import regression_epochs
-from foveate.training.state import restore_state, save_state
+from foveate.training.state import EpochResult, TrainingState, restore_state, save_state
 
 DRAWS = 2
 """Version of what random numbers are drawn from. 1: initial weights, dropout and augmentation drew from one seed,

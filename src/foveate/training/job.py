@@ -12,7 +12,7 @@ from foveate.progress import Track
 from foveate.records import Count, Record, Seconds
 from foveate.settings import DataConfig, Section
 from foveate.training.fit import DRAWS
-from foveate.training.loop import EpochResult
+from foveate.training.state import EpochResult
 
 
 def shared_fields(config: CampaignConfig, folder: Path) -> dict[str, Any]:

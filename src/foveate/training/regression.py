@@ -20,8 +20,8 @@ from foveate.model.network import AttentionCNN
 from foveate.progress import Track, untracked
 from foveate.training.device import DeviceData
 from foveate.training.kept_features import kept_features
-from foveate.training.loop import EpochResult, TrainingState, validation_fields
 from foveate.training.settings import balanced_weights
+from foveate.training.state import EpochResult, TrainingState, validation_fields
 
 _STRENGTHS = np.logspace(-3, 1, 5)
 """Inverse strengths of the L2 penalty, scikit-learn's C, that folds choose from. Features of a backbone are

@@ -25,10 +25,10 @@ from foveate.preprocessing import Preprocessing
 from foveate.records import first_problem, printable, read_record, validate_record
 from foveate.training.device import EVAL_BATCH_SIZE
 from foveate.training.environment import environment
-from foveate.training.loop import EpochResult
 from foveate.training.measured import Environment, MeasuredSplits, Timing
 from foveate.training.predictions import Predictions
 from foveate.training.record import RunRecord, TestOpening
+from foveate.training.state import EpochResult
 
 _TABLE_BYTES = 64 << 20
 _NO_MATTER = ("device", "threads", "save_every_s")

@@ -20,9 +20,10 @@ from foveate.tensors import load_tensors, section
 from foveate.training.device import DeviceData, pick_device, prepare_process
 from foveate.training.fit import Fit
 from foveate.training.job import TrainingJob
-from foveate.training.loop import EpochResult, best_epoch
+from foveate.training.loop import best_epoch
 from foveate.training.optim import build_optimizer
 from foveate.training.settings import resolve_settings
+from foveate.training.state import EpochResult
 from foveate.tuning.hyperparameters import Value
 from foveate.tuning.samplers import Usable
 from foveate.tuning.space import Space

@@ -13,7 +13,7 @@ from foveate.execution.campaign import Campaign
 from foveate.execution.pool import Event
 from foveate.progress import Track, untracked
 from foveate.training.device import device_for
-from foveate.training.loop import EpochResult
+from foveate.training.state import EpochResult
 
 
 class Display(Protocol):
