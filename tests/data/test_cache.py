@@ -488,7 +488,7 @@ def children(parent: int | None = None) -> list[int]:
 
 
 def test_damage_that_a_worker_finds(own_cache: Path) -> None:
-    from foveate.data.parquet import ParquetBlock
+    from foveate.data.parquet_images import ParquetBlock
 
     blocks = [ParquetBlock(row, 1, "gone.parquet", 0, row, "img.bytes") for row in range(2)]
     with pytest.raises(DataError, match=r"^cannot read gone\.parquet: "):

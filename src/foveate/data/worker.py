@@ -158,7 +158,7 @@ def _libraries_silent() -> Iterator[None]:
 def _block(kind: str, fields: dict[str, Any]) -> Block:
     if kind == FileBlock.__name__:
         return FileBlock(**fields)
-    from foveate.data.parquet import ParquetBlock  # pyarrow, which a folder of images does not need
+    from foveate.data.parquet_images import ParquetBlock  # pyarrow, which a folder of images does not need
 
     return ParquetBlock(**fields)
 
