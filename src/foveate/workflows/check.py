@@ -14,9 +14,10 @@ from scipy.special import softmax
 from foveate.config import Config, resolve_config
 from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.check import audit, pooled, suspects_finding
-from foveate.data.dataset import Dataset, dataset_of, open_source
+from foveate.data.dataset import Dataset, dataset_of
 from foveate.data.findings import Finding, images_told, sort_by_severity
 from foveate.data.folds import draw_folds, fold_units
+from foveate.data.opening import open_source
 from foveate.errors import DataError
 from foveate.files import write_json
 from foveate.report.check_page import EACH_SHOWN, GROUPS_SHOWN, check_page

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from foveate.config import DEFAULT_PRESET, Config, resolve_config
-from foveate.data.dataset import Dataset, KnownData, dataset_of, load_known, open_source
+from foveate.data.dataset import Dataset, KnownData, dataset_of, load_known
+from foveate.data.opening import open_source
 from foveate.errors import DataError
 from foveate.keywords import Settings
 from foveate.training.device import DeviceData, prepare_process
