@@ -9,7 +9,8 @@ import numpy as np
 
 from foveate.data.decode import read_header
 from foveate.data.findings import images_told
-from foveate.data.source import Source, file_blocks, hash_files, index_classes, listed, reading
+from foveate.data.hashing import hash_files
+from foveate.data.source import Source, file_blocks, index_classes, listed, reading
 from foveate.data.splits import SPLITS, UNDECLARED, hints_at_split, is_held_out, other_words, split_code
 from foveate.data.texts import MadeTexts, Texts
 from foveate.data.tree import Tree, is_clutter, read_trees, subfolders

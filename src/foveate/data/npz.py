@@ -18,17 +18,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from foveate.data.decode import MAX_PIXELS
-from foveate.data.source import (
-    Block,
-    Image,
-    Source,
-    hash_files,
-    index_classes,
-    listed,
-    reading,
-    refuse_claim,
-    whole_numbers,
-)
+from foveate.data.hashing import hash_files
+from foveate.data.source import Block, Image, Source, index_classes, listed, reading, refuse_claim, whole_numbers
 from foveate.data.splits import SPLITS, UNDECLARED, hints_at_split, split_code, split_codes
 from foveate.data.table import refuse_other_columns
 from foveate.data.texts import row_names

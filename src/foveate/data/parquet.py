@@ -11,17 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from foveate.data.hashing import hash_files
 from foveate.data.parquet_images import ParquetBlock, chunks_of, find_images, opened_parquet, text_of
-from foveate.data.source import (
-    Block,
-    Source,
-    hash_files,
-    index_classes,
-    listed,
-    reading,
-    refuse_claim,
-    whole_numbers,
-)
+from foveate.data.source import Block, Source, index_classes, listed, reading, refuse_claim, whole_numbers
 from foveate.data.splits import (
     SPLITS,
     UNDECLARED,

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from foveate.data.source import Source, file_blocks, hash_files, index_classes, listed, reading
+from foveate.data.hashing import hash_files
+from foveate.data.source import Source, file_blocks, index_classes, listed, reading
 from foveate.data.splits import hints_at_split, split_code, split_codes
 from foveate.data.texts import Texts
 from foveate.errors import DataError
