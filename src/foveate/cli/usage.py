@@ -32,7 +32,9 @@ def usage_told(error: typer.TyperException, arguments: Sequence[str]) -> str:
     parameter = getattr(error, "param", None)
     option = getattr(error, "option_name", None)
     if parameter is not None and error.message:
-        return f"{_given(parameter, arguments)}: {_needed(error.message)}{_means(parameter)}"
+        kind = next((ours for theirs, ours in _KINDS.items() if theirs in error.message), None)
+        needed = error.message if kind is None else f"give {kind}"
+        return f"{_given(parameter, arguments)}: {needed}{_means(parameter)}"
     if parameter is not None:
         told = f"{_name(parameter)} is missing{_means(parameter)}"
     elif option is not None:
@@ -78,11 +80,6 @@ def _given(parameter: Any, arguments: Sequence[str]) -> str:
             value = value if equals else next(iter(arguments[place + 1 :]), "")
             return f"{option} {value}"
     return _name(parameter)
-
-
-def _needed(message: str) -> str:
-    kind = next((ours for theirs, ours in _KINDS.items() if theirs in message), None)
-    return f"give {kind}" if kind is not None else message
 
 
 def _name(parameter: Any) -> str:

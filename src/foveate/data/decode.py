@@ -29,6 +29,7 @@ __all__ = [
     "MAX_PIXELS",
     "BadImageError",
     "Header",
+    "decode",
     "decode_file",
     "decode_image",
     "largest_value",
@@ -127,6 +128,17 @@ def decode_file(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
         BadImageError: also when the file cannot be read.
     """
     return decode_image(_read(path), preprocessing)
+
+
+def decode(image: Path | bytes | NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """`decode_image` of a file or of its bytes; `resize_array` of pixels.
+
+    Raises:
+        BadImageError: as these.
+    """
+    if isinstance(image, Path):
+        return decode_file(image, preprocessing)
+    return decode_image(image, preprocessing) if isinstance(image, bytes) else resize_array(image, preprocessing)
 
 
 def resize_array(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:

@@ -182,16 +182,14 @@ def _by_role(
         roles = [_ROLES[word] for word in words if word in _ROLES]
         rest = "_".join(word for word in words if word not in _ROLES)
         # `image_ids` and `label_names` are no images and labels of a split.
-        is_part = len(roles) == 1 and (not rest or hints_at_split(rest) or _holds_images(archive, path, name))
+        is_part = len(roles) == 1 and (
+            not rest or hints_at_split(rest) or len(_read_header(archive, path, name).shape) > 2
+        )
         if is_part and (other := of_role[roles[0]].setdefault(rest, name)) != name:
             raise DataError(f"{path}: the names of {name} and {other} mean the same: rename one")
         if not is_part and name not in _EXTRA:
             others.append(name)
     return of_role["images"], of_role["labels"], others
-
-
-def _holds_images(archive: zipfile.ZipFile, path: Path, name: str) -> bool:
-    return len(_read_header(archive, path, name).shape) > 2
 
 
 def _refuse_other_splits(archive: zipfile.ZipFile, path: Path, names: list[str]) -> None:

@@ -114,7 +114,9 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
             Texts([*map(str, shards), *(file for shard in read for file in shard.named_files)]),
             track,
         ),
-        groups=_join_groups(read),
+        groups=tuple(group for shard in read for group in shard.groups or [""] * len(shard.labels))
+        if any(shard.groups is not None for shard in read)
+        else None,
         notes=notes,
     )
 
@@ -339,9 +341,3 @@ def _name_classes(
         parts.append(np.array([position[name] for name in names], np.int64)[labels])
         done += len(labels)
     return merged, np.concatenate(parts)
-
-
-def _join_groups(shards: Sequence[_Shard]) -> tuple[str, ...] | None:
-    if all(shard.groups is None for shard in shards):
-        return None
-    return tuple(group for shard in shards for group in shard.groups or [""] * len(shard.labels))

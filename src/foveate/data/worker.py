@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.decode import BadImageError, decode_file, decode_image, resize_array
-from foveate.data.source import Block, FileBlock, Image
+from foveate.data.decode import BadImageError, decode
+from foveate.data.source import Block, FileBlock
 from foveate.errors import DataError
 from foveate.execution.pool import Message
 from foveate.preprocessing import Preprocessing
@@ -74,7 +74,7 @@ def decode_block(
                 if reason is None:
                     try:
                         with limit:
-                            pixels[count] = _decode(image, preprocessing)
+                            pixels[count] = decode(image, preprocessing)
                     except BadImageError as error:
                         reason = str(error)
                 if reason is not None:
@@ -161,12 +161,6 @@ def _block(kind: str, fields: dict[str, Any]) -> Block:
     from foveate.data.parquet_images import ParquetBlock  # pyarrow, which a folder of images does not need
 
     return ParquetBlock(**fields)
-
-
-def _decode(image: Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    if isinstance(image, Path):
-        return decode_file(image, preprocessing)
-    return decode_image(image, preprocessing) if isinstance(image, bytes) else resize_array(image, preprocessing)
 
 
 class _MemoryLimit:

@@ -11,7 +11,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from foveate.confidence import energy
-from foveate.data.decode import BadImageError, decode_file, decode_image, resize_array, resize_image
+from foveate.data.decode import BadImageError, decode, resize_array, resize_image
 from foveate.data.stream import stream_files
 from foveate.errors import ConfigError, DataError
 from foveate.inference.engine import BATCH, About, Engine, load_engine
@@ -196,12 +196,10 @@ class Predictor:
 
     def _decode(self, image: Image) -> NDArray[np.uint8]:
         preprocessing = self.about.preprocessing
-        if isinstance(image, str | Path):
-            return decode_file(Path(image), preprocessing)
-        if isinstance(image, bytes):
-            return decode_image(image, preprocessing)
         if isinstance(image, PIL.Image.Image):
             return resize_image(image, preprocessing)
+        if not isinstance(image, np.ndarray):
+            return decode(Path(image) if isinstance(image, str) else image, preprocessing)
         is_shape = image.ndim >= 2 and image.shape[2:] in ((), (1,), (3,)) and image.size
         if image.dtype != np.uint8 or not is_shape:
             raise DataError(

@@ -91,6 +91,7 @@ def _assemble(
         whitening = WhiteningConv2d(CHANNELS, config.whiten)
         stem = nn.Sequential(whitening, activation())
         channels = whitening.out_channels
+    norm = partial(nn.BatchNorm2d, momentum=config.norm_momentum) if config.batch_norm else None
     stages = nn.Sequential()
     for number, stage in enumerate(config.stages, start=1):
         stages.append(
@@ -100,7 +101,7 @@ def _assemble(
                 kernels=stage.kernels,
                 dilation=stage.dilation,
                 pool=stage.pool,
-                norm=_norm(config),
+                norm=norm,
                 activation=activation,
                 attention=_attention(config, stage.filters) if number == config.attention_stage else nn.Identity(),
                 dropout=stage.dropout * config.dropout,
@@ -221,11 +222,6 @@ def try_attention(config: ModelConfig, *, num_classes: int, size: int) -> None:
         first = names.setdefault(tensor.untyped_storage().data_ptr(), name) if tensor.numel() else name
         if first != name:
             raise ConfigError(f"{told}: its {first} and {name} share memory, which no checkpoint can hold")
-
-
-def _norm(config: ModelConfig) -> Callable[..., nn.BatchNorm2d] | None:
-    """Makes a normalisation, given the number of channels; None: no normalisation."""
-    return partial(nn.BatchNorm2d, momentum=config.norm_momentum) if config.batch_norm else None
 
 
 def _attention(config: ModelConfig, channels: int) -> nn.Module:

@@ -86,8 +86,10 @@ def evaluate(
     if not own:
         refuse_within(runs, str(data))
         _warn_of_copies(folder, config, record, dataset, split, display)
-    elif (line := copies_told(dataset, split, dataset, _trained_on(record), "it was trained on")) is not None:
-        display.say(line)
+    else:
+        trained = ("train", "validation") if record.final else ("train",)
+        if (line := copies_told(dataset, split, dataset, trained, "it was trained on")) is not None:
+            display.say(line)
     checkpoint = folder.load_network(config, picked, images=len(dataset.splits[split]))
     command = command_line(
         "evaluate",
@@ -214,11 +216,6 @@ def _dataset(
             print_data_warnings(dataset, display)
             return dataset, False
     return dataset_of_run(folder, config, record, data, data_dir, display), True
-
-
-def _trained_on(record: RunRecord) -> tuple[str, ...]:
-    """The splits of its own data that a run was trained on."""
-    return ("train", "validation") if record.final else ("train",)
 
 
 def _sample(data: DeviceData, split: str, count: int | None, seed: int) -> DeviceData:

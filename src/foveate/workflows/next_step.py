@@ -67,8 +67,8 @@ def _folds(record: RunRecord, report: Mapping[str, Any]) -> str | None:
 
 def _other_training(config: Config, report: Mapping[str, Any]) -> str | None:
     """A longer training, or one of more weights, that may be better."""
-    full = _images_of_preset(config)
-    seen = config.train.images_seen
+    known = config.preset in preset_names()  # it may be one of another version
+    full, seen = resolve_config(config.preset).train.images_seen if known else None, config.train.images_seen
     if full is not None and seen is not None and seen < full:
         shows = f"the preset {config.preset} shows {full:,} images"
         return f"train with a longer --time: {shows}, this run has shown {seen:,}"
@@ -88,8 +88,3 @@ def _maps(record: RunRecord, run: str, config: Config, report: Mapping[str, Any]
     if config.model.backbone is not None or record.final or report["n"] < _ENOUGH_FOR_MAPS:
         return None
     return f"foveate explain {run} (measures whether maps of where the network looks can be trusted)"
-
-
-def _images_of_preset(config: Config) -> int | None:
-    """The length of the preset in images; None where it has another, or is no preset of this version."""
-    return resolve_config(config.preset).train.images_seen if config.preset in preset_names() else None

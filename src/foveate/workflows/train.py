@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Unpack
 
 from foveate.data.dataset import KnownData
+from foveate.data.folds import StoredFolds
 from foveate.errors import ConfigError
 from foveate.execution.devices import hand_back, processes_to_start
 from foveate.files import write_json
@@ -17,12 +18,12 @@ from foveate.training.environment import environment, environment_changes, place
 from foveate.training.events import event_writer
 from foveate.training.fit import Fit
 from foveate.training.loop import best_epoch
-from foveate.training.record import RunRecord
+from foveate.training.record import FoldsRecord, RunRecord
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible, saving
 from foveate.training.settings import resolve_settings
 from foveate.workflows.devices import check_shared, run_command
-from foveate.workflows.folds import check_folds, cross_validate, draw_run_folds, write_folds
+from foveate.workflows.folds import check_folds, cross_validate, draw_run_folds
 from foveate.workflows.leaks import tell_own_copies
 from foveate.workflows.measure import Measurement
 from foveate.workflows.output import check_output_name, new_output, refuse_within
@@ -137,8 +138,8 @@ def train(
             record = RunRecord.of(dataset, data_dir, command, final=on_all)
             record = record.model_copy(update={"splits": folder.write_splits(dataset)})
             if folds is not None:
-                kept = write_folds(folder, training.dataset, drawn, folds)
-                record = record.model_copy(update={"folds": kept})
+                stored = StoredFolds.write(folder.path, training.dataset, drawn, folds)
+                record = record.model_copy(update={"folds": FoldsRecord(count=folds, sha256=stored.sha256)})
             folder.write_identity(resolved, own.device, record, devices=world.size)
             fit.metadata["settings"] = folder.identity(record)
             folder.last.parent.mkdir(parents=True)
