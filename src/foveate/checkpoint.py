@@ -217,11 +217,7 @@ _ITSELF = "its own description"
 
 
 def check_settings(path: Path, meta: Mapping[str, Any], expect: str | None) -> None:
-    """Refuse what was saved by a run of other settings or data than `expect` stands for.
-
-    Raises:
-        CheckpointError: for that.
-    """
+    """Raise CheckpointError for what was saved by a run of other settings or data than `expect` stands for."""
     if expect is not None and meta.get("settings") not in (None, expect):
         raise CheckpointError(
             f"{path} does not belong to its run: it was saved with other settings or data than args.yaml and "

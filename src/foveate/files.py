@@ -140,7 +140,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Write a temporary file beside `path`; when the block ends well: fsync, rename to `path`, fsync the folder.
 
     The temporary file is new and its name is drawn at random: two writers of one file never share it, and nobody
-    can place a link there beforehand. What a killed process leaves is removed by whoever has the folder `locked`.
+    can place a link there beforehand. What a killed process leaves is removed when the folder is next `locked`.
 
     Raises:
         OutputError: when it cannot be written; `path` is then as it was.

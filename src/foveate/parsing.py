@@ -77,10 +77,8 @@ def parse_yaml(text: str) -> Any:
 
 
 def check_structure(value: Any, *, finite: bool = True, most: int = MAX_VALUES) -> None:
-    """Refuse nesting beyond `MAX_DEPTH`, more values than `most`, and numbers that are not `finite`.
-
-    Raises:
-        MalformedError: for these.
+    """Raise MalformedError for nesting beyond `MAX_DEPTH`, more values than `most`, and numbers that are not
+    `finite`.
     """
     left = most
     waiting: list[tuple[int, Iterable[Any]]] = [(0, (value,))]

@@ -56,7 +56,7 @@ def _of_words(error: typer.TyperException, command: str, context: Any) -> str:
 
 
 def _of_option(option: str, error: typer.TyperException, context: Any) -> str:
-    """What is wrong with an option: that there is none of its name, or that it has a value, or none."""
+    """What is wrong with an option: its name is unknown, its value is missing, or it takes no value."""
     if "requires" in error.message:
         return f"{option} needs a value after it"
     if "does not take a value" in error.message:

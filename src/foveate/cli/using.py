@@ -241,7 +241,7 @@ def serve(
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove what lies there.")] = False,
     older_than: Annotated[
-        float | None, typer.Option(metavar="DAYS", help="With --clear: only what was not used for so long.")
+        float | None, typer.Option(metavar="DAYS", help="With --clear: only what was not used for this many days.")
     ] = None,
 ) -> None:
     """List decoded images and downloads that are kept, or clear them. They are made again when needed."""

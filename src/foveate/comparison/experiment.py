@@ -210,11 +210,7 @@ class Experiment:
         return self.runs[job]
 
     def _safe_place(self, run: ArmRun) -> Path:
-        """The folder of a run, before anything is written there.
-
-        Raises:
-            CheckpointError: when a link leads out of the comparison's folder.
-        """
+        """The folder of a run, to be written into; CheckpointError where a link leads elsewhere."""
         place = self.place(run)
         refuse_links(place, within=self.folder.resolve())
         return place

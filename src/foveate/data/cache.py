@@ -203,11 +203,7 @@ def _verified(kept: EntryRecord, file: BinaryIO) -> _Verified:
 def _make(
     folder: Path, source: Source, wanted: _Wanted, preprocessing: Preprocessing, track: Track, workers: int
 ) -> None:
-    """Make an entry, or go on with one that a process began to make and did not end.
-
-    Raises:
-        DataError: when the files are not those any more whose content was hashed.
-    """
+    """Make an entry, or go on with one that a process left unfinished; DataError where the files have changed."""
     begun = folder.with_name(f".{folder.name}.part")
     try:
         with writing_to(folder):

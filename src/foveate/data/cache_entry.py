@@ -129,11 +129,7 @@ def _entry(path: Path) -> Entry | None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether it is a folder, not a link to one, of such a name as Foveate gives, with only such files in it.
-
-    Raises:
-        OSError: when it cannot be read.
-    """
+    """Whether it is a folder with such a name as Foveate gives, no link, and with such files alone in it."""
     if not (_KEY.fullmatch(path.name) or _UNFINISHED.fullmatch(path.name)):
         return False
     if not stat.S_ISDIR(path.lstat().st_mode):

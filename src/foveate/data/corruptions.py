@@ -57,7 +57,7 @@ def gaussian_noise(images: Tensor, level: int, generator: torch.Generator) -> Te
 
 
 def shot_noise(images: Tensor, level: int, generator: torch.Generator) -> Tensor:
-    """Of light that comes in quanta: so many of them for white."""
+    """Of light that comes in quanta: the number of them for white falls with the severity."""
     photons = (500, 250, 100, 75, 50)[level]
     return torch.poisson(images * photons, generator=generator) / photons
 
@@ -210,7 +210,7 @@ def _filtered(images: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _moved(images: Tensor, right: Tensor, down: Tensor) -> Tensor:
-    """What lies so many pixels to the right and below ([B], or of each place [B, H, W]); the edge goes on."""
+    """Images sampled `right` and `down` pixels from each place ([B], or [B, H, W]); the edge is repeated."""
     height, width = images.shape[2:]
     ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     right, down = (part.view(-1, 1, 1) if part.ndim == 1 else part for part in (right, down))

@@ -44,7 +44,7 @@ class Dataset:
     """[N], path within the data set, or `shard.parquet#row`."""
     groups: tuple[str, ...] | None
     splits: Mapping[str, NDArray[np.int64]]
-    """Sorted indices into `images` of `train`, `validation`, `test` or `all`; a split that is absent is no key."""
+    """Sorted indices into `images` of `train`, `validation`, `test` or `all`; an absent split has no key."""
     bad: tuple[BadImage, ...]
     notes: tuple[str, ...]
     """Lines that a person should be told."""
@@ -64,7 +64,7 @@ class Dataset:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How the images were decoded; whoever uses a network that was trained on them decodes others so."""
+        """How the images were decoded, and how others must be for a network that was trained on them."""
         return Preprocessing(self.size, self.fit, self.white)
 
     def for_final(self) -> "Dataset":

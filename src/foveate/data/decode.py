@@ -193,7 +193,7 @@ def read_header(image: Path | bytes | NDArray[np.uint8]) -> Header | None:
 
 
 def shorter_side(image: Path | bytes | NDArray[np.uint8]) -> int | None:
-    """The shorter side in pixels, from the header alone; None where there is none to read."""
+    """The shorter side in pixels, from the header alone; None where no header can be read."""
     header = read_header(image)
     return min(header.width, header.height) if header else None
 

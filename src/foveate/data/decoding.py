@@ -113,7 +113,7 @@ class Decoding:
         self._submit(_Part(block))
 
     def progress(self, wait_s: float = _POLL_INTERVAL_S) -> Progress | None:
-        """What was decoded next; None when nothing was for so long, or `wake` was called.
+        """What was decoded next; None when nothing was within `wait_s`, or `wake` was called.
 
         Raises:
             DataError: when the file that holds a block's images is damaged, or no process can decode.

@@ -36,7 +36,7 @@ _OF_CONTRAST, _OF_HALF = 0.07, 0.35
 
 
 def sufficient_side(blocks: Sequence[Block]) -> int | None:
-    """The side, in pixels, that shows all the detail of nearly all pictures of a sample; None: there is none.
+    """The side, in pixels, that shows all the detail of nearly all pictures of a sample; None: no side does.
 
     Only pictures of twice that side and more tell anything.
     """

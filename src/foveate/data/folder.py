@@ -45,7 +45,7 @@ _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 def open_folder(root: Path, track: Track) -> Source:
     """Read `root/<split>/<class>/…`, or a flat `root/<class>/…`; a class folder is read with everything below it.
 
-    Every file in a class folder is taken for an image, so that one which is none is listed as bad.
+    Every file in a class folder is taken for an image, so that any other file is listed as bad.
 
     Raises:
         DataError: without class folders; for images beside the splits, and for what looks like a split but cannot
@@ -227,11 +227,7 @@ def _refuse_one_level_too_high(root: Path, folder: Path, tree: Tree) -> None:
 
 
 def _doubts(classes: Sequence[tuple[Path, int]], trees: Sequence[Tree]) -> list[str]:
-    """Notes on splits without images.
-
-    Raises:
-        DataError: where all classes hold the same folders, as splits by any name in any language do.
-    """
+    """Notes on splits without images; DataError where all classes hold the same folders, as splits do."""
     empty = {folder.parent for folder, _ in classes}
     empty -= {folder.parent for (folder, _), tree in zip(classes, trees, strict=True) if tree.files}
     notes = [

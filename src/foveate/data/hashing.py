@@ -1,4 +1,4 @@
-"""What the files of a data set hold, as a digest: read by some threads, and followed piece by piece."""
+"""The digest of the files of a data set: read by four threads, with progress within large files."""
 
 import contextlib
 import hashlib

@@ -82,8 +82,8 @@ def open_npz(path: Path, track: Track) -> Source:
     Images are [N, H, W] or [N, H, W, 1 or 3] uint8; labels are strings, or integers that index `class_names`.
 
     Raises:
-        DataError: for a damaged archive, arrays of another shape, type or length, a label that is no class, images
-            without labels or the reverse, and an array that looks like a split but cannot be taken as one.
+        DataError: for a damaged archive, arrays of another shape, type or length, a label that is not a class,
+            images without labels or the reverse, and an array that looks like a split but cannot be taken as one.
     """
     with _opened(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
@@ -139,11 +139,7 @@ def open_npz(path: Path, track: Track) -> Source:
 def _find_parts(
     archive: zipfile.ZipFile, path: Path, names: list[str]
 ) -> tuple[list[tuple[str, str, int]], tuple[str, ...]]:
-    """The arrays of images, each with its labels and its split, in the order of `SPLITS`; and notes.
-
-    Raises:
-        DataError: for images without labels or the reverse, and for what looks like a split but cannot be taken.
-    """
+    """The arrays of images, each with its labels and its split, in the order of `SPLITS`; and notes."""
     fix = "save it with images and labels, or with x_train, y_train, x_test and y_test (and x_val, y_val)"
     images, labels, others = _by_role(archive, path, names)
     keys = sorted(images.keys() | labels.keys()) or [""]

@@ -19,7 +19,7 @@ def open_source(data: str, data_dir: Path | str | None, track: Track = untracked
     """Find a data set and read what it says of itself; no image is decoded.
 
     Raises:
-        DataError: when there is none, or it is damaged.
+        DataError: when there is no such data set, or it is damaged.
     """
     # Each kind is imported when it is wanted: pyarrow and scikit-learn are slow to import.
     if data == "digits":

@@ -56,7 +56,7 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
     a column `group` is optional.
 
     Raises:
-        DataError: for a damaged file, a missing column, a label that is no class, or shards of which only some
+        DataError: for a damaged file, a missing column, a label that is not a class, or shards of which only some
             name their split.
     """
     base = root if root.is_dir() else root.parent
@@ -130,11 +130,7 @@ def _set_folder(shard: Path, base: Path) -> Path:
 
 
 def _split_of(path: Path, base: Path) -> int:
-    """The split that a shard's name, or that of a folder below `base`, declares.
-
-    Raises:
-        DataError: where they name two, or one that cannot be told.
-    """
+    """The split that a shard's name, or a folder's below `base`, declares; DataError where that is unclear."""
     stem = re.sub(r"-\d+-of-\d+.*$", "", path.name.rpartition(".")[0])
     for name in (stem, *reversed(path.relative_to(base).parts[:-1])):
         code = split_code(name)

@@ -122,7 +122,7 @@ def index_classes(
         where: names the place of the i-th value for a message.
 
     Raises:
-        DataError: for a value that is no class, and for a class named twice.
+        DataError: for a value that is not a class, and for a class named twice.
     """
     if class_names is not None:
         names = [str(name) for name in class_names]

@@ -28,7 +28,7 @@ _MARKS = (
     (b"PAR1", "Parquet"),
     (b"\x1f\x8b", "compressed by gzip"),
 )
-"""How a file begins that is no UTF-8 text, and what it is."""
+"""How files begin that are not UTF-8 text, and what they are."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/:]?/|data:")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 

@@ -95,7 +95,7 @@ class MadeTexts(_Equal):
 
 
 def row_names(parts: Sequence[tuple[str, int]], end: str = "") -> MadeTexts:
-    """Names of rows: of each part so many, which have its text, their number within it, and `end`."""
+    """Names of rows: for each part (a text and a number of rows) the text, the row's number in it, and `end`."""
     starts = [0, *itertools.accumulate(count for _, count in parts)]
 
     def name(row: int) -> str:

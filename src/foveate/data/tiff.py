@@ -161,7 +161,7 @@ def _extra_channels(header: TiffHeader) -> tuple[int, ...]:
     colours = _COLOURS.get(header.photometric, 0)
     extra = header.extra
     if not extra and header.channels <= _MAX_CHANNELS and header.photometric in (2, _CMYK):
-        extra = (0,) * (header.channels - colours)  # what is not said to be alpha is none
+        extra = (0,) * (header.channels - colours)  # a channel is alpha only if the file says so
     # Several channels beside grey are a measurement, of which the first is as good as any.
     if (
         not colours

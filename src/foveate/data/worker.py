@@ -24,7 +24,7 @@ bad ones among them."""
 
 _BATCH_BYTES = 4 << 20
 _BATCH_S = 1.0
-"""Seconds after which a batch is written as it is: whoever waits then waits for one image, not for many."""
+"""Seconds after which a batch is written as it is, so that nobody waits for more than one slow image."""
 
 
 def decode_blocks(blocks: Iterable[Block], preprocessing: Preprocessing, path: Path) -> Generator[Progress]:

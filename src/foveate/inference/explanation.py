@@ -199,11 +199,7 @@ def _batch(engine: "NetworkEngine", pixels: NDArray[np.uint8]) -> "Tensor":
 
 
 def _in_torch(engine: Engine, method: str) -> "NetworkEngine":
-    """The engine, when it is a network in PyTorch.
-
-    Raises:
-        ConfigError: when it is not.
-    """
+    """The engine as one in PyTorch; ConfigError where it is another."""
     if not hasattr(engine, "network"):
         raise ConfigError(
             f"{method}: an .onnx file can be explained by occlusion alone, as the other methods need PyTorch; "

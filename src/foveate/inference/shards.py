@@ -115,7 +115,7 @@ class Shards:
         shutil.rmtree(self.folder)
 
     def locked(self) -> Any:
-        """Held by whoever writes the parts."""
+        """To be held while parts are written."""
         return locked(self.folder, "being written by another process")
 
     def rows(self) -> Iterator[Row]:

@@ -158,7 +158,7 @@ class MultiHeadAttention2d(_Drawn):
         query, key, value = (self._heads(each) for each in (self.query(features), self.key(features), values))
         bias = self._relative(query, *features.shape[2:])
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)  # [B, heads, H·W, d]
-        # A copy of one's own: an exporter may know other strides of `attended` than the fused kernel gave it.
+        # Copied: an exporter may assume other strides for `attended` than the fused kernel gives it.
         joined = attended.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(2)
         output: Tensor = self.out(_positions(joined, values))
         return output

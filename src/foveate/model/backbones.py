@@ -89,11 +89,7 @@ class Backbone(nn.Module):
         return self
 
     def _position(self, stage: str) -> int:
-        """The place of a stage.
-
-        Raises:
-            ValueError: for a name that no stage has.
-        """
+        """The place of a stage; ValueError for a name that no stage has."""
         if stage not in self.stage_names:
             raise ValueError(f"stage={stage!r} must be one of {', '.join(self.stage_names)}")
         return self.stage_names.index(stage)
@@ -171,7 +167,7 @@ def fold_batch_norm(network: Module) -> Module:
 
     Running statistics are constants then, so normalisation is a scale and a shift, which the convolution before it
     takes in: the answers differ by rounding, and a pass over the feature maps is saved each time. The copy is in
-    evaluation mode and has other tensors than `network`: it is no network to save or to train.
+    evaluation mode and has other tensors than `network`, so it must not be saved or trained.
     """
     folded = copy.deepcopy(network).eval()
     for module in folded.modules():

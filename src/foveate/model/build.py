@@ -232,7 +232,7 @@ def _attention(config: ModelConfig, channels: int) -> nn.Module:
         raise ConfigError(f"attention={config.attention!r}: {one_line(error)}") from error
     if not isinstance(attention, nn.Module):
         raise ConfigError(
-            f"attention={config.attention!r}: it makes a {type(attention).__name__}, which is no nn.Module"
+            f"attention={config.attention!r}: it makes a {type(attention).__name__}, which is not an nn.Module"
         )
     if not config.attention.startswith(CUSTOM):
         for module in attention.modules():

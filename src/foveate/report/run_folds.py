@@ -40,8 +40,8 @@ def folds_section(measured: Measured) -> Section:
     note = (
         f"Each of {measured.n:,} images was predicted by one of {len(rows)} networks, which was trained without "
         f"it, to a length that was fixed before.{copies} The accuracy of the folds is {average} on average, "
-        f"with a standard deviation of {spread}: so much may hang on which images are trained on. It is no "
-        f"interval; that of the headline is over images.{grouped} The final model "
+        f"with a standard deviation of {spread}: the choice of training images matters that much. It is not "
+        f"an interval; that of the headline is over images.{grouped} The final model "
         f"was trained on all of these images, by the same settings and to the same length.{fitted}"
     )
     return Section("folds", "Folds", "Fold by fold", [Card("", [table])], note)

@@ -118,7 +118,7 @@ class _BoundedProtocol(H11Protocol):
                 due.cancel()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's text says less)
-        """Answer what is no HTTP, unless an answer to what came before is under way or was the last."""
+        """Answer bytes that are not HTTP, unless an answer is under way or the last one was given."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._end(_NO_HTTP)
         else:

@@ -77,7 +77,7 @@ def _tf32(device: torch.device) -> dict[str, bool | None]:
     """Whether float32 convolutions and matrix products may be computed in TF32, with 10 bits of fraction.
 
     PyTorch allows it for convolutions unless told otherwise; NVIDIA GPUs of capability 8.0 or more alone do it.
-    None: the device is none of NVIDIA's.
+    None: the device is not NVIDIA's.
     """
     if device.type != "cuda" or torch.version.hip is not None:
         return {"convolutions_in_tf32": None, "matrix_products_in_tf32": None}

@@ -53,8 +53,8 @@ class Fit:
 
     Args:
         config: as `resolve_settings` gives it.
-        path: the state is saved there at the end of each epoch, before the epoch is yielded; None: it is not, and
-            whoever consumes the epochs saves what is to last.
+        path: the state is saved there at the end of each epoch, before the epoch is yielded; None: it is not
+            saved.
         draws: version of what is drawn from which seed: that of the work that this is part of.
         start: whether to load the weights that it starts from; False: `resume` brings those that it has.
         world: the processes that share the work; only the first is given a `path`.

@@ -216,6 +216,6 @@ class _Stopwatch:
                 return
 
     def each(self, *, training: bool) -> float:
-        """Seconds an image; the first batch, which is slower, counts where there is no other."""
+        """Seconds for an image. The first batch is slower, and counts only where it is the only one."""
         times = self.taken["training" if training else "validation"]
         return median(times[1:] or times)

@@ -89,7 +89,7 @@ class TrainingState:
     def check_weights(self) -> None:
         """Refuse weights and running statistics that are not finite. A GPU is waited for.
 
-        A buffer that is no running statistic may be infinite, as the masks of some attentions are, but not NaN.
+        Buffers other than running statistics may be infinite, as the masks of some attentions are, but not NaN.
 
         Raises:
             TrainingError: naming the first of them.

@@ -16,7 +16,7 @@ def optimism(right: Iterable[str], images: int) -> float | None:
 
     In each of 200 repeats the best trial is chosen on a random nine tenths of the images, and its accuracy there
     is compared with that on the images left out, which had no part in the choice (repeated learning-testing,
-    Burman 1989). None where there is no choice or there are fewer than ten images.
+    Burman 1989). None with fewer than two trials or ten images.
 
     Args:
         right: of each trial, which images it gets right, as bits in hexadecimal digits.

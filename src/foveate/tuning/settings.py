@@ -185,7 +185,7 @@ class StudyConfig(CampaignConfig):
 
     @property
     def cost_words(self) -> str:
-        """How long epochs take whose images are smaller, in words; empty where there are none."""
+        """How long epochs with smaller images take, in words; empty where all images have one size."""
         if self.first_size is None:
             return ""
         budget = budget_of(self.brackets[:1], anew=True) if self.time_s is not None else self.budget

@@ -88,11 +88,7 @@ class Space(Section):
         )
 
     def check_settings(self, settings: Mapping[str, Value], base: Config) -> None:
-        """Refuse settings that no trial over `base` can have.
-
-        Raises:
-            ConfigError: for that.
-        """
+        """Raise ConfigError for settings that no trial over `base` can have."""
         if not self.contains(settings):
             raise ConfigError(f"the space has no such settings: {dict(settings)}")
         self.apply(base, settings)
@@ -124,10 +120,8 @@ class Space(Section):
         return config.replacing(**values)
 
     def check(self) -> None:
-        """Refuse hyperparameters that set a setting which is not there, or which all trials have in common.
-
-        Raises:
-            ConfigError: for that.
+        """Raise ConfigError for hyperparameters that set a setting which is not there, or which all trials have in
+        common.
         """
         for name in self.hyperparameters:
             self._targets(name)  # those, too, that the draw leaves out
@@ -154,7 +148,7 @@ def read_space(name: str) -> Space:
     """A space of the package by its name, or one in a YAML file.
 
     Raises:
-        ConfigError: when there is none, or it is not one.
+        ConfigError: when there is no such space, or the file does not describe one.
     """
     own = name.endswith((".yaml", ".yml"))
     values = read_yaml(Path(name)) if own else packaged_yaml("spaces", name)

@@ -152,7 +152,7 @@ def _check_marker(root: str, marker: _Marker) -> None:
 
 
 def _read_marker(root: str) -> _Marker | None:
-    """The marker in a place; None where there is none that can be read."""
+    """The marker in a place; None where no marker can be read."""
     try:
         system, path = fsspec.core.url_to_fs(f"{root}/{MARKER}")
         if not system.isfile(path) or system.size(path) > _MOST_BYTES:

@@ -82,7 +82,7 @@ def clear_cache(*, older_than_days: float = 0.0) -> Cleared:
     No link is followed. A process that uses images keeps them until it ends.
 
     Args:
-        older_than_days: remove only what was not used for so long.
+        older_than_days: remove only what was not used for this many days.
 
     Raises:
         ConfigError: when the folder to be cleared is a link, or `older_than_days` is negative.

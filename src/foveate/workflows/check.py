@@ -179,11 +179,7 @@ def _sheet(config: Config, dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
 
 
 def _draw_folds(dataset: Dataset, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """The sorted indices of all images, and the fold of each; images of one group, and copies, share a fold.
-
-    Raises:
-        DataError: for images that cannot be parted into folds to train on.
-    """
+    """The sorted indices of all images, and the fold of each; DataError where they cannot be parted into folds."""
     every = np.sort(np.concatenate(list(dataset.splits.values())))
     labels = dataset.labels[every]
     present, counts = np.unique(labels, return_counts=True)

@@ -226,7 +226,7 @@ def resume_comparison(
     """Resume a comparison that was killed or stopped; or open the test split of one that has ended.
 
     Raises:
-        CheckpointError: when it is none, is damaged, or its data set is another one now.
+        CheckpointError: when it is not a comparison, is damaged, or its data set has changed.
         ComparisonError, KeyboardInterrupt: as in `compare`.
     """
     display = display or NullDisplay()
@@ -251,7 +251,7 @@ def open_comparison(path: Path | str) -> Comparison:
     """A comparison that lies in a folder.
 
     Raises:
-        CheckpointError: when it is none.
+        CheckpointError: when it is not a comparison.
     """
     path = Path(path)
     if not (path / "comparison.yaml").is_file():

@@ -247,7 +247,7 @@ def _require_finished(folder: RunFolder, record: RunRecord) -> None:
 
 
 def _warn_of_state(folder: RunFolder, record: RunRecord, display: Display, *, final: bool) -> None:
-    """Say what whoever measures a run should know of it."""
+    """Say what a person who measures a run should know of it."""
     if not record.finished:
         display.say(f"training of {folder.path} is not finished; to continue: {resuming(folder)}")
     if record.test_openings and final:

@@ -118,7 +118,7 @@ def measure(
             path = Path(place) / NAMES[precision]
             path.write_bytes(content)
             try:
-                asked[precision] = OnnxEngine(path)  # by the very check that whoever uses the file will make
+                asked[precision] = OnnxEngine(path)  # which checks the file as every user of it will
             except CheckpointError as error:
                 raise ExportError(f"the file that was made of this network is refused: {error}") from error
         torch: list[NDArray[np.float32]] = []

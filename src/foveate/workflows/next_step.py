@@ -34,7 +34,7 @@ def counts_evenly(config: Config) -> bool:
 
 
 def next_step(record: RunRecord, path: Path, config: Config, report: Mapping[str, Any]) -> str:
-    """One line for whoever has the run in `path`, as it stands, with these figures of one of its splits."""
+    """One line on what to do with the run in `path`, by its figures on one of its splits."""
     words = shlex.split(record.command)
     elsewhere = words[:2] == ["foveate", "evaluate"]  # on other data: the folder has no network
     if elsewhere and report["intervals"]["accuracy"][0] < _GOOD:

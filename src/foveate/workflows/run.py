@@ -83,7 +83,7 @@ def resuming(folder: RunFolder, world: World = ALONE) -> str:
 
 
 def folder_of(run: Run | Path | str) -> RunFolder:
-    """The folder of a run that is given by itself or by its path; CheckpointError when there is none."""
+    """The folder of a run that is given as such or by its path; CheckpointError where it is not a run."""
     return run.folder if isinstance(run, Run) else RunFolder.open(Path(run))
 
 

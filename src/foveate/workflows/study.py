@@ -217,7 +217,7 @@ def resume_study(
     """Resume a study that was killed or stopped; it ends with the table that it would have had.
 
     Raises:
-        CheckpointError: when it is none, is damaged, or its data set is another one now.
+        CheckpointError: when it is not a study, is damaged, or its data set has changed.
         StudyError, KeyboardInterrupt: as in `tune`.
     """
     display = display or NullDisplay()
@@ -235,7 +235,7 @@ def open_study(path: Path | str) -> Study:
     """A study that lies in a folder.
 
     Raises:
-        CheckpointError: when it is none.
+        CheckpointError: when it is not a study.
     """
     path = Path(path)
     if not (path / "study.yaml").is_file():

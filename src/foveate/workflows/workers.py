@@ -70,10 +70,8 @@ class Workers:
             raise ConfigError(f"gpus={self.gpus}: with device={device} no GPU is used: leave one of the two out")
 
     def check_attention(self, configs: Iterable[Config]) -> None:
-        """Refuse a custom attention that is not registered in this process, or that other processes would need.
-
-        Raises:
-            ConfigError: for that.
+        """Raise ConfigError for a custom attention that is not registered in this process, or that other processes
+        would need.
         """
         for config in configs:
             name = config.model.attention
