@@ -76,6 +76,12 @@ def parse_yaml(text: str) -> Any:
     return value
 
 
+def yaml_text(value: Any) -> str:
+    """A value of plain data as YAML, in its own order."""
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return text
+
+
 def check_structure(value: Any, *, finite: bool = True, most: int = MAX_VALUES) -> None:
     """Raise MalformedError for nesting beyond `MAX_DEPTH`, more values than `most`, and numbers that are not
     `finite`.

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,21 +20,17 @@ from foveate.records import printable
 
 _TRAIN = SPLITS.index("train")
 
-IMAGE_SUFFIXES = {
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".mpo",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".dib",
-    ".gif",
-    ".tif",
-    ".tiff",
+SUFFIXES: Mapping[str, tuple[str, ...]] = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif", ".avifs"),
 }
-IMAGE_SUFFIXES |= {".heic", ".heif", ".avif"}
+"""How the names of image files end, by their format."""
+IMAGE_SUFFIXES = {suffix for suffixes in SUFFIXES.values() for suffix in suffixes} | {".heic", ".heif"}
 _TABLES = {".csv", ".tsv", ".txt", ".lst", ".json", ".jsonl", ".xlsx", ".parquet", ".pq", ".arrow", ".feather"}
 _TABLES |= {".npz", ".npy", ".h5", ".hdf5", ".mat", ".tfrecord"}
 _READ_TABLES = {".csv", ".tsv", ".npz"}

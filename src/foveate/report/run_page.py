@@ -139,7 +139,7 @@ def run_page(run: RunPage) -> Page:
         else None,
         _data(run, lead),
         _model(layers, run.attention, run.started_from, lead.receptive_field) if layers else None,
-        record_section("run", "args.yaml", run.settings, run.environment, command=run.command, tall=True),
+        record_section("run", "args.yaml", run.settings, run.environment, command=run.command),
     ]
     return Page(run.title, run.subtitle, sections, facts)
 

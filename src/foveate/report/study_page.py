@@ -75,7 +75,7 @@ def study_page(
         _winner(best, train),
         _search(trials, brackets, first_size, hyperparameters, importance, best.number if best else None),
         _trials(trials, list(hyperparameters), best),
-        record_section("study", "study.yaml", settings, environment, tall=True),
+        record_section("study", "study.yaml", settings, environment),
     ]
     return Page(title, subtitle, sections, facts)
 

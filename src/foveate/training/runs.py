@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from foveate.checkpoint import BEST, LAST, Checkpoint, checkpoint_metadata, load_model
@@ -20,7 +19,8 @@ from foveate.config import Config, read_yaml, resolve_config
 from foveate.data.dataset import Dataset, KnownData
 from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError, one_line
-from foveate.files import locked, read_regular, write_atomically, write_json
+from foveate.files import locked, read_regular, write_atomically, write_csv, write_json
+from foveate.parsing import yaml_text
 from foveate.preprocessing import Preprocessing
 from foveate.records import first_problem, printable, read_record, validate_record
 from foveate.training.device import EVAL_BATCH_SIZE
@@ -131,7 +131,7 @@ class RunFolder:
 
     def write_config(self, config: Config, command: str) -> None:
         """Write `args.yaml`: every setting as resolved, in the form `--config` reads."""
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        text = yaml_text(config.model_dump(mode="json"))
         write_atomically(self.path / "args.yaml", f"# {printable(command)}\n{text}")
 
     def read_config(self) -> Config:
@@ -205,11 +205,8 @@ class RunFolder:
     def write_history(self, history: Sequence[EpochResult]) -> None:
         """Write `results.csv`, a row an epoch, and the epochs' times to `timing.json`."""
         columns = [column.name for column in fields(EpochResult) if column.name not in TIMING_COLUMNS]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([getattr(row, column) for column in columns] for row in history)
-        write_atomically(self.path / "results.csv", text.getvalue())
+        rows = [[getattr(row, column) for column in columns] for row in history]
+        write_csv(self.path / "results.csv", [columns, *rows])
         epochs = [
             {"epoch": row.epoch, **{column: getattr(row, column) for column in TIMING_COLUMNS}} for row in history
         ]

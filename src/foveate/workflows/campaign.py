@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import yaml
 
 from foveate.config import Config, read_yaml
 from foveate.data.dataset import Dataset, KnownData, load_dataset, load_known
@@ -17,6 +16,7 @@ from foveate.execution.campaign import Campaign, CampaignConfig, run_campaign
 from foveate.execution.pool import Pool
 from foveate.execution.serial import SerialPool
 from foveate.files import write_atomically, write_json
+from foveate.parsing import yaml_text
 from foveate.records import FiniteJson, Name, read_record
 from foveate.settings import Section
 from foveate.training.device import pick_device, prepare_process
@@ -81,7 +81,7 @@ def create_folder(
     with new_output(Path(runs), verb, name, fallback=fallback) as (path, draft):
         stored = StoredSplits.write(draft, dataset.splits, len(dataset.labels))
         values = config.model_copy(update={"splits": stored.sha256}).model_dump(mode="json")
-        write_atomically(draft / file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        write_atomically(draft / file, yaml_text(values))
         write_json(draft / "env.json", environment(device))
         if sealed:
             write_json(draft / "digest.json", {"sha256": settings_digest(read_yaml(draft / file))})

@@ -1,15 +1,13 @@
 """What a study leaves in its folder: the trials as a table, its page, its winner."""
 
-import csv
 import hashlib
-import io
 import shlex
 from pathlib import Path
-
-import yaml
+from typing import Any
 
 from foveate.errors import CheckpointError
-from foveate.files import read_regular, write_atomically
+from foveate.files import read_regular, write_atomically, write_csv
+from foveate.parsing import yaml_text
 from foveate.records import printable
 from foveate.report.html import write_page
 from foveate.report.sections import Page
@@ -55,15 +53,13 @@ def write_results(search: Search, workers: int, ranking: int) -> None:
     Raises:
         OutputError: when a file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = list(search.config.space.hyperparameters)
-    writer.writerow(["trial", "state", "score", "epochs", "bracket", "rung", *names, "reason"])
+    rows: list[list[Any]] = [["trial", "state", "score", "epochs", "bracket", "rung", *names, "reason"]]
     for number, trial in sorted(search.trials.items()):
         values = [_cell(trial.settings[name]) if name in trial.settings else None for name in names]
         row = [number, trial.state, trial.score, trial.epochs, trial.bracket, trial.rung]
-        writer.writerow([*row, *values, trial.reason])
-    write_atomically(search.folder / RESULTS, text.getvalue())
+        rows.append([*row, *values, trial.reason])
+    write_csv(search.folder / RESULTS, rows)
     write_page(_page(search, workers, ranking), search.folder / REPORT)
 
 
@@ -125,7 +121,7 @@ def write_winner(search: Search, best: Trial, ranking: int, *, share: float) -> 
     settings = search.config.space.apply(search.config.base, best.settings)
     passes = max(1, round((settings.train.passes_per_epoch or 1) * share))
     settings = settings.replacing(passes_per_epoch=passes, threads=None, device="auto", patience=None)
-    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text = yaml_text(settings.model_dump(mode="json"))
     name, checksum = printable(search.folder.name), hashlib.sha256(text.encode()).hexdigest()
     images = "the images that rank trials" if search.config.halves_validation else "the validation images"
     if not best.reached:
