@@ -7,29 +7,15 @@ import typer
 
 import foveate
 from foveate import terminal
-from foveate.cli.options import (
-    Data,
-    DataDir,
-    Device,
-    Gpus,
-    HangLimit,
-    JobThreads,
-    Name,
-    Ray,
-    Runs,
-    Setting,
-    Size,
-    Workers,
-    given_settings,
-    stoppable,
-)
+from foveate.cli import options as opt
+from foveate.cli.options import given_settings, stoppable
 from foveate.cli.results import print_comparison
 from foveate.durations import seconds
 from foveate.errors import ConfigError
 
 
 def tune(
-    data: Data = None,
+    data: opt.Data = None,
     space: Annotated[
         str | None, typer.Option(help="What is searched: paper, default (the default), or a YAML file.")
     ] = None,
@@ -79,10 +65,10 @@ def tune(
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="random (the default), or tpe.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the trials' settings.")] = None,
-    workers: Workers = None,
-    ray: Ray = None,
-    gpus: Gpus = None,
-    threads: JobThreads = None,
+    workers: opt.Workers = None,
+    ray: opt.Ray = None,
+    gpus: opt.Gpus = None,
+    threads: opt.JobThreads = None,
     subset: Annotated[
         int | None, typer.Option(help="Images to search with, training and validation together (default: all).")
     ] = None,
@@ -90,13 +76,13 @@ def tune(
         str | None,
         typer.Option(help="Folder or URL (of fsspec) for the checkpoints (default: the study's folder)."),
     ] = None,
-    hang_limit: HangLimit = None,
-    size: Size = None,
-    device: Device = None,
-    setting: Setting = None,
-    name: Name = None,
-    runs: Runs = Path("runs"),
-    data_dir: DataDir = None,
+    hang_limit: opt.HangLimit = None,
+    size: opt.Size = None,
+    device: opt.Device = None,
+    setting: opt.Setting = None,
+    name: opt.Name = None,
+    runs: opt.Runs = Path("runs"),
+    data_dir: opt.DataDir = None,
     resume: Annotated[Path | None, typer.Option(help="Study to resume where it stopped.")] = None,
 ) -> None:
     """Search settings on DATA with many trials. The test split stays closed."""
@@ -145,7 +131,7 @@ def tune(
 
 
 def compare(
-    data: Data = None,
+    data: opt.Data = None,
     arm: Annotated[
         list[str] | None,
         typer.Option(
@@ -178,17 +164,17 @@ def compare(
     plan: Annotated[
         bool, typer.Option("--plan", help="Run a small pilot, and print how many seeds a comparison needs.")
     ] = False,
-    workers: Workers = None,
-    ray: Ray = None,
-    gpus: Gpus = None,
-    threads: JobThreads = None,
-    hang_limit: HangLimit = None,
-    size: Size = None,
-    device: Device = None,
-    setting: Setting = None,
-    name: Name = None,
-    runs: Runs = Path("runs"),
-    data_dir: DataDir = None,
+    workers: opt.Workers = None,
+    ray: opt.Ray = None,
+    gpus: opt.Gpus = None,
+    threads: opt.JobThreads = None,
+    hang_limit: opt.HangLimit = None,
+    size: opt.Size = None,
+    device: opt.Device = None,
+    setting: opt.Setting = None,
+    name: opt.Name = None,
+    runs: opt.Runs = Path("runs"),
+    data_dir: opt.DataDir = None,
     final: Annotated[
         bool, typer.Option("--final", help="Open the test split after every run has ended, and judge by it.")
     ] = False,

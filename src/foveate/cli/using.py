@@ -8,7 +8,7 @@ import typer
 
 import foveate
 from foveate import terminal
-from foveate.cli.options import DataDir, Device, Name, Ray, Runs
+from foveate.cli import options as opt
 from foveate.cli.results import print_cache, told_of_predictions
 from foveate.errors import ConfigError
 
@@ -37,8 +37,8 @@ def predict(
     workers: Annotated[
         int | None, typer.Option(help="With a FILE: processes that each predict a part of the images.")
     ] = None,
-    ray: Ray = None,
-    device: Device = None,
+    ray: opt.Ray = None,
+    device: opt.Device = None,
 ) -> None:
     """Predict the classes of IMAGES. The exit code is 1 when an image cannot be read."""
     from foveate.data.listing import list_images
@@ -99,10 +99,10 @@ def explain(
         int | None, typer.Option("--images", help="Validation images to measure maps on (default: 100).")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of that measurement's controls and intervals.")] = 0,
-    device: Device = None,
-    name: Name = None,
-    runs: Runs = Path("runs"),
-    data_dir: DataDir = None,
+    device: opt.Device = None,
+    name: opt.Name = None,
+    runs: opt.Runs = Path("runs"),
+    data_dir: opt.DataDir = None,
 ) -> None:
     """Show where a network looks in IMAGES. Without images, measure whether the maps of a run mean anything."""
     display = terminal.display()
@@ -160,7 +160,7 @@ def export(
         bool, typer.Option("--unproved", help="Leave the proof out; the file and its certificate say so.")
     ] = False,
     licence: Annotated[str | None, typer.Option(help="Licence of the model, such as apache-2.0.")] = None,
-    data_dir: DataDir = None,
+    data_dir: opt.DataDir = None,
 ) -> None:
     """Write a trained MODEL as ONNX. The file must first give the same answers."""
     done = foveate.export(
@@ -205,7 +205,7 @@ def serve(
         int | None,
         typer.Option(help="Processes that decode images (default: one a processor; under Ray one a replica)."),
     ] = None,
-    ray: Ray = None,
+    ray: opt.Ray = None,
     replicas: Annotated[
         str | None,
         typer.Option(
@@ -216,7 +216,7 @@ def serve(
     gpus: Annotated[
         float | None, typer.Option(help="GPUs that a replica takes of Ray's; a fraction shares one.")
     ] = None,
-    device: Device = None,
+    device: opt.Device = None,
 ) -> None:
     """Serve MODEL by HTTP. People get a page, programs JSON and KServe v2."""
     serving = foveate.serve(

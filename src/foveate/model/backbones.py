@@ -14,8 +14,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from foveate.model.blocks import Normalize
 from foveate.model.residual import BasicBlock, ConvNorm, InvertedResidual, SameConv2d, centred_conv
 
-SMALLEST_SIZE = 64
-"""Side of the smallest images that they are meant for: their feature maps, a 32nd of it, still have two rows."""
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the training images of ImageNet, as torchvision and timm round them."""
 Module = TypeVar("Module", bound=nn.Module)
