@@ -12,14 +12,7 @@ from foveate.combinations import check_balance, check_model, check_start
 from foveate.errors import ConfigError, one_line
 from foveate.files import read_regular
 from foveate.parsing import MalformedError, parse_yaml
-from foveate.settings import (
-    EARLIER_NAMES,
-    AugmentConfig,
-    DataConfig,
-    ModelConfig,
-    Section,
-    TrainConfig,
-)
+from foveate.settings import EARLIER_NAMES, AugmentConfig, DataConfig, ModelConfig, Section, TrainConfig
 from foveate.suggestions import nearest
 from foveate.validation import short, validated
 

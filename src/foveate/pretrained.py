@@ -18,12 +18,7 @@ from foveate.errors import CheckpointError, ConfigError
 from foveate.files import cache_folder, open_regular, read_regular, writing_to
 from foveate.model.backbones import Backbone
 from foveate.model.weight_names import CLASSIFIERS, efficientnet_pytorch_names, renames, timm_names
-from foveate.tensors import (
-    check_finite,
-    load_foreign,
-    load_tensors,
-    save_tensors,
-)
+from foveate.tensors import check_finite, load_foreign, load_tensors, save_tensors
 
 
 @dataclass(frozen=True)
@@ -69,14 +64,10 @@ PACKAGED: Mapping[str, Packaged] = {
         "foveate[pretrained]",
     ),
     "efficientnet_lite1": _lite(
-        1,
-        "efficientnet-lite1-77cc7160.pth",
-        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        1, "efficientnet-lite1-77cc7160.pth", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
     ),
     "efficientnet_lite2": _lite(
-        2,
-        "efficientnet-lite2-9656183e.pth",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        2, "efficientnet-lite2-9656183e.pth", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
     ),
 }
 """By the name of the backbone."""

@@ -123,12 +123,7 @@ def read_record(path: Path, schema: type[T], *, fix: str, error: type[FoveateErr
 
 
 def parse_record(
-    content: bytes | str,
-    schema: type[T],
-    *,
-    source: str,
-    fix: str,
-    error: type[FoveateError] = CheckpointError,
+    content: bytes | str, schema: type[T], *, source: str, fix: str, error: type[FoveateError] = CheckpointError
 ) -> T:
     """As `read_record`, of JSON that was read already; `source` names where it stands."""
     try:

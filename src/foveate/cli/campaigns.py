@@ -46,8 +46,7 @@ def tune(
     trials: Annotated[int | None, typer.Option(help="Trials of asha (default: as many as Hyperband has).")] = None,
     iterations: Annotated[int | None, typer.Option(help="Times that the brackets are gone through.")] = None,
     time: Annotated[
-        str | None,
-        typer.Option(metavar="90s|30m|1h", help="Go through as many brackets as fit into this time."),
+        str | None, typer.Option(metavar="90s|30m|1h", help="Go through as many brackets as fit into this time.")
     ] = None,
     semantics: Annotated[
         str | None,

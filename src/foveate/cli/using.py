@@ -16,8 +16,7 @@ from foveate.errors import ConfigError
 def predict(
     model: Annotated[Path, typer.Argument(help="A run folder, a .safetensors or an exported .onnx file.")],
     images: Annotated[
-        list[str],
-        typer.Argument(help="Image files, folders, patterns, or - for a list on standard input."),
+        list[str], typer.Argument(help="Image files, folders, patterns, or - for a list on standard input.")
     ],
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a CSV table; - is the screen.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JSON; - is the screen.")] = None,
@@ -195,8 +194,7 @@ def serve(
         list[str] | None, typer.Option(metavar="NAME", help="Name that the server goes by; repeatable.")
     ] = None,
     allow_origin: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ORIGIN", help="Site whose pages may use the server; repeatable."),
+        list[str] | None, typer.Option(metavar="ORIGIN", help="Site whose pages may use the server; repeatable.")
     ] = None,
     queue: Annotated[
         int | None, typer.Option(help="Images accepted at one time, under Ray a replica (default: two batches).")

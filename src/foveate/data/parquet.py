@@ -79,14 +79,7 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
             # A row group of pandas' default size would keep one worker busy and the others idle.
             part = rows if rows <= 2048 else -(-rows // workers)
             blocks += [
-                ParquetBlock(
-                    count + first,
-                    min(part, rows - first),
-                    str(path),
-                    row_group,
-                    first,
-                    shard.column,
-                )
+                ParquetBlock(count + first, min(part, rows - first), str(path), row_group, first, shard.column)
                 for first in range(0, rows, part or 1)
             ]
             count += rows
@@ -110,9 +103,7 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
         ids=ids,
         blocks=blocks,
         content=hash_files(
-            "parquet",
-            Texts([*map(str, shards), *(file for shard in read for file in shard.named_files)]),
-            track,
+            "parquet", Texts([*map(str, shards), *(file for shard in read for file in shard.named_files)]), track
         ),
         groups=tuple(group for shard in read for group in shard.groups or [""] * len(shard.labels))
         if any(shard.groups is not None for shard in read)

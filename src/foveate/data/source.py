@@ -107,9 +107,7 @@ def file_blocks(paths: Sequence[str], size: int = 64) -> list[Block]:
 
 
 def index_classes(
-    values: Sequence[str] | NDArray[np.int64],
-    class_names: Sequence[str] | None,
-    where: Callable[[int], str],
+    values: Sequence[str] | NDArray[np.int64], class_names: Sequence[str] | None, where: Callable[[int], str]
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Class names, and the index into them of each of the [N] `values`, which are class names or integers.
 

@@ -104,11 +104,7 @@ class Predictor:
         return found
 
     def predict_files(
-        self,
-        paths: Iterable[str],
-        *,
-        coverage: float | None = None,
-        workers: int | None = None,
+        self, paths: Iterable[str], *, coverage: float | None = None, workers: int | None = None
     ) -> Iterator[Prediction]:
         """Predict any number of files, in their order, decoded by other processes, so that no image can hang.
 
@@ -130,12 +126,7 @@ class Predictor:
                 following += len(batch)
 
     def of_pixels(
-        self,
-        ids: Sequence[str],
-        pixels: NDArray[np.uint8],
-        bad: dict[int, str],
-        *,
-        coverage: float | None = None,
+        self, ids: Sequence[str], pixels: NDArray[np.uint8], bad: dict[int, str], *, coverage: float | None = None
     ) -> list[Prediction]:
         """Predict images [N, size, size, 3] that are decoded already, except the `bad` ones, by their place."""
         good = [place for place in range(len(ids)) if place not in bad]

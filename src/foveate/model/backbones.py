@@ -32,13 +32,7 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self,
-        name: str,
-        normalize: Normalize,
-        stages: Mapping[str, nn.Module],
-        *,
-        channels: int,
-        tuned_from: str,
+        self, name: str, normalize: Normalize, stages: Mapping[str, nn.Module], *, channels: int, tuned_from: str
     ) -> None:
         super().__init__()
         self.name = name

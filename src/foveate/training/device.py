@@ -36,11 +36,9 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"device={name!r} is not a device: use auto, cpu, cuda, cuda:N or mps") from error
-    count = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }.get(device.type, 0)
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(
+        device.type, 0
+    )
     if (device.index or 0) >= count:
         raise ConfigError(f"device={name!r} is not there on this machine: use cpu or auto")
     return device

@@ -170,11 +170,7 @@ def new_state(
     statistics = channel_statistics(dataset.images, training) if standard else ()
     weights = torch.Generator().manual_seed(seeds["weights"])
     model = build_model(
-        config.model,
-        *statistics,
-        num_classes=len(dataset.class_names),
-        size=dataset.size,
-        generator=weights,
+        config.model, *statistics, num_classes=len(dataset.class_names), size=dataset.size, generator=weights
     )
     _check_memory(model, config, dataset, device, devices)
     sample = torch.from_numpy(training)[torch.randperm(len(training), generator=weights)[:_STEM_SAMPLE]]

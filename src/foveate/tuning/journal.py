@@ -15,17 +15,7 @@ from pydantic import Field, RootModel, ValidationError, model_validator
 from foveate.errors import CheckpointError
 from foveate.files import open_regular, sync_folder, write_atomically, writing_to
 from foveate.parsing import MalformedError, parse_json
-from foveate.records import (
-    MAX_BYTES,
-    Accuracy,
-    Count,
-    Digest,
-    Name,
-    Reason,
-    Record,
-    Seconds,
-    first_problem,
-)
+from foveate.records import MAX_BYTES, Accuracy, Count, Digest, Name, Reason, Record, Seconds, first_problem
 from foveate.tuning.hyperparameters import Value
 
 VERSION = 2

@@ -23,13 +23,7 @@ from foveate.workflows.leaks import copies_told
 from foveate.workflows.measure import Measurement, calibration, score_split
 from foveate.workflows.output import check_output_name, new_output, refuse_within
 from foveate.workflows.prepare import require_split
-from foveate.workflows.request import (
-    Display,
-    NullDisplay,
-    command_line,
-    find_device,
-    print_data_warnings,
-)
+from foveate.workflows.request import Display, NullDisplay, command_line, find_device, print_data_warnings
 from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, resuming
 
 

@@ -14,14 +14,7 @@ from foveate.training.device import DeviceData, prepare_process
 from foveate.training.distributed import ALONE, World
 from foveate.training.settings import resolve_settings
 from foveate.workflows.defaults import PHOTOGRAPHS, default_preset, preset_of
-from foveate.workflows.length import (
-    Budget,
-    Loaded,
-    check_time,
-    default_length,
-    length_in_time,
-    photos_in_time,
-)
+from foveate.workflows.length import Budget, Loaded, check_time, default_length, length_in_time, photos_in_time
 from foveate.workflows.request import Display, find_device, print_data_warnings
 from foveate.workflows.start import preset_of_start
 
