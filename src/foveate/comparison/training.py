@@ -16,11 +16,12 @@ from foveate.data.dataset import Dataset
 from foveate.data.splits import stratified_subset
 from foveate.execution.pool import Message
 from foveate.files import write_json
+from foveate.inference.network import pick_device
 from foveate.metrics import point_metrics
 from foveate.progress import COMPILING_S, Track, heartbeat
 from foveate.records import Accuracy, Count
 from foveate.tensors import load_tensors, section
-from foveate.training.device import EVAL_BATCH_SIZE, DeviceData, pick_device, prepare_process
+from foveate.training.device import EVAL_BATCH_SIZE, DeviceData, prepare_process
 from foveate.training.fit import Fit
 from foveate.training.job import TrainingCost, TrainingJob
 from foveate.training.settings import resolve_settings

@@ -13,9 +13,10 @@ from foveate.data.dataset import Dataset
 from foveate.data.folds import StoredFolds
 from foveate.errors import CheckpointError
 from foveate.execution.pool import Message
+from foveate.inference.network import pick_device
 from foveate.progress import COMPILING_S, heartbeat
 from foveate.tensors import check_finite, load_tensors, save_tensors, section
-from foveate.training.device import DeviceData, pick_device, prepare_process
+from foveate.training.device import DeviceData, prepare_process
 from foveate.training.fit import Fit
 from foveate.training.job import TrainingCost, TrainingJob
 from foveate.training.regression import classifier_logits

@@ -16,10 +16,11 @@ from foveate.execution.campaign import Campaign, CampaignConfig, run_campaign
 from foveate.execution.pool import Pool
 from foveate.execution.serial import SerialPool
 from foveate.files import write_atomically, write_json
+from foveate.inference.network import pick_device
 from foveate.parsing import yaml_text
 from foveate.records import FiniteJson, Name, read_record
 from foveate.settings import Section
-from foveate.training.device import pick_device, prepare_process
+from foveate.training.device import prepare_process
 from foveate.training.environment import environment
 from foveate.validation import validated
 from foveate.workflows.leaks import tell_own_copies

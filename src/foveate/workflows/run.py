@@ -10,7 +10,7 @@ from foveate.config import Config
 from foveate.data.dataset import Dataset, load_known
 from foveate.data.splits import SPLITS
 from foveate.errors import CheckpointError, DataError
-from foveate.training.device import pick_device
+from foveate.inference.network import pick_device
 from foveate.training.distributed import ALONE, World
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder

@@ -17,7 +17,8 @@ from foveate.data.dataset import Dataset, KnownData, load_known
 from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
 from foveate.execution.pool import Pool
 from foveate.files import locked
-from foveate.training.device import pick_device, with_place
+from foveate.inference.network import pick_device
+from foveate.training.device import with_place
 from foveate.training.fit import DRAWS
 from foveate.training.saving import interruptible
 from foveate.training.settings import resolve_settings

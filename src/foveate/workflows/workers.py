@@ -12,9 +12,9 @@ from foveate.errors import ConfigError
 from foveate.execution.local import LocalPool
 from foveate.execution.pool import Pool, Work
 from foveate.execution.serial import SerialPool
+from foveate.inference.network import pick_device
 from foveate.model.attention_kinds import attention_named
 from foveate.settings import CUSTOM
-from foveate.training.device import pick_device
 
 
 @dataclass(frozen=True)
