@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from foveate.workflows.predict import predict
     from foveate.workflows.run import Run, open_run
     from foveate.workflows.serve import Serving, serve
-    from foveate.workflows.study import Study, open_study, resume_study, train_best, tune
+    from foveate.workflows.study import resume_study, train_best, tune
+    from foveate.workflows.study_files import Study, open_study
     from foveate.workflows.summary import summarize
     from foveate.workflows.train import resume, train
 
@@ -104,7 +105,8 @@ _HOMES = {
     "foveate.workflows.export": ("Export", "export"),
     "foveate.workflows.run": ("Run", "open_run"),
     "foveate.workflows.serve": ("Serving", "serve"),
-    "foveate.workflows.study": ("Study", "open_study", "resume_study", "train_best", "tune"),
+    "foveate.workflows.study": ("resume_study", "train_best", "tune"),
+    "foveate.workflows.study_files": ("Study", "open_study"),
     "foveate.workflows.summary": ("summarize",),
     "foveate.workflows.train": ("resume", "train"),
 }
