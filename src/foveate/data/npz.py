@@ -54,6 +54,11 @@ class _Header:
     dtype: np.dtype[Any]
     offset: int
 
+    @property
+    def squeezed(self) -> tuple[int, ...]:
+        """The shape, but [N] for the [N, 1] that Keras has for labels."""
+        return self.shape[:1] if self.shape[1:] == (1,) else self.shape
+
 
 @dataclass(frozen=True)
 class _NpzBlock(Block):
@@ -218,8 +223,7 @@ def _read_labels(
     archive: zipfile.ZipFile, path: Path, member: str, images: str, count: int
 ) -> NDArray[np.int64] | list[str]:
     header = _read_header(archive, path, member)
-    shape = header.shape[:1] if header.shape[1:] == (1,) else header.shape  # [N, 1], as Keras has them
-    if header.dtype.kind not in "iuUS" or shape != (count,):
+    if header.dtype.kind not in "iuUS" or header.squeezed != (count,):
         raise DataError(
             f"{path}: {member} is {header.dtype} {header.shape}: it must hold one integer or string for each of "
             f"the {count} {images}"
@@ -245,8 +249,7 @@ def _read_array(archive: zipfile.ZipFile, path: Path, member: str) -> NDArray[An
         file.read(header.offset)
         data = file.read(count * header.dtype.itemsize)
     values = np.frombuffer(data, header.dtype, count) if data else np.zeros(count, header.dtype)
-    shape = header.shape[:1] if header.shape[1:] == (1,) else header.shape
-    return values.reshape(shape).astype(header.dtype.newbyteorder("="))
+    return values.reshape(header.squeezed).astype(header.dtype.newbyteorder("="))
 
 
 def _read_header(archive: zipfile.ZipFile, path: Path, member: str) -> _Header:

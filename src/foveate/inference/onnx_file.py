@@ -77,7 +77,7 @@ _NAMED: Mapping[tuple[str, int], str] = {
     ("tensor", 13): "tensors that lie in another file (external data)",
     ("tensor", 14): "tensors that lie in another file (external data)",
 }
-"""Names of operators that a person may have heard of."""
+"""What a field that is refused holds, by its message and number, for the error."""
 
 
 class PreprocessingRecord(Record):

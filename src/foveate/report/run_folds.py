@@ -2,7 +2,7 @@
 
 from statistics import mean, stdev
 
-from foveate.metrics import wilson_interval
+from foveate.metrics import wilson_ends
 from foveate.report.html import interval, percent
 from foveate.report.sections import Card, Section, Table, numbers, small
 from foveate.training.measured import Measured
@@ -13,7 +13,7 @@ def folds_section(measured: Measured) -> Section:
     accuracies = [each.accuracy for each in measured.folds]
     rows = []
     for number, each in enumerate(measured.folds, start=1):
-        ends = [float(end) for end in wilson_interval(round(each.accuracy * each.images), each.images)]
+        ends = wilson_ends(round(each.accuracy * each.images), each.images)
         rows.append([str(number), f"{each.images:,}", small(percent(each.accuracy), interval(ends))])
     average = percent(mean(accuracies))
     columns = numbers("Fold", "Images", "Accuracy")
