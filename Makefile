@@ -4,8 +4,9 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test-fast test test-all test-package docs web check clean
+.PHONY: help install demo test-fast test coverage test-all test-package docs web check clean
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+QUICK := -m "not slow and not ray and not browser"
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,10 +40,13 @@ demo: $(VENV)/.installed ## train on handwritten digits and show the results and
 	$(BIN)/foveate train digits
 
 test-fast: $(VENV)/.test ## run the quick tests of single modules, without pages, servers and whole journeys
-	$(PYTEST) -m "not slow and not ray and not browser" $(addprefix --ignore=tests/,integration report serving)
+	$(PYTEST) $(QUICK) $(addprefix --ignore=tests/,integration report serving)
 
-test: $(VENV)/.test ## run the tests that a change needs, in a quarter of an hour on two cores; 90 % branch coverage
-	$(PYTEST) -m "not slow and not ray and not browser" --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
+test: $(VENV)/.test ## run the tests that a change needs, in about ten minutes on two cores
+	$(PYTEST) $(QUICK)
+
+coverage: $(VENV)/.test ## the same tests, half as long again, with branch coverage: 90 % at least
+	$(PYTEST) $(QUICK) --cov --cov-report=term-missing:skip-covered --cov-fail-under=90
 
 test-all: $(VENV)/.browser ## run the others: slow ones, Ray clusters, pages in Debian's chromium
 	@# a third of their time they wait for processes that they started: three at a time keep two cores busy

@@ -12,7 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from foveate.comparison.arms import Arm
 from foveate.config import Config
 from foveate.errors import ConfigError
-from foveate.model.build import CHANNELS, build_model
+from foveate.model.build import CHANNELS, build_model, outline_model
+from foveate.model.network import AttentionCNN
 from foveate.settings import ModelConfig, Section
 
 
@@ -84,8 +85,7 @@ def _told(matched: Mapping[str, str]) -> str:
 def _parameters(config: Config, num_classes: int, size: int) -> int:
     """How many parameters of the network are trained."""
     try:
-        with torch.device("meta"):  # shapes alone
-            network = build_model(config.model, num_classes=num_classes, size=size)
+        network = outline_model(config.model, num_classes=num_classes, size=size)
     except (RuntimeError, ConfigError):  # a custom module may look at values
         network = build_model(config.model, num_classes=num_classes, size=size)
     return sum(each.numel() for each in network.parameters() if each.requires_grad)
@@ -110,17 +110,17 @@ _MEASURES: Mapping[str, tuple[Callable[..., int], float]] = {
 def _flops(model: ModelConfig, num_classes: int, size: int, side: int) -> int:
     """Operations of training the network for images of `size` on one image of `side`."""
 
-    def count(device: str) -> int:
+    def count(network: AttentionCNN, device: str) -> int:
+        images = torch.zeros(2, CHANNELS, side, side, dtype=torch.uint8, device=device)
         # The fused kernel of attention is not counted on a CPU; the plain one is.
-        with torch.device(device), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            images = torch.zeros(2, CHANNELS, side, side, dtype=torch.uint8)
-            build_model(model, num_classes=num_classes, size=size)(images).sum().backward()
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            network(images).sum().backward()
         return int(counter.get_total_flops()) // len(images)
 
-    try:
-        return count("meta")  # shapes alone: nothing is computed
+    try:  # shapes alone: nothing is computed
+        return count(outline_model(model, num_classes=num_classes, size=size).to("meta"), "meta")
     except (RuntimeError, ConfigError):  # a custom module may look at values
-        return count("cpu")
+        return count(build_model(model, num_classes=num_classes, size=size), "cpu")
 
 
 def _matched(config: Config, measure: Callable[[Config], int], target: int, most: float) -> Config:
