@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -167,8 +167,7 @@ def _sheet(config: Config, dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
     rows = {"as they are": plain}
     if config.augment.augmentation:
         rows[config.augment.family] = {"flip": flip, "augmentations": ()}
-    families: tuple[ExtraFamily, ...] = ExtraFamily.__args__  # type: ignore[attr-defined]
-    rows |= {family: {**plain, "augmentations": (family,)} for family in families}
+    rows |= {family: {**plain, "augmentations": (family,)} for family in get_args(ExtraFamily)}
     sheet = {}
     for row, of_row in rows.items():
         augment = build_augment(config.augment.model_copy(update=of_row), max(2, len(dataset.class_names)))

@@ -154,11 +154,7 @@ def explain_run(
     if "validation" not in dataset.splits:
         raise ConfigError(f"{run} has no validation images to measure maps on")
     indices = dataset.splits["validation"]
-    some = (
-        indices
-        if images >= len(indices)
-        else np.sort(indices[stratified_subset(dataset.labels[indices], images, seed)])
-    )
+    some = indices[stratified_subset(dataset.labels[indices], min(images, len(indices)), seed)]
     if config.model.backbone is not None:
         display.say(
             f"measuring maps of {len(some):,} images: of a backbone this takes about half a minute of a processor "
@@ -194,9 +190,8 @@ def _methods(engine: Engine, asked: Sequence[str]) -> tuple[list[str], list[str]
             raise ConfigError(str(reasons[method]))
     given = [method for method, reason in reasons.items() if reason is None]
     left = [method for method in reasons if method not in given]
-    return given, [
-        f"maps are made by {' and '.join(given)}; this model has none by {' or '.join(left)}"
-    ] if left else []
+    told = f"maps are made by {' and '.join(given)}; this model has none by {' or '.join(left)}"
+    return given, [told] if left else []
 
 
 def _known(model: Path | str, engine: Engine, methods: Sequence[str]) -> list[Verdict]:
