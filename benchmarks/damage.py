@@ -46,7 +46,7 @@ def read_study(folder: Path) -> None:
     from foveate.tuning.journal import Journal
     from foveate.tuning.samplers import RandomSampler
     from foveate.tuning.search import Search
-    from foveate.workflows.study import open_study
+    from foveate.workflows.study_files import open_study
 
     study = open_study(folder)
     sampler = RandomSampler(study.config.space, study.config.seed, lambda _: True)

@@ -22,8 +22,9 @@ from foveate.data.loader import Loader
 from foveate.execution.devices import end_with_parent, run_on_devices
 from foveate.model.build import build_model
 from foveate.training.distributed import World
-from foveate.training.loop import TrainingState, train_epochs
+from foveate.training.loop import train_epochs
 from foveate.training.optim import build_optimizer
+from foveate.training.state import TrainingState
 from harness import begin, command_line, print_row, write_record
 from rates import CLASSES, noise
 

@@ -14,7 +14,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from foveate.model.attention import ATTENTION
+from foveate.model.attention_kinds import ATTENTION
 from harness import FOVEATE, HERE, begin, command_line, write_record
 
 

@@ -115,7 +115,7 @@ def highest_anonymous(record: dict[str, Any]) -> Iterator[None]:
 
 def index(arguments: Namespace) -> dict[str, Any]:
     """Seconds to list and hash a set, and the bytes that its index then takes for an image."""
-    from foveate.data.dataset import open_source
+    from foveate.data.opening import open_source
 
     small = arguments.set.parent / "one"  # what is imported and allocated once comes before
     open_source(str(small), None)

@@ -19,8 +19,9 @@ import torch
 import foveate
 from foveate.checkpoint import load_model
 from foveate.evaluation import Scores, score, score_ablation
+from foveate.inference.network import pick_device
 from foveate.report.run_results import PAPER_TABLE
-from foveate.training.device import DeviceData, pick_device
+from foveate.training.device import DeviceData
 from foveate.workflows.campaign import load_data_again
 from foveate.workflows.request import NullDisplay
 

@@ -23,7 +23,8 @@ from sklearn.model_selection import StratifiedKFold
 from foveate.comparison.arms import parse_arm
 from foveate.config import Config
 from foveate.data.dataset import Dataset, load_dataset
-from foveate.training.device import DeviceData, pick_device, prepare_process
+from foveate.inference.network import pick_device
+from foveate.training.device import DeviceData, prepare_process
 from foveate.training.features import features_of
 from foveate.training.fit import Fit
 from foveate.training.settings import resolve_settings

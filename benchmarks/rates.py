@@ -23,8 +23,9 @@ from foveate.data.augment import Augment
 from foveate.data.loader import Loader
 from foveate.inference.network import collect_logits
 from foveate.model.build import build_model
-from foveate.training.loop import TrainingState, train_epochs
+from foveate.training.loop import train_epochs
 from foveate.training.optim import build_optimizer
+from foveate.training.state import TrainingState
 from foveate.workflows.request import NullDisplay
 from harness import anonymous
 

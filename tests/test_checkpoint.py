@@ -18,7 +18,7 @@ from foveate.checkpoint import checkpoint_metadata, load_model, save_confidence
 from foveate.confidence import Confidence, Unlike
 from foveate.config import resolve_config
 from foveate.errors import CheckpointError, OutputError
-from foveate.model.attention import register_attention
+from foveate.model.attention_kinds import register_attention
 from foveate.model.build import build_model
 from foveate.model.network import AttentionCNN
 from foveate.preprocessing import Preprocessing
@@ -407,7 +407,7 @@ class Unusual(torch.nn.Module):
 def test_a_custom_attention_is_made_only_once_all_else_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foveate.model.attention._REGISTERED", {})
+    monkeypatch.setattr("foveate.model.attention_kinds._REGISTERED", {})
     monkeypatch.setattr(Unusual, "made", [])
     config = TINY.model_copy(update={"attention": register_attention(Unusual)})
     network, card = (

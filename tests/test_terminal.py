@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from tests.studies import SimulatedPool
 
+from foveate.cli.results import print_results
 from foveate.evaluation import score
 from foveate.execution.campaign import run_campaign
-from foveate.terminal import PlainDisplay, RichDisplay, display, print_results
-from foveate.training.loop import EpochResult
+from foveate.terminal import PlainDisplay, RichDisplay, display
+from foveate.training.state import EpochResult
 from foveate.tuning.search import Search
 
 EPOCH = EpochResult(3, 0.5, 0.8125, 0.25, 0.9, 0.9, 1e-3, 60.0, 1234.5)

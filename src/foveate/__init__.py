@@ -18,7 +18,7 @@ from foveate.errors import (
 
 if TYPE_CHECKING:
     from foveate.inference.predictor import Prediction, Predictor
-    from foveate.model.attention import register_attention
+    from foveate.model.attention_kinds import register_attention
     from foveate.workflows.cache import Cached, Cleared, clear_cache, list_cache
     from foveate.workflows.check import Check, check
     from foveate.workflows.comparison import (
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from foveate.workflows.predict import predict
     from foveate.workflows.run import Run, open_run
     from foveate.workflows.serve import Serving, serve
-    from foveate.workflows.study import Study, open_study, resume_study, train_best, tune
+    from foveate.workflows.study import resume_study, train_best, tune
+    from foveate.workflows.study_files import Study, open_study
     from foveate.workflows.summary import summarize
     from foveate.workflows.train import resume, train
 
@@ -88,7 +89,7 @@ __all__ = [
 
 _HOMES = {
     "foveate.inference.predictor": ("Prediction", "Predictor"),
-    "foveate.model.attention": ("register_attention",),
+    "foveate.model.attention_kinds": ("register_attention",),
     "foveate.workflows.cache": ("Cached", "Cleared", "clear_cache", "list_cache"),
     "foveate.workflows.check": ("Check", "check"),
     "foveate.workflows.comparison": (
@@ -104,7 +105,8 @@ _HOMES = {
     "foveate.workflows.export": ("Export", "export"),
     "foveate.workflows.run": ("Run", "open_run"),
     "foveate.workflows.serve": ("Serving", "serve"),
-    "foveate.workflows.study": ("Study", "open_study", "resume_study", "train_best", "tune"),
+    "foveate.workflows.study": ("resume_study", "train_best", "tune"),
+    "foveate.workflows.study_files": ("Study", "open_study"),
     "foveate.workflows.summary": ("summarize",),
     "foveate.workflows.train": ("resume", "train"),
 }

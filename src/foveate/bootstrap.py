@@ -53,11 +53,7 @@ class Images:
 
 
 def bootstrap(
-    images: Images,
-    estimates: Mapping[str, float],
-    classes: int,
-    resamples: int,
-    generator: np.random.Generator,
+    images: Images, estimates: Mapping[str, float], classes: int, resamples: int, generator: np.random.Generator
 ) -> dict[str, Interval]:
     """95 % intervals of all metrics by a bootstrap that does not collapse, whatever the images are.
 

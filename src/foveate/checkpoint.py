@@ -20,6 +20,7 @@ from foveate.memory import device_memory
 from foveate.model.build import build_model, forward_bytes, outline_model
 from foveate.model.network import AttentionCNN
 from foveate.preprocessing import FITS, RESIZES, Preprocessing, Resize
+from foveate.pretrained import check_variances
 from foveate.records import ClassNames, Digest, Record, WeightsOrigin, validate_record
 from foveate.settings import CUSTOM, ModelConfig, Side
 from foveate.tensors import (
@@ -180,12 +181,7 @@ def put_weights(
         for buffer, _ in module.named_buffers(recurse=False)
     }
     check_finite(path, {name: tensor for name, tensor in tensors.items() if name not in masks})
-    for name, module in network.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            for statistic in ("running_var", "num_batches_tracked"):
-                values = tensors.get(f"{name}.{statistic}")
-                if values is not None and bool((values < 0).any()):
-                    raise CheckpointError(f"{path} is damaged ({name}.{statistic} is negative): {FIX}")
+    check_variances(path, tensors, fix=FIX)
     network.load_state_dict(tensors, assign=assign)
 
 
@@ -221,11 +217,7 @@ _ITSELF = "its own description"
 
 
 def check_settings(path: Path, meta: Mapping[str, Any], expect: str | None) -> None:
-    """Refuse what was saved by a run of other settings or data than `expect` stands for.
-
-    Raises:
-        CheckpointError: for that.
-    """
+    """Raise CheckpointError for what was saved by a run of other settings or data than `expect` stands for."""
     if expect is not None and meta.get("settings") not in (None, expect):
         raise CheckpointError(
             f"{path} does not belong to its run: it was saved with other settings or data than args.yaml and "

@@ -5,11 +5,7 @@ from foveate.settings import AugmentConfig, ModelConfig, TrainConfig
 
 
 def check_start(model: ModelConfig, augment: AugmentConfig, train: TrainConfig) -> None:
-    """Refuse weights to start from, or a classifier to fit, that the network has no place for.
-
-    Raises:
-        ConfigError: for these.
-    """
+    """Raise ConfigError for weights to start from, or a classifier to fit, that the network has no place for."""
     if train.weights is not None and train.start is not None:
         raise ConfigError(
             "train.weights and train.start both say what training starts from: give --weights or --start, not both"
@@ -39,11 +35,7 @@ def check_start(model: ModelConfig, augment: AugmentConfig, train: TrainConfig) 
 
 
 def check_balance(train: TrainConfig) -> None:
-    """Refuse small classes that would count twice, and a sampler where nothing is sampled.
-
-    Raises:
-        ConfigError: for these.
-    """
+    """Raise ConfigError for small classes that would count twice, and a sampler where nothing is sampled."""
     if train.sampler == "uniform":
         return
     if train.class_weights is not None:
@@ -59,11 +51,7 @@ def check_balance(train: TrainConfig) -> None:
 
 
 def check_model(model: ModelConfig) -> None:
-    """Refuse settings of a network that do not go together.
-
-    Raises:
-        ConfigError: for these.
-    """
+    """Raise ConfigError for settings of a network that do not go together."""
     if model.backbone is not None:
         if model.stages or model.whiten:
             raise ConfigError(

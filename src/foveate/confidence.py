@@ -109,14 +109,14 @@ class Confidence(Record):
         `coverage` of images that are like the validation images (Angelopoulos and Bates 2021, "A Gentle
         Introduction to Conformal Prediction", section 1). The sets are adaptive, as in section 2.1 there, and not
         random: classes join from the likeliest on, while those before them sum up to no more than a quantile. So
-        the likeliest class, before which there is none, is always in it.
+        the likeliest class is always in it.
 
         Args:
             probabilities: [N, K], calibrated.
             coverage: above 0 and below 1.
 
         Raises:
-            ValueError: where no scores were kept, or `coverage` is no share.
+            ValueError: where no scores were kept, or `coverage` is not between 0 and 1.
         """
         if not self.scores:
             raise ValueError("no images were held out to fit prediction sets on")
@@ -182,7 +182,7 @@ def fit_confidence(
 
 
 def too_few_told(images: int) -> str | None:
-    """A line on what is not fitted on so few held-out images; None where they are enough."""
+    """A line that says that there are too few images to fit confidence on; None where there are enough."""
     if images >= FEWEST_IMAGES:
         return None
     few = "1 held-out image is" if images == 1 else f"{images} held-out images are"

@@ -9,17 +9,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from foveate.combinations import check_balance, check_model, check_start
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, one_line
 from foveate.files import read_regular
 from foveate.parsing import MalformedError, parse_yaml
-from foveate.settings import (
-    EARLIER_NAMES,
-    AugmentConfig,
-    DataConfig,
-    ModelConfig,
-    Section,
-    TrainConfig,
-)
+from foveate.settings import EARLIER_NAMES, AugmentConfig, DataConfig, ModelConfig, Section, TrainConfig
 from foveate.suggestions import nearest
 from foveate.validation import short, validated
 
@@ -122,7 +115,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # MalformedError, text that is not UTF-8, and a NUL character in the name
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())[:300]}") from error
+        raise ConfigError(f"{path} is not YAML: {one_line(error, 300)}") from error
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise ConfigError(f"{path} must hold settings as `key: value`")
     return value

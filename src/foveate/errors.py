@@ -14,6 +14,11 @@ __all__ = [
 ]
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    """What an error says, as one line of at most `most` characters; its type where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 class FoveateError(Exception):
     """What went wrong, in one line that carries the fix. `exit_code` is what the command line returns."""
 

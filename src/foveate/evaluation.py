@@ -8,7 +8,7 @@ import numpy as np
 
 from foveate.bootstrap import Images, Interval, bootstrap
 from foveate.errors import DataError
-from foveate.metrics import BINS, Sums, metrics, point_metrics, wilson_interval
+from foveate.metrics import BINS, Sums, metrics, point_metrics, wilson_ends, wilson_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +144,8 @@ def score(
 def score_ablation(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> AblationResult:
     """Loss and accuracy of logits [N, K] against labels [N]."""
     found = point_metrics(logits, labels)
-    low, high = wilson_interval((logits.argmax(axis=1) == labels).sum(), len(labels))
-    return AblationResult(len(labels), found["loss"], found["accuracy"], {"accuracy": [float(low), float(high)]})
+    ends = wilson_ends((logits.argmax(axis=1) == labels).sum(), len(labels))
+    return AblationResult(len(labels), found["loss"], found["accuracy"], {"accuracy": ends})
 
 
 def _scores(images: Images, classes: int, resamples: int, generator: np.random.Generator) -> Scores:
@@ -158,7 +158,7 @@ def _scores(images: Images, classes: int, resamples: int, generator: np.random.G
         ("thresholded_micro_precision", sums.sure_correct, sums.sure),
         ("thresholded_micro_recall", sums.sure_correct, n),
     ):
-        low, high = (float(end) for end in wilson_interval(successes, trials))
+        low, high = wilson_ends(successes, trials)
         wider = [low, high] if images.clusters is None else intervals[name]
         intervals[name] = [min(low, wider[0]), max(high, wider[1])]
     return Scores(n=n, **values, intervals=intervals)

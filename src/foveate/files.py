@@ -1,6 +1,7 @@
 """Writing files so that a reader, or a kill at any moment, never sees half of one."""
 
 import contextlib
+import csv
 import errno
 import glob
 import io
@@ -140,7 +141,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Write a temporary file beside `path`; when the block ends well: fsync, rename to `path`, fsync the folder.
 
     The temporary file is new and its name is drawn at random: two writers of one file never share it, and nobody
-    can place a link there beforehand. What a killed process leaves is removed by whoever has the folder `locked`.
+    can place a link there beforehand. What a killed process leaves is removed when the folder is next `locked`.
 
     Raises:
         OutputError: when it cannot be written; `path` is then as it was.
@@ -195,6 +196,17 @@ def write_json(path: Path, value: Any) -> None:
         OutputError: when it cannot be written.
     """
     write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]) -> None:
+    """Write `rows` as CSV, atomically; None is an empty cell.
+
+    Raises:
+        OutputError: when it cannot be written.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 @contextlib.contextmanager

@@ -59,6 +59,11 @@ def wilson_interval(successes: Any, trials: Any) -> tuple[Floats, Floats]:
     return low, high
 
 
+def wilson_ends(successes: Any, trials: Any) -> list[float]:
+    """`wilson_interval` of a single proportion, in plain numbers."""
+    return [float(end) for end in wilson_interval(successes, trials)]
+
+
 def statistics(logits: np.ndarray[Any, Any], labels: Ints) -> sparse.csr_array:
     """One sparse row per image, whose sums over images give every metric; columns as `Sums` splits them."""
     if broken := int((~np.isfinite(logits).all(axis=1)).sum()):

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from foveate.errors import one_line
+
 _BRACKETS = re.compile(r"[\[\]{}]")
 _MOST_OPEN = 500
 """Brackets of YAML that are not closed yet: more than nesting has, as a quoted text may hold some too."""
@@ -43,7 +45,7 @@ def parse_json(content: bytes | str) -> Any:
     except RecursionError:
         raise MalformedError(f"it is nested more than {MAX_DEPTH} levels deep") from None
     except ValueError as error:  # UnicodeDecodeError, and integers of too many digits, as well
-        raise MalformedError(_short(error)) from error
+        raise MalformedError(one_line(error)) from error
     check_structure(value)
     return value
 
@@ -67,18 +69,22 @@ def parse_yaml(text: str) -> Any:
         raise MalformedError(f"it is nested more than {MAX_DEPTH} levels deep") from None
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
         # Beside its own errors, the loader lets through those of the constructors that a tag can name.
-        raise MalformedError(_short(error)) from error
+        raise MalformedError(one_line(error)) from error
     check_structure(
         value, finite=False, most=MAX_YAML_VALUES
     )  # `.inf` may be given for a setting, whose range then says what is right
     return value
 
 
-def check_structure(value: Any, *, finite: bool = True, most: int = MAX_VALUES) -> None:
-    """Refuse nesting beyond `MAX_DEPTH`, more values than `most`, and numbers that are not `finite`.
+def yaml_text(value: Any) -> str:
+    """A value of plain data as YAML, in its own order."""
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return text
 
-    Raises:
-        MalformedError: for these.
+
+def check_structure(value: Any, *, finite: bool = True, most: int = MAX_VALUES) -> None:
+    """Raise MalformedError for nesting beyond `MAX_DEPTH`, more values than `most`, and numbers that are not
+    `finite`.
     """
     left = most
     waiting: list[tuple[int, Iterable[Any]]] = [(0, (value,))]
@@ -166,7 +172,3 @@ class _Loader(yaml.SafeLoader):
             line = node.start_mark.line + 1
             raise MalformedError(f"the key {twice[1]!r} occurs twice in the mapping that begins in line {line}")
         return super().construct_mapping(node, deep=deep)
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -18,12 +18,7 @@ from foveate.errors import CheckpointError, ConfigError
 from foveate.files import cache_folder, open_regular, read_regular, writing_to
 from foveate.model.backbones import Backbone
 from foveate.model.weight_names import CLASSIFIERS, efficientnet_pytorch_names, renames, timm_names
-from foveate.tensors import (
-    check_finite,
-    load_foreign,
-    load_tensors,
-    save_tensors,
-)
+from foveate.tensors import check_finite, load_foreign, load_tensors, save_tensors
 
 
 @dataclass(frozen=True)
@@ -69,14 +64,10 @@ PACKAGED: Mapping[str, Packaged] = {
         "foveate[pretrained]",
     ),
     "efficientnet_lite1": _lite(
-        1,
-        "efficientnet-lite1-77cc7160.pth",
-        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        1, "efficientnet-lite1-77cc7160.pth", "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
     ),
     "efficientnet_lite2": _lite(
-        2,
-        "efficientnet-lite2-9656183e.pth",
-        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+        2, "efficientnet-lite2-9656183e.pth", "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"
     ),
 }
 """By the name of the backbone."""
@@ -97,7 +88,7 @@ def load_packaged_weights(backbone: Backbone) -> Weights:
     imported; its file is unpickled only where it has the digest that is known here, and then with `weights_only`.
 
     Raises:
-        ConfigError: when there is no package for it, or it is not installed or not the one that is known.
+        ConfigError: when no package has weights for it, or the package is not installed or has another file.
         OutputError: when the cache cannot be written.
     """
     name = backbone.name
@@ -232,11 +223,7 @@ def _convert(path: Path) -> str:
 
 
 def _put(path: Path, backbone: Backbone, tensors: Mapping[str, Tensor], *, fix: str) -> None:
-    """Put tensors by our names into a backbone; its normalisation is its own.
-
-    Raises:
-        CheckpointError: when they are not all of it, and no more, or have a value that no network can have.
-    """
+    """Put tensors, by our names, into a backbone; CheckpointError where they do not fit."""
     check_finite(path, tensors, fix=fix)
     check_variances(path, tensors, fix=fix)
     own = {name: tensor for name, tensor in backbone.state_dict().items() if name.startswith("normalize.")}
@@ -247,11 +234,7 @@ def _put(path: Path, backbone: Backbone, tensors: Mapping[str, Tensor], *, fix: 
 
 
 def check_variances(path: Path, tensors: Mapping[str, Tensor], *, fix: str) -> None:
-    """Refuse running variances, and counts of batches, that are negative.
-
-    Raises:
-        CheckpointError: for these.
-    """
+    """Raise CheckpointError for running variances, and counts of batches, that are negative."""
     for name, tensor in tensors.items():
         if name.endswith((".running_var", _COUNT)) and bool((tensor < 0).any()):
             raise CheckpointError(f"{path} is damaged ({name} is negative): {fix}")

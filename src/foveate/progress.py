@@ -15,7 +15,7 @@ again for each new shape of a batch."""
 
 
 class Track(Protocol):
-    """Wraps `items` so that whoever follows the work sees it move; yields them unchanged, in order."""
+    """Wraps `items` to show progress; yields them unchanged, in order."""
 
     def __call__(self, items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterable[T]:
         """Follow `total` items; each stands for `images_each` images in the rate that is shown."""
@@ -28,7 +28,7 @@ def untracked(items: Iterable[T], *, total: int, label: str, images_each: int = 
 
 
 def heartbeat(report: Callable[[Mapping[str, Any]], None], step_s: float = 0.0) -> Track:
-    """Follows work by an empty report every two seconds, for whoever waits in another process.
+    """Follows work by an empty report every two seconds, for a process that waits for this one.
 
     Args:
         report: takes the empty report.

@@ -91,7 +91,7 @@ Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME), AfterValidator(_
 Line = Annotated[str, Field(min_length=1, max_length=MAX_LINE), AfterValidator(_printable)]
 """A text that a person wrote and that is shown in one line; refused where it is not printable."""
 Reason = Annotated[str, Field(max_length=MAX_LINE), AfterValidator(printable)]
-"""A text of whatever origin that is shown in one line; what is not printable is spelled out."""
+"""A text from any source that is shown on one line; characters that are not printable are spelled out."""
 Count = Annotated[int, Field(strict=True, ge=0, le=2**53)]
 Seconds = Annotated[float, Field(strict=True, ge=0, le=1e12)]
 Accuracy = Annotated[float, Field(strict=True, ge=0, le=1)]
@@ -123,12 +123,7 @@ def read_record(path: Path, schema: type[T], *, fix: str, error: type[FoveateErr
 
 
 def parse_record(
-    content: bytes | str,
-    schema: type[T],
-    *,
-    source: str,
-    fix: str,
-    error: type[FoveateError] = CheckpointError,
+    content: bytes | str, schema: type[T], *, source: str, fix: str, error: type[FoveateError] = CheckpointError
 ) -> T:
     """As `read_record`, of JSON that was read already; `source` names where it stands."""
     try:
@@ -191,7 +186,7 @@ def _adapter(schema: Hashable) -> TypeAdapter[Any]:
 
 
 class WeightsOrigin(Record):
-    """Where the weights come from that a training started from: whoever uses the network must be told."""
+    """The origin of the weights that a training started from, which every user of the network must be told."""
 
     name: Line
     origin: Line

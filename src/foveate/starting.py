@@ -9,15 +9,7 @@ from torch import nn
 from foveate.errors import CheckpointError
 from foveate.pretrained import UNKNOWN, Weights, check_variances
 from foveate.records import WeightsOrigin
-from foveate.tensors import (
-    FIX,
-    TRAINING_PREFIX,
-    check_finite,
-    metadata_of,
-    opened,
-    read_tensors,
-    section,
-)
+from foveate.tensors import FIX, TRAINING_PREFIX, check_finite, metadata_of, opened, read_tensors, section
 
 
 def start_from(path: Path, network: nn.Module, class_names: Sequence[str], said: str) -> Weights:

@@ -55,7 +55,7 @@ _Whole = Annotated[int, Field(ge=0, le=2**53)]
 
 
 class StrictRecord(Record):
-    """A record whose values must have exactly their types: "16" is no number, and true is not 1."""
+    """A record whose values must have exactly their types: "16" is not a number, and true is not 1."""
 
     model_config = ConfigDict(strict=True)
 

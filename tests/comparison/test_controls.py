@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from foveate.comparison.arms import Arm, parse_arm
 from foveate.comparison.controls import matched_controls, network_cost
 from foveate.errors import ConfigError
-from foveate.model import attention
+from foveate.model import attention_kinds
 from foveate.model.build import build_model
 from foveate.model.layers import layer_table
 from foveate.settings import AttentionKind
@@ -49,8 +49,8 @@ class TestCost:
         assert flops[2] == pytest.approx((flops[0] + flops[1]) / 2, abs=1)
 
     def test_a_module_that_looks_at_values_is_counted_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(attention, "_REGISTERED", {})
-        name = attention.register_attention(Looking)
+        monkeypatch.setattr(attention_kinds, "_REGISTERED", {})
+        name = attention_kinds.register_attention(Looking)
         own, none = (parse_arm(f"minute,attention={kind}", {}).config for kind in (name, "none"))
         assert (
             network_cost(own, num_classes=10, size=32).parameters

@@ -63,7 +63,7 @@ def unprivileged() -> Iterator[None]:
 _MEASURE = """
 import json, sys, time
 import foveate.data.folder, foveate.data.npz, foveate.data.parquet, foveate.data.table
-from foveate.data.dataset import open_source
+from foveate.data.opening import open_source
 from foveate.data.source import typical_side
 from foveate.errors import DataError
 

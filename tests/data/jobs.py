@@ -17,7 +17,7 @@ from foveate.data.source import Image
 from foveate.execution.pool import Message
 from foveate.preprocessing import Preprocessing
 
-_decode = worker._decode
+_decode = worker.decode
 
 
 def decode(image: Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -44,7 +44,7 @@ def decode(image: Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     return _decode(image, preprocessing)
 
 
-worker._decode = decode
+worker.decode = decode
 
 
 def deadly_job(message: Message, report: Callable[[Message], None]) -> Message:

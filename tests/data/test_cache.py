@@ -21,7 +21,8 @@ from PIL import Image
 from foveate.data import cache, cache_shards
 from foveate.data.cache_entry import read_entry
 from foveate.data.decode import DECODERS, decode_file
-from foveate.data.source import Block, Content, FileBlock, Source, file_blocks, hash_files
+from foveate.data.hashing import Content, hash_files
+from foveate.data.source import Block, FileBlock, Source, file_blocks
 from foveate.errors import DataError, OutputError
 from foveate.preprocessing import Fit, Preprocessing
 from foveate.progress import Track, untracked
@@ -488,7 +489,7 @@ def children(parent: int | None = None) -> list[int]:
 
 
 def test_damage_that_a_worker_finds(own_cache: Path) -> None:
-    from foveate.data.parquet import ParquetBlock
+    from foveate.data.parquet_images import ParquetBlock
 
     blocks = [ParquetBlock(row, 1, "gone.parquet", 0, row, "img.bytes") for row in range(2)]
     with pytest.raises(DataError, match=r"^cannot read gone\.parquet: "):

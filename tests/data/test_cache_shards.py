@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from foveate.data import cache, cache_shards
 from foveate.data.cache_shards import Shards
 from foveate.data.decode import decode_file
-from foveate.data.parquet import ParquetBlock
-from foveate.data.source import Content, Source, file_blocks
+from foveate.data.hashing import Content
+from foveate.data.parquet_images import ParquetBlock
+from foveate.data.source import Source, file_blocks
 from foveate.data.worker import decode_blocks
 from foveate.preprocessing import Preprocessing
 from foveate.progress import untracked

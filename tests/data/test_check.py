@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from foveate.data.check import audit, label_suspects, pooled
-from foveate.data.dataset import dataset_of, load_dataset, open_source
+from foveate.data.dataset import dataset_of, load_dataset
 from foveate.data.decode import read_header
 from foveate.data.findings import Finding, sort_by_severity
+from foveate.data.opening import open_source
 from foveate.preprocessing import Fit
 from foveate.settings import DataConfig
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from foveate.data.cue import CUE_SIDE, DIGIT_SIDE, CueConfig, CuePictures, draw_cue, open_cue
-from foveate.data.dataset import load_dataset, open_source
+from foveate.data.dataset import load_dataset
 from foveate.data.digits import PixelBlock, open_digits
+from foveate.data.opening import open_source
 from foveate.data.source import Source
 from foveate.errors import DataError
 from foveate.settings import DataConfig

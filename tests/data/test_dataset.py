@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from foveate.data.check import audit, pooled
-from foveate.data.dataset import Dataset, align_classes, load_dataset, open_source
+from foveate.data.dataset import Dataset, align_classes, load_dataset
+from foveate.data.opening import open_source
 from foveate.errors import DataError
 from foveate.settings import DataConfig
 

@@ -7,8 +7,9 @@ from PIL import Image
 from tests.data.files import plain_png
 
 from foveate.data.check import audit, pooled
-from foveate.data.dataset import Dataset, dataset_of, load_dataset, open_source
+from foveate.data.dataset import Dataset, dataset_of, load_dataset
 from foveate.data.depth import faint_images, white_of
+from foveate.data.opening import open_source
 from foveate.data.source import file_blocks
 from foveate.settings import DataConfig
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from foveate.data.dataset import open_source
 from foveate.data.folder import open_folder
+from foveate.data.opening import open_source
 from foveate.data.splits import SPLITS, UNDECLARED, split_code
 from foveate.errors import DataError
 from foveate.progress import untracked

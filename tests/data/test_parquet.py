@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from foveate.data.parquet import ParquetBlock, open_parquet
+from foveate.data.parquet import open_parquet
+from foveate.data.parquet_images import ParquetBlock
 from foveate.data.source import Source
 from foveate.data.splits import UNDECLARED
 from foveate.errors import DataError

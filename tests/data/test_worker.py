@@ -114,7 +114,7 @@ def test_memory_is_bounded_for_each_image_and_only_while_it_is_decoded(tmp_path:
 
 
 def test_faults_are_said(write_folder: WriteFolder, tmp_path: Path) -> None:
-    from foveate.data.parquet import ParquetBlock
+    from foveate.data.parquet_images import ParquetBlock
 
     block = ParquetBlock(0, 1, str(tmp_path / "gone.parquet"), 0, 0, "img.bytes")
     with pytest.raises(DataError, match=r"gone\.parquet"):

@@ -139,5 +139,6 @@ def test_what_is_no_model_is_one_line(tmp_path: Path, name: str, monkeypatch: py
 
 
 def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not there on this machine: give cpu"):
+    with pytest.raises(ConfigError, match="is not there on this machine: use cpu or auto"):
         Predictor.load(saved(tmp_path / "a.safetensors"), device="cuda:7")
+    assert Predictor.load(tmp_path / "a.safetensors", device="auto").class_names

@@ -9,7 +9,7 @@ import torch
 
 import foveate
 from foveate.errors import CheckpointError, ConfigError
-from foveate.model import attention
+from foveate.model import attention_kinds
 
 TINY: dict[str, Any] = {
     "stages": [{"filters": 4, "kernels": [3, 3]}, {"filters": 6, "kernels": [3, 3]}],
@@ -34,7 +34,7 @@ class Spotlight(torch.nn.Module):
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     names: dict[str, Any] = {}
-    monkeypatch.setattr(attention, "_REGISTERED", names)
+    monkeypatch.setattr(attention_kinds, "_REGISTERED", names)
     return names
 
 
@@ -173,7 +173,7 @@ class NoModule:
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (NoModule, "it makes a NoModule, which is no nn.Module"),
+        (NoModule, "it makes a NoModule, which is not an nn.Module"),
         (Narrow, r"it makes \[2, 1, .*\] of \[2, 6, .*\]: give back the shape it gets"),
         (Tied, "its query.weight and key.weight share memory"),
         (Failing, "it fails on .*: mat1 and mat2 shapes cannot be multiplied"),

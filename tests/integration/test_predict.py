@@ -169,7 +169,7 @@ def test_images_are_copied_by_their_labels_and_stay_where_they_were(
     assert not (images / "sorted").exists()
     table = foveate("predict", model, images, "--csv", images / "deep" / "table.csv")
     assert table.status == 2
-    assert f"lies among the images, in {images}: write the table elsewhere" in table.err
+    assert f"lies within the data, {images}: write the table elsewhere" in table.err
     assert not (images / "deep" / "table.csv").exists()
 
 

@@ -11,7 +11,7 @@ from tests.integration.conftest import Outcome
 
 import foveate as package
 from foveate.checkpoint import load_model, weights_origin
-from foveate.training.loop import EpochResult
+from foveate.training.state import EpochResult
 from foveate.workflows.request import NullDisplay
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from foveate.model.attention import (
-    ATTENTION,
     AugmentedConv2d,
     ConvBlockAttention2d,
     EfficientChannelAttention2d,
@@ -20,6 +19,7 @@ from foveate.model.attention import (
     ResidualMask2d,
     SqueezeExcitation2d,
 )
+from foveate.model.attention_kinds import ATTENTION
 from foveate.settings import AttentionKind
 
 SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 6), st.integers(1, 6))

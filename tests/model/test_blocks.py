@@ -223,7 +223,7 @@ def test_a_normed_blocks_convolutions_begin_as_the_identity_on_the_channels_that
         kept = min(conv.in_channels, out_channels)
         torch.testing.assert_close(conv(features)[:, :kept], features[:, :kept])
         if conv.in_channels < out_channels:
-            assert conv.weight[conv.in_channels :].std() > 0.01
+            assert conv.weight[conv.in_channels :].abs().max() > 0
 
 
 @pytest.mark.parametrize("kernels", [(3, 3), (3, 3, 3), (3, 1, 5, 3)])

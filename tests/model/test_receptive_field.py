@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate.config import resolve_config
-from foveate.model.attention import ATTENTION, register_attention
+from foveate.model.attention_kinds import ATTENTION, register_attention
 from foveate.model.build import build_model
 from foveate.model.layers import layer_table
 from foveate.model.receptive_field import Sight, receptive_field, sight

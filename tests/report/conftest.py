@@ -17,8 +17,8 @@ from foveate.model.receptive_field import Sight
 from foveate.report.run_folder import measured_splits, mistake
 from foveate.report.run_page import DatasetSummary, RunPage
 from foveate.report.sections import Picture
-from foveate.training.loop import EpochResult
 from foveate.training.measured import Measured
+from foveate.training.state import EpochResult
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NASTY = (

@@ -10,8 +10,8 @@ from foveate.data.dataset import Dataset
 from foveate.data.loader import Loader
 from foveate.model.build import build_model
 from foveate.settings import AugmentConfig
-from foveate.training.loop import TrainingState
 from foveate.training.optim import build_optimizer
+from foveate.training.state import TrainingState
 
 TINY = {
     "stages": [

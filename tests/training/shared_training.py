@@ -14,8 +14,9 @@ from foveate.data.augment import as_they_are, build_augment
 from foveate.data.loader import Loader
 from foveate.model.build import build_model
 from foveate.training.distributed import World
-from foveate.training.loop import TrainingState, train_epochs
+from foveate.training.loop import train_epochs
 from foveate.training.optim import build_optimizer
+from foveate.training.state import TrainingState
 
 CPU = torch.device("cpu")
 PLAIN = {

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from foveate.training.events import event_writer
-from foveate.training.loop import EpochResult
+from foveate.training.state import EpochResult
 
 HISTORY = [
     EpochResult(1, 1.5, 0.25, 1.4, 0.3, 0.2, 1e-3, 2.0, 100.0),

@@ -13,7 +13,7 @@ from foveate.config import Config, resolve_config
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.data.loader import fold_in_seed
 from foveate.errors import ConfigError
-from foveate.model import attention
+from foveate.model import attention_kinds
 from foveate.model.build import build_model
 from foveate.settings import DataConfig
 from foveate.tensors import load_tensors
@@ -149,7 +149,7 @@ def test_an_attention_that_draws_for_itself_draws_the_same(
         def forward(self, features: torch.Tensor) -> torch.Tensor:
             return torch.as_tensor(self.conv(features))
 
-    monkeypatch.setattr(attention, "_REGISTERED", {"custom:Pointwise": Pointwise})
+    monkeypatch.setattr(attention_kinds, "_REGISTERED", {"custom:Pointwise": Pointwise})
     config = resolve_settings(resolve_config("minute", settings={"attention": "custom:Pointwise"}), digits)
     one, other = (new_state(config, digits, CPU).model.state_dict() for _ in range(2))
     assert all(torch.equal(one[name], other[name]) for name in one)

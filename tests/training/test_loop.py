@@ -15,7 +15,8 @@ from foveate.errors import TrainingError
 from foveate.evaluation import score
 from foveate.inference.network import autocast, collect_logits
 from foveate.settings import Monitor
-from foveate.training.loop import EpochResult, TrainingState, best_epoch, train_epochs
+from foveate.training.loop import best_epoch, train_epochs
+from foveate.training.state import EpochResult, TrainingState
 
 CPU = torch.device("cpu")
 Settings = Callable[..., Config]

@@ -16,9 +16,9 @@ from foveate.settings import DataConfig
 from foveate.training.device import DeviceData
 from foveate.training.features import features_of, forward_of
 from foveate.training.fit import Fit
-from foveate.training.loop import EpochResult
 from foveate.training.regression import _best_strength, _fit, _fitted, _Split
 from foveate.training.settings import balanced_weights, resolve_settings
+from foveate.training.state import EpochResult
 
 CPU = torch.device("cpu")
 SMALL = {"backbone": "resnet18", "weights": None, "size": 16, "batch": 20}

@@ -16,9 +16,9 @@ from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError
 from foveate.evaluation import score
 from foveate.files import write_json
-from foveate.training.loop import EpochResult
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
+from foveate.training.state import EpochResult
 
 HISTORY = [
     EpochResult(1, 1.5, 0.25, 1.4, 0.3, 0.2, 1e-3, 2.0, 100.0),

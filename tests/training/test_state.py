@@ -20,8 +20,8 @@ from foveate.data.loader import Loader
 from foveate.errors import CheckpointError, TrainingError
 from foveate.preprocessing import Preprocessing
 from foveate.tensors import load_tensors, save_tensors
-from foveate.training.loop import EpochResult, TrainingState, train_epochs
-from foveate.training.state import restore_state, save_state
+from foveate.training.loop import train_epochs
+from foveate.training.state import EpochResult, TrainingState, restore_state, save_state
 
 CPU = torch.device("cpu")
 Settings = Callable[..., Config]

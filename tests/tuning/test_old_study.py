@@ -8,7 +8,7 @@ import pytest
 
 from foveate.tuning.journal import Journal
 from foveate.tuning.search import Search
-from foveate.workflows.study import Study
+from foveate.workflows.study_files import Study
 
 RECORD = Path(__file__).parents[2] / "docs" / "records" / "study"
 

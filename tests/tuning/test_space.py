@@ -12,9 +12,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foveate.config import resolve_config
+from foveate.config import packaged_names, resolve_config
 from foveate.errors import ConfigError
-from foveate.tuning.space import Space, random_draws, read_space, space_names
+from foveate.tuning.space import Space, random_draws, read_space
 
 
 def any_draw(_: Mapping[str, Any]) -> bool:
@@ -48,7 +48,7 @@ class TestInThePackage:
         settings = {"f1": 64, "ks1": 3, "ks2": 3, "ps1": 2, "f2": 256, "ks3": 5, "ks4": 5, "ps2": 3, "hidden": 512}
         assert space.apply(space.base(), settings).model == resolve_config("paper").model
 
-    @pytest.mark.parametrize("name", space_names())
+    @pytest.mark.parametrize("name", packaged_names("spaces"))
     def test_every_draw_is_within_its_bounds_and_a_config(self, name: str) -> None:
         space = read_space(name)
         base = space.base(epochs=9)
@@ -244,7 +244,7 @@ class TestBadSpaces:
         for settings in itertools.islice(random_draws(space, 0, any_draw), 200):
             assert space.contains(settings)
 
-    @pytest.mark.parametrize("name", space_names())
+    @pytest.mark.parametrize("name", packaged_names("spaces"))
     def test_a_space_contains_its_draws_and_nothing_else(self, name: str) -> None:
         space = read_space(name)
         for settings in itertools.islice(random_draws(space, 0, any_draw), 100):

@@ -15,7 +15,7 @@ from foveate import progress
 from foveate.config import Config, resolve_config
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import CheckpointError, DataError, TrainingError
-from foveate.model import attention
+from foveate.model import attention_kinds
 from foveate.training import fit
 from foveate.training import job as training_job
 from foveate.training.state import save_state
@@ -430,7 +430,7 @@ def test_a_trial_that_runs_out_of_memory_fails_by_one_line_that_says_what_to_low
     job: Callable[..., TrialJob], digits: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And so its worker is replaced, as after any failure."""
-    monkeypatch.setattr(attention, "_REGISTERED", {"custom:Hungry": Hungry})
+    monkeypatch.setattr(attention_kinds, "_REGISTERED", {"custom:Hungry": Hungry})
     with pytest.raises(TrainingError, match=r"^out of memory in a step of .*: lower micro_batch, batch or size$"):
         finish(job(config=tiny(attention="custom:Hungry")), digits)
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import foveate
-from foveate import terminal
-from foveate.cli import app
+from foveate.cli import app, results
 from foveate.data.cifar10 import CIFAR10
 from foveate.data.dataset import load_dataset
 from foveate.errors import ConfigError, OutputError
@@ -106,7 +105,7 @@ def test_a_clock_that_was_set_back(filled: Path, capsys: pytest.CaptureFixture[s
     for each in foveate.list_cache():
         for path in each.path.iterdir() if each.path.is_dir() else [each.path]:
             os.utime(path, (time.time() + 1e6,) * 2)
-    terminal.print_cache(foveate.list_cache())
+    results.print_cache(foveate.list_cache())
     assert capsys.readouterr().out.count("just now") == 3
     foveate.clear_cache(older_than_days=1)
     assert len(foveate.list_cache()) == 3
@@ -115,6 +114,6 @@ def test_a_clock_that_was_set_back(filled: Path, capsys: pytest.CaptureFixture[s
 def test_names_cannot_move_the_cursor(own_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (own_cache / "decoded").mkdir()
     (own_cache / "decoded" / "a\x1b[2Jb").mkdir()
-    terminal.print_cache(foveate.list_cache())
+    results.print_cache(foveate.list_cache())
     cleared = "\n".join(foveate.clear_cache().lines)
     assert "\x1b" not in capsys.readouterr().out + cleared

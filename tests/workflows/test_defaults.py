@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tests.workflows.test_length import Said
 
-from foveate.data.dataset import open_source
+from foveate.data.opening import open_source
 from foveate.workflows.defaults import default_preset, preset_of
 
 

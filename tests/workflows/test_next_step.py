@@ -8,7 +8,7 @@ import pytest
 from foveate.config import Config, resolve_config
 from foveate.training.record import RunRecord
 from foveate.training.record import TestOpening as Opening
-from foveate.workflows.next_step import step_after
+from foveate.workflows.next_step import next_step
 
 RUN = Path("runs/train/mine")
 RECORD = RunRecord(
@@ -22,8 +22,8 @@ RECORD = RunRecord(
 USE = "foveate predict runs/train/mine IMAGES ("
 
 
-def next_step(path: Path, config: Config, found: dict[str, Any], **changed: Any) -> str:
-    return step_after(RECORD.model_copy(update=changed), path, config, found)
+def told(path: Path, config: Config, found: dict[str, Any], **changed: Any) -> str:
+    return next_step(RECORD.model_copy(update=changed), path, config, found)
 
 
 def report(low: float, n: int = 200) -> dict[str, Any]:
@@ -52,52 +52,52 @@ def report(low: float, n: int = 200) -> dict[str, Any]:
 def test_what_comes_next_follows_from_what_was_done(
     preset: str, settings: dict[str, Any], n: int, begins: str
 ) -> None:
-    assert next_step(RUN, resolve_config(preset, settings=settings), report(0.7, n)).startswith(begins)
+    assert told(RUN, resolve_config(preset, settings=settings), report(0.7, n)).startswith(begins)
 
 
 def test_a_network_that_is_good_is_used() -> None:
-    assert next_step(RUN, resolve_config("minute"), report(0.97)).startswith("foveate predict runs/train/mine ")
+    assert told(RUN, resolve_config("minute"), report(0.97)).startswith("foveate predict runs/train/mine ")
 
 
 def test_uneven_classes_are_seen_to_first_even_where_accuracy_is_high() -> None:
     uneven = {"per_class": {"a": {"support": 190}, "b": {"support": 10}}}
     found = report(0.97) | uneven
     found["intervals"] |= {"macro_recall": [0.6, 0.7]}
-    assert next_step(RUN, resolve_config("minute"), found).startswith(
+    assert told(RUN, resolve_config("minute"), found).startswith(
         "train with --set class_weights=balanced, which counts all"
     )
     for settings in ({"class_weights": "balanced"}, {"sampler": "balanced"}):
         config = resolve_config("minute", settings=settings)
-        assert next_step(RUN, config, found).startswith("foveate predict")
+        assert told(RUN, config, found).startswith("foveate predict")
 
 
 def test_a_preset_of_another_version_has_no_length_that_is_known() -> None:
     config = resolve_config("minute").model_copy(update={"preset": "gone"})
-    assert next_step(RUN, config, report(0.7)).startswith("foveate explain")
+    assert told(RUN, config, report(0.7)).startswith("foveate explain")
 
 
 def test_the_next_command_can_be_pasted_whatever_the_run_is_called() -> None:
-    found = next_step(Path("runs/train/my photos"), resolve_config("minute"), report(0.97))
+    found = told(Path("runs/train/my photos"), resolve_config("minute"), report(0.97))
     assert found.startswith("foveate predict 'runs/train/my photos' IMAGES")
 
 
 def test_few_validation_images_are_measured_by_folds_with_the_same_settings() -> None:
     few = {"n": 20, "intervals": {"accuracy": [0.6, 0.9]}}
     config = resolve_config("photos")
-    assert next_step(RUN, config, few) == (
+    assert told(RUN, config, few) == (
         "foveate train photos --set lr=0.1 --folds 5 (measures every image by a network that never saw it)"
     )
-    assert next_step(RUN, config, few | {"folds": [{}] * 5}, final=True).startswith(USE)  # it was done
-    assert next_step(RUN, config, few, command="foveate train photos --devices 2").startswith(USE)
+    assert told(RUN, config, few | {"folds": [{}] * 5}, final=True).startswith(USE)  # it was done
+    assert told(RUN, config, few, command="foveate train photos --devices 2").startswith(USE)
 
 
 def test_once_the_test_split_was_opened_nothing_is_tried_by_its_figures() -> None:
     opened = (Opening(time="2026-11-26T00:00:00+00:00", command="foveate evaluate mine --final"),)
-    assert next_step(RUN, resolve_config("minute"), report(0.7), test_openings=opened).startswith(USE)
+    assert told(RUN, resolve_config("minute"), report(0.7), test_openings=opened).startswith(USE)
 
 
 def test_the_folder_of_another_data_set_has_no_network_to_use() -> None:
     config, command = resolve_config("minute"), "foveate evaluate runs/train/mine other"
     there = Path("runs/evaluate/mine-on-other")
-    assert next_step(there, config, report(0.7), command=command).startswith("look at the mistakes")
-    assert next_step(there, config, report(0.97), command=command).startswith(USE)
+    assert told(there, config, report(0.7), command=command).startswith("look at the mistakes")
+    assert told(there, config, report(0.97), command=command).startswith(USE)

@@ -7,29 +7,15 @@ import typer
 
 import foveate
 from foveate import terminal
-from foveate.cli.options import (
-    DataDir,
-    Device,
-    Gpus,
-    HangLimit,
-    JobThreads,
-    Name,
-    Ray,
-    Runs,
-    Setting,
-    Size,
-    Workers,
-    given_settings,
-    stoppable,
-)
+from foveate.cli import options as opt
+from foveate.cli.options import given_settings, stoppable
+from foveate.cli.results import print_comparison
 from foveate.durations import seconds
 from foveate.errors import ConfigError
 
 
 def tune(
-    data: Annotated[
-        str | None, typer.Argument(help="digits, cue, cifar10, or a folder, CSV, Parquet or .npz file.")
-    ] = None,
+    data: opt.Data = None,
     space: Annotated[
         str | None, typer.Option(help="What is searched: paper, default (the default), or a YAML file.")
     ] = None,
@@ -60,8 +46,7 @@ def tune(
     trials: Annotated[int | None, typer.Option(help="Trials of asha (default: as many as Hyperband has).")] = None,
     iterations: Annotated[int | None, typer.Option(help="Times that the brackets are gone through.")] = None,
     time: Annotated[
-        str | None,
-        typer.Option(metavar="90s|30m|1h", help="Go through as many brackets as fit into this time."),
+        str | None, typer.Option(metavar="90s|30m|1h", help="Go through as many brackets as fit into this time.")
     ] = None,
     semantics: Annotated[
         str | None,
@@ -79,10 +64,10 @@ def tune(
     ] = None,
     sampler: Annotated[str | None, typer.Option(help="random (the default), or tpe.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the trials' settings.")] = None,
-    workers: Workers = None,
-    ray: Ray = None,
-    gpus: Gpus = None,
-    threads: JobThreads = None,
+    workers: opt.Workers = None,
+    ray: opt.Ray = None,
+    gpus: opt.Gpus = None,
+    threads: opt.JobThreads = None,
     subset: Annotated[
         int | None, typer.Option(help="Images to search with, training and validation together (default: all).")
     ] = None,
@@ -90,13 +75,13 @@ def tune(
         str | None,
         typer.Option(help="Folder or URL (of fsspec) for the checkpoints (default: the study's folder)."),
     ] = None,
-    hang_limit: HangLimit = None,
-    size: Size = None,
-    device: Device = None,
-    setting: Setting = None,
-    name: Name = None,
-    runs: Runs = Path("runs"),
-    data_dir: DataDir = None,
+    hang_limit: opt.HangLimit = None,
+    size: opt.Size = None,
+    device: opt.Device = None,
+    setting: opt.Setting = None,
+    name: opt.Name = None,
+    runs: opt.Runs = Path("runs"),
+    data_dir: opt.DataDir = None,
     resume: Annotated[Path | None, typer.Option(help="Study to resume where it stopped.")] = None,
 ) -> None:
     """Search settings on DATA with many trials. The test split stays closed."""
@@ -145,9 +130,7 @@ def tune(
 
 
 def compare(
-    data: Annotated[
-        str | None, typer.Argument(help="digits, cue, cifar10, or a folder, CSV, Parquet or .npz file.")
-    ] = None,
+    data: opt.Data = None,
     arm: Annotated[
         list[str] | None,
         typer.Option(
@@ -180,17 +163,17 @@ def compare(
     plan: Annotated[
         bool, typer.Option("--plan", help="Run a small pilot, and print how many seeds a comparison needs.")
     ] = False,
-    workers: Workers = None,
-    ray: Ray = None,
-    gpus: Gpus = None,
-    threads: JobThreads = None,
-    hang_limit: HangLimit = None,
-    size: Size = None,
-    device: Device = None,
-    setting: Setting = None,
-    name: Name = None,
-    runs: Runs = Path("runs"),
-    data_dir: DataDir = None,
+    workers: opt.Workers = None,
+    ray: opt.Ray = None,
+    gpus: opt.Gpus = None,
+    threads: opt.JobThreads = None,
+    hang_limit: opt.HangLimit = None,
+    size: opt.Size = None,
+    device: opt.Device = None,
+    setting: opt.Setting = None,
+    name: opt.Name = None,
+    runs: opt.Runs = Path("runs"),
+    data_dir: opt.DataDir = None,
     final: Annotated[
         bool, typer.Option("--final", help="Open the test split after every run has ended, and judge by it.")
     ] = False,
@@ -244,4 +227,4 @@ def compare(
                 display=display,
                 **given,
             )
-    terminal.print_comparison(done)
+    print_comparison(done)

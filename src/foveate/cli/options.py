@@ -16,6 +16,8 @@ from foveate.settings import EARLIER_NAMES, AttentionKind
 INTERRUPTED = 130
 """What shells expect of a command that Ctrl-C ended."""
 
+Data = Annotated[str | None, typer.Argument(help="digits, cue, cifar10, or a folder, CSV, Parquet or .npz file.")]
+
 Preset = Annotated[
     str | None,
     typer.Option(

@@ -9,24 +9,9 @@ import typer
 
 import foveate
 from foveate import terminal
-from foveate.cli.options import (
-    Attention,
-    ConfigFile,
-    DataDir,
-    Device,
-    Devices,
-    Gpus,
-    Name,
-    Preset,
-    Ray,
-    Runs,
-    Setting,
-    Size,
-    Verbose,
-    Workers,
-    given_settings,
-    stoppable,
-)
+from foveate.cli import options as opt
+from foveate.cli.options import given_settings, stoppable
+from foveate.cli.results import print_results
 from foveate.errors import ConfigError
 from foveate.execution.devices import end_with_parent, in_group, processes_to_start, run_on_devices
 
@@ -40,14 +25,14 @@ def check(
     augment: Annotated[
         bool, typer.Option("--augment", help="Draw a sheet of what each family of augmentation does.")
     ] = False,
-    preset: Preset = None,
-    size: Size = None,
-    device: Device = None,
+    preset: opt.Preset = None,
+    size: opt.Size = None,
+    device: opt.Device = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    setting: Setting = None,
-    name: Name = None,
-    runs: Runs = Path("runs"),
-    data_dir: DataDir = None,
+    setting: opt.Setting = None,
+    name: opt.Name = None,
+    runs: opt.Runs = Path("runs"),
+    data_dir: opt.DataDir = None,
 ) -> None:
     """Find what is wrong with DATA. The exit code is 1 when there is an error."""
     settings = given_settings(setting, size=size, device=device, threads=threads)
@@ -70,14 +55,12 @@ def check(
 
 
 def train(
-    data: Annotated[
-        str | None, typer.Argument(help="digits, cue, cifar10, or a folder, CSV, Parquet or .npz file.")
-    ] = None,
-    preset: Preset = None,
-    config: ConfigFile = None,
+    data: opt.Data = None,
+    preset: opt.Preset = None,
+    config: opt.ConfigFile = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images in a training step.")] = None,
-    size: Size = None,
+    size: opt.Size = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate.")] = None,
     time: Annotated[
         str | None,
@@ -86,7 +69,7 @@ def train(
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, order and augmentation.")] = None,
-    attention: Attention = None,
+    attention: opt.Attention = None,
     weights: Annotated[
         str | None,
         typer.Option(help="What a backbone starts from: imagenet, or a .safetensors file of timm or torchvision."),
@@ -97,16 +80,16 @@ def train(
             metavar="MODEL", help="Another network of Foveate to start from: a run, its name, or a weights file."
         ),
     ] = None,
-    device: Device = None,
-    devices: Devices = None,
+    device: opt.Device = None,
+    devices: opt.Devices = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     allow_bad: Annotated[
         bool, typer.Option("--allow-bad", help="Train however many images are unreadable.")
     ] = False,
-    setting: Setting = None,
-    name: Name = None,
-    runs: Runs = Path("runs"),
-    data_dir: DataDir = None,
+    setting: opt.Setting = None,
+    name: opt.Name = None,
+    runs: opt.Runs = Path("runs"),
+    data_dir: opt.DataDir = None,
     final: Annotated[
         bool, typer.Option("--final", help="Train on train + validation, then open the test split once.")
     ] = False,
@@ -116,16 +99,16 @@ def train(
             metavar="K", help="Cross-validate: K networks besides, each asked about the images that it never saw."
         ),
     ] = None,
-    workers: Workers = None,
-    ray: Ray = None,
-    gpus: Gpus = None,
+    workers: opt.Workers = None,
+    ray: opt.Ray = None,
+    gpus: opt.Gpus = None,
     resume: Annotated[
         Path | None, typer.Option(help="Run folder to resume where it stopped; DATA only if it was moved.")
     ] = None,
     study: Annotated[
         Path | None, typer.Option("--from", help="Study whose winner to train, on its data, as with --final.")
     ] = None,
-    verbose: Verbose = False,
+    verbose: opt.Verbose = False,
 ) -> None:
     """Train on DATA and write a report. It is measured on the validation split."""
     _spread(devices)
@@ -185,7 +168,7 @@ def train(
                 display=terminal.display(),
                 **settings,
             )
-    terminal.print_results(run, verbose=verbose)
+    print_results(run, verbose=verbose)
 
 
 def _spread(devices: int | None) -> None:
@@ -214,53 +197,33 @@ def evaluate(
     images: Annotated[
         int | None, typer.Option(help="Corrupt this many of the images (default: all that are measured).")
     ] = None,
-    device: Device = None,
-    name: Name = None,
-    runs: Runs = Path("runs"),
-    data_dir: DataDir = None,
-    verbose: Verbose = False,
+    device: opt.Device = None,
+    name: opt.Name = None,
+    runs: opt.Runs = Path("runs"),
+    data_dir: opt.DataDir = None,
+    verbose: opt.Verbose = False,
 ) -> None:
     """Measure a trained MODEL on its validation split, or on DATA."""
+    shared: dict[str, Any] = {"final": final, "device": device, "data_dir": data_dir, "runs": runs, "name": name}
+    shared["display"] = terminal.display()
     if run.suffix.lower() in (".onnx", ".safetensors") and not run.is_dir():
         if data is None:
             raise ConfigError(f"{run} does not know its data: give some, as in `foveate evaluate {run} DATA`")
         if unfinished or corruptions or images is not None:
             raise ConfigError("--unfinished, --corruptions and --images are for runs: give a run folder")
-        file = foveate.evaluate_model(
-            run,
-            data,
-            final=final,
-            device=device,
-            data_dir=data_dir,
-            runs=runs,
-            name=name,
-            display=terminal.display(),
-        )
-        terminal.print_results(file, verbose=verbose)
+        print_results(foveate.evaluate_model(run, data, **shared), verbose=verbose)
         return
-    measured = foveate.evaluate(
-        run,
-        data,
-        final=final,
-        unfinished=unfinished,
-        corruptions=corruptions,
-        images=images,
-        device=device,
-        data_dir=data_dir,
-        runs=runs,
-        name=name,
-        display=terminal.display(),
-    )
-    terminal.print_results(measured, verbose=verbose)
+    measured = foveate.evaluate(run, data, unfinished=unfinished, corruptions=corruptions, images=images, **shared)
+    print_results(measured, verbose=verbose)
 
 
 def summary(
-    preset: Preset = None,
-    config: ConfigFile = None,
-    size: Size = None,
-    attention: Attention = None,
+    preset: opt.Preset = None,
+    config: opt.ConfigFile = None,
+    size: opt.Size = None,
+    attention: opt.Attention = None,
     classes: Annotated[int, typer.Option(help="Number of classes.")] = 10,
-    setting: Setting = None,
+    setting: opt.Setting = None,
 ) -> None:
     """Print the network's layers, output shapes and parameter counts."""
     from rich.console import Console

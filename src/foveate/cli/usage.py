@@ -32,7 +32,9 @@ def usage_told(error: typer.TyperException, arguments: Sequence[str]) -> str:
     parameter = getattr(error, "param", None)
     option = getattr(error, "option_name", None)
     if parameter is not None and error.message:
-        return f"{_given(parameter, arguments)}: {_needed(error.message)}{_means(parameter)}"
+        kind = next((ours for theirs, ours in _KINDS.items() if theirs in error.message), None)
+        needed = error.message if kind is None else f"give {kind}"
+        return f"{_given(parameter, arguments)}: {needed}{_means(parameter)}"
     if parameter is not None:
         told = f"{_name(parameter)} is missing{_means(parameter)}"
     elif option is not None:
@@ -54,7 +56,7 @@ def _of_words(error: typer.TyperException, command: str, context: Any) -> str:
 
 
 def _of_option(option: str, error: typer.TyperException, context: Any) -> str:
-    """What is wrong with an option: that there is none of its name, or that it has a value, or none."""
+    """What is wrong with an option: its name is unknown, its value is missing, or it takes no value."""
     if "requires" in error.message:
         return f"{option} needs a value after it"
     if "does not take a value" in error.message:
@@ -78,11 +80,6 @@ def _given(parameter: Any, arguments: Sequence[str]) -> str:
             value = value if equals else next(iter(arguments[place + 1 :]), "")
             return f"{option} {value}"
     return _name(parameter)
-
-
-def _needed(message: str) -> str:
-    kind = next((ours for theirs, ours in _KINDS.items() if theirs in message), None)
-    return f"give {kind}" if kind is not None else message
 
 
 def _name(parameter: Any) -> str:

@@ -8,15 +8,15 @@ import typer
 
 import foveate
 from foveate import terminal
-from foveate.cli.options import DataDir, Device, Name, Ray, Runs
+from foveate.cli import options as opt
+from foveate.cli.results import print_cache, told_of_predictions
 from foveate.errors import ConfigError
 
 
 def predict(
     model: Annotated[Path, typer.Argument(help="A run folder, a .safetensors or an exported .onnx file.")],
     images: Annotated[
-        list[str],
-        typer.Argument(help="Image files, folders, patterns, or - for a list on standard input."),
+        list[str], typer.Argument(help="Image files, folders, patterns, or - for a list on standard input.")
     ],
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a CSV table; - is the screen.")] = None,
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JSON; - is the screen.")] = None,
@@ -36,20 +36,21 @@ def predict(
     workers: Annotated[
         int | None, typer.Option(help="With a FILE: processes that each predict a part of the images.")
     ] = None,
-    ray: Ray = None,
-    device: Device = None,
+    ray: opt.Ray = None,
+    device: opt.Device = None,
 ) -> None:
     """Predict the classes of IMAGES. The exit code is 1 when an image cannot be read."""
     from foveate.data.listing import list_images
     from foveate.inference.tables import WRITERS
+    from foveate.workflows.output import refuse_within
     from foveate.workflows.predict import Predicted, predict_rows
-    from foveate.workflows.sorting import Sorter, refuse_among
+    from foveate.workflows.sorting import Sorter
 
     given = {"csv": csv, "json": json, "parquet": parquet}
     table, kind = _one_table({name: path for name, path in given.items() if path is not None})
     display = terminal.display(sys.stderr)
     if table is not None:
-        refuse_among(table, images, "write the table elsewhere")
+        refuse_within(table, *images, fix="write the table elsewhere")
     paths, notes = list_images(images, sys.stdin)
     sorter = Sorter(sort_into, images) if sort_into else None  # refused before anything else is written
     columns, rows = predict_rows(
@@ -76,7 +77,7 @@ def predict(
         display.say(f"predictions: {table}")
     else:
         WRITERS[kind or "text"](sys.stdout, columns, counting)
-    display.say(terminal.told_of_predictions(counted))
+    display.say(told_of_predictions(counted))
     if counted.unreadable:
         raise typer.Exit(1)
 
@@ -97,10 +98,10 @@ def explain(
         int | None, typer.Option("--images", help="Validation images to measure maps on (default: 100).")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of that measurement's controls and intervals.")] = 0,
-    device: Device = None,
-    name: Name = None,
-    runs: Runs = Path("runs"),
-    data_dir: DataDir = None,
+    device: opt.Device = None,
+    name: opt.Name = None,
+    runs: opt.Runs = Path("runs"),
+    data_dir: opt.DataDir = None,
 ) -> None:
     """Show where a network looks in IMAGES. Without images, measure whether the maps of a run mean anything."""
     display = terminal.display()
@@ -158,7 +159,7 @@ def export(
         bool, typer.Option("--unproved", help="Leave the proof out; the file and its certificate say so.")
     ] = False,
     licence: Annotated[str | None, typer.Option(help="Licence of the model, such as apache-2.0.")] = None,
-    data_dir: DataDir = None,
+    data_dir: opt.DataDir = None,
 ) -> None:
     """Write a trained MODEL as ONNX. The file must first give the same answers."""
     done = foveate.export(
@@ -193,8 +194,7 @@ def serve(
         list[str] | None, typer.Option(metavar="NAME", help="Name that the server goes by; repeatable.")
     ] = None,
     allow_origin: Annotated[
-        list[str] | None,
-        typer.Option(metavar="ORIGIN", help="Site whose pages may use the server; repeatable."),
+        list[str] | None, typer.Option(metavar="ORIGIN", help="Site whose pages may use the server; repeatable.")
     ] = None,
     queue: Annotated[
         int | None, typer.Option(help="Images accepted at one time, under Ray a replica (default: two batches).")
@@ -203,7 +203,7 @@ def serve(
         int | None,
         typer.Option(help="Processes that decode images (default: one a processor; under Ray one a replica)."),
     ] = None,
-    ray: Ray = None,
+    ray: opt.Ray = None,
     replicas: Annotated[
         str | None,
         typer.Option(
@@ -214,7 +214,7 @@ def serve(
     gpus: Annotated[
         float | None, typer.Option(help="GPUs that a replica takes of Ray's; a fraction shares one.")
     ] = None,
-    device: Device = None,
+    device: opt.Device = None,
 ) -> None:
     """Serve MODEL by HTTP. People get a page, programs JSON and KServe v2."""
     serving = foveate.serve(
@@ -239,7 +239,7 @@ def serve(
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove what lies there.")] = False,
     older_than: Annotated[
-        float | None, typer.Option(metavar="DAYS", help="With --clear: only what was not used for so long.")
+        float | None, typer.Option(metavar="DAYS", help="With --clear: only what was not used for this many days.")
     ] = None,
 ) -> None:
     """List decoded images and downloads that are kept, or clear them. They are made again when needed."""
@@ -249,7 +249,7 @@ def cache(
         for line in foveate.clear_cache(older_than_days=older_than or 0.0).lines:
             print(line)
     else:
-        terminal.print_cache(foveate.list_cache())
+        print_cache(foveate.list_cache())
 
 
 def _one_table(given: dict[str, Path]) -> tuple[Path | None, str]:

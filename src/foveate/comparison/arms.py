@@ -34,7 +34,7 @@ def parse_arm(text: str, common: Mapping[str, Any]) -> Arm:
     on.
 
     Raises:
-        ConfigError: for an unknown preset or setting, a part that is no KEY=VALUE, a seed (all arms share
+        ConfigError: for an unknown preset or setting, a part that is not KEY=VALUE, a seed (all arms share
             theirs), and control characters.
     """
     if not text.isprintable() or len(text) > _MAX_CHARACTERS:

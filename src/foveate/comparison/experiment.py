@@ -1,8 +1,6 @@
 """A comparison under way: which runs there are, in which order they are done, and what they have measured."""
 
-import time
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,12 +9,12 @@ from numpy.typing import NDArray
 
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.training import ArmJob, ArmResult, JudgedSplit, result_path, unpack
-from foveate.data.splits import SPLITS_FILE
 from foveate.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
-from foveate.execution.campaign import failure_words, pace_words
+from foveate.execution.campaign import Backlog, failure_words
 from foveate.execution.pool import Event, Message
 from foveate.files import refuse_links, write_json
 from foveate.records import Name, Reason, Record, read_record
+from foveate.training.job import shared_fields
 
 _FAILED = "failed.json"
 
@@ -36,7 +34,7 @@ class ArmRun(NamedTuple):
     arm: int
 
 
-class Experiment:
+class Experiment(Backlog[ArmRun]):
     """The campaign of a comparison, measured on one split. A run whose folder holds a result is done.
 
     Args:
@@ -46,8 +44,10 @@ class Experiment:
 
     fatal = (OutputError, CheckpointError, DataError, ConfigError)
     columns = ("seed", "epoch", "arm")
+    things = "runs"
 
     def __init__(self, config: ComparisonConfig, folder: Path, split: JudgedSplit = "validation") -> None:
+        super().__init__()
         self.config, self.folder, self.split = config, folder, split
         self.hang_limit_s = config.hang_limit_s
         self.runs = [
@@ -58,7 +58,6 @@ class Experiment:
             for arm in range(len(config.arms))
         ]
         self._results: dict[ArmRun, ArmResult] = {}
-        self._ended, self._clock = 0, time.monotonic()
 
     def pending(self) -> list[ArmRun]:
         """The runs that have no result, in the order in which they begin.
@@ -129,16 +128,11 @@ class Experiment:
         run = self._waiting.pop()
         config, arm = self.config, self.config.arms[run.arm]
         job = ArmJob(
+            **shared_fields(config, self.folder),
             config=arm.config.replacing(seed=run.seed),
-            dataset=config.data,
-            data_dir=config.data_dir,
-            fingerprint=config.fingerprint,
-            splits=str(self.folder.resolve() / SPLITS_FILE) if config.splits else None,
-            splits_sha256=config.splits,
             subset=config.subsets[run.subset],
             folder=str(self._safe_place(run)),
             split=self.split,
-            draws=config.draws,
         )
         return self.runs.index(run), job.model_dump(mode="json")
 
@@ -197,29 +191,11 @@ class Experiment:
             return [f"{title}  {failure_words(event)}"]
         return [f"{title}  accuracy {event.value['accuracy']:.2%}  {self.progress()}"]
 
-    def progress(self) -> str:
-        """Runs, and the time left at the pace so far."""
-        return pace_words(self._ended, len(self._todo), "runs", time.monotonic() - self._clock)
-
-    @cached_property
-    def _todo(self) -> list[ArmRun]:
-        """The runs that were to be done when the first began."""
-        return self.pending()
-
-    @cached_property
-    def _waiting(self) -> list[ArmRun]:
-        """Those of them that are to begin, or to begin again; the next one is the last."""
-        return self._todo[::-1]
-
     def _run(self, job: int) -> ArmRun:
         return self.runs[job]
 
     def _safe_place(self, run: ArmRun) -> Path:
-        """The folder of a run, before anything is written there.
-
-        Raises:
-            CheckpointError: when a link leads out of the comparison's folder.
-        """
+        """The folder of a run, to be written into; CheckpointError where a link leads elsewhere."""
         place = self.place(run)
         refuse_links(place, within=self.folder.resolve())
         return place

@@ -34,7 +34,7 @@ class PairFinding:
     other_seeds: tuple[int, ...]
     """Those of the other, one by one: the same, unless an arm has seeds of its own."""
     difference: Difference | None
-    """None where there are none."""
+    """None where no seed has a result of both."""
     spread: Spread | None
     """By which it is judged."""
     verdict: Verdict | None

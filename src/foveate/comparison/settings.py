@@ -31,7 +31,7 @@ class ComparisonConfig(CampaignConfig):
     rule: Rule = "seeds"
     """How the pairs are judged. Files that lack it are of versions that judged by `seeds`; no new one has that."""
     pilot: bool = False
-    """Whether it only measures how much seeds differ: it is no evidence, and never sees the test split."""
+    """Whether it only measures how much seeds differ. It is not evidence, and never sees the test split."""
 
     def first_seed_of(self, arm: int) -> int:
         """Of the arm at a place."""

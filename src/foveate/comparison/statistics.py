@@ -1,4 +1,4 @@
-"""From who was right on which image, by seed, to a difference with its intervals, and one verdict. No I/O."""
+"""From which images each network classifies correctly to a difference, its intervals and a verdict. No I/O."""
 
 import math
 from collections.abc import Callable

@@ -16,20 +16,21 @@ from foveate.data.dataset import Dataset
 from foveate.data.splits import stratified_subset
 from foveate.execution.pool import Message
 from foveate.files import write_json
+from foveate.inference.network import pick_device
 from foveate.metrics import point_metrics
 from foveate.progress import COMPILING_S, Track, heartbeat
-from foveate.records import Accuracy, Count, Record, Seconds
+from foveate.records import Accuracy, Count
 from foveate.tensors import load_tensors, section
-from foveate.training.device import EVAL_BATCH_SIZE, DeviceData, pick_device, prepare_process
+from foveate.training.device import EVAL_BATCH_SIZE, DeviceData, prepare_process
 from foveate.training.fit import Fit
-from foveate.training.job import TrainingJob
-from foveate.training.loop import EpochResult
+from foveate.training.job import TrainingCost, TrainingJob
 from foveate.training.settings import resolve_settings
+from foveate.training.state import EpochResult
 
 JudgedSplit = Literal["validation", "test"]
 
 
-class ArmResult(Record):
+class ArmResult(TrainingCost):
     """What `run_arm` gives back and keeps."""
 
     accuracy: Accuracy
@@ -38,9 +39,7 @@ class ArmResult(Record):
     gate: float | None
     images: Annotated[Count, Field(ge=2)]
     right: str
-    """The packed bits of who was right, in base64."""
-    train_s: Seconds
-    images_shown: Count
+    """Which images are classified right: packed bits in base64."""
 
     @model_validator(mode="after")
     def _bits_fit(self) -> "ArmResult":
@@ -50,13 +49,6 @@ class ArmResult(Record):
         if abs(bits.sum() / self.images - self.accuracy) > 1e-6:
             raise ValueError(f"accuracy={self.accuracy} is not that of the bits in `right`")
         return self
-
-
-class _Trained(Record):
-    """What the weights of a run say of its training."""
-
-    train_s: Seconds
-    images_shown: Count
 
 
 class ArmJob(TrainingJob):
@@ -115,7 +107,7 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
         "gate": model.gate,
         "images": len(right),
         "right": pack(right),
-        **section(weights, load_tensors(weights)[1], "run", _Trained).model_dump(),
+        **section(weights, load_tensors(weights)[1], "run", TrainingCost).model_dump(),
     }
     ArmResult.model_validate(measured)  # what could not be read back is not written
     write_json(result_path(folder, job.split), measured)
@@ -133,12 +125,7 @@ def _train(job: ArmJob, config: Config, data: DeviceData, track: Track) -> Itera
     if path.exists():
         fit.resume(path)
     yield from fit.epochs(track=track)
-    history = fit.state.history
-    trained = {
-        "train_s": sum(row.seconds for row in history),
-        "images_shown": round(sum(row.seconds * row.images_per_s for row in history)),
-    }
-    fit.save_weights(folder / "weights.safetensors", run=trained)
+    fit.save_weights(folder / "weights.safetensors", run=TrainingCost.of(fit.state.history).model_dump())
     path.unlink(missing_ok=True)
 
 

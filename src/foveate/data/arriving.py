@@ -27,7 +27,7 @@ _KEPT_S = 1.0
 """Seconds without an image after which the files are emptied. Not after each: taking room on a disk and giving it
 back takes longer than decoding a small image, writing over what is there a twentieth of it."""
 _IDLE_S = 3600.0
-"""Seconds for which nothing is looked at where no process has work; whoever brings some ends that wait."""
+"""Seconds that the thread sleeps while no image is being decoded; a new image ends that at once."""
 _SMALLEST = b"GIF89a\x01\x00\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
 """A GIF of one pixel, with which each process is started before the first image comes."""
 
@@ -100,7 +100,7 @@ class ArrivingImages:
         return future
 
     def close(self) -> None:
-        """End the processes; what is not decoded yet never will be."""
+        """End the processes; images that wait are refused."""
         self._closing = True
         self._call()
         self._thread.join()
@@ -116,7 +116,7 @@ class ArrivingImages:
             self._decode_in_folder()
         except OSError as error:
             reason = _cannot_write(error)
-        except Exception as error:  # whoever waits must hear of it, whatever it is
+        except Exception as error:  # those who wait must hear of it, whatever it is
             reason = f"images cannot be decoded any more ({error}): start it again"
         # In this order: who does not see that it has ended yet has put its image where it is found here.
         self._ended = reason
@@ -152,7 +152,7 @@ class ArrivingImages:
         ) as decoding:
             self._decoding = decoding
             while not self._closing:
-                self._called = False  # before it looks: whoever comes after that calls again
+                self._called = False  # before it looks: an image that comes after that calls again
                 self._hand_out(decoding, folder)
                 if not decoding.busy:
                     self._wait_for_images(decoding)

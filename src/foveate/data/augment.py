@@ -32,7 +32,7 @@ where images are mixed the share of each class [B, K]."""
 
 
 def as_they_are(images: Tensor, labels: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-    """No augmentation: as an `Augment`, for what is no image any more."""
+    """No augmentation, as an `Augment`: for features, which are not images."""
     return images, labels
 
 

@@ -119,7 +119,8 @@ def decoded_images(
             if found := _open(folder, wanted, track):  # another process was faster
                 return found
             with writing_to(folder):
-                _make_way(folder)
+                if not remove_entry(folder) and os.path.lexists(folder):  # what is not Foveate's is kept
+                    folder.rename(folder.with_name(f"{folder.name}-{secrets.token_hex(6)}"))
             _make(folder, source, wanted, preprocessing, track, workers)
         finally:
             lock.release()
@@ -199,20 +200,10 @@ def _verified(kept: EntryRecord, file: BinaryIO) -> _Verified:
     )
 
 
-def _make_way(folder: Path) -> None:
-    """Remove what lies where an entry is to be, if it is Foveate's; else give it another name."""
-    if not remove_entry(folder) and os.path.lexists(folder):
-        folder.rename(folder.with_name(f"{folder.name}-{secrets.token_hex(6)}"))
-
-
 def _make(
     folder: Path, source: Source, wanted: _Wanted, preprocessing: Preprocessing, track: Track, workers: int
 ) -> None:
-    """Make an entry, or go on with one that a process began to make and did not end.
-
-    Raises:
-        DataError: when the files are not those any more whose content was hashed.
-    """
+    """Make an entry, or go on with one that a process left unfinished; DataError where the files have changed."""
     begun = folder.with_name(f".{folder.name}.part")
     try:
         with writing_to(folder):

@@ -70,19 +70,22 @@ def read_entry(folder: Path) -> EntryRecord:
 
 @dataclass(frozen=True)
 class Entry:
-    """Something that lies in the cache of decoded images."""
+    """Something that lies in the cache."""
 
     path: Path
-    kind: Literal["images", "unfinished", "damaged", "foreign"]
-    """`unfinished`: left by a process that was killed; `damaged`: or made by an older version; `foreign`: not
-    Foveate's."""
+    kind: Literal["images", "download", "weights", "features", "unfinished", "damaged", "foreign"]
+    """`images`: decoded ones; `download`: an archive, or a part of one; `weights`: those that training may start
+    from; `features`: what a backbone with them makes of images; `unfinished`: left by a process that was killed;
+    `damaged`: or made by an older version; `foreign`: not Foveate's, which is never removed."""
     bytes_on_disk: int
     used: float
     """When it was used last, in seconds of the epoch."""
     name: str = ""
+    """Of the data set."""
     location: str = ""
     images: int = 0
     size: int = 0
+    """Side of the images, in pixels."""
 
 
 def entries() -> list[Entry]:
@@ -126,11 +129,7 @@ def _entry(path: Path) -> Entry | None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether it is a folder, not a link to one, of such a name as Foveate gives, with only such files in it.
-
-    Raises:
-        OSError: when it cannot be read.
-    """
+    """Whether it is a folder with such a name as Foveate gives, no link, and with such files alone in it."""
     if not (_KEY.fullmatch(path.name) or _UNFINISHED.fullmatch(path.name)):
         return False
     if not stat.S_ISDIR(path.lstat().st_mode):

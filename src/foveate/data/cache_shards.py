@@ -64,13 +64,7 @@ class Shards:
         """Images of each shard that are not written yet."""
         self._bad: dict[int, list[tuple[int, str]]] = {}
         self._finished: dict[int, _Finished] = {}
-        plan = _Plan(
-            key=key,
-            images=count,
-            image_bytes=image_bytes,
-            shard_images=self._each,
-            timeout_s=timeout_s,
-        )
+        plan = _Plan(key=key, images=count, image_bytes=image_bytes, shard_images=self._each, timeout_s=timeout_s)
         if self._belongs_to(plan):
             self._find_finished(plan, track)
             return

@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.data.copies import exact_groups, near_groups, perceptual_hashes
-from foveate.data.dataset import Dataset, shared_groups, shared_groups_text, training_splits
+from foveate.data.dataset import Dataset
 from foveate.data.depth import faint_images, faint_text
 from foveate.data.detail import sufficient_side
 from foveate.data.findings import Finding, images_told
 from foveate.data.headers import header_findings
 from foveate.data.source import Source, listed, name_warnings
+from foveate.data.training_splits import shared_groups, shared_groups_text, training_splits
 from foveate.errors import DataError
 from foveate.progress import Track, untracked
 from foveate.settings import DataConfig
@@ -41,7 +42,7 @@ def audit(source: Source, dataset: Dataset, config: DataConfig, *, track: Track 
         config: as it would be trained with.
     """
     try:
-        drawn, refused = training_splits(source, dataset, config), None
+        drawn, refused = training_splits(source, _readable(dataset), dataset.bad, config, []), None
     except DataError as error:
         drawn, refused = None, f"training would refuse it: {error}"
     return [
@@ -126,10 +127,16 @@ def _unreadable(dataset: Dataset) -> Iterator[Finding]:
 
 def _faint(source: Source, dataset: Dataset, config: DataConfig) -> Iterator[Finding]:
     """Images that are black, as their values use the lower of many bits alone."""
-    good = np.zeros(len(source.labels), bool)
-    good[np.concatenate(list(dataset.splits.values()))] = True
-    if config.depth == "format" and len(found := faint_images(source.blocks, dataset.images, good)):
+    depth, good = config.depth, _readable(dataset)
+    if depth == "format" and len(found := faint_images(source.blocks, dataset.images, good)):
         yield Finding("faint", "error", faint_text(len(found)), tuple((dataset.ids[index],) for index in found))
+
+
+def _readable(dataset: Dataset) -> NDArray[np.bool_]:
+    """Which images [N] can be read: a data set that is taken as declared has each of them in a split."""
+    good = np.zeros(len(dataset.labels), bool)
+    good[np.concatenate(list(dataset.splits.values()))] = True
+    return good
 
 
 def _classes(dataset: Dataset, drawn: Splits | None) -> Iterator[Finding]:

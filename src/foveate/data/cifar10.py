@@ -16,7 +16,8 @@ from typing import IO, ClassVar
 import numpy as np
 from filelock import FileLock
 
-from foveate.data.source import Block, Image, Source, hash_files, reading
+from foveate.data.hashing import hash_files
+from foveate.data.source import Block, Image, Source, reading
 from foveate.data.splits import SPLITS
 from foveate.data.texts import row_names
 from foveate.errors import DataError

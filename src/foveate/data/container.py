@@ -69,10 +69,8 @@ class Container(NamedTuple):
 
 
 def check_limits(parts: int, at: int, most: int = MAX_PARTS) -> None:
-    """Refuse an image of more than `most` parts, or with more than `MAX_BEFORE_PIXELS` bytes `at` this place.
-
-    Raises:
-        BadImageError: for these.
+    """Raise BadImageError for an image of more than `most` parts, or with more than `MAX_BEFORE_PIXELS` bytes `at`
+    this place.
     """
     if parts > most:
         raise BadImageError(f"more than {most:,} parts")

@@ -5,6 +5,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,14 +58,8 @@ def near_copies_among(dataset: Dataset, split: str, other: Dataset, splits: Iter
     if min(dataset.size, other.size) < _SEEN_AT_SIDE or len(asked) + len(known) > _SEEN_AMONG:
         return asked[:0]
     one, two = perceptual_hashes(dataset.images, asked), perceptual_hashes(other.images, known)
-
-    def relate(ones: NDArray[np.intp], others: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
-        return {"across": (ones < len(asked)) != (others < len(asked))}
-
-    groups = near_groups(np.concatenate([one[0], two[0]]), np.concatenate([one[1], two[1]]), relate).get(
-        "across", []
-    )
-    near = np.concatenate([np.zeros(0, np.intp), *groups])
+    hashes, thumbnails = np.concatenate([one[0], two[0]]), np.concatenate([one[1], two[1]])
+    near = _near_across(hashes, thumbnails, np.arange(len(hashes)) < len(asked))
     return np.sort(asked[near[near < len(asked)]])
 
 
@@ -77,12 +72,19 @@ def near_copies_across(
     """
     if images.shape[1] < _SEEN_AT_SIDE or len(indices) > _SEEN_AMONG:
         return indices[:0]
+    return np.sort(indices[_near_across(*perceptual_hashes(images, indices), parts)])
+
+
+def _near_across(
+    hashes: NDArray[np.uint64], thumbnails: NDArray[np.float32], parts: NDArray[Any]
+) -> NDArray[np.intp]:
+    """Places of images that have a near copy in another of their `parts` [N]."""
 
     def relate(ones: NDArray[np.intp], others: NDArray[np.intp]) -> dict[str, NDArray[np.bool_]]:
         return {"across": parts[ones] != parts[others]}
 
-    groups = near_groups(*perceptual_hashes(images, indices), relate).get("across", [])
-    return np.sort(indices[np.concatenate([np.zeros(0, np.intp), *groups])])
+    groups = near_groups(hashes, thumbnails, relate).get("across", [])
+    return np.concatenate([np.zeros(0, np.intp), *groups])
 
 
 def perceptual_hashes(

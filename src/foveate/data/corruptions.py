@@ -39,11 +39,11 @@ class Corrupted(nn.Module):
     Shape: as the network's: [B, 3, H, W] uint8 → [B, K].
     """
 
-    def __init__(self, network: nn.Module, kind: str, severity: int, *, seed: int = 0) -> None:
+    def __init__(self, network: nn.Module, kind: str, severity: int) -> None:
         super().__init__()
         self.network, self.kind, self.severity = network, kind, severity
         self.training = network.training
-        self._generator = torch.Generator().manual_seed(seed ^ zlib.crc32(f"{kind} {severity}".encode()))
+        self._generator = torch.Generator().manual_seed(zlib.crc32(f"{kind} {severity}".encode()))
 
     def forward(self, images: Tensor) -> Tensor:
         """Corrupt, then classify."""
@@ -57,7 +57,7 @@ def gaussian_noise(images: Tensor, level: int, generator: torch.Generator) -> Te
 
 
 def shot_noise(images: Tensor, level: int, generator: torch.Generator) -> Tensor:
-    """Of light that comes in quanta: so many of them for white."""
+    """Of light that comes in quanta: the number of them for white falls with the severity."""
     photons = (500, 250, 100, 75, 50)[level]
     return torch.poisson(images * photons, generator=generator) / photons
 
@@ -210,7 +210,7 @@ def _filtered(images: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _moved(images: Tensor, right: Tensor, down: Tensor) -> Tensor:
-    """What lies so many pixels to the right and below ([B], or of each place [B, H, W]); the edge goes on."""
+    """Images sampled `right` and `down` pixels from each place ([B], or [B, H, W]); the edge is repeated."""
     height, width = images.shape[2:]
     ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     right, down = (part.view(-1, 1, 1) if part.ndim == 1 else part for part in (right, down))

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.data.digits import PixelBlock, open_digits
-from foveate.data.source import Content, Source
+from foveate.data.hashing import Content
+from foveate.data.source import Source
 from foveate.data.splits import SPLITS, stratified_split
 from foveate.errors import DataError
 from foveate.suggestions import close_to

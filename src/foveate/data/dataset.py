@@ -1,8 +1,6 @@
 """A data set ready to train or evaluate on: decoded images, labels, splits, and what is wrong with it."""
 
-import difflib
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,32 +11,17 @@ from numpy.typing import NDArray
 from foveate.data.cache import decoded_images
 from foveate.data.decoding import TOO_SLOW
 from foveate.data.depth import faint_images, faint_text, white_of
-from foveate.data.source import Source, name_warnings, reading, typical_side
-from foveate.data.splits import (
-    SPLITS,
-    UNDECLARED,
-    StoredSplits,
-    group_numbers,
-    grouped_split,
-    stratified_split,
-)
+from foveate.data.opening import open_source
+from foveate.data.source import Source, listed, typical_side
+from foveate.data.splits import SPLITS, UNDECLARED, StoredSplits
+from foveate.data.training_splits import BadImage, training_splits
 from foveate.errors import CheckpointError, DataError
 from foveate.preprocessing import Fit, Preprocessing
 from foveate.progress import Track, untracked
 from foveate.settings import DataConfig
 
-_KNOWN = ("cifar10", "digits", "cue")
-_GIVE = f"{', '.join(_KNOWN)}, a folder or a file"
 _SIDES = (16, 64)
 """Smallest and largest side that is chosen by itself, in pixels."""
-
-
-@dataclass(frozen=True)
-class BadImage:
-    """An image that cannot be decoded; it is in no split."""
-
-    id: str
-    reason: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +44,7 @@ class Dataset:
     """[N], path within the data set, or `shard.parquet#row`."""
     groups: tuple[str, ...] | None
     splits: Mapping[str, NDArray[np.int64]]
-    """Sorted indices into `images` of `train`, `validation`, `test` or `all`; a split that is absent is no key."""
+    """Sorted indices into `images` of `train`, `validation`, `test` or `all`; an absent split has no key."""
     bad: tuple[BadImage, ...]
     notes: tuple[str, ...]
     """Lines that a person should be told."""
@@ -81,7 +64,7 @@ class Dataset:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How the images were decoded; whoever uses a network that was trained on them decodes others so."""
+        """How the images were decoded, and how others must be for a network that was trained on them."""
         return Preprocessing(self.size, self.fit, self.white)
 
     def for_final(self) -> "Dataset":
@@ -95,7 +78,7 @@ def load_dataset(
     data: str,
     config: DataConfig,
     *,
-    data_dir: Path | None = None,
+    data_dir: Path | str | None = None,
     for_training: bool = True,
     track: Track = untracked,
 ) -> Dataset:
@@ -156,7 +139,7 @@ def dataset_of(
     if stored is not None:
         splits = _stored_splits(source, reasons, stored, notes)
     elif for_training:
-        splits = _to_train_on(source, good, bad, config, notes)
+        splits = training_splits(source, good, bad, config, notes)
         if config.depth == "format" and (faint := len(faint_images(source.blocks, images, good))):
             notes.append(faint_text(faint))
     else:
@@ -178,17 +161,6 @@ def dataset_of(
         white=white,
         fit=config.fit,
     )
-
-
-def training_splits(source: Source, dataset: Dataset, config: DataConfig) -> dict[str, NDArray[np.int64]]:
-    """The splits that `dataset_of` would train on, of a data set that it has taken as declared.
-
-    Raises:
-        DataError: for what it would refuse to train on.
-    """
-    good = np.zeros(len(source.labels), bool)
-    good[np.concatenate(list(dataset.splits.values()))] = True
-    return _to_train_on(source, good, dataset.bad, config, [])
 
 
 @dataclass(frozen=True)
@@ -216,7 +188,7 @@ def load_known(
         CheckpointError: when it is another data set now, or its splits cannot be had: images that were trained on
             would make new figures too good.
     """
-    source = open_source(data, Path(data_dir) if data_dir else None, track)
+    source = open_source(data, data_dir, track)
     if _fingerprint(source) != known.fingerprint:
         raise CheckpointError(
             f"{data} is not the data set of {known.owner}, or has changed since: restore the images that it had"
@@ -234,8 +206,8 @@ def align_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     present = [dataset.class_names[label] for label in np.unique(dataset.labels)]
     if unknown := [name for name in present if name not in position]:
         raise DataError(
-            f"{dataset.location} has images of {_listed(unknown)}, unknown to the model, whose classes are "
-            f"{_listed(class_names)}: rename or remove them"
+            f"{dataset.location} has images of {listed(unknown)}, unknown to the model, whose classes are "
+            f"{listed(class_names)}: rename or remove them"
         )
     notes = [f"{dataset.name} has no image of class {name}" for name in class_names if name not in present]
     table = np.array([position.get(name, -1) for name in dataset.class_names], np.int64)
@@ -245,101 +217,6 @@ def align_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
         labels=table[dataset.labels],
         notes=tuple(dict.fromkeys([*dataset.notes, *notes])),
     )
-
-
-def open_source(data: str, data_dir: Path | None, track: Track = untracked) -> Source:
-    """Find a data set and read what it says of itself; no image is decoded.
-
-    Raises:
-        DataError: when there is none, or it is damaged.
-    """
-    # Each kind is imported when it is wanted: pyarrow and scikit-learn are slow to import.
-    if data == "digits":
-        from foveate.data.digits import open_digits
-
-        return open_digits()
-    if data == "cue" or data.startswith("cue:"):
-        from foveate.data.cue import open_cue
-
-        return open_cue(data)
-    if data == "cifar10":
-        from foveate.data.cifar10 import open_cifar10
-
-        return open_cifar10(data_dir, track)
-    if not data.strip():
-        raise DataError(f"the name of the data set is empty: give {_GIVE}")
-    try:
-        path = Path(data).expanduser()
-        # Not `Path.resolve`, which raises RuntimeError for a loop of links.
-        os.path.realpath(path).encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{data!a}: its path has a name that is not UTF-8, to be written down: rename it"
-        ) from error
-    except (ValueError, RuntimeError) as error:  # a NUL character; a user without a home
-        raise DataError(f"{data!a} is not a path ({error}): give {_GIVE}") from error
-    with reading(path):
-        if path.is_dir():
-            return _open_folder(path, track)
-        if not path.exists():
-            raise DataError(_not_found(data, path))
-        if not path.is_file():
-            raise DataError(f"{path} is a device, pipe or socket: give a folder or a regular file")
-    return _open_file(path, track)
-
-
-def _open_folder(path: Path, track: Track) -> Source:
-    from foveate.data.folder import open_folder, refuse_other_splits
-    from foveate.data.tree import read_trees
-
-    kinds: dict[str, set[str]] = {}
-    with reading(path):
-        trees, notes = read_trees(path, [path])
-        files = trees[0].files
-        for file in files:
-            folder, name = os.path.split(file)
-            kinds.setdefault(folder, set()).add(os.path.splitext(name)[1].lower())  # noqa: PTH122
-    # A stray table among a class's images makes no Parquet data set.
-    if any(
-        ".parquet" in found and (folder == os.fspath(path) or found == {".parquet"})
-        for folder, found in kinds.items()
-    ):
-        from foveate.data.parquet import open_parquet
-
-        shards = [Path(file) for file in files if Path(file).suffix.lower() == ".parquet"]
-        others = [Path(file) for file in files if Path(file).suffix.lower() != ".parquet"]
-        source = open_parquet(path, shards, track)
-        refuse_other_splits(path, others, set(np.unique(source.declared).tolist()))
-        return replace(source, notes=(*source.notes, *notes))
-    del trees, files  # a million paths, which are read again
-    return open_folder(path, track)
-
-
-def _open_file(path: Path, track: Track) -> Source:
-    match path.suffix.lower():
-        case ".csv" | ".tsv":
-            from foveate.data.table import open_csv
-
-            return open_csv(path, track)
-        case ".parquet":
-            from foveate.data.parquet import open_parquet
-
-            return open_parquet(path, [path], track)
-        case ".npz":
-            from foveate.data.npz import open_npz
-
-            return open_npz(path, track)
-    raise DataError(f"{path} is not a data set: give a folder of images, a .csv, .parquet or .npz file")
-
-
-def _not_found(data: str, path: Path) -> str:
-    if path.is_symlink():
-        return f"{data} is a link that leads nowhere, or back to itself: repair it"
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, siblings, n=1)
-    near = [str(path.parent / name) for name in close] or difflib.get_close_matches(data, _KNOWN, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"give {_GIVE}"
-    return f"there is no data set {data}: {hint}"
 
 
 def _stored_splits(
@@ -360,129 +237,9 @@ def _stored_splits(
     return splits
 
 
-def _to_train_on(
-    source: Source, good: NDArray[np.bool_], bad: tuple[BadImage, ...], config: DataConfig, notes: list[str]
-) -> dict[str, NDArray[np.int64]]:
-    """The splits that training takes; DataError for what it refuses."""
-    if source.fault is not None:
-        raise DataError(source.fault)
-    _check_share(source.location, bad, len(good), config.max_bad)
-    notes += (text for _, text in name_warnings(source.class_names))
-    splits = _training_splits(source, good, config, notes)
-    if shared := shared_groups(source.groups, splits):
-        notes.append(shared_groups_text(shared))
-    _check_classes(source.location, source, splits, notes)
-    return splits
-
-
-def _check_share(data: str, bad: tuple[BadImage, ...], count: int, allowed: float) -> None:
-    if len(bad) > allowed * count:
-        first = "; ".join(f"{image.id}: {image.reason}" for image in bad[:3])
-        raise DataError(
-            f"{len(bad)} of {count} images of {data} cannot be read, more than max_bad={allowed:g} allows "
-            f"({first}{'; …' if len(bad) > 3 else ''}): repair or remove them, or train without them by "
-            "--allow-bad, which lists them all"
-        )
-
-
-def _training_splits(
-    source: Source, good: NDArray[np.bool_], config: DataConfig, notes: list[str]
-) -> dict[str, NDArray[np.int64]]:
-    declared = source.declared
-    train = np.flatnonzero(good & np.isin(declared, (SPLITS.index("train"), UNDECLARED)))
-    validation, test = (np.flatnonzero(good & (declared == SPLITS.index(name))) for name in ("validation", "test"))
-    if not len(train):
-        raise DataError(f"{source.location} has no training images: add a train split, or leave the splits out")
-    if len(validation) and not len(test):
-        notes.append("the data declares a validation split but no test split: there is no test split")
-    if (undeclared := np.count_nonzero(good & (declared == UNDECLARED))) and undeclared < good.sum():
-        notes.append(f"{undeclared} images that declare no split are used for training")
-    if not len(validation) and not len(test):
-        train, test = _hold_out(source, train, config.test_fraction, config.split_seed)
-    if not len(validation):
-        train, validation = _hold_out(source, train, config.val_fraction, config.split_seed)
-    return {"train": train, "validation": validation, "test": test}
-
-
-def _hold_out(
-    source: Source, indices: NDArray[np.int64], fraction: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    labels = source.labels[indices]
-    if source.groups is None:
-        kept, held = stratified_split(labels, fraction, seed)
-        if not len(held):
-            raise DataError(
-                f"{source.location} has too few images to hold some out: give every class three or more"
-            )
-        return indices[kept], indices[held]
-    groups = group_numbers(source.groups)[indices]
-    kept, held = grouped_split(labels, groups, fraction, seed)
-    if not len(held):
-        raise DataError(
-            f"{source.location}: its {len(np.unique(groups))} groups cannot be parted into splits that share none "
-            "and have every class to train on: give every class three groups or more, or declare the splits, or "
-            "leave the groups out"
-        )
-    return indices[kept], indices[held]
-
-
-def shared_groups(
-    groups: Sequence[str] | None, splits: Mapping[str, NDArray[np.int64]]
-) -> dict[str, tuple[str, ...]]:
-    """By name the groups that have images in more than one split, and in which."""
-    found: dict[str, list[str]] = {}
-    if groups is None:
-        return {}
-    for split, indices in splits.items():
-        for name in dict.fromkeys(groups[index] for index in indices.tolist()):
-            found.setdefault(name, []).append(split)
-    return {name: tuple(places) for name, places in found.items() if name and len(places) > 1}
-
-
-def shared_groups_text(shared: Mapping[str, Sequence[str]]) -> str:
-    """A line about what `shared_groups` found."""
-    first, places = next(iter(shared.items()))
-    have = "1 group has" if len(shared) == 1 else f"{len(shared):,} groups have"
-    return (
-        f"{have} images in more than one split ({'the first, ' if len(shared) > 1 else ''}{first}: "
-        f"{_listed(places)}): images of one group are alike, so what is measured may be too good: give each group "
-        "one split"
-    )
-
-
-def _check_classes(data: str, source: Source, splits: Mapping[str, NDArray[np.int64]], notes: list[str]) -> None:
-    if len(source.class_names) < 2:
-        only = source.class_names[0]
-        inner = sorted({Path(each).parent.name for each in source.ids} - {only, ""})
-        hint = f"; if {_listed(inner)} are the classes, move them out of {only}" if len(inner) > 1 else ""
-        raise DataError(f"{data} has one class, {only}: training needs images of two or more{hint}")
-    counts = {
-        name: np.bincount(source.labels[indices], minlength=len(source.class_names))
-        for name, indices in splits.items()
-    }
-    for label, name in enumerate(source.class_names):
-        if counts["train"][label]:
-            continue
-        if elsewhere := [split for split in counts if counts[split][label]]:
-            raise DataError(
-                f"{data}: class {name} has images in {_listed(elsewhere)} but none to train on: add some to "
-                "train, or remove the class; images without labels are for `foveate predict`"
-            )
-        why = "no image that can be read" if (source.labels == label).any() else "no images"
-        raise DataError(f"{data}: class {name} is empty, it has {why}: add some, or remove the class")
-    for split in ("validation", "test"):
-        missing = [name for label, name in enumerate(source.class_names) if not counts[split][label]]
-        if missing and len(splits[split]):
-            notes.append(f"no image of {_listed(missing)} in {split}")
-
-
 def _fingerprint(source: Source) -> str:
     digest = hashlib.sha256(source.content.digest.encode())
     digest.update(source.labels.astype("<i8").tobytes())
     digest.update(source.declared.tobytes())
     digest.update("\0".join(source.class_names).encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
-
-
-def _listed(names: Sequence[str], limit: int = 10) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -29,6 +29,7 @@ __all__ = [
     "MAX_PIXELS",
     "BadImageError",
     "Header",
+    "decode",
     "decode_file",
     "decode_image",
     "largest_value",
@@ -129,6 +130,17 @@ def decode_file(path: Path, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     return decode_image(_read(path), preprocessing)
 
 
+def decode(image: Path | bytes | NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """`decode_image` of a file or of its bytes; `resize_array` of pixels.
+
+    Raises:
+        BadImageError: as these.
+    """
+    if isinstance(image, Path):
+        return decode_file(image, preprocessing)
+    return decode_image(image, preprocessing) if isinstance(image, bytes) else resize_array(image, preprocessing)
+
+
 def resize_array(pixels: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """The same resize for pixels [H, W], [H, W, 1] or [H, W, 3] uint8; returns [size, size, 3]."""
     if pixels.shape == (preprocessing.size, preprocessing.size, 3):
@@ -181,7 +193,7 @@ def read_header(image: Path | bytes | NDArray[np.uint8]) -> Header | None:
 
 
 def shorter_side(image: Path | bytes | NDArray[np.uint8]) -> int | None:
-    """The shorter side in pixels, from the header alone; None where there is none to read."""
+    """The shorter side in pixels, from the header alone; None where no header can be read."""
     header = read_header(image)
     return min(header.width, header.height) if header else None
 

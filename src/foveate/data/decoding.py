@@ -11,7 +11,7 @@ from foveate.data.source import Block
 from foveate.data.worker import Progress, decode_job, decoding_job
 from foveate.errors import DataError
 from foveate.execution.local import LocalPool
-from foveate.execution.pool import Message, Work
+from foveate.execution.pool import Work
 from foveate.execution.supervision import Supervisor
 from foveate.preprocessing import Preprocessing
 
@@ -33,21 +33,8 @@ class _Part:
     one_by_one: bool = False
     skip: dict[int, str] = field(default_factory=dict)
     """Images that are given up, by their index in the data set, and why."""
-
     suspect: int | None = None
     """The image before which the last process was lost."""
-
-    def job(self, preprocessing: Preprocessing, path: Path, *, memory_bytes: int) -> Message:
-        """What a process is given to do what is left of it."""
-        return decoding_job(
-            self.block,
-            preprocessing,
-            path,
-            memory_bytes=memory_bytes,
-            begin=self.done,
-            one_by_one=self.one_by_one,
-            skip=self.skip,
-        )
 
     def lose(self, message: str, *, too_slow: str | None) -> None:
         """Its process was lost: it begins again after the last image that was written. From then on each image is
@@ -113,7 +100,7 @@ class Decoding:
         self._submit(_Part(block))
 
     def progress(self, wait_s: float = _POLL_INTERVAL_S) -> Progress | None:
-        """What was decoded next; None when nothing was for so long, or `wake` was called.
+        """What was decoded next; None when nothing was within `wait_s`, or `wake` was called.
 
         Raises:
             DataError: when the file that holds a block's images is damaged, or no process can decode.
@@ -156,7 +143,15 @@ class Decoding:
         number = next(self._numbers)
         self._running[number] = part
         self._supervisor.begun(number)
-        job = part.job(self._preprocessing, self._path, memory_bytes=self._memory_bytes)
+        job = decoding_job(
+            part.block,
+            self._preprocessing,
+            self._path,
+            memory_bytes=self._memory_bytes,
+            begin=part.done,
+            one_by_one=part.one_by_one,
+            skip=part.skip,
+        )
         self._pool.submit(number, job)
 
 

@@ -48,7 +48,7 @@ def faint_images(blocks: Sequence[Block], images: NDArray[np.uint8], good: NDArr
 
 
 def faint_text(count: int) -> str:
-    """One line about so many faint images, with the fix."""
+    """A line that says that `count` images are faint, with the fix."""
     leave = "image with more than 8 bits leaves" if count == 1 else "images with more than 8 bits leave"
     return (
         f"{count:,} {leave} the upper bits empty, and would be black or nearly so: `--set data.depth=auto` "

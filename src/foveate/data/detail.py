@@ -3,13 +3,12 @@
 import itertools
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from foveate.data.decode import BadImageError, decode_file, decode_image, resize_array, shorter_side
+from foveate.data.decode import BadImageError, decode, shorter_side
 from foveate.data.source import Block, Image
 from foveate.preprocessing import Preprocessing
 
@@ -37,7 +36,7 @@ _OF_CONTRAST, _OF_HALF = 0.07, 0.35
 
 
 def sufficient_side(blocks: Sequence[Block]) -> int | None:
-    """The side, in pixels, that shows all the detail of nearly all pictures of a sample; None: there is none.
+    """The side, in pixels, that shows all the detail of nearly all pictures of a sample; None: no side does.
 
     Only pictures of twice that side and more tell anything.
     """
@@ -69,7 +68,7 @@ def sufficient_side_of(image: Image) -> int | None:
         return None
     side = min(_LARGEST, shorter)
     try:
-        grey = _decoded(image, Preprocessing(side, "crop")).mean(axis=2, dtype=np.float32)
+        grey = decode(image, Preprocessing(side)).mean(axis=2, dtype=np.float32)
     except BadImageError:
         return None
     contrast = float(grey.std())
@@ -78,12 +77,6 @@ def sufficient_side_of(image: Image) -> int | None:
         if lost <= _OF_CONTRAST * contrast and lost <= _OF_HALF * _lost(grey, smaller // 2):
             return smaller
     return None
-
-
-def _decoded(image: Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    if isinstance(image, Path):
-        return decode_file(image, preprocessing)
-    return decode_image(image, preprocessing) if isinstance(image, bytes) else resize_array(image, preprocessing)
 
 
 def _lost(grey: NDArray[np.float32], smaller: int) -> float:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.source import Block, Content, Image, Source
+from foveate.data.hashing import Content
+from foveate.data.source import Block, Image, Source
 from foveate.data.splits import UNDECLARED
 from foveate.data.texts import row_names
 

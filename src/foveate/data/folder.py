@@ -2,14 +2,15 @@
 
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from foveate.data.decode import read_header
 from foveate.data.findings import images_told
-from foveate.data.source import Source, file_blocks, hash_files, index_classes, listed, reading
+from foveate.data.hashing import hash_files
+from foveate.data.source import Source, file_blocks, index_classes, listed, reading
 from foveate.data.splits import SPLITS, UNDECLARED, hints_at_split, is_held_out, other_words, split_code
 from foveate.data.texts import MadeTexts, Texts
 from foveate.data.tree import Tree, is_clutter, read_trees, subfolders
@@ -19,21 +20,17 @@ from foveate.records import printable
 
 _TRAIN = SPLITS.index("train")
 
-IMAGE_SUFFIXES = {
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".mpo",
-    ".png",
-    ".webp",
-    ".bmp",
-    ".dib",
-    ".gif",
-    ".tif",
-    ".tiff",
+SUFFIXES: Mapping[str, tuple[str, ...]] = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp", ".dib"),
+    "GIF": (".gif",),
+    "TIFF": (".tif", ".tiff"),
+    "AVIF": (".avif", ".avifs"),
 }
-IMAGE_SUFFIXES |= {".heic", ".heif", ".avif"}
+"""How the names of image files end, by their format."""
+IMAGE_SUFFIXES = {suffix for suffixes in SUFFIXES.values() for suffix in suffixes} | {".heic", ".heif"}
 _TABLES = {".csv", ".tsv", ".txt", ".lst", ".json", ".jsonl", ".xlsx", ".parquet", ".pq", ".arrow", ".feather"}
 _TABLES |= {".npz", ".npy", ".h5", ".hdf5", ".mat", ".tfrecord"}
 _READ_TABLES = {".csv", ".tsv", ".npz"}
@@ -44,7 +41,7 @@ _ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 def open_folder(root: Path, track: Track) -> Source:
     """Read `root/<split>/<class>/…`, or a flat `root/<class>/…`; a class folder is read with everything below it.
 
-    Every file in a class folder is taken for an image, so that one which is none is listed as bad.
+    Every file in a class folder is taken for an image, so that any other file is listed as bad.
 
     Raises:
         DataError: without class folders; for images beside the splits, and for what looks like a split but cannot
@@ -226,11 +223,7 @@ def _refuse_one_level_too_high(root: Path, folder: Path, tree: Tree) -> None:
 
 
 def _doubts(classes: Sequence[tuple[Path, int]], trees: Sequence[Tree]) -> list[str]:
-    """Notes on splits without images.
-
-    Raises:
-        DataError: where all classes hold the same folders, as splits by any name in any language do.
-    """
+    """Notes on splits without images; DataError where all classes hold the same folders, as splits do."""
     empty = {folder.parent for folder, _ in classes}
     empty -= {folder.parent for (folder, _), tree in zip(classes, trees, strict=True) if tree.files}
     notes = [

@@ -9,15 +9,9 @@ _NAMES: tuple[tuple[bytes, str], ...] = (
         rb".{4}ftyp(?:hei[cxms]|hev[cmsx]|mif1|msf1)",
         "a HEIC photo, which is not read: convert it to JPEG, for example by `heif-convert photo.heic photo.jpg`",
     ),
-    (
-        rb".{4}ftyp(?:avi[fs]|miaf)",
-        "an AVIF image, which this Pillow cannot read: save it as JPEG or PNG",
-    ),
+    (rb".{4}ftyp(?:avi[fs]|miaf)", "an AVIF image, which this Pillow cannot read: save it as JPEG or PNG"),
     (rb".{4}ftypcrx|II\x2a\0.{4}CR|IIRO|IIU\0|FUJIFILMCCD-RAW|FOVb", _NO_READER.format("a camera's raw photo")),
-    (
-        rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\x01\xba",
-        "a video, not an image: save its frames as PNG",
-    ),
+    (rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\x01\xba", "a video, not an image: save its frames as PNG"),
     (_TEXT + rb"(?i:<!doctype html|<html|<head|<body)", "a web page, not an image: download the image itself"),
     (
         _TEXT + rb"<(?:svg|[?!].{0,4000}?<svg)[\s>]",

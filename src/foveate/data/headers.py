@@ -9,21 +9,12 @@ from typing import get_args
 
 from foveate.data.decode import Header, read_header
 from foveate.data.findings import Finding, Severity, images_told
+from foveate.data.folder import IMAGE_SUFFIXES, SUFFIXES
 from foveate.data.source import Image, Source
 from foveate.preprocessing import Preprocessing
 from foveate.progress import Track
 from foveate.settings import Side
 
-_SUFFIXES: Mapping[str, tuple[str, ...]] = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp", ".dib"),
-    "GIF": (".gif",),
-    "TIFF": (".tif", ".tiff"),
-    "AVIF": (".avif", ".avifs"),
-    "others": (".heic", ".heif", ".svg", ".pdf"),
-}
 _KINDS: Mapping[str, tuple[Severity, str]] = {
     "wrong_extension": ("warning", "with the name of another format: read by content, not by name"),
     "cropped": (
@@ -73,8 +64,8 @@ def header_findings(source: Source, preprocessing: Preprocessing, track: Track) 
 
 def _kinds(image: Image, header: Header, preprocessing: Preprocessing) -> Iterator[str]:
     """Kinds of findings that a header is one of, where images are decoded so."""
-    own, suffix = _SUFFIXES.get(header.format, ()), image.suffix.lower() if isinstance(image, Path) else ""
-    anothers = any(suffix in others for others in _SUFFIXES.values()) or mimetypes.guess_type(f"x{suffix}")[0]
+    own, suffix = SUFFIXES.get(header.format, ()), image.suffix.lower() if isinstance(image, Path) else ""
+    anothers = suffix in IMAGE_SUFFIXES or mimetypes.guess_type(f"x{suffix}")[0]
     if own and suffix not in own and anothers:
         yield "wrong_extension"
     shorter, longer = sorted((header.width, header.height))

@@ -16,7 +16,7 @@ class Directory:
     """The tags of the first directory. Types are taken as they are written: cameras often choose another one.
 
     Raises:
-        ValueError: for anything that is no TIFF header with a directory; for more than `MAX_TAGS` tags.
+        ValueError: where there is no TIFF header with a directory, or more than `MAX_TAGS` tags.
     """
 
     def __init__(self, data: bytes) -> None:

@@ -93,11 +93,7 @@ def _known(beginning: bytes) -> _Head | None:
 
 
 def _walk(data: bytes) -> _Head:
-    """The head of a file.
-
-    Raises:
-        BadImageError, IndexError, struct.error: where it is damaged.
-    """
+    """The head of a file; BadImageError, IndexError or struct.error where it is damaged."""
     about: dict[bytes, bytes] = {}  # contents of the segments that bear on colours and orientation
     others: list[bytes] = []  # segments as they are: tables, and the frame
     first_codes: list[int] = []
@@ -196,11 +192,7 @@ def _without_padding(pixels: bytes) -> bytes:
 
 
 def _check_scans(frame: bytes, scan: bytes, pixels: bytes) -> None:
-    """Refuse a JPEG of several scans that lacks some: libjpeg takes coefficients that never come for 0.
-
-    Raises:
-        BadImageError: for it, and for too many scans.
-    """
+    """Refuse a JPEG that lacks some of its scans, or has too many: libjpeg takes what is missing for 0."""
     scans = [scan, *(pixels[at.end() + 2 :][:13] for at in re.finditer(rb"\xff\xda", pixels))]
     if len(scans) > _MAX_SCANS:
         raise BadImageError(f"more than {_MAX_SCANS} scans")

@@ -18,17 +18,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from foveate.data.decode import MAX_PIXELS
-from foveate.data.source import (
-    Block,
-    Image,
-    Source,
-    hash_files,
-    index_classes,
-    listed,
-    reading,
-    refuse_claim,
-    whole_numbers,
-)
+from foveate.data.hashing import hash_files
+from foveate.data.source import Block, Image, Source, index_classes, listed, reading, refuse_claim, whole_numbers
 from foveate.data.splits import SPLITS, UNDECLARED, hints_at_split, split_code, split_codes
 from foveate.data.table import refuse_other_columns
 from foveate.data.texts import row_names
@@ -63,6 +54,11 @@ class _Header:
     dtype: np.dtype[Any]
     offset: int
 
+    @property
+    def squeezed(self) -> tuple[int, ...]:
+        """The shape, but [N] for the [N, 1] that Keras has for labels."""
+        return self.shape[:1] if self.shape[1:] == (1,) else self.shape
+
 
 @dataclass(frozen=True)
 class _NpzBlock(Block):
@@ -91,8 +87,8 @@ def open_npz(path: Path, track: Track) -> Source:
     Images are [N, H, W] or [N, H, W, 1 or 3] uint8; labels are strings, or integers that index `class_names`.
 
     Raises:
-        DataError: for a damaged archive, arrays of another shape, type or length, a label that is no class, images
-            without labels or the reverse, and an array that looks like a split but cannot be taken as one.
+        DataError: for a damaged archive, arrays of another shape, type or length, a label that is not a class,
+            images without labels or the reverse, and an array that looks like a split but cannot be taken as one.
     """
     with _opened(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
@@ -148,11 +144,7 @@ def open_npz(path: Path, track: Track) -> Source:
 def _find_parts(
     archive: zipfile.ZipFile, path: Path, names: list[str]
 ) -> tuple[list[tuple[str, str, int]], tuple[str, ...]]:
-    """The arrays of images, each with its labels and its split, in the order of `SPLITS`; and notes.
-
-    Raises:
-        DataError: for images without labels or the reverse, and for what looks like a split but cannot be taken.
-    """
+    """The arrays of images, each with its labels and its split, in the order of `SPLITS`; and notes."""
     fix = "save it with images and labels, or with x_train, y_train, x_test and y_test (and x_val, y_val)"
     images, labels, others = _by_role(archive, path, names)
     keys = sorted(images.keys() | labels.keys()) or [""]
@@ -191,16 +183,14 @@ def _by_role(
         roles = [_ROLES[word] for word in words if word in _ROLES]
         rest = "_".join(word for word in words if word not in _ROLES)
         # `image_ids` and `label_names` are no images and labels of a split.
-        is_part = len(roles) == 1 and (not rest or hints_at_split(rest) or _holds_images(archive, path, name))
+        is_part = len(roles) == 1 and (
+            not rest or hints_at_split(rest) or len(_read_header(archive, path, name).shape) > 2
+        )
         if is_part and (other := of_role[roles[0]].setdefault(rest, name)) != name:
             raise DataError(f"{path}: the names of {name} and {other} mean the same: rename one")
         if not is_part and name not in _EXTRA:
             others.append(name)
     return of_role["images"], of_role["labels"], others
-
-
-def _holds_images(archive: zipfile.ZipFile, path: Path, name: str) -> bool:
-    return len(_read_header(archive, path, name).shape) > 2
 
 
 def _refuse_other_splits(archive: zipfile.ZipFile, path: Path, names: list[str]) -> None:
@@ -233,8 +223,7 @@ def _read_labels(
     archive: zipfile.ZipFile, path: Path, member: str, images: str, count: int
 ) -> NDArray[np.int64] | list[str]:
     header = _read_header(archive, path, member)
-    shape = header.shape[:1] if header.shape[1:] == (1,) else header.shape  # [N, 1], as Keras has them
-    if header.dtype.kind not in "iuUS" or shape != (count,):
+    if header.dtype.kind not in "iuUS" or header.squeezed != (count,):
         raise DataError(
             f"{path}: {member} is {header.dtype} {header.shape}: it must hold one integer or string for each of "
             f"the {count} {images}"
@@ -260,8 +249,7 @@ def _read_array(archive: zipfile.ZipFile, path: Path, member: str) -> NDArray[An
         file.read(header.offset)
         data = file.read(count * header.dtype.itemsize)
     values = np.frombuffer(data, header.dtype, count) if data else np.zeros(count, header.dtype)
-    shape = header.shape[:1] if header.shape[1:] == (1,) else header.shape
-    return values.reshape(shape).astype(header.dtype.newbyteorder("="))
+    return values.reshape(header.squeezed).astype(header.dtype.newbyteorder("="))
 
 
 def _read_header(archive: zipfile.ZipFile, path: Path, member: str) -> _Header:

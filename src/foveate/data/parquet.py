@@ -1,29 +1,19 @@
 """Data sets in Parquet as the Hugging Face hub lays them out: shards of encoded images and their labels."""
 
-import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PureWindowsPath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from foveate.data.source import (
-    Block,
-    Image,
-    Source,
-    hash_files,
-    index_classes,
-    listed,
-    reading,
-    refuse_claim,
-    whole_numbers,
-)
+from foveate.data.hashing import hash_files
+from foveate.data.parquet_images import ParquetBlock, chunks_of, find_images, opened_parquet, text_of
+from foveate.data.source import Block, Source, index_classes, listed, reading, refuse_claim, whole_numbers
 from foveate.data.splits import (
     SPLITS,
     UNDECLARED,
@@ -33,55 +23,12 @@ from foveate.data.splits import (
     split_codes,
     split_words,
 )
-from foveate.data.table import SPLIT_COLUMNS, image_path, refuse_other_columns
+from foveate.data.table import SPLIT_COLUMNS, refuse_other_columns
 from foveate.data.texts import Texts, row_names
 from foveate.errors import DataError
-from foveate.files import open_regular
 from foveate.parsing import MalformedError, parse_json
 from foveate.progress import Track
 from foveate.records import printable
-
-__all__ = ["ParquetBlock", "open_parquet"]
-
-_DAMAGED = (pa.ArrowException, ValueError, OverflowError, NotImplementedError, MemoryError)
-"""What pyarrow raises for a damaged file."""
-_footers: dict[tuple[int, ...], Any] = {}
-"""The footer that was read last, by the identity of its file: of many row groups, reading it anew for each takes
-longer than decoding them."""
-_BATCH_BYTES = 32 << 20
-"""Of images that are decoded from Parquet at a time."""
-
-
-@dataclass(frozen=True)
-class ParquetBlock(Block):
-    """`count` rows of a row group, from its row `first` on."""
-
-    path: str
-    row_group: int
-    first: int
-    column: str
-    """The column of images: encoded bytes, or a struct of these and of a path."""
-
-    @property
-    def files(self) -> Sequence[str]:
-        """The shard."""
-        return (self.path,)
-
-    def part(self, begin: int, end: int) -> Block:
-        """Some of the rows."""
-        return replace(self, start=self.start + begin, count=end - begin, first=self.first + begin)
-
-    def images(self) -> Iterator[Image]:
-        """Yield each row's bytes, or the file that it names in place of them; none where the row has neither."""
-        path, row, end = Path(self.path), 0, self.first + self.count
-        with _opened(path, [self.column], again=True) as file:
-            for batch in _batches(path, file, self.row_group, self.column):
-                wanted = batch[max(self.first - row, 0) : max(end - row, 0)]
-                yield from _images_in(path, wanted, max(row, self.first))
-                row += len(batch)
-                if row >= end:
-                    return
-        raise DataError(f"cannot read {path}: its images are fewer than its rows: copy or download it again")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +56,7 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
     a column `group` is optional.
 
     Raises:
-        DataError: for a damaged file, a missing column, a label that is no class, or shards of which only some
+        DataError: for a damaged file, a missing column, a label that is not a class, or shards of which only some
             name their split.
     """
     base = root if root.is_dir() else root.parent
@@ -132,14 +79,7 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
             # A row group of pandas' default size would keep one worker busy and the others idle.
             part = rows if rows <= 2048 else -(-rows // workers)
             blocks += [
-                ParquetBlock(
-                    count + first,
-                    min(part, rows - first),
-                    str(path),
-                    row_group,
-                    first,
-                    shard.column,
-                )
+                ParquetBlock(count + first, min(part, rows - first), str(path), row_group, first, shard.column)
                 for first in range(0, rows, part or 1)
             ]
             count += rows
@@ -163,11 +103,11 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
         ids=ids,
         blocks=blocks,
         content=hash_files(
-            "parquet",
-            Texts([*map(str, shards), *(file for shard in read for file in shard.named_files)]),
-            track,
+            "parquet", Texts([*map(str, shards), *(file for shard in read for file in shard.named_files)]), track
         ),
-        groups=_join_groups(read),
+        groups=tuple(group for shard in read for group in shard.groups or [""] * len(shard.labels))
+        if any(shard.groups is not None for shard in read)
+        else None,
         notes=notes,
     )
 
@@ -181,11 +121,7 @@ def _set_folder(shard: Path, base: Path) -> Path:
 
 
 def _split_of(path: Path, base: Path) -> int:
-    """The split that a shard's name, or that of a folder below `base`, declares.
-
-    Raises:
-        DataError: where they name two, or one that cannot be told.
-    """
+    """The split that a shard's name, or a folder's below `base`, declares; DataError where that is unclear."""
     stem = re.sub(r"-\d+-of-\d+.*$", "", path.name.rpartition(".")[0])
     for name in (stem, *reversed(path.relative_to(base).parts[:-1])):
         code = split_code(name)
@@ -219,109 +155,6 @@ def _check_shards(root: Path, shards: Sequence[_Shard]) -> tuple[str, ...]:
     )
 
 
-@contextlib.contextmanager
-def _opened(path: Path, text: Sequence[str] = (), *, again: bool = False) -> Iterator[Any]:
-    """The Parquet file at `path`, of whose columns `text` equal strings or bytes stay one value in memory.
-
-    Args:
-        again: it was checked when it was opened first, so that a footer that is known will do. A file that changed
-            since is found when contents are hashed for the second time.
-    """
-    with reading(path, _DAMAGED), open_regular(path) as opened:
-        status = os.fstat(opened.fileno())
-        # Every element that the footer lists takes a byte at least, whatever it says of their number.
-        limit = max(1, min(status.st_size, 1 << 20))
-        limits = {"thrift_string_size_limit": limit, "thrift_container_size_limit": limit}
-        identity = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-        metadata = _footers.get(identity) if again else None
-        if metadata is None:
-            metadata = pq.ParquetFile(opened, **limits).metadata
-            _footers.clear()
-            _footers[identity] = metadata
-        leaves = {metadata.schema.column(place).path for place in range(metadata.num_columns)}
-        with pq.ParquetFile(
-            opened,
-            metadata=metadata,
-            read_dictionary=[leaf for leaf in _leaves(text) if leaf in leaves],
-            buffer_size=1 << 20,  # reads a row group as it is decoded, however large it is
-            **limits,
-        ) as file:
-            yield file
-
-
-def _leaves(columns: Sequence[str]) -> list[str]:
-    """As Parquet names the columns, and their fields where they are structs of images."""
-    return [leaf for name in columns for leaf in (name, f"{name}.bytes", f"{name}.path")]
-
-
-def _chunks(file: Any, row_group: int, columns: Sequence[str]) -> list[Any]:
-    """What the footer says of columns in a row group."""
-    group, wanted = file.metadata.row_group(row_group), set(_leaves(columns))
-    chunks = (group.column(place) for place in range(group.num_columns))
-    return [chunk for chunk in chunks if chunk.path_in_schema in wanted]
-
-
-def _batches(path: Path, file: Any, row_group: int, column: str) -> Iterator[Any]:
-    """The values of a column of images, some rows at a time."""
-    chunks = _chunks(file, row_group, [column])
-    for chunk in chunks:
-        held, size = chunk.total_uncompressed_size, chunk.total_compressed_size
-        if held > (32 << 20) + 16 * size:
-            raise DataError(
-                f"{path}: its column {column} claims {held:,} bytes in {size:,}, which no real images come to: "
-                "write it again"
-            )
-    held, count = (
-        sum(chunk.total_uncompressed_size for chunk in chunks),
-        file.metadata.row_group(row_group).num_rows,
-    )
-    rows = max(1, min(256, _BATCH_BYTES * count // max(1, held)))
-    leaves = [chunk.path_in_schema for chunk in chunks]
-    for batch in file.iter_batches(rows, row_groups=[row_group], columns=leaves, use_threads=False):
-        yield batch.column(0)
-
-
-def _images_in(shard: Path, values: Any, first: int) -> Iterator[Image]:
-    """The images in some rows, the first of which is row `first` of its row group."""
-    is_struct = pa.types.is_struct(values.type)
-    fields = [field.name for field in values.type] if is_struct else []
-    data = values.field("bytes") if is_struct else values
-    paths = values.field("path") if "path" in fields else None
-    # One object for rows of one value: a file of a few bytes can repeat a large image many thousand times.
-    repeated: dict[int, bytes] | None = None
-    if pa.types.is_dictionary(data.type) and 2 * len(data.dictionary) <= len(data):
-        repeated = dict(enumerate(data.dictionary.to_pylist()))
-    absent, empty = _nulls(values), _nulls(data)
-    for index in range(len(values)):
-        # A struct that is null as a whole leaves anything in its fields.
-        if absent[index]:
-            yield b""
-        elif not empty[index]:
-            yield data[index].as_py() if repeated is None else repeated[data.indices[index].as_py()]
-        else:
-            name = _decoded(shard, paths[index].as_py()) if paths is not None and paths[index].is_valid else ""
-            yield _named_file(shard, name, first + index) if name else b""
-
-
-def _nulls(values: Any) -> list[bool]:
-    """Which values are null: of all at once, as asking each of them takes longer than reading it."""
-    found: list[bool] = values.is_null().to_numpy(zero_copy_only=False).tolist()
-    return found
-
-
-def _named_file(shard: Path, name: str, row: int) -> Path:
-    """The image file that a row names, below the shard's folder: a stranger's table must not reach elsewhere."""
-    where = f"{shard}#{row}"
-    found = image_path(shard.parent, name, where)
-    windows = PureWindowsPath(name)  # a slash is a separator to it as well
-    if windows.drive or windows.root or ".." in windows.parts:
-        raise DataError(
-            f"{where}: the path {printable(name)[:100]} is not below the shard's folder: write the image's bytes "
-            "into the shard, or name a file in that folder"
-        )
-    return found
-
-
 def _read_shard(path: Path, base: Path, size: int, before: int) -> _Shard:
     """The columns of `path` but the images.
 
@@ -329,7 +162,7 @@ def _read_shard(path: Path, base: Path, size: int, before: int) -> _Shard:
         base: the folder below which the names of folders may declare a split.
         size: bytes of the shards so far, this one included; `before` are the images of those before it.
     """
-    with _opened(path) as file:
+    with opened_parquet(path) as file:
         schema = file.schema_arrow
         column_of = _columns(path, schema)
         group_rows = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
@@ -339,9 +172,9 @@ def _read_shard(path: Path, base: Path, size: int, before: int) -> _Shard:
         refuse_claim(path, size, images=before + rows)
         others = _like_splits(schema, column_of)
         wanted = [column for name, column in column_of.items() if name != "image"] + others
-        chunks = [chunk for i in range(len(group_rows)) for chunk in _chunks(file, i, wanted)]
+        chunks = [chunk for i in range(len(group_rows)) for chunk in chunks_of(file, i, wanted)]
         refuse_claim(path, size, once=sum(chunk.total_uncompressed_size for chunk in chunks), what=listed(wanted))
-    with _opened(path, wanted) as file:
+    with opened_parquet(path, wanted) as file:
         table = file.read(columns=wanted, use_threads=False)
         if len(table) != rows:
             raise DataError(f"cannot read {path}: its numbers of rows disagree: copy or download it again")
@@ -355,7 +188,7 @@ def _read_shard(path: Path, base: Path, size: int, before: int) -> _Shard:
         groups = _texts(path, "group", values["group"]) if "group" in values else None
         labels = _label_values(path, values["label"])
         class_names = _hub_class_names(path, schema, column_of["label"])
-    has_images, named_files = _find_images(path, column_of["image"])
+    has_images, named_files = find_images(path, column_of["image"])
     return _Shard(
         path=path,
         column=column_of["image"],
@@ -423,25 +256,6 @@ def _like_splits(schema: Any, column_of: dict[str, str]) -> list[str]:
     ]
 
 
-def _find_images(path: Path, column: str) -> tuple[bool, list[str]]:
-    """Whether any row has an image, and the files that rows name in place of bytes."""
-    has_images, named = False, []
-    with _opened(path, [column]) as file:
-        for row_group in range(file.metadata.num_row_groups):
-            data = _chunks(file, row_group, [column])[0]
-            counts = data.statistics
-            if counts is not None and counts.has_null_count and counts.null_count == 0:
-                has_images |= file.metadata.row_group(row_group).num_rows > 0
-                continue
-            row = 0
-            for batch in _batches(path, file, row_group, column):
-                for image in _images_in(path, batch, row):
-                    has_images |= bool(image)
-                    named += [os.fspath(image)] if isinstance(image, Path) else []
-                row += len(batch)
-    return has_images, named
-
-
 def _hub_class_names(path: Path, schema: Any, label: str) -> list[str] | None:
     """Names of the hub's ClassLabel `label`; None where the schema has none."""
     described = (schema.metadata or {}).get(b"huggingface")
@@ -486,16 +300,9 @@ def _texts(path: Path, name: str, column: Any) -> list[str | None]:
             continue
         encoded = chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode()
         bytes_of = encoded.dictionary.cast(pa.large_binary()).to_pylist()
-        values = [None if value is None else _decoded(path, value) for value in bytes_of]
+        values = [None if value is None else text_of(path, value) for value in bytes_of]
         texts += [None if index is None else values[index] for index in encoded.indices.to_pylist()]
     return texts
-
-
-def _decoded(path: Path, text: bytes | str) -> str:
-    try:
-        return text if isinstance(text, str) else text.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: it holds text that is not UTF-8: write it again") from error
 
 
 def _name_classes(
@@ -521,9 +328,3 @@ def _name_classes(
         parts.append(np.array([position[name] for name in names], np.int64)[labels])
         done += len(labels)
     return merged, np.concatenate(parts)
-
-
-def _join_groups(shards: Sequence[_Shard]) -> tuple[str, ...] | None:
-    if all(shard.groups is None for shard in shards):
-        return None
-    return tuple(group for shard in shards for group in shard.groups or [""] * len(shard.labels))

@@ -1,38 +1,24 @@
 """What every kind of data set is read into before its images are decoded: labels, declared splits, and blocks."""
 
 import contextlib
-import hashlib
 import itertools
 import math
-import os
-import threading
 import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.decode import BadImageError, open_image, shorter_side
-from foveate.errors import DataError
-from foveate.progress import Track
+from foveate.data.decode import shorter_side
+from foveate.data.hashing import Content
+from foveate.errors import DataError, one_line
 
-_PIECE_BYTES = 8 << 20
-"""Of a file that is read, between two signs that it goes on."""
-_AT_ONCE = 1024
-"""Files that are handed out to be hashed, so that a million of them take no memory."""
-_TOGETHER = 16
-"""Of these, how many a thread takes at a time where there are thousands, as handing out costs time."""
 _MISSING = ("nan", "none", "null", "n/a", "na", "<na>", "nat")
-_LARGEST_IMAGE = 4 << 30
-"""Bytes of an image file that are hashed at most: /proc/kcore and sparse files can claim terabytes."""
-
 Image = Path | bytes | NDArray[np.uint8]
 """An image not yet decoded: a file, a file's bytes, or pixels [H, W], [H, W, 1] or [H, W, 3]."""
 
@@ -89,21 +75,6 @@ class FileBlock(Block):
         yield from map(Path, self.paths)
 
 
-@dataclass(frozen=True)
-class Content:
-    """What the files of a data set hold."""
-
-    digest: str
-    """sha256 of the files' contents, in order."""
-    kind: str = field(default="", compare=False)
-    files: Sequence[str] = field(default=(), compare=False)
-    """The files themselves; none where the images come from memory."""
-
-    def is_unchanged(self, track: Track) -> bool:
-        """Whether the files still hold that; they are read again."""
-        return not self.files or hash_files(self.kind, self.files, track).digest == self.digest
-
-
 @dataclass(frozen=True, eq=False)
 class Source:
     """A data set as it lies on disk, its images not decoded yet."""
@@ -136,9 +107,7 @@ def file_blocks(paths: Sequence[str], size: int = 64) -> list[Block]:
 
 
 def index_classes(
-    values: Sequence[str] | NDArray[np.int64],
-    class_names: Sequence[str] | None,
-    where: Callable[[int], str],
+    values: Sequence[str] | NDArray[np.int64], class_names: Sequence[str] | None, where: Callable[[int], str]
 ) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Class names, and the index into them of each of the [N] `values`, which are class names or integers.
 
@@ -151,7 +120,7 @@ def index_classes(
         where: names the place of the i-th value for a message.
 
     Raises:
-        DataError: for a value that is no class, and for a class named twice.
+        DataError: for a value that is not a class, and for a class named twice.
     """
     if class_names is not None:
         names = [str(name) for name in class_names]
@@ -267,47 +236,10 @@ def refuse_claim(path: Path, size: int, *, images: int = 0, once: int = 0, what:
         )
 
 
-def hash_files(kind: str, paths: Sequence[str], track: Track) -> Content:
-    """sha256 over `kind` and the contents of files, in order; the reason stands in for one that cannot be read."""
-    digest = hashlib.sha256(kind.encode())
-    limit = _LARGEST_IMAGE if kind == "files" else None
-    total = len(paths) + sum(_file_bytes(path) // _PIECE_BYTES for path in paths)
-    with contextlib.closing(_hashing(paths, limit, digest)) as pieces:  # what stops this stops the threads at once
-        for _ in track(pieces, total=total, label="reading files", images_each=0):
-            pass
-    return Content(digest.hexdigest(), kind, paths)
-
-
-def _hashing(paths: Sequence[str], limit: int | None, digest: "hashlib._Hash") -> Generator[None]:
-    """Add the contents of files to `digest`; yield when a file was read, and within it after each piece."""
-    moved: SimpleQueue[int] = SimpleQueue()
-    """Files that were read to their ends; 0 where a piece of one was."""
-    together = max(1, min(_TOGETHER, len(paths) // 256))
-    stopped = threading.Event()
-    with ThreadPoolExecutor(4) as pool:  # hashlib lets go of the GIL
-        try:
-            for start in range(0, len(paths), _AT_ONCE):
-                some = paths[start : start + _AT_ONCE]
-                hashing = [
-                    pool.submit(_hash_some, some[at : at + together], limit, moved, stopped)
-                    for at in range(0, len(some), together)
-                ]
-                left = len(some)
-                while left > 0:
-                    left -= moved.get()
-                    yield
-                for each in hashing:
-                    for found in each.result():
-                        digest.update(found.encode() + b"\n")
-        finally:
-            stopped.set()
-            pool.shutdown(cancel_futures=True)
-
-
-def typical_side(blocks: Sequence[Block], sample: int = 256) -> int | None:
-    """Median shorter side, in pixels, of up to `sample` images spread over 16 blocks; None: none is readable."""
+def typical_side(blocks: Sequence[Block]) -> int | None:
+    """Median shorter side, in pixels, of up to 256 images from 16 blocks; None: no image can be read."""
     chosen = [blocks[i] for i in sorted({int(i) for i in np.linspace(0, len(blocks) - 1, 16)})]
-    each = sample // len(chosen)
+    each = 256 // len(chosen)
     sides = [
         side
         for block in chosen
@@ -333,50 +265,5 @@ def reading(path: Path | str, damaged: tuple[type[Exception], ...] = ()) -> Iter
     except PermissionError as error:
         raise DataError(f"no permission to read {error.filename or path}: change its permissions") from error
     except errors as error:
-        told = isinstance(error, OSError) and error.strerror
-        reason = " ".join(str(told or error).split())[:200] or type(error).__name__
+        reason = (isinstance(error, OSError) and error.strerror) or one_line(error)
         raise DataError(f"cannot read {path}: {reason}: copy or download it again") from error
-
-
-def _hash_some(
-    paths: Sequence[str], limit: int | None, moved: SimpleQueue[int], stopped: threading.Event
-) -> list[str]:
-    buffer, found = memoryview(bytearray(1 << 18)), list[str]()
-    try:
-        for path in paths:
-            found.append(_hash_file(path, limit, buffer, moved, stopped))
-            moved.put(1)
-    except BaseException:
-        moved.put(len(paths))  # nobody waits for the rest
-        raise
-    return found
-
-
-def _hash_file(
-    path: str, limit: int | None, buffer: memoryview, moved: SimpleQueue[int], stopped: threading.Event
-) -> str:
-    digest, unsaid = hashlib.sha256(), 0
-    try:
-        with open_image(Path(path)) as file:
-            status = os.fstat(file.fileno())
-            if limit is not None and status.st_size > limit:
-                return f"{status.st_size} bytes of {status.st_mtime_ns}"
-            # Not beyond the size: some files of the kernel, as in /proc, have the size 0 and no end.
-            left = status.st_size
-            while (count := file.readinto(buffer[: min(left, len(buffer))])) and not stopped.is_set():
-                digest.update(buffer[:count])
-                left -= count
-                unsaid += count
-                if unsaid >= _PIECE_BYTES:
-                    moved.put(0)
-                    unsaid = 0
-    except (BadImageError, OSError) as error:
-        return str(error)
-    return digest.hexdigest()
-
-
-def _file_bytes(path: str) -> int:
-    try:
-        return Path(path).stat().st_size
-    except (OSError, ValueError):  # a missing file will be a bad image
-        return 0

@@ -45,7 +45,7 @@ _GLUED = re.compile(f"(?:{_PIECES.pattern})+")
 
 
 def split_code(name: str) -> int | None:
-    """Index into `SPLITS` of the split that `name` means; None when it is no split's name.
+    """Index into `SPLITS` of the split that `name` means; None when it is not the name of a split.
 
     The one rule for folders, Parquet shards, arrays and columns: case, digits, punctuation, single letters and
     words such as `set` or `images` do not matter. `Testing`, `val2017`, `01_train` and `test-set` are splits,
@@ -86,7 +86,7 @@ def split_codes(names: Sequence[str | None], where: Callable[[int], str]) -> NDA
     """Index into `SPLITS` of each of the [N] names; `UNDECLARED` where it is empty.
 
     Raises:
-        DataError: for what is no split's name; `where` names the place of the i-th for the message.
+        DataError: for a name that means no split; `where` names the place of the i-th for the message.
     """
     codes = {name: split_code(name) if name else UNDECLARED for name in set(names)}
     for name, code in codes.items():
@@ -250,7 +250,7 @@ def grouped_split(
 
 
 def stratified_subset(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """Draw so many, the same share of every class, by the largest remainders; one of each where they suffice.
+    """Draw `count` images, the same share of every class, by the largest remainders; one of each where possible.
 
     Fewer, by the same seed, are some of these but for rounding.
 

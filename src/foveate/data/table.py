@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from foveate.data.source import Source, file_blocks, hash_files, index_classes, listed, reading
+from foveate.data.hashing import hash_files
+from foveate.data.source import Source, file_blocks, index_classes, listed, reading
 from foveate.data.splits import hints_at_split, split_code, split_codes
 from foveate.data.texts import Texts
 from foveate.errors import DataError
@@ -27,7 +28,7 @@ _MARKS = (
     (b"PAR1", "Parquet"),
     (b"\x1f\x8b", "compressed by gzip"),
 )
-"""How a file begins that is no UTF-8 text, and what it is."""
+"""How files begin that are not UTF-8 text, and what they are."""
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/:]?/|data:")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 

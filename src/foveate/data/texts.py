@@ -2,13 +2,32 @@
 
 import bisect
 import itertools
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import overload
 
 
-class _Equal(Sequence[str]):
-    """Equal to any other sequence of the same texts, such as a list."""
+class _MadeOnDemand(Sequence[str]):
+    """Texts that are made each time they are asked for; equal to any other sequence of the same ones."""
+
+    @abstractmethod
+    def _text(self, place: int) -> str:
+        """The text at a place from 0 on."""
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        """A text; of a slice, a view that copies nothing."""
+        places = range(len(self))[index]
+        return _View(self, places) if isinstance(places, range) else self._text(places)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._text, range(len(self)))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Sequence) or isinstance(other, str) or len(self) != len(other):
@@ -18,7 +37,22 @@ class _Equal(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
 
-class Texts(_Equal):
+class _View(_MadeOnDemand):
+    """Some of other texts, which keep them."""
+
+    __slots__ = ("_places", "_texts")
+
+    def __init__(self, texts: _MadeOnDemand, places: range) -> None:
+        self._texts, self._places = texts, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _text(self, place: int) -> str:
+        return self._texts._text(self._places[place])
+
+
+class Texts(_MadeOnDemand):
     """Texts kept as UTF-8 in one buffer; what stands up to the last slash is kept once for all that share it.
 
     A Python string takes 49 bytes beside its characters, and 8 in its list: a million paths of 60 characters take
@@ -36,7 +70,8 @@ class Texts(_Equal):
         self._end = array("q")
         """Of each text, where its rest ends in `_rests`."""
         self._rests = bytearray()
-        self.extend(texts)
+        for text in texts:
+            self.append(text)
 
     def append(self, text: str) -> None:
         """Add a text at the end."""
@@ -50,31 +85,16 @@ class Texts(_Equal):
         self._folder.append(number)
         self._end.append(len(self._rests))
 
-    def extend(self, texts: Iterable[str]) -> None:
-        """Add texts at the end, in order."""
-        for text in texts:
-            self.append(text)
-
     def __len__(self) -> int:
         return len(self._end)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        """A text; of a slice, a view that copies nothing."""
-        if isinstance(index, slice):
-            return _View(self, range(len(self))[index])
-        place = range(len(self))[index]
+    def _text(self, place: int) -> str:
         rest = self._rests[self._end[place - 1] if place else 0 : self._end[place]]
         return self._folders[self._folder[place]] + rest.decode("utf-8", "surrogatepass")
 
 
-class MadeTexts(_Equal):
-    """`count` texts that are made each time they are asked for, by a function of their place."""
+class MadeTexts(_MadeOnDemand):
+    """`count` texts, each made by a function of its place."""
 
     def __init__(self, count: int, make: Callable[[int], str]) -> None:
         self._count, self._make = count, make
@@ -82,20 +102,12 @@ class MadeTexts(_Equal):
     def __len__(self) -> int:
         return self._count
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        """A text; of a slice, a view that makes none."""
-        places = range(self._count)[index]
-        return _View(self, places) if isinstance(places, range) else self._make(places)
+    def _text(self, place: int) -> str:
+        return self._make(place)
 
 
 def row_names(parts: Sequence[tuple[str, int]], end: str = "") -> MadeTexts:
-    """Names of rows: of each part so many, which have its text, their number within it, and `end`."""
+    """Names of rows: for each part (a text and a number of rows) the text, the row's number in it, and `end`."""
     starts = [0, *itertools.accumulate(count for _, count in parts)]
 
     def name(row: int) -> str:
@@ -103,28 +115,3 @@ def row_names(parts: Sequence[tuple[str, int]], end: str = "") -> MadeTexts:
         return f"{parts[part][0]}{row - starts[part]}{end}"
 
     return MadeTexts(starts[-1], name)
-
-
-class _View(_Equal):
-    """Some of other texts, which keep them."""
-
-    __slots__ = ("_places", "_texts")
-
-    def __init__(self, texts: Sequence[str], places: range) -> None:
-        self._texts, self._places = texts, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[str]: ...
-
-    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
-        places = self._places[index]
-        return _View(self._texts, places) if isinstance(places, range) else self._texts[places]
-
-    def __iter__(self) -> Iterator[str]:
-        return map(self._texts.__getitem__, self._places)

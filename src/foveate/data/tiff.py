@@ -20,24 +20,9 @@ from foveate.data.ifd import Directory
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIPS, _SAMPLES, _STRIP_ROWS, _STRIP_BYTES, _PLANAR, _PREDICTOR = 273, 277, 278, 279, 284, 317
 _PALETTE, _TILE_WIDTH, _TILE_ROWS, _TILES, _TILE_BYTES, _EXTRA, _FORMAT = 320, 322, 323, 324, 325, 338, 339
-_KEPT = (
-    *range(254, 260),
-    262,
-    263,
-    266,
-    273,
-    *range(277, 280),
-    284,
-    292,
-    293,
-    317,
-    *range(320, 326),
-    338,
-    339,
-    347,
-)
-_KEPT_TOO = (*range(512, 522), *range(529, 533))
-
+_KEPT = (*range(254, 260), 262, 263, 266, 273, *range(277, 280), 284, 292, 293, 317)
+_KEPT += (*range(320, 326), 338, 339, 347, *range(512, 522), *range(529, 533))
+"""Tags that say how the pixels are compressed and what they mean."""
 _BYTES_ALONE = {1, 5, 8, 32773, 32946, 34925, 50000}
 """Compressions that know nothing of pixels, so that what they hold can be taken for grey pixels of 8 bits: none,
 LZW, Deflate, PackBits, Deflate by its older number, LZMA, Zstandard."""
@@ -161,7 +146,7 @@ def _extra_channels(header: TiffHeader) -> tuple[int, ...]:
     colours = _COLOURS.get(header.photometric, 0)
     extra = header.extra
     if not extra and header.channels <= _MAX_CHANNELS and header.photometric in (2, _CMYK):
-        extra = (0,) * (header.channels - colours)  # what is not said to be alpha is none
+        extra = (0,) * (header.channels - colours)  # a channel is alpha only if the file says so
     # Several channels beside grey are a measurement, of which the first is as good as any.
     if (
         not colours
@@ -193,7 +178,8 @@ def _channels(directory: Directory, header: TiffHeader) -> NDArray[np.unsignedin
     down = directory.integer(_TILE_ROWS, 0) if tiled else directory.integer(_STRIP_ROWS, header.height)
     if across <= 0 or down <= 0:
         raise ValueError("tiles or strips without a size")
-    down = min(down, header.height) if not tiled else down
+    if not tiled:
+        down = min(down, header.height)
     parts = math.ceil(header.width / across) * math.ceil(header.height / down)
     planes = header.channels if header.planar else 1
     if parts * planes > _MAX_PARTS:
@@ -280,7 +266,12 @@ def _rows(
         ]
         if layout.tiled:
             tags.append((_TILE_WIDTH, [layout.part_row_bytes]))
-        with _as_tiff(directory, [(tag, 16 if directory.big else 4, values) for tag, values in tags]) as image:
+        kind, letter = (16, "Q") if directory.big else (4, "I")
+        packed = [
+            (tag, kind, len(values), struct.pack(f"{directory.order}{len(values)}{letter}", *values))
+            for tag, values in tags
+        ]
+        with _as_tiff(directory, packed) as image:
             place[:] = np.asarray(image)
     return found
 
@@ -316,38 +307,27 @@ def _palette(directory: Directory, bits: int) -> NDArray[np.uint8]:
 
 def _by_pillow(directory: Directory) -> Image.Image:
     """Of what only libtiff and Pillow can decode: JPEG, fax and others."""
-    tags = []
-    for tag in (*_KEPT, *_KEPT_TOO):
-        if tag in directory:
-            kind, count, raw = directory.raw(tag, _MAX_PARTS)
-            tags.append((tag, kind, _Raw(count, raw)))
-    image = _as_tiff(directory, tags)
+    image = _as_tiff(directory, [(tag, *directory.raw(tag, _MAX_PARTS)) for tag in _KEPT if tag in directory])
     image.load()
     return image
 
 
-@dataclass(frozen=True)
-class _Raw:
-    count: int
-    content: bytes
+def _as_tiff(directory: Directory, tags: Sequence[tuple[int, int, int, bytes]]) -> Image.Image:
+    """The file's pixels by these tags alone: with a directory of them at its end.
 
-
-def _as_tiff(directory: Directory, tags: Sequence[tuple[int, int, Sequence[int] | _Raw]]) -> Image.Image:
-    """The file's pixels by these tags alone: with a directory of them at its end."""
+    Args:
+        tags: each with the number of its type, its number of values, and their bytes.
+    """
     letter = "Q" if directory.big else "I"
     width = struct.calcsize(f"={letter}")
     body = bytearray(directory.data)
     body += bytes(-len(body) % 8)
     entries = []
-    for tag, kind, values in sorted(tags, key=lambda each: each[0]):
-        if isinstance(values, _Raw):
-            count, content = values.count, values.content
-        else:
-            count, content = len(values), struct.pack(f"{directory.order}{len(values)}{letter}", *values)
-        if len(content) > width:
-            place = struct.pack(f"{directory.order}{letter}", len(body))
-            body += content + bytes(-len(content) % 8)
-            content = place
+    for tag, kind, count, values in sorted(tags):
+        content = values
+        if len(values) > width:
+            content = struct.pack(f"{directory.order}{letter}", len(body))
+            body += values + bytes(-len(values) % 8)
         entries.append(struct.pack(f"{directory.order}HH{letter}", tag, kind, count) + content.ljust(width, b"\0"))
     struct.pack_into(f"{directory.order}{letter}", body, width, len(body))
     body += struct.pack(directory.order + ("Q" if directory.big else "H"), len(entries))

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.decode import BadImageError, decode_file, decode_image, resize_array
-from foveate.data.source import Block, FileBlock, Image
+from foveate.data.decode import BadImageError, decode
+from foveate.data.source import Block, FileBlock
 from foveate.errors import DataError
 from foveate.execution.pool import Message
 from foveate.preprocessing import Preprocessing
@@ -24,7 +24,7 @@ bad ones among them."""
 
 _BATCH_BYTES = 4 << 20
 _BATCH_S = 1.0
-"""Seconds after which a batch is written as it is: whoever waits then waits for one image, not for many."""
+"""Seconds after which a batch is written as it is, so that nobody waits for more than one slow image."""
 
 
 def decode_blocks(blocks: Iterable[Block], preprocessing: Preprocessing, path: Path) -> Generator[Progress]:
@@ -74,7 +74,7 @@ def decode_block(
                 if reason is None:
                     try:
                         with limit:
-                            pixels[count] = _decode(image, preprocessing)
+                            pixels[count] = decode(image, preprocessing)
                     except BadImageError as error:
                         reason = str(error)
                 if reason is not None:
@@ -158,15 +158,9 @@ def _libraries_silent() -> Iterator[None]:
 def _block(kind: str, fields: dict[str, Any]) -> Block:
     if kind == FileBlock.__name__:
         return FileBlock(**fields)
-    from foveate.data.parquet import ParquetBlock  # pyarrow, which a folder of images does not need
+    from foveate.data.parquet_images import ParquetBlock  # pyarrow, which a folder of images does not need
 
     return ParquetBlock(**fields)
-
-
-def _decode(image: Image, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    if isinstance(image, Path):
-        return decode_file(image, preprocessing)
-    return decode_image(image, preprocessing) if isinstance(image, bytes) else resize_array(image, preprocessing)
 
 
 class _MemoryLimit:

@@ -1,10 +1,13 @@
 """One engine for whatever has many jobs done: a campaign's jobs go to a pool, what becomes of them comes back."""
 
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import cached_property
 from itertools import count
-from typing import Literal, Protocol
+from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import Field
 
@@ -14,6 +17,7 @@ from foveate.execution.supervision import Supervisor
 from foveate.records import Digest
 from foveate.settings import Section
 
+T = TypeVar("T")
 _POLL_INTERVAL_S = 0.1
 """Seconds between looks at whether a job hangs, or the campaign should stop."""
 
@@ -185,10 +189,34 @@ def _judged(event: Event, supervisor: Supervisor, fatal: tuple[type[FoveateError
     return event if event.kind == "done" else Event(event.job, "failed", {"kind": kind, "reason": reason})
 
 
-def pace_words(done: int, total: int, jobs: str, seconds: float) -> str:
-    """How many of the `jobs` are done, and how long the others take at the pace of the `seconds` so far."""
-    left = timedelta(seconds=round(seconds / done * (total - done))) if done else "?"
-    return f"{done}/{total} {jobs}, {left} left"
+class Backlog(ABC, Generic[T]):
+    """The jobs of a campaign that keeps a result of each: those without one, and how fast they come to an end."""
+
+    things: ClassVar[str]
+    """What the jobs are called."""
+
+    def __init__(self) -> None:
+        self._ended, self._clock = 0, time.monotonic()
+
+    @abstractmethod
+    def pending(self) -> list[T]:
+        """The jobs that have no result, in the order in which they begin."""
+
+    @cached_property
+    def _todo(self) -> list[T]:
+        """The jobs that had no result when the first began."""
+        return self.pending()
+
+    @cached_property
+    def _waiting(self) -> list[T]:
+        """Those of them that are to begin, or to begin again; the next one is the last."""
+        return self._todo[::-1]
+
+    def progress(self) -> str:
+        """How many jobs have ended, and how long the others take at the pace so far."""
+        done, total, seconds = self._ended, len(self._todo), time.monotonic() - self._clock
+        left = timedelta(seconds=round(seconds / done * (total - done))) if done else "?"
+        return f"{done}/{total} {self.things}, {left} left"
 
 
 def failure_words(event: Event) -> str:

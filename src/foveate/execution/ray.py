@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, one_line
 from foveate.execution.pool import Event, Message, Work
 from foveate.execution.worker import describe_exception
 
@@ -178,8 +178,7 @@ def connect(address: str) -> Any:
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
     except Exception as error:
-        message = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ConfigError(f"Ray ({address}) cannot be used: {message}") from error
+        raise ConfigError(f"Ray ({address}) cannot be used: {one_line(error)}") from error
     return ray
 
 

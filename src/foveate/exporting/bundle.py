@@ -6,10 +6,9 @@ from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
-import yaml
-
 from foveate.exporting.proof import Certificate, Score
 from foveate.inference.onnx_file import Card
+from foveate.parsing import yaml_text
 from foveate.preprocessing import FITS, Fit
 
 _MODULES = (
@@ -90,7 +89,7 @@ def _readme(card: Card, certificate: Certificate, description: Mapping[str, Any]
     fit = FITS[card.preprocessing.resize]
     lines = [
         "---",
-        yaml.safe_dump(front, sort_keys=False, allow_unicode=True).rstrip(),
+        yaml_text(front).rstrip(),
         "---",
         "",
         f"# {_plain(certificate.model)}",

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foveate.errors import ConfigError, ExportError
+from foveate.errors import ConfigError, ExportError, one_line
 from foveate.inference.engine import BATCH
 from foveate.inference.onnx import INPUT, OUTPUTS
 from foveate.inference.onnx_file import MAX_BYTES, Card, card_strings, sealed
@@ -65,8 +65,8 @@ def to_onnx(network: nn.Module, size: int, temperature: float | None) -> bytes:
             proto = program.model_proto
     except Exception as error:  # the exporter lets through whatever it meets
         raise ExportError(
-            f"this network cannot be written as ONNX ({_line(error)}): an attention of your own must be made of "
-            "what torch.onnx.export knows"
+            f"this network cannot be written as ONNX ({one_line(error)}): an attention of your own must be made "
+            "of what torch.onnx.export knows"
         ) from error
     _strip(proto)
     return _serialized(proto)
@@ -195,7 +195,3 @@ def _require_packages() -> None:
         import onnxscript  # noqa: F401
     except ImportError:
         raise ConfigError('export needs ONNX: pip install "foveate[onnx]"') from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from foveate.inference.onnx import Outputs
-from foveate.metrics import wilson_interval
+from foveate.metrics import wilson_ends
 from foveate.records import Accuracy, Count, Digest, Line, Record
 
 MARGIN = 1e-4
@@ -32,7 +32,7 @@ class Score(Record):
 
     @property
     def words(self) -> str:
-        """Both."""
+        """The accuracy and its interval."""
         return f"accuracy {self.accuracy:.4f} ({self.interval[0]:.4f} to {self.interval[1]:.4f})"
 
 
@@ -140,8 +140,8 @@ class Certificate(Record):
 def score_of(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> Score:
     """Accuracy of logits [N, K] against labels [N]."""
     right = int((logits.argmax(axis=1) == labels).sum())
-    low, high = wilson_interval(right, len(labels))
-    return Score(accuracy=right / len(labels), interval=(float(low), float(high)))
+    low, high = wilson_ends(right, len(labels))
+    return Score(accuracy=right / len(labels), interval=(low, high))
 
 
 def prove(precision: str, reference: Outputs, found: Outputs, labels: NDArray[np.int64]) -> Measured:

@@ -1,7 +1,5 @@
 """A cross-validation under way: which folds are to be trained, and what came of them."""
 
-import time
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +8,18 @@ from numpy.typing import NDArray
 from foveate.data.dataset import Dataset
 from foveate.data.folds import StoredFolds
 from foveate.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
-from foveate.execution.campaign import failure_words, pace_words
+from foveate.execution.campaign import Backlog, failure_words
 from foveate.execution.pool import Event, Message
 from foveate.files import refuse_links
-from foveate.folds.training import FoldJob, FoldTiming, read_fold, result_path
-from foveate.training.job import TrainingJob
+from foveate.folds.training import FoldJob, read_fold, result_path
+from foveate.training.job import TrainingCost, TrainingJob
 from foveate.training.measured import FoldScore
 
 FOLDER = "folds"
 """Of a run: where its folds keep what they came to."""
 
 
-class CrossValidation:
+class CrossValidation(Backlog[int]):
     """The campaign of a run's folds. A fold whose result is there is done.
 
     Args:
@@ -32,14 +30,15 @@ class CrossValidation:
 
     fatal = (OutputError, CheckpointError, DataError, ConfigError, TrainingError)
     columns = ("epoch", "fold")
+    things = "folds"
     hang_limit_s = 600.0
 
     def __init__(self, shared: TrainingJob, stored: StoredFolds, joined: Dataset) -> None:
+        super().__init__()
         self.shared, self.stored, self.joined = shared, stored, joined
         self.held_out = stored.held_out(joined)
         self.folder = Path(shared.folder)
         self.failures: dict[int, str] = {}
-        self._clock, self._ended = time.monotonic(), 0
 
     def pending(self) -> list[int]:
         """The folds that have no result yet.
@@ -49,7 +48,7 @@ class CrossValidation:
         """
         return [fold for fold in range(self.stored.count) if self.result(fold) is None]
 
-    def result(self, fold: int) -> tuple[NDArray[np.float32], FoldTiming] | None:
+    def result(self, fold: int) -> tuple[NDArray[np.float32], TrainingCost] | None:
         """The logits of a fold, in the order of its images, and its timing; None where it has none yet.
 
         Raises:
@@ -133,17 +132,3 @@ class CrossValidation:
         if event.kind != "done":
             return [f"{title}  {failure_words(event)}"]
         return [f"{title}  accuracy {event.value['accuracy']:.2%}  {self.progress()}"]
-
-    def progress(self) -> str:
-        """Folds, and the time left at the pace so far."""
-        return pace_words(self._ended, len(self._todo), "folds", time.monotonic() - self._clock)
-
-    @cached_property
-    def _todo(self) -> list[int]:
-        """The folds that were to be trained when the first began."""
-        return self.pending()
-
-    @cached_property
-    def _waiting(self) -> list[int]:
-        """Those of them that are to begin, or to begin again; the next one is the last."""
-        return self._todo[::-1]

@@ -13,12 +13,12 @@ from foveate.data.dataset import Dataset
 from foveate.data.folds import StoredFolds
 from foveate.errors import CheckpointError
 from foveate.execution.pool import Message
+from foveate.inference.network import pick_device
 from foveate.progress import COMPILING_S, heartbeat
-from foveate.records import Count, Record, Seconds
 from foveate.tensors import check_finite, load_tensors, save_tensors, section
-from foveate.training.device import DeviceData, pick_device, prepare_process
+from foveate.training.device import DeviceData, prepare_process
 from foveate.training.fit import Fit
-from foveate.training.job import TrainingJob
+from foveate.training.job import TrainingCost, TrainingJob
 from foveate.training.regression import classifier_logits
 
 HELD_OUT = "held_out"
@@ -36,13 +36,6 @@ class FoldJob(TrainingJob):
     folds: int
     folds_path: str
     folds_sha256: str
-
-
-class FoldTiming(Record):
-    """What the training of a fold took."""
-
-    train_s: Seconds
-    images_shown: Count
 
 
 def run_fold(message: Message, report: Callable[[Message], None]) -> Message:
@@ -80,13 +73,8 @@ def run_fold(message: Message, report: Callable[[Message], None]) -> Message:
         logits = classifier_logits(fit.state, data, HELD_OUT, config, track=track)
     else:
         logits, _ = data.logits(fit.state.model, HELD_OUT, config, track=track)
-    history = fit.state.history
-    timing = {
-        "train_s": sum(row.seconds for row in history),
-        "images_shown": round(sum(row.seconds * row.images_per_s for row in history)),
-    }
     tensors = {"logits": torch.from_numpy(logits), "images": torch.from_numpy(held_out)}
-    save_tensors(result_path(folder, job.fold), tensors, {"fold": timing})
+    save_tensors(result_path(folder, job.fold), tensors, {"fold": TrainingCost.of(fit.state.history).model_dump()})
     state.unlink(missing_ok=True)
     right = logits.argmax(axis=1) == joined.labels[held_out]
     return {"accuracy": float(right.mean()), "images": len(right)}
@@ -103,7 +91,7 @@ def result_path(folder: Path, fold: int) -> Path:
     return folder / f"fold-{fold + 1:03}.safetensors"
 
 
-def read_fold(path: Path, held_out: NDArray[np.int64], classes: int) -> tuple[NDArray[np.float32], FoldTiming]:
+def read_fold(path: Path, held_out: NDArray[np.int64], classes: int) -> tuple[NDArray[np.float32], TrainingCost]:
     """The logits [n, K] of a fold, in the order of its images, and what its training took.
 
     Raises:
@@ -121,4 +109,4 @@ def read_fold(path: Path, held_out: NDArray[np.int64], classes: int) -> tuple[ND
     ):
         raise CheckpointError(f"{path} does not fit the folds of its run: {_FIX}")
     check_finite(path, {"logits": logits}, fix=_FIX)
-    return logits.numpy(), section(path, meta, "fold", FoldTiming)
+    return logits.numpy(), section(path, meta, "fold", TrainingCost)

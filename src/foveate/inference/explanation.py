@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.errors import ConfigError
+from foveate.errors import ConfigError, one_line
 from foveate.inference.engine import Engine
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _attention(engine: "NetworkEngine", pixels: NDArray[np.uint8]) -> "Tensor":
             engine.network(_batch(engine, pixels))
             values: Tensor = cast("Any", part).attention_map(found[0])
     except Exception as error:
-        raise ConfigError(f"attention: attention_map of {name} failed: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"attention: attention_map of {name} failed: {one_line(error)}") from error
     finally:
         handle.remove()
     shape = tuple(getattr(values, "shape", ()))
@@ -199,11 +199,7 @@ def _batch(engine: "NetworkEngine", pixels: NDArray[np.uint8]) -> "Tensor":
 
 
 def _in_torch(engine: Engine, method: str) -> "NetworkEngine":
-    """The engine, when it is a network in PyTorch.
-
-    Raises:
-        ConfigError: when it is not.
-    """
+    """The engine as one in PyTorch; ConfigError where it is another."""
     if not hasattr(engine, "network"):
         raise ConfigError(
             f"{method}: an .onnx file can be explained by occlusion alone, as the other methods need PyTorch; "

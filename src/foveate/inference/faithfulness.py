@@ -110,13 +110,7 @@ _FEW = 30
 """Images below which a bootstrap's interval of their mean is too narrow."""
 
 
-def verdict(
-    engine: Engine,
-    method: str,
-    images: NDArray[np.uint8],
-    *,
-    seed: int = 0,
-) -> Iterator[Verdict | None]:
+def verdict(engine: Engine, method: str, images: NDArray[np.uint8], *, seed: int = 0) -> Iterator[Verdict | None]:
     """Measure a method's maps on images [N, H, W, 3]; yields None for each step of the work, and then the verdict.
 
     Deletion and insertion curves (Petsiuk et al. 2018, RISE, section 4) of the class that the network predicts,

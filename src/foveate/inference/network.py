@@ -24,6 +24,28 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory",
 """Texts of torch's plain RuntimeErrors when memory runs out: on MPS and CUDA, on a CPU, in cuBLAS."""
 
 
+def pick_device(name: str) -> torch.device:
+    """The device that a setting names; for `auto`, CUDA where there is a CUDA device, else the CPU.
+
+    `auto` never picks an Apple GPU: its results have not been checked against a CPU's yet.
+
+    Raises:
+        ConfigError: when this machine does not have the device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device={name!r} is not a device: use auto, cpu, cuda, cuda:N or mps") from error
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}.get(
+        device.type, 0
+    )
+    if (device.index or 0) >= count:
+        raise ConfigError(f"device={name!r} is not there on this machine: use cpu or auto")
+    return device
+
+
 class NetworkEngine:
     """A network in PyTorch, as an `Engine`.
 
@@ -54,11 +76,7 @@ class NetworkEngine:
             ConfigError: when the device is not there.
         """
         weights, precision = weights_of(model)
-        try:
-            place = torch.device(device or "cpu")
-            torch.empty(0, device=place)
-        except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-            raise ConfigError(f"device={device!r} is not there on this machine: give cpu") from error
+        place = pick_device(device or "cpu")
         return cls(load_model(weights, device=place, images_at_once=BATCH), precision)
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.errors import CheckpointError, ConfigError
+from foveate.errors import CheckpointError, ConfigError, one_line
 from foveate.inference.engine import About
 from foveate.inference.onnx_file import Card, read_onnx
 from foveate.memory import host_memory
@@ -59,7 +59,7 @@ class OnnxEngine:
         try:
             found: list[NDArray[np.float32]] = self._session.run(wanted, {INPUT: batch})
         except Exception as error:  # ONNX Runtime has an exception a status, and no tree of them
-            raise CheckpointError(f"{self._path} cannot be run ({_line(error)}): {_FIX}") from error
+            raise CheckpointError(f"{self._path} cannot be run ({one_line(error)}): {_FIX}") from error
         for name, values in zip(wanted, found, strict=True):
             if values.shape != ((len(batch),) if name == "unlike" else (len(batch), len(self.card.names))):
                 raise CheckpointError(
@@ -86,7 +86,7 @@ def _session(path: Path, content: bytes) -> Any:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise CheckpointError(f"{path} is damaged ({_line(error)}): {_FIX}") from error
+        raise CheckpointError(f"{path} is damaged ({one_line(error)}): {_FIX}") from error
 
 
 _FATAL = 4
@@ -136,7 +136,3 @@ def _check_signature(path: Path, session: Any, card: Card) -> None:
         raise CheckpointError(f"{path} is damaged (it takes {taken}): {_FIX}")
     if given != wanted:
         raise CheckpointError(f"{path} is damaged (it gives {given}): {_FIX}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

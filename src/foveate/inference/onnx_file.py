@@ -1,8 +1,8 @@
 """An exported `.onnx` file: the description that lies in it, and the check of a stranger's before it is run.
 
 ONNX Runtime would read other files that a graph names, and run operators of any library that it knows. So the
-protobuf is walked here first, field by field: what is not in the tables below is refused. A field that stands
-twice is looked at twice, so that nothing depends on which of the two another parser takes.
+protobuf is walked here first, field by field: fields and operators that the tables below lack are refused. Both of
+two equal fields are looked at, so that nothing depends on which of them another parser takes.
 """
 
 import hashlib
@@ -77,7 +77,7 @@ _NAMED: Mapping[tuple[str, int], str] = {
     ("tensor", 13): "tensors that lie in another file (external data)",
     ("tensor", 14): "tensors that lie in another file (external data)",
 }
-"""Names of operators that a person may have heard of."""
+"""What a field that is refused holds, by its message and number, for the error."""
 
 
 class PreprocessingRecord(Record):
@@ -127,7 +127,7 @@ class Card(Record):
 
 
 def card_strings(card: Card) -> dict[str, str]:
-    """The description as `metadata_props` holds it; what is not known is left out, but for the proof.
+    """The description as `metadata_props` holds it. Unknown values are left out, except the proof.
 
     With them goes the place of the checksum, which `sealed` fills in.
     """

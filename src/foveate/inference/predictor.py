@@ -11,7 +11,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from foveate.confidence import energy
-from foveate.data.decode import BadImageError, decode_file, decode_image, resize_array, resize_image
+from foveate.data.decode import BadImageError, decode, resize_array, resize_image
 from foveate.data.stream import stream_files
 from foveate.errors import ConfigError, DataError
 from foveate.inference.engine import BATCH, About, Engine, load_engine
@@ -104,19 +104,13 @@ class Predictor:
         return found
 
     def predict_files(
-        self,
-        paths: Iterable[str],
-        *,
-        coverage: float | None = None,
-        workers: int | None = None,
-        timeout_s: float = 20.0,
+        self, paths: Iterable[str], *, coverage: float | None = None, workers: int | None = None
     ) -> Iterator[Prediction]:
         """Predict any number of files, in their order, decoded by other processes, so that no image can hang.
 
         Args:
             coverage: as in `predict`.
             workers: processes that decode; 0: this one; None: one a processor.
-            timeout_s: in which an image must be decoded.
 
         Raises:
             ConfigError: as `predict`.
@@ -125,21 +119,14 @@ class Predictor:
         self.check_coverage(coverage)
         ready: dict[int, list[Prediction]] = {}
         following = 0
-        for some in stream_files(
-            paths, self.about.preprocessing, at_once=BATCH, workers=workers, timeout_s=timeout_s
-        ):
+        for some in stream_files(paths, self.about.preprocessing, at_once=BATCH, workers=workers):
             ready[some.start] = self.of_pixels(some.paths, some.pixels, some.bad, coverage=coverage)
             while (batch := ready.pop(following, None)) is not None:
                 yield from batch
                 following += len(batch)
 
     def of_pixels(
-        self,
-        ids: Sequence[str],
-        pixels: NDArray[np.uint8],
-        bad: dict[int, str],
-        *,
-        coverage: float | None = None,
+        self, ids: Sequence[str], pixels: NDArray[np.uint8], bad: dict[int, str], *, coverage: float | None = None
     ) -> list[Prediction]:
         """Predict images [N, size, size, 3] that are decoded already, except the `bad` ones, by their place."""
         good = [place for place in range(len(ids)) if place not in bad]
@@ -200,12 +187,10 @@ class Predictor:
 
     def _decode(self, image: Image) -> NDArray[np.uint8]:
         preprocessing = self.about.preprocessing
-        if isinstance(image, str | Path):
-            return decode_file(Path(image), preprocessing)
-        if isinstance(image, bytes):
-            return decode_image(image, preprocessing)
         if isinstance(image, PIL.Image.Image):
             return resize_image(image, preprocessing)
+        if not isinstance(image, np.ndarray):
+            return decode(Path(image) if isinstance(image, str) else image, preprocessing)
         is_shape = image.ndim >= 2 and image.shape[2:] in ((), (1,), (3,)) and image.size
         if image.dtype != np.uint8 or not is_shape:
             raise DataError(

@@ -88,6 +88,11 @@ class Shards:
         """Of one part."""
         return self.paths[number * SHARD : (number + 1) * SHARD]
 
+    def job(self, number: int, model: str, device: str | None, coverage: float | None) -> Message:
+        """What `predict_shard` is given of one part."""
+        asked = {"model": model, "device": device, "coverage": coverage, "columns": asdict(self.columns)}
+        return {**asked, "paths": list(self.paths_of(number))}
+
     def keep(self, number: int, rows: Sequence[Row]) -> None:
         """Write a part.
 
@@ -115,7 +120,7 @@ class Shards:
         shutil.rmtree(self.folder)
 
     def locked(self) -> Any:
-        """Held by whoever writes the parts."""
+        """To be held while parts are written."""
         return locked(self.folder, "being written by another process")
 
     def rows(self) -> Iterator[Row]:
@@ -148,23 +153,12 @@ class Shards:
         return pa.schema(fields, metadata={"class_names": names})
 
 
-def shard_job(shards: Shards, number: int, model: str, *, device: str | None, coverage: float | None) -> Message:
-    """The message that `predict_shard` takes."""
-    return {
-        "model": model,
-        "paths": list(shards.paths_of(number)),
-        "device": device,
-        "coverage": coverage,
-        "columns": asdict(shards.columns),
-    }
-
-
 _loaded: dict[tuple[str, str | None], Predictor] = {}
 """The model of this worker: jobs of one command all ask for the same."""
 
 
 def predict_shard(message: Message, report: Any) -> Message:
-    """Predict the images of one part, as work of a pool.
+    """Predict the images of one part, a `Shards.job`, as work of a pool.
 
     Returns:
         `rows`, as `Columns.row` gives them.

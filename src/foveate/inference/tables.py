@@ -15,7 +15,7 @@ from foveate.records import printable
 UNSURE = "unsure"
 """Stands in place of a label whose probability is too small."""
 _FORMULA = re.compile(r"[=@\t\r]|[+-](?![\d.,]*$)")
-"""How a cell begins that a spreadsheet would run as a formula; numbers with a sign are none."""
+"""How a cell begins that a spreadsheet would run as a formula; a number with a sign is not one."""
 
 Row = Mapping[str, Any]
 
@@ -149,7 +149,7 @@ def _cell(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
         value = json.dumps(value, ensure_ascii=False)
     if isinstance(value, str):
-        value = printable(value)  # a terminal or a spreadsheet may act on what is not
+        value = printable(value)  # a terminal or a spreadsheet may act on control characters
     if isinstance(value, str) and _FORMULA.match(value):
         return f"'{value}"
     return {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value

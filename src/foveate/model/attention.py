@@ -1,15 +1,24 @@
 """Attention in a feature map, over positions or channels: one class per kind, usable in anyone's network."""
 
 import math
-from collections.abc import Callable, Mapping
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from foveate.errors import ConfigError
-from foveate.settings import CUSTOM, AttentionKind
+
+class _Drawn(nn.Module):
+    """A module that draws the weights of the convolutions in it, in the order in which they were made."""
+
+    def draw_weights(self, generator: torch.Generator) -> None:
+        """Draw PyTorch's default initial weights and biases; a module within this one draws its own."""
+        for layer in self.children():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)
+                if layer.bias is not None:
+                    bound = layer.weight[0].numel() ** -0.5
+                    nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
 
 class LuongAttention2d(nn.Module):
@@ -65,7 +74,7 @@ class LuongRowAttention2d(nn.Module):
         return self.attention_weights(features).mean(2)
 
 
-class LuongScaledAttention2d(nn.Module):
+class LuongScaledAttention2d(_Drawn):
     """Self-attention over all H·W positions with learned scores: Luong's "general" score, of low rank, scaled.
 
     The score of two positions is qᵀk / √d for learned projections q and k of the features to d channels, that is
@@ -80,11 +89,6 @@ class LuongScaledAttention2d(nn.Module):
         rank = max(16, channels // 8)
         self.query = nn.Conv2d(channels, rank, 1, bias=False)
         self.key = nn.Conv2d(channels, rank, 1, bias=False)
-
-    def draw_weights(self, generator: torch.Generator) -> None:
-        """Draw PyTorch's default initial weights."""
-        for projection in (self.query, self.key):
-            _init_weights(projection, generator)
 
     def forward(self, features: Tensor) -> Tensor:
         """Replace every position by the mean of all positions, weighted by its attention."""
@@ -105,7 +109,7 @@ class LuongScaledAttention2d(nn.Module):
         return _looked_at(query, key, query.shape[-1] ** -0.5, features)
 
 
-class MultiHeadAttention2d(nn.Module):
+class MultiHeadAttention2d(_Drawn):
     """Multi-head self-attention over all H·W positions, with learned relative positions.
 
     Queries, keys and values are projections of the features, the heads' outputs are projected once more (Vaswani
@@ -148,18 +152,13 @@ class MultiHeadAttention2d(nn.Module):
         self.rel_height = nn.Conv2d(keys // self.num_heads, 2 * reach + 1, 1, bias=False)
         self.of_width = nn.Conv2d(keys // self.num_heads, 2 * reach + 1, 1, bias=False)
 
-    def draw_weights(self, generator: torch.Generator) -> None:
-        """Draw PyTorch's default initial weights."""
-        for projection in (self.query, self.key, self.value, self.out, self.rel_height, self.of_width):
-            _init_weights(projection, generator)
-
     def forward(self, features: Tensor) -> Tensor:
         """Replace every position by what its heads gather from all positions."""
         values = self.value(features)
         query, key, value = (self._heads(each) for each in (self.query(features), self.key(features), values))
         bias = self._relative(query, *features.shape[2:])
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)  # [B, heads, H·W, d]
-        # A copy of one's own: an exporter may know other strides of `attended` than the fused kernel gave it.
+        # Copied: an exporter may assume other strides for `attended` than the fused kernel gives it.
         joined = attended.transpose(1, 2).clone(memory_format=torch.contiguous_format).flatten(2)
         output: Tensor = self.out(_positions(joined, values))
         return output
@@ -195,7 +194,7 @@ class MultiHeadAttention2d(nn.Module):
         return between
 
 
-class AugmentedConv2d(nn.Module):
+class AugmentedConv2d(_Drawn):
     """Attention-augmented convolution: some channels by a 3×3 convolution, the others by multi-head attention.
 
     Bello et al. 2019 ("Attention augmented convolutional networks"), equation 5, with relative positions; κ = υ,
@@ -216,10 +215,6 @@ class AugmentedConv2d(nn.Module):
             channels, key_channels=attended, value_channels=attended, num_heads=num_heads
         )
 
-    def draw_weights(self, generator: torch.Generator) -> None:
-        """Draw PyTorch's default initial weights of the convolution; the attention draws its own."""
-        _init_weights(self.conv, generator)
-
     def forward(self, features: Tensor) -> Tensor:
         """The convolved channels, then the attended ones."""
         return torch.cat([self.conv(features), self.attention(features)], dim=1)
@@ -230,7 +225,27 @@ class AugmentedConv2d(nn.Module):
         return attended
 
 
-class SqueezeExcitation2d(nn.Module):
+class _ChannelWeights(_Drawn):
+    """Scales each channel by the weight, 0…1, that `attention_weights` gives it.
+
+    Shape: [B, channels, H, W] → [B, channels, H, W].
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Scale each channel by its weight."""
+        return features * self.attention_weights(features)
+
+    def attention_weights(self, features: Tensor) -> Tensor:
+        """The weight of each channel: [B, C, H, W] → [B, C, 1, 1]."""
+        raise NotImplementedError
+
+    def attention_map(self, features: Tensor) -> Tensor:
+        """The mean of the features' magnitudes over channels, by their weights: [B, C, H, W] → [B, H, W]."""
+        weights = self.attention_weights(features)
+        return (weights * features.abs()).sum(1) / weights.sum(1)
+
+
+class SqueezeExcitation2d(_ChannelWeights):
     """Weighs channels by a small network over their means.
 
     Hu et al. 2018 ("Squeeze-and-excitation networks"), equations 2 to 4, with their reduction of 16; here both
@@ -244,26 +259,13 @@ class SqueezeExcitation2d(nn.Module):
         self.squeeze = nn.Conv2d(channels, max(1, channels // reduction), 1)
         self.excite = nn.Conv2d(max(1, channels // reduction), channels, 1)
 
-    def draw_weights(self, generator: torch.Generator) -> None:
-        """Draw PyTorch's default initial weights."""
-        for layer in (self.squeeze, self.excite):
-            _init_weights(layer, generator)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Scale each channel by its weight, 0…1."""
-        return features * self.attention_weights(features)
-
     def attention_weights(self, features: Tensor) -> Tensor:
         """The weight of each channel, 0…1: [B, C, H, W] → [B, C, 1, 1]."""
         means = features.mean((2, 3), keepdim=True)  # [B, C, 1, 1]
         return torch.sigmoid(self.excite(F.relu(self.squeeze(means))))
 
-    def attention_map(self, features: Tensor) -> Tensor:
-        """Where the channels that it gives weight to are active: [B, C, H, W] → [B, H, W]."""
-        return _where_active(features, self.attention_weights(features))
 
-
-class EfficientChannelAttention2d(nn.Module):
+class EfficientChannelAttention2d(_ChannelWeights):
     """Weighs channels by a convolution along their means: each looks at its neighbours alone.
 
     Wang et al. 2020 ("ECA-Net"), equation 5; the kernel's length is that of their equation 12 (γ = 2, b = 1).
@@ -276,25 +278,13 @@ class EfficientChannelAttention2d(nn.Module):
         length = int((math.log2(channels) + 1) / 2) | 1  # the next odd number
         self.conv = nn.Conv2d(1, 1, (1, length), padding=(0, length // 2), bias=False)
 
-    def draw_weights(self, generator: torch.Generator) -> None:
-        """Draw PyTorch's default initial weights."""
-        _init_weights(self.conv, generator)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Scale each channel by its weight, 0…1."""
-        return features * self.attention_weights(features)
-
     def attention_weights(self, features: Tensor) -> Tensor:
         """The weight of each channel, 0…1: [B, C, H, W] → [B, C, 1, 1]."""
         means = features.mean((2, 3))[:, None, None]  # [B, 1, 1, C]
         return torch.sigmoid(self.conv(means)).view(*features.shape[:2], 1, 1)
 
-    def attention_map(self, features: Tensor) -> Tensor:
-        """Where the channels that it gives weight to are active: [B, C, H, W] → [B, H, W]."""
-        return _where_active(features, self.attention_weights(features))
 
-
-class ConvBlockAttention2d(nn.Module):
+class ConvBlockAttention2d(_Drawn):
     """CBAM: weighs channels by their means and maxima, then positions by those over channels.
 
     Woo et al. 2018 ("CBAM: Convolutional block attention module"), equations 2 and 3: reduction 16, a 7×7 kernel;
@@ -308,11 +298,6 @@ class ConvBlockAttention2d(nn.Module):
         self.squeeze = nn.Conv2d(channels, max(1, channels // reduction), 1)
         self.excite = nn.Conv2d(max(1, channels // reduction), channels, 1)
         self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
-
-    def draw_weights(self, generator: torch.Generator) -> None:
-        """Draw PyTorch's default initial weights."""
-        for layer in (self.squeeze, self.excite, self.spatial):
-            _init_weights(layer, generator)
 
     def forward(self, features: Tensor) -> Tensor:
         """Scale each channel, then each position, by its weight, 0…1."""
@@ -334,7 +319,7 @@ class ConvBlockAttention2d(nn.Module):
         return torch.sigmoid(self.spatial(over))
 
 
-class ResidualMask2d(nn.Module):
+class ResidualMask2d(_Drawn):
     """Weighs every value by one plus a mask, 0…1, that sees the map at half its size.
 
     Wang et al. 2017 ("Residual attention network for image classification"), equation 3 and figure 2 with one
@@ -350,11 +335,6 @@ class ResidualMask2d(nn.Module):
         self.norm.weight.requires_grad_(False)  # the mask's own weights scale as well
         self.mask = nn.Conv2d(channels, channels, 1)
 
-    def draw_weights(self, generator: torch.Generator) -> None:
-        """Draw PyTorch's default initial weights."""
-        for layer in (self.below, self.mask):
-            _init_weights(layer, generator)
-
     def forward(self, features: Tensor) -> Tensor:
         """Strengthen what the mask is open for."""
         return features * (1 + self.attention_weights(features))
@@ -368,14 +348,6 @@ class ResidualMask2d(nn.Module):
         below = F.relu(self.norm(self.below(F.max_pool2d(features, 2, ceil_mode=True))))
         risen = F.interpolate(below, features.shape[2:], mode="bilinear", align_corners=False)
         return torch.sigmoid(self.mask(risen))
-
-
-def _init_weights(layer: nn.Conv2d, generator: torch.Generator) -> None:
-    """Draw PyTorch's default initial weights and biases."""
-    nn.init.kaiming_uniform_(layer.weight, a=5**0.5, generator=generator)
-    if layer.bias is not None:
-        bound = layer.weight[0].numel() ** -0.5
-        nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
 
 def _tokens(features: Tensor) -> Tensor:
@@ -400,11 +372,6 @@ def _looked_at(query: Tensor, key: Tensor, scale: float, like: Tensor) -> Tensor
     return (cast("Tensor", total) / query.shape[1]).view(len(like), *like.shape[2:])
 
 
-def _where_active(features: Tensor, weights: Tensor) -> Tensor:
-    """The mean of the features' magnitudes over channels, by weights [B, C, 1, 1]: → [B, H, W]."""
-    return (weights * features.abs()).sum(1) / weights.sum(1)
-
-
 class GatedResidual(nn.Module):
     """Adds what `attention` gives to its input, times a learned gate that begins at zero.
 
@@ -423,65 +390,3 @@ class GatedResidual(nn.Module):
         """Add the attention, as far as the gate is open."""
         output: Tensor = features + self.gate * self.attention(features)
         return output
-
-
-ATTENTION: Mapping[AttentionKind, Callable[[int], nn.Module]] = {
-    "none": lambda _: nn.Identity(),
-    "luong": lambda _: LuongAttention2d(),
-    "luong_row": lambda _: LuongRowAttention2d(),
-    "luong_scaled": LuongScaledAttention2d,
-    "multi_head": MultiHeadAttention2d,
-    "squeeze_excitation": SqueezeExcitation2d,
-    "cbam": ConvBlockAttention2d,
-    "eca": EfficientChannelAttention2d,
-    "augmented_conv": AugmentedConv2d,
-    "residual_mask": ResidualMask2d,
-}
-"""What makes the attention of each kind for a number of channels."""
-
-_REGISTERED: dict[str, Callable[[int], nn.Module]] = {}
-
-
-def register_attention(module: Callable[[int], nn.Module]) -> str:
-    """Make a custom attention known to this process; what to give as the setting `attention`.
-
-    A checkpoint holds this name alone. Nothing is ever imported by it: whoever loads the checkpoint registers the
-    class again before. Other processes do not know it, so that studies and comparisons need `workers=0`.
-
-    Args:
-        module: a class of modules, made by `module(channels)`, that take and give [B, channels, H, W].
-
-    Raises:
-        ConfigError: for what has no name, or one within a function, which may make several of that name; and for
-            a name that a class of another file has.
-    """
-    told = getattr(module, "__qualname__", None)
-    if told is None or "<lambda>" in told:
-        raise ConfigError(
-            f"{module!r} has no name of its own to be known by: give a class, or a function with a def"
-        )
-    if "<locals>" in told:
-        raise ConfigError(f"{told} is made within a function, which may make others of that name: move it out")
-    name = f"{CUSTOM}{told}"
-    known = _REGISTERED.setdefault(name, module)
-    if known.__module__ != module.__module__:
-        raise ConfigError(f"{name} is a class of {known.__module__} already: rename one of the two")
-    _REGISTERED[name] = module  # a notebook's cell may be run again
-    return name
-
-
-def attention_named(name: str) -> Callable[[int], nn.Module]:
-    """What makes an attention of that name, given the number of channels.
-
-    Raises:
-        ConfigError: for a custom class that was not registered in this process.
-    """
-    if not name.startswith(CUSTOM):
-        return ATTENTION[cast("AttentionKind", name)]
-    if name not in _REGISTERED:
-        own = name.removeprefix(CUSTOM)
-        raise ConfigError(
-            f"attention={name!r} is a class of your own: hand it over first, from Python, by "
-            f"foveate.register_attention({own})"
-        )
-    return _REGISTERED[name]

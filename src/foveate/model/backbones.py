@@ -14,8 +14,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from foveate.model.blocks import Normalize
 from foveate.model.residual import BasicBlock, ConvNorm, InvertedResidual, SameConv2d, centred_conv
 
-SMALLEST_SIZE = 64
-"""Side of the smallest images that they are meant for: their feature maps, a 32nd of it, still have two rows."""
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of the training images of ImageNet, as torchvision and timm round them."""
 Module = TypeVar("Module", bound=nn.Module)
@@ -34,13 +32,7 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self,
-        name: str,
-        normalize: Normalize,
-        stages: Mapping[str, nn.Module],
-        *,
-        channels: int,
-        tuned_from: str,
+        self, name: str, normalize: Normalize, stages: Mapping[str, nn.Module], *, channels: int, tuned_from: str
     ) -> None:
         super().__init__()
         self.name = name
@@ -89,35 +81,10 @@ class Backbone(nn.Module):
         return self
 
     def _position(self, stage: str) -> int:
-        """The place of a stage.
-
-        Raises:
-            ValueError: for a name that no stage has.
-        """
+        """The place of a stage; ValueError for a name that no stage has."""
         if stage not in self.stage_names:
             raise ValueError(f"stage={stage!r} must be one of {', '.join(self.stage_names)}")
         return self.stage_names.index(stage)
-
-
-def efficientnet_lite0() -> Backbone:
-    """EfficientNet-Lite0: 3.4 M parameters, 1,280 channels; made for 224 px. Source: see `_efficientnet_lite`."""
-    return _efficientnet_lite(
-        "efficientnet_lite0", channels=(16, 24, 40, 80, 112, 192, 320), repeats=(1, 2, 2, 3, 3, 4, 1)
-    )
-
-
-def efficientnet_lite1() -> Backbone:
-    """EfficientNet-Lite1: 4.2 M parameters, 1,280 channels; made for 240 px. Source: see `_efficientnet_lite`."""
-    return _efficientnet_lite(
-        "efficientnet_lite1", channels=(16, 24, 40, 80, 112, 192, 320), repeats=(1, 3, 3, 4, 4, 5, 1)
-    )
-
-
-def efficientnet_lite2() -> Backbone:
-    """EfficientNet-Lite2: 4.9 M parameters, 1,280 channels; made for 260 px. Source: see `_efficientnet_lite`."""
-    return _efficientnet_lite(
-        "efficientnet_lite2", channels=(16, 24, 48, 88, 120, 208, 352), repeats=(1, 3, 3, 4, 4, 5, 1)
-    )
 
 
 def _efficientnet_lite(name: str, *, channels: Sequence[int], repeats: Sequence[int]) -> Backbone:
@@ -155,7 +122,7 @@ def _efficientnet_lite(name: str, *, channels: Sequence[int], repeats: Sequence[
     return Backbone(name, normalize, stages, channels=1280, tuned_from="stage6")
 
 
-def resnet18() -> Backbone:
+def _resnet18() -> Backbone:
     """ResNet-18: 11.2 M parameters, 512 channels; made for 224 px (He et al. 2016, arXiv 1512.03385)."""
     layer = partial(ConvNorm, conv=centred_conv, norm=nn.BatchNorm2d, activation=partial(nn.ReLU, inplace=True))
     stem = nn.Sequential(layer(3, 64, 7, stride=2), nn.MaxPool2d(3, stride=2, padding=1))
@@ -171,11 +138,18 @@ def resnet18() -> Backbone:
     return Backbone("resnet18", normalize, stages, channels=width, tuned_from="stage4")
 
 
+_CHANNELS = (16, 24, 40, 80, 112, 192, 320)
 BACKBONES: Mapping[str, Callable[[], Backbone]] = {
-    "efficientnet_lite0": efficientnet_lite0,
-    "efficientnet_lite1": efficientnet_lite1,
-    "efficientnet_lite2": efficientnet_lite2,
-    "resnet18": resnet18,
+    # 3.4, 4.2 and 4.9 million parameters; made for 224, 240 and 260 px
+    **{
+        name: partial(_efficientnet_lite, name, channels=channels, repeats=repeats)
+        for name, channels, repeats in (
+            ("efficientnet_lite0", _CHANNELS, (1, 2, 2, 3, 3, 4, 1)),
+            ("efficientnet_lite1", _CHANNELS, (1, 3, 3, 4, 4, 5, 1)),
+            ("efficientnet_lite2", (16, 24, 48, 88, 120, 208, 352), (1, 3, 3, 4, 4, 5, 1)),
+        )
+    },
+    "resnet18": _resnet18,
 }
 """By name; the weights are whatever PyTorch draws, until they are loaded or drawn by `draw_weights`."""
 
@@ -185,7 +159,7 @@ def fold_batch_norm(network: Module) -> Module:
 
     Running statistics are constants then, so normalisation is a scale and a shift, which the convolution before it
     takes in: the answers differ by rounding, and a pass over the feature maps is saved each time. The copy is in
-    evaluation mode and has other tensors than `network`: it is no network to save or to train.
+    evaluation mode and has other tensors than `network`, so it must not be saved or trained.
     """
     folded = copy.deepcopy(network).eval()
     for module in folded.modules():

@@ -8,8 +8,9 @@ from typing import cast
 import torch
 from torch import nn
 
-from foveate.errors import ConfigError
-from foveate.model.attention import GatedResidual, MultiHeadAttention2d, attention_named
+from foveate.errors import ConfigError, one_line
+from foveate.model.attention import GatedResidual, MultiHeadAttention2d
+from foveate.model.attention_kinds import attention_named
 from foveate.model.backbones import BACKBONES
 from foveate.model.blocks import (
     ACTIVATION,
@@ -90,6 +91,7 @@ def _assemble(
         whitening = WhiteningConv2d(CHANNELS, config.whiten)
         stem = nn.Sequential(whitening, activation())
         channels = whitening.out_channels
+    norm = partial(nn.BatchNorm2d, momentum=config.norm_momentum) if config.batch_norm else None
     stages = nn.Sequential()
     for number, stage in enumerate(config.stages, start=1):
         stages.append(
@@ -99,7 +101,7 @@ def _assemble(
                 kernels=stage.kernels,
                 dilation=stage.dilation,
                 pool=stage.pool,
-                norm=_norm(config),
+                norm=norm,
                 activation=activation,
                 attention=_attention(config, stage.filters) if number == config.attention_stage else nn.Identity(),
                 dropout=stage.dropout * config.dropout,
@@ -214,7 +216,7 @@ def try_attention(config: ModelConfig, *, num_classes: int, size: int) -> None:
     if len(shapes) == 2 and shapes[0] != shapes[1]:
         raise ConfigError(f"{told}: it makes {list(shapes[1])} of {list(shapes[0])}: give back the shape it gets")
     if failed is not None:
-        raise ConfigError(f"{told}: it fails on {shapes}: {_line(failed)}") from failed
+        raise ConfigError(f"{told}: it fails on {shapes}: {one_line(failed)}") from failed
     names: dict[int, str] = {}
     for name, tensor in attention.state_dict().items():
         first = names.setdefault(tensor.untyped_storage().data_ptr(), name) if tensor.numel() else name
@@ -222,25 +224,15 @@ def try_attention(config: ModelConfig, *, num_classes: int, size: int) -> None:
             raise ConfigError(f"{told}: its {first} and {name} share memory, which no checkpoint can hold")
 
 
-def _line(error: Exception) -> str:
-    """What it says, on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _norm(config: ModelConfig) -> Callable[..., nn.BatchNorm2d] | None:
-    """Makes a normalisation, given the number of channels; None: no normalisation."""
-    return partial(nn.BatchNorm2d, momentum=config.norm_momentum) if config.batch_norm else None
-
-
 def _attention(config: ModelConfig, channels: int) -> nn.Module:
     make = attention_named(config.attention)
     try:
         attention = make(channels)
     except Exception as error:  # a custom class may raise anything
-        raise ConfigError(f"attention={config.attention!r}: {_line(error)}") from error
+        raise ConfigError(f"attention={config.attention!r}: {one_line(error)}") from error
     if not isinstance(attention, nn.Module):
         raise ConfigError(
-            f"attention={config.attention!r}: it makes a {type(attention).__name__}, which is no nn.Module"
+            f"attention={config.attention!r}: it makes a {type(attention).__name__}, which is not an nn.Module"
         )
     if not config.attention.startswith(CUSTOM):
         for module in attention.modules():

@@ -10,7 +10,7 @@ from foveate.model.network import AttentionCNN
 from foveate.model.receptive_field import Sight, sight
 
 _UNLISTED = (nn.ReLU, nn.ReLU6, nn.GELU, nn.SiLU, nn.Identity)
-"""Activations belong to the layer before them, as in figure 3.1; and what does nothing is no layer."""
+"""Not listed: activations, which figure 3.1 counts to the layer before them, and modules that do nothing."""
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ class Sight:
     convolutions: int
     """What a position of the last feature maps sees by convolutions and poolings, attention left out."""
     before_attention: int | None = None
-    """What a position sees of which the attention makes something; None: there is no attention."""
+    """What a position of the attention's input sees; None: the network has no attention."""
     reach: tuple[int, int] | None = None
     """Height and width from which attention brings something to a position, the convolutions before it included,
-    at most the image; None: there is no attention, or it cannot be told."""
+    at most the image; None: the network has no attention, or its reach cannot be determined."""
 
     @property
     def words(self) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from foveate.bootstrap import Interval
 from foveate.confidence import Confidence
 from foveate.data.folds import OUT_OF_FOLD
-from foveate.metrics import wilson_interval
+from foveate.metrics import wilson_ends, wilson_interval
 
 Floats = NDArray[np.float64]
 
@@ -136,7 +136,7 @@ def _measured_sets(
     holds = chosen[np.arange(len(labels)), labels]
 
     def share(of: NDArray[np.bool_]) -> tuple[float, Interval]:
-        return float(of.mean()), [float(end) for end in wilson_interval(of.sum(), len(of))]
+        return float(of.mean()), wilson_ends(of.sum(), len(of))
 
     by_class = {name: holds[labels == index] for index, name in enumerate(class_names) if (labels == index).any()}
     lowest = min(by_class, key=lambda name: by_class[name].mean())

@@ -71,9 +71,7 @@ def comparison_page(
         Section("verdicts", "Verdicts", "Verdicts", _verdicts(pairs, failures, config, sized=sized), note),
         _arms(summaries, config, sized=sized),
         _seeds(summaries, pairs, config, split, sized=sized),
-        record_section(
-            "comparison", "comparison.yaml", config.model_dump(mode="json"), environment, note=again, tall=True
-        ),
+        record_section("comparison", "comparison.yaml", config.model_dump(mode="json"), environment, note=again),
     ]
     return Page(title, subtitle, sections)
 

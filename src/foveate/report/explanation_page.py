@@ -112,7 +112,7 @@ def explanation_page(
     """The page.
 
     Args:
-        hint: what to do to learn what the maps are worth, where there is no verdict.
+        hint: how to measure what the maps are worth, shown where there is no verdict.
     """
     note = "Bright regions are those that a method says the network uses for the class that is named. "
     maps = Section(

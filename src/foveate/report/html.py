@@ -64,7 +64,7 @@ def percent(share: float | None) -> str:
 
 
 def metric(value: float, key: str) -> str:
-    """A loss is no share of anything; every other metric is."""
+    """A metric in words: a loss as a number, every other one in per cent."""
     return f"{value:.3f}" if key == "loss" else percent(value)
 
 

@@ -2,7 +2,7 @@
 
 from statistics import mean, stdev
 
-from foveate.metrics import wilson_interval
+from foveate.metrics import wilson_ends
 from foveate.report.html import interval, percent
 from foveate.report.sections import Card, Section, Table, numbers, small
 from foveate.training.measured import Measured
@@ -13,7 +13,7 @@ def folds_section(measured: Measured) -> Section:
     accuracies = [each.accuracy for each in measured.folds]
     rows = []
     for number, each in enumerate(measured.folds, start=1):
-        ends = [float(end) for end in wilson_interval(round(each.accuracy * each.images), each.images)]
+        ends = wilson_ends(round(each.accuracy * each.images), each.images)
         rows.append([str(number), f"{each.images:,}", small(percent(each.accuracy), interval(ends))])
     average = percent(mean(accuracies))
     columns = numbers("Fold", "Images", "Accuracy")
@@ -40,8 +40,8 @@ def folds_section(measured: Measured) -> Section:
     note = (
         f"Each of {measured.n:,} images was predicted by one of {len(rows)} networks, which was trained without "
         f"it, to a length that was fixed before.{copies} The accuracy of the folds is {average} on average, "
-        f"with a standard deviation of {spread}: so much may hang on which images are trained on. It is no "
-        f"interval; that of the headline is over images.{grouped} The final model "
+        f"with a standard deviation of {spread}: the choice of training images matters that much. It is not "
+        f"an interval; that of the headline is over images.{grouped} The final model "
         f"was trained on all of these images, by the same settings and to the same length.{fitted}"
     )
     return Section("folds", "Folds", "Fold by fold", [Card("", [table])], note)

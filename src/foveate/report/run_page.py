@@ -33,8 +33,8 @@ from foveate.report.sections import (
     record_section,
     small,
 )
-from foveate.training.loop import EpochResult
 from foveate.training.measured import Measured, ReceptiveField
+from foveate.training.state import EpochResult
 
 _MOST_LAYERS = 30
 """Rows of the table of layers beyond which it is folded: a backbone has a hundred, a third of the page."""
@@ -139,7 +139,7 @@ def run_page(run: RunPage) -> Page:
         else None,
         _data(run, lead),
         _model(layers, run.attention, run.started_from, lead.receptive_field) if layers else None,
-        record_section("run", "args.yaml", run.settings, run.environment, command=run.command, tall=True),
+        record_section("run", "args.yaml", run.settings, run.environment, command=run.command),
     ]
     return Page(run.title, run.subtitle, sections, facts)
 

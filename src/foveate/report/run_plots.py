@@ -23,7 +23,7 @@ from foveate.report.plots import (
     shorten,
     styled,
 )
-from foveate.training.loop import EpochResult
+from foveate.training.state import EpochResult
 
 _MOST_CLASSES_WITH_NUMBERS = 20
 _MOST_CLASSES_WITH_NAMES = 40

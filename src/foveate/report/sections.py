@@ -185,11 +185,10 @@ def record_section(
     *,
     command: str = "",
     note: str = "",
-    tall: bool = False,
 ) -> Section:
     """The end of a page: what it takes to make the thing again."""
     cards = [
-        Card("Settings", [settings_table(f"As resolved; also in {file}", settings, tall=tall)])
+        Card("Settings", [settings_table(f"As resolved; also in {file}", settings, tall=True)])
         if settings
         else None,
         Card("Environment", [settings_table("Machine and versions; also in env.json", environment)])

@@ -56,7 +56,7 @@ def study_page(
         too_high: by how much the best score is too good, in words; may be empty.
         metric: what trials are ranked by, in words.
         halved: whether the validation images that rank trials are others than those that stop them.
-        first_size: pixels of the images of first rungs; None: as of all others.
+        first_size: pixels of the images in first rungs; None: as in all others.
         seconds: that it ran.
         worked: of that, the share that workers had a job.
         epochs: of all trials together.
@@ -75,7 +75,7 @@ def study_page(
         _winner(best, train),
         _search(trials, brackets, first_size, hyperparameters, importance, best.number if best else None),
         _trials(trials, list(hyperparameters), best),
-        record_section("study", "study.yaml", settings, environment, tall=True),
+        record_section("study", "study.yaml", settings, environment),
     ]
     return Page(title, subtitle, sections, facts)
 

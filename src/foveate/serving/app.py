@@ -92,7 +92,7 @@ def make_app(
 class Application:
     """Lets pass what may, and adds to every answer what keeps browsers from misusing it.
 
-    `load` and `metrics` are for whoever takes its connections: see `bounded_protocol`.
+    `load` and `metrics` are for `bounded_protocol`, which takes its connections.
     """
 
     def __init__(self, app: ASGIApp, access: Access, load: Load, metrics: Metrics) -> None:

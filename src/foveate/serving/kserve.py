@@ -85,7 +85,7 @@ def read_infer(body: bytes, header: str | None, *, size: int, most_images: int, 
     """What a request asks.
 
     Args:
-        header: the value of `HEADER`; None where there is none, and the whole body is JSON.
+        header: the value of `HEADER`; None: the header is missing, and the whole body is JSON.
         size: side of the network's input.
         most_images: that are taken at once.
         most_json: bytes of JSON that are parsed.

@@ -74,7 +74,7 @@ class Load:
         """Room for bytes, which `release` gives back.
 
         Raises:
-            Busy: where there is none.
+            Busy: where there is no room.
         """
         if self.bytes + count > self._limits.bytes_at_once:
             raise Busy

@@ -68,7 +68,7 @@ class _BoundedProtocol(H11Protocol):
             self._end(_FULL)
             return
         self.waiting[self] = time.monotonic()
-        self._request_due = self.loop.call_later(self.limits.request_s, self._request_too_slow)
+        self._begin_time()
 
     def data_received(self, data: bytes) -> None:
         if self in self.ending:
@@ -118,7 +118,7 @@ class _BoundedProtocol(H11Protocol):
                 due.cancel()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 (uvicorn's text says less)
-        """Answer what is no HTTP, unless an answer to what came before is under way or was the last."""
+        """Answer bytes that are not HTTP, unless an answer is under way or the last one was given."""
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._end(_NO_HTTP)
         else:
@@ -142,15 +142,13 @@ class _BoundedProtocol(H11Protocol):
             self._rest()
         elif self._request_due is None:
             self._unset_keepalive_if_required()
-            self._request_due = self.loop.call_later(self.limits.request_s, self._request_too_slow)
+            self._begin_time()
 
     def _rest(self) -> None:
         """Wait for the next request, as uvicorn does after an answer that it gave."""
         self.waiting.pop(self, None)
         self.waiting[self] = time.monotonic()
-        if self._request_due is not None:
-            self._request_due.cancel()
-            self._request_due = None
+        self._end_time()
         self._unset_keepalive_if_required()
         self.timeout_keep_alive_task = self.loop.call_later(
             self.timeout_keep_alive, self.timeout_keep_alive_handler
@@ -174,9 +172,17 @@ class _BoundedProtocol(H11Protocol):
             and not self.conn.trailing_data[0]
         )
         if self in self.waiting and not idle:
-            if self._request_due is None:
-                self._request_due = self.loop.call_later(self.limits.request_s, self._request_too_slow)
-        elif self._request_due is not None:
+            self._begin_time()
+        else:
+            self._end_time()
+
+    def _begin_time(self) -> None:
+        """Begin the time in which a request must be there, unless it runs already."""
+        if self._request_due is None:
+            self._request_due = self.loop.call_later(self.limits.request_s, self._request_too_slow)
+
+    def _end_time(self) -> None:
+        if self._request_due is not None:
             self._request_due.cancel()
             self._request_due = None
 

@@ -123,7 +123,7 @@ class RayBackend:
         return pictures
 
     def close(self) -> None:
-        """Nothing: whoever deployed it removes it, also where no application was ever started."""
+        """Nothing: `remove` ends the replicas, also where no application was started."""
 
     def remove(self) -> None:
         """End the replicas, and leave the cluster; a local one ends."""
@@ -166,11 +166,7 @@ class RayBackend:
         return handle
 
     async def _ask(self, method: str, *arguments: Any) -> Any:
-        """What a replica answers, or another when that one is lost.
-
-        Raises:
-            Busy: when all have as much as they take on, or are lost.
-        """
+        """What a replica answers, or another when that one is lost; Busy when none can take it on."""
         from ray.exceptions import RayError, RayTaskError
         from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RayServeException
 

@@ -129,11 +129,7 @@ def _told(service: Service, logits: NDArray[np.float32], top: int, coverage: flo
 
 
 def _asked(request: Request, service: Service) -> tuple[int, float | None, str | None]:
-    """How many predictions are asked for, with which coverage, and which explanation.
-
-    Raises:
-        WrongRequest, ConfigError: for what cannot be had.
-    """
+    """How many predictions are asked for, with which coverage, and which explanation; checked."""
     given = request.query_params
     known = ("top_k", "coverage", "explain")
     unknown = set(given) - set(known)

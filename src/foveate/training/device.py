@@ -14,36 +14,12 @@ from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.data.loader import Loader, preload
 from foveate.errors import ConfigError
-from foveate.inference.network import collect_logits, for_inference
+from foveate.inference.network import collect_logits, for_inference, pick_device
 from foveate.progress import Track, untracked
 from foveate.settings import TrainConfig
 
 EVAL_BATCH_SIZE = 250
 """Images in a batch that is measured: its activations stay in the processor's cache."""
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that a setting names; for `auto`, CUDA where there is a CUDA device, else the CPU.
-
-    `auto` never picks an Apple GPU: its results have not been checked against a CPU's yet.
-
-    Raises:
-        ConfigError: when this machine does not have the device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device={name!r} is not a device: use auto, cpu, cuda, cuda:N or mps") from error
-    count = {
-        "cpu": 1,
-        "cuda": torch.cuda.device_count(),
-        "mps": int(torch.backends.mps.is_available()),
-    }.get(device.type, 0)
-    if (device.index or 0) >= count:
-        raise ConfigError(f"device={name!r} is not there on this machine: use cpu or auto")
-    return device
 
 
 def device_for(asked: str | None, recorded: str = "auto") -> tuple[torch.device, list[str]]:

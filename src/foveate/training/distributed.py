@@ -26,7 +26,7 @@ from foveate.execution.devices import RENDEZVOUS, in_group
 
 _PATIENCE = timedelta(days=1)
 """The others wait while the first measures, for hours where there is much to measure. One that ends is noticed by
-its closed connections, or by whoever started all of them, and not by this."""
+its closed connections, or by the process that started all of them, long before that."""
 _FIRST_RANK = 2**33
 """Added to a rank: no rank shares its seed with a purpose of `training.fit`, or with the order of a pass."""
 

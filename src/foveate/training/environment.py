@@ -53,7 +53,8 @@ def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any], *, co
             f"the run was on {then_devices} device{'s' * (then_devices != 1)} and goes on on {now['devices']}, "
             "which share batches and draw dropout otherwise: the result is not bit for bit that of an unbroken run"
         ]
-    then, here = ({**each, **_mapping(each.get("versions"))} for each in (last, now))
+    versions = last.get("versions")
+    then, here = {**last, **(versions if isinstance(versions, Mapping) else {})}, {**now, **now["versions"]}
     changed = [
         f"{name.replace('_', ' ')} (was {then[name]}, is {here[name]})"
         for name in ("threads", "device", "processor", "torch", "convolutions_in_tf32")
@@ -72,15 +73,11 @@ def places_resumed(before: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [each for each in places if isinstance(each, Mapping)] if isinstance(places, list) else []
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
 def _tf32(device: torch.device) -> dict[str, bool | None]:
     """Whether float32 convolutions and matrix products may be computed in TF32, with 10 bits of fraction.
 
     PyTorch allows it for convolutions unless told otherwise; NVIDIA GPUs of capability 8.0 or more alone do it.
-    None: the device is none of NVIDIA's.
+    None: the device is not NVIDIA's.
     """
     if device.type != "cuda" or torch.version.hip is not None:
         return {"convolutions_in_tf32": None, "matrix_products_in_tf32": None}

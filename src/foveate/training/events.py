@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from foveate.training.loop import EpochResult
+from foveate.training.state import EpochResult
 
 
 @contextlib.contextmanager

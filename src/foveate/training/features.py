@@ -39,7 +39,7 @@ class OnFrozen(nn.Module):
     def __init__(self, network: AttentionCNN, backbone: Backbone, stage: str) -> None:
         super().__init__()
         self.network, self.backbone, self.stage = network, backbone, stage
-        self.folded = [fold_batch_norm(backbone)]  # in a list: it is no part of what is trained or switched
+        self.folded = [fold_batch_norm(backbone)]  # a list: it is neither trained nor switched
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each class."""

@@ -31,10 +31,10 @@ from foveate.tensors import save_tensors
 from foveate.training.device import DeviceData
 from foveate.training.distributed import ALONE, World
 from foveate.training.features import AfterBackbone, features_of, forward_of, sees_features
-from foveate.training.loop import EpochResult, TrainingState, train_epochs
+from foveate.training.loop import train_epochs
 from foveate.training.optim import build_optimizer, run_length
 from foveate.training.regression import regression_epochs
-from foveate.training.state import restore_state, save_state
+from foveate.training.state import EpochResult, TrainingState, restore_state, save_state
 
 DRAWS = 2
 """Version of what random numbers are drawn from. 1: initial weights, dropout and augmentation drew from one seed,
@@ -53,8 +53,8 @@ class Fit:
 
     Args:
         config: as `resolve_settings` gives it.
-        path: the state is saved there at the end of each epoch, before the epoch is yielded; None: it is not, and
-            whoever consumes the epochs saves what is to last.
+        path: the state is saved there at the end of each epoch, before the epoch is yielded; None: it is not
+            saved.
         draws: version of what is drawn from which seed: that of the work that this is part of.
         start: whether to load the weights that it starts from; False: `resume` brings those that it has.
         world: the processes that share the work; only the first is given a `path`.
@@ -170,11 +170,7 @@ def new_state(
     statistics = channel_statistics(dataset.images, training) if standard else ()
     weights = torch.Generator().manual_seed(seeds["weights"])
     model = build_model(
-        config.model,
-        *statistics,
-        num_classes=len(dataset.class_names),
-        size=dataset.size,
-        generator=weights,
+        config.model, *statistics, num_classes=len(dataset.class_names), size=dataset.size, generator=weights
     )
     _check_memory(model, config, dataset, device, devices)
     sample = torch.from_numpy(training)[torch.randperm(len(training), generator=weights)[:_STEM_SAMPLE]]

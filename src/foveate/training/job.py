@@ -1,13 +1,43 @@
-"""What a worker is given of a training that is part of a study or a comparison, and its data set."""
+"""What a worker is given of a training that is part of a study or a comparison, its data set, and its cost."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from foveate.config import Config
 from foveate.data.dataset import Dataset, KnownData, load_known
-from foveate.data.splits import StoredSplits
+from foveate.data.splits import SPLITS_FILE, StoredSplits
+from foveate.execution.campaign import CampaignConfig
 from foveate.progress import Track
+from foveate.records import Count, Record, Seconds
 from foveate.settings import DataConfig, Section
 from foveate.training.fit import DRAWS
+from foveate.training.state import EpochResult
+
+
+def shared_fields(config: CampaignConfig, folder: Path) -> dict[str, Any]:
+    """The fields that all jobs of the study or the comparison in `folder` have in common."""
+    return {
+        "dataset": config.data,
+        "data_dir": config.data_dir,
+        "fingerprint": config.fingerprint,
+        "splits": str(folder.resolve() / SPLITS_FILE) if config.splits else None,
+        "splits_sha256": config.splits,
+        "draws": config.draws,
+    }
+
+
+class TrainingCost(Record):
+    """What a training took."""
+
+    train_s: Seconds
+    images_shown: Count
+
+    @classmethod
+    def of(cls, history: Sequence[EpochResult]) -> "TrainingCost":
+        """The sums over all epochs."""
+        shown = sum(epoch.seconds * epoch.images_per_s for epoch in history)
+        return cls(train_s=sum(epoch.seconds for epoch in history), images_shown=round(shown))
 
 
 class TrainingJob(Section):

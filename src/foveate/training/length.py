@@ -80,8 +80,6 @@ class Plan:
     """Images that the preset shows."""
     full_s: float
     """Seconds that `full` takes at the size that was asked for."""
-    enough_s: float
-    """Seconds that the smallest number of images takes."""
 
 
 def full_length(config: Config, counts: Counts) -> int:
@@ -133,8 +131,8 @@ def plan(
         fitting = (each for each in lower if forecast(config, rates, counts, fewest, each) <= seconds)
         side = next(fitting, lower[-1] if lower else size)
         images = _most_images(config, rates, counts, seconds, side)
-    enough = forecast(config, rates, counts, fewest, side)
     if images < 1:
+        enough = forecast(config, rates, counts, fewest, side)
         least = forecast(config, rates, counts, config.train.batch, side)
         raise ConfigError(
             f"there are {max(0, round(seconds))} s left to train in, and one step and its measurement take about "
@@ -146,7 +144,6 @@ def plan(
         seconds=forecast(config, rates, counts, images, side),
         full=full,
         full_s=forecast(config, rates, counts, full, size),
-        enough_s=enough,
     )
 
 
@@ -219,6 +216,6 @@ class _Stopwatch:
                 return
 
     def each(self, *, training: bool) -> float:
-        """Seconds an image; the first batch, which is slower, counts where there is no other."""
+        """Seconds for an image. The first batch is slower, and counts only where it is the only one."""
         times = self.taken["training" if training else "validation"]
         return median(times[1:] or times)

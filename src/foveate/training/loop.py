@@ -3,19 +3,14 @@
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from foveate.data.augment import Augment, resize_batch
 from foveate.data.loader import Batch, Loader, to_device
-from foveate.errors import TrainingError
 from foveate.inference.network import autocast, collect_logits, out_of_memory_explained
 from foveate.metrics import point_metrics
 from foveate.progress import Track, untracked
@@ -23,109 +18,7 @@ from foveate.settings import Monitor, TrainConfig
 from foveate.training.distributed import ALONE, World
 from foveate.training.optim import run_length, schedule_factor
 from foveate.training.running_statistics import RunningStatistics
-
-_ADVICE = "lower lr, head_lr and bias_lr, or set (or lower) gradient_clip"
-_ADVICE_ADAMW = "lower lr"
-"""The length of AdamW's steps follows from lr, whatever the gradients' size: clipping does not shorten them."""
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """One epoch: what was measured while training, and on validation after it (None without validation)."""
-
-    epoch: int
-    train_loss: float
-    train_accuracy: float
-    val_loss: float | None
-    val_accuracy: float | None
-    val_macro_f1: float | None
-    val_balanced_accuracy: float | None = field(default=None, kw_only=True)
-    """None too of an epoch of an earlier version."""
-    lr: float
-    """Of the epoch's last update."""
-    seconds: float
-    """Spent on the epoch's steps, over all processes it took, validation left out."""
-    images_per_s: float
-    features_kept: bool = field(default=False, kw_only=True)
-    """Whether the features of a frozen backbone were in the cache: `seconds` lack the time to compute them."""
-
-
-@dataclass
-class TrainingState:
-    """Everything that a step changes: with the settings, it determines the rest of a run."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator
-    """Draws the geometric augmentation, on the model's device. Dropout draws from torch's global generators."""
-    extras: torch.Generator
-    """Draws the other families of augmentation, so that runs that differ only in these share all other draws."""
-    epoch: int = 1
-    """The epoch under way, from 1."""
-    step: int = 0
-    """Updates done in it."""
-    totals: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
-    """Over the epoch's images so far: the sum of their losses and the number of correct ones; on the device."""
-    gradient_norms: Tensor = field(default_factory=lambda: torch.zeros(()))
-    """The sum of the gradients' norms since this state was made, which stays finite as long as each of them is; on
-    the model's device. A saved state needs none: only finite ones are saved."""
-    seconds: float = 0.0
-    history: list[EpochResult] = field(default_factory=list)
-    val_logits: NDArray[np.float32] | None = None
-    """[N, K] on validation at the end of the last epoch, as this network gives them alone; None: before that, or
-    where another network was asked in its place. They are not saved."""
-
-    def check_finite(self) -> None:
-        """Refuse to go on with a loss or a gradient that is not finite. A GPU is waited for.
-
-        Raises:
-            TrainingError: when a loss of this epoch, or a gradient since this state was made, was not.
-        """
-        for name, value in (("loss", self.totals[0]), ("gradient's norm", self.gradient_norms)):
-            if not math.isfinite(value.item()):
-                raise TrainingError(f"the {name} became {value.item()} {self.position}: {self._advice}")
-
-    def check_weights(self) -> None:
-        """Refuse weights and running statistics that are not finite. A GPU is waited for.
-
-        A buffer that is no running statistic may be infinite, as the masks of some attentions are, but not NaN.
-
-        Raises:
-            TrainingError: naming the first of them.
-        """
-        if (name := self.first_not_finite()) is not None:
-            raise TrainingError(f"{name} is not finite {self.position}: {self._advice}")
-
-    def first_not_finite(self) -> str | None:
-        """The name of the first tensor of the model or the optimizer that `check_weights` refuses."""
-        masks = {name for name, _ in self.model.named_buffers()} - {
-            f"{prefix}{'.' if prefix else ''}{name}"
-            for prefix, module in self.model.named_modules()
-            if isinstance(module, _NormBase)
-            for name, _ in module.named_buffers(recurse=False)
-        }
-        moments = self.optimizer.state_dict()["state"]
-        tensors = self.model.state_dict() | {
-            f"the optimizer's {key} of weight {index}": value
-            for index, values in moments.items()
-            for key, value in values.items()
-        }
-        tensors = {
-            name: each for name, each in tensors.items() if isinstance(each, Tensor) and each.is_floating_point()
-        }
-        sound = [~each.isnan().any() if name in masks else each.isfinite().all() for name, each in tensors.items()]
-        if not sound or torch.stack([each.to(self.totals.device) for each in sound]).all():
-            return None
-        return next(name for name, each in zip(tensors, sound, strict=True) if not each)
-
-    @property
-    def position(self) -> str:
-        """Where training is, in words."""
-        return f"at epoch {self.epoch}, after {self.step} steps"
-
-    @property
-    def _advice(self) -> str:
-        return _ADVICE_ADAMW if isinstance(self.optimizer, torch.optim.AdamW) else _ADVICE
+from foveate.training.state import EpochResult, TrainingState, validation_fields
 
 
 def train_epochs(
@@ -221,10 +114,7 @@ def _end_epoch(state: TrainingState, images: int, val: Mapping[str, float], lr: 
         epoch=state.epoch,
         train_loss=loss_sum / images,
         train_accuracy=correct / images,
-        val_loss=val.get("loss"),
-        val_accuracy=val.get("accuracy"),
-        val_macro_f1=val.get("macro_f1"),
-        val_balanced_accuracy=val.get("balanced_accuracy"),
+        **validation_fields(val),
         lr=lr,
         seconds=state.seconds,
         images_per_s=images / state.seconds,

@@ -91,7 +91,7 @@ class EpochTime(Record):
     seconds: float
     images_per_s: float
     features_kept: bool = False
-    """Whether features of a frozen backbone were in the cache, and their computation is no part of the time."""
+    """Whether features of a frozen backbone were in the cache, so that computing them took no time here."""
 
 
 class Timing(Record):

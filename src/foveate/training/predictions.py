@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from foveate.data.dataset import Dataset
-from foveate.errors import CheckpointError
+from foveate.errors import CheckpointError, one_line
 from foveate.files import open_regular, replacing
 
 _FIX = "remove it, and measure again by `foveate evaluate RUN`"
@@ -85,7 +85,7 @@ class Predictions:
                     problems.append(f"it claims {rows:,} rows in {size:,} bytes")
                 table = file.read(columns=schema.names, use_threads=False) if not problems else pa.table({})
         except (pa.ArrowException, OSError, ValueError) as error:
-            problems = [" ".join(str(error).split())[:200]]
+            problems = [one_line(error)]
         if problems:
             raise CheckpointError(f"{self.path} is damaged ({problems[0]}): {_FIX}")
         return table.select(schema.names)

@@ -51,12 +51,12 @@ class RunRecord(Record):
     """Trained to its end, measured and reported."""
 
     @classmethod
-    def of(cls, dataset: Dataset, data_dir: Path | None, command: str, *, final: bool) -> "RunRecord":
+    def of(cls, dataset: Dataset, data_dir: Path | str | None, command: str, *, final: bool) -> "RunRecord":
         """The record of a run that begins, without the digest of its splits."""
         return cls(
             command=command,
             dataset=dataset.location,
-            data_dir=str(data_dir.resolve()) if data_dir else None,
+            data_dir=str(Path(data_dir).resolve()) if data_dir else None,
             fingerprint=dataset.fingerprint,
             class_names=dataset.class_names,
             final=final,

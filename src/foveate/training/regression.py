@@ -20,8 +20,8 @@ from foveate.model.network import AttentionCNN
 from foveate.progress import Track, untracked
 from foveate.training.device import DeviceData
 from foveate.training.kept_features import kept_features
-from foveate.training.loop import EpochResult, TrainingState
 from foveate.training.settings import balanced_weights
+from foveate.training.state import EpochResult, TrainingState, validation_fields
 
 _STRENGTHS = np.logspace(-3, 1, 5)
 """Inverse strengths of the L2 penalty, scikit-learn's C, that folds choose from. Features of a backbone are
@@ -75,10 +75,7 @@ def regression_epochs(
         epoch=1,
         train_loss=found["loss"],
         train_accuracy=found["accuracy"],
-        val_loss=validated.get("loss"),
-        val_accuracy=validated.get("accuracy"),
-        val_macro_f1=validated.get("macro_f1"),
-        val_balanced_accuracy=validated.get("balanced_accuracy"),
+        **validation_fields(validated),
         lr=strength,
         seconds=seconds,
         images_per_s=len(train.labels) / seconds,

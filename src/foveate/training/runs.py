@@ -12,23 +12,23 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from foveate.checkpoint import BEST, LAST, Checkpoint, checkpoint_metadata, load_model
 from foveate.config import Config, read_yaml, resolve_config
 from foveate.data.dataset import Dataset, KnownData
 from foveate.data.splits import StoredSplits
-from foveate.errors import CheckpointError, ConfigError
-from foveate.files import locked, read_regular, write_atomically, write_json
+from foveate.errors import CheckpointError, ConfigError, one_line
+from foveate.files import locked, read_regular, write_atomically, write_csv, write_json
+from foveate.parsing import yaml_text
 from foveate.preprocessing import Preprocessing
 from foveate.records import first_problem, printable, read_record, validate_record
 from foveate.training.device import EVAL_BATCH_SIZE
 from foveate.training.environment import environment
-from foveate.training.loop import EpochResult
 from foveate.training.measured import Environment, MeasuredSplits, Timing
 from foveate.training.predictions import Predictions
 from foveate.training.record import RunRecord, TestOpening
+from foveate.training.state import EpochResult
 
 _TABLE_BYTES = 64 << 20
 _NO_MATTER = ("device", "threads", "save_every_s")
@@ -131,7 +131,7 @@ class RunFolder:
 
     def write_config(self, config: Config, command: str) -> None:
         """Write `args.yaml`: every setting as resolved, in the form `--config` reads."""
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        text = yaml_text(config.model_dump(mode="json"))
         write_atomically(self.path / "args.yaml", f"# {printable(command)}\n{text}")
 
     def read_config(self) -> Config:
@@ -205,11 +205,8 @@ class RunFolder:
     def write_history(self, history: Sequence[EpochResult]) -> None:
         """Write `results.csv`, a row an epoch, and the epochs' times to `timing.json`."""
         columns = [column.name for column in fields(EpochResult) if column.name not in TIMING_COLUMNS]
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([getattr(row, column) for column in columns] for row in history)
-        write_atomically(self.path / "results.csv", text.getvalue())
+        rows = [[getattr(row, column) for column in columns] for row in history]
+        write_csv(self.path / "results.csv", [columns, *rows])
         epochs = [
             {"epoch": row.epoch, **{column: getattr(row, column) for column in TIMING_COLUMNS}} for row in history
         ]
@@ -239,7 +236,7 @@ class RunFolder:
         except ValidationError as error:
             raise CheckpointError(f"{path} is damaged ({first_problem(error)}): {_FIX}") from error
         except (OSError, csv.Error, TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{path} is damaged ({' '.join(str(error).split())[:200]}): {_FIX}") from error
+            raise CheckpointError(f"{path} is damaged ({one_line(error)}): {_FIX}") from error
         if len(rows) != len(times):
             raise CheckpointError(
                 f"{path} is damaged (it has {len(rows)} epochs, and timing.json has {len(times)}): {_FIX}"

@@ -33,7 +33,7 @@ def resolve_settings(config: Config, dataset: Dataset, devices: int = 1) -> Conf
         ConfigError: for a network that does not fit into memory or that the images are too small for, batches
             that batch normalisation cannot be trained with, a custom attention that does not work, or several
             devices where there are no steps that they could share.
-        CheckpointError: when a folder to start from is no run.
+        CheckpointError: when the folder to start from is not a run.
     """
     resolved: dict[str, Any] = {"size": dataset.size, "depth": dataset.white or "format"}
     if config.train.weights not in (None, IMAGENET):  # a file: found from any folder
@@ -84,11 +84,7 @@ def passes_per_epoch(images_seen: int, images: int) -> int:
 
 
 def _check_weights(config: Config, dataset: Dataset) -> None:
-    """Refuse a network whose weights, their gradients and an optimizer's two values for each do not fit.
-
-    Raises:
-        ConfigError: before any of it was allocated.
-    """
+    """Refuse a network whose weights, gradients and two optimizer values for each do not fit into memory."""
     # A custom attention may not work on the meta device; the network around it is counted.
     custom = config.model.attention.startswith(CUSTOM)
     model = config.model.model_copy(update={"attention": "none"}) if custom else config.model
@@ -103,11 +99,7 @@ def _check_weights(config: Config, dataset: Dataset) -> None:
 
 
 def _check_devices(config: Config, devices: int) -> None:
-    """Refuse several devices for what one of them does at once.
-
-    Raises:
-        ConfigError: for that.
-    """
+    """Raise ConfigError where several devices are asked for, and there are no steps that they could share."""
     if devices == 1:
         return
     if config.train.optimizer == "logistic_regression" or sees_features(config):

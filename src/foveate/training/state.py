@@ -1,21 +1,128 @@
-"""A training state as one checkpoint file, and back, to the last bit."""
+"""Everything that a training step changes, as one checkpoint file, and back, to the last bit."""
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import AfterValidator, FailFast, Field
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from foveate.checkpoint import check_settings, put_weights
 from foveate.data.loader import fold_in_seed
-from foveate.errors import CheckpointError
+from foveate.errors import CheckpointError, TrainingError, one_line
 from foveate.records import Record
 from foveate.tensors import TRAINING_PREFIX, check_finite, load_tensors, save_tensors, section
-from foveate.training.loop import EpochResult, TrainingState
+
+_ADVICE = "lower lr, head_lr and bias_lr, or set (or lower) gradient_clip"
+_ADVICE_ADAMW = "lower lr"
+"""The length of AdamW's steps follows from lr, whatever the gradients' size: clipping does not shorten them."""
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch: what was measured while training, and on validation after it (None without validation)."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+    val_macro_f1: float | None
+    val_balanced_accuracy: float | None = field(default=None, kw_only=True)
+    """None too of an epoch of an earlier version."""
+    lr: float
+    """Of the epoch's last update."""
+    seconds: float
+    """Spent on the epoch's steps, over all processes it took, validation left out."""
+    images_per_s: float
+    features_kept: bool = field(default=False, kw_only=True)
+    """Whether the features of a frozen backbone were in the cache: `seconds` lack the time to compute them."""
+
+
+def validation_fields(measured: Mapping[str, float]) -> dict[str, Any]:
+    """The fields of an `EpochResult` that are measured on validation, from `point_metrics`; None without it."""
+    return {f"val_{name}": measured.get(name) for name in ("loss", "accuracy", "macro_f1", "balanced_accuracy")}
+
+
+@dataclass
+class TrainingState:
+    """Everything that a step changes: with the settings, it determines the rest of a run."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator
+    """Draws the geometric augmentation, on the model's device. Dropout draws from torch's global generators."""
+    extras: torch.Generator
+    """Draws the other families of augmentation, so that runs that differ only in these share all other draws."""
+    epoch: int = 1
+    """The epoch under way, from 1."""
+    step: int = 0
+    """Updates done in it."""
+    totals: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
+    """Over the epoch's images so far: the sum of their losses and the number of correct ones; on the device."""
+    gradient_norms: Tensor = field(default_factory=lambda: torch.zeros(()))
+    """The sum of the gradients' norms since this state was made, which stays finite as long as each of them is; on
+    the model's device. A saved state needs none: only finite ones are saved."""
+    seconds: float = 0.0
+    history: list[EpochResult] = field(default_factory=list)
+    val_logits: NDArray[np.float32] | None = None
+    """[N, K] on validation at the end of the last epoch, as this network gives them alone; None: before that, or
+    where another network was asked in its place. They are not saved."""
+
+    def check_finite(self) -> None:
+        """Refuse to go on with a loss or a gradient that is not finite. A GPU is waited for.
+
+        Raises:
+            TrainingError: when a loss of this epoch, or a gradient since this state was made, was not.
+        """
+        for name, value in (("loss", self.totals[0]), ("gradient's norm", self.gradient_norms)):
+            if not math.isfinite(value.item()):
+                raise TrainingError(f"the {name} became {value.item()} {self.position}: {self._advice}")
+
+    def check_weights(self) -> None:
+        """Refuse weights and running statistics that are not finite. A GPU is waited for.
+
+        Buffers other than running statistics may be infinite, as the masks of some attentions are, but not NaN.
+
+        Raises:
+            TrainingError: naming the first of them.
+        """
+        masks = {name for name, _ in self.model.named_buffers()} - {
+            f"{prefix}{'.' if prefix else ''}{name}"
+            for prefix, module in self.model.named_modules()
+            if isinstance(module, _NormBase)
+            for name, _ in module.named_buffers(recurse=False)
+        }
+        moments = self.optimizer.state_dict()["state"]
+        tensors = self.model.state_dict() | {
+            f"the optimizer's {key} of weight {index}": value
+            for index, values in moments.items()
+            for key, value in values.items()
+        }
+        sound = {
+            name: (~each.isnan().any() if name in masks else each.isfinite().all()).to(self.totals.device)
+            for name, each in tensors.items()
+            if isinstance(each, Tensor) and each.is_floating_point()
+        }
+        if sound and not torch.stack([*sound.values()]).all():
+            name = next(name for name, each in sound.items() if not each)
+            raise TrainingError(f"{name} is not finite {self.position}: {self._advice}")
+
+    @property
+    def position(self) -> str:
+        """Where training is, in words."""
+        return f"at epoch {self.epoch}, after {self.step} steps"
+
+    @property
+    def _advice(self) -> str:
+        return _ADVICE_ADAMW if isinstance(self.optimizer, torch.optim.AdamW) else _ADVICE
 
 
 def _in_order(history: tuple[EpochResult, ...]) -> tuple[EpochResult, ...]:
@@ -91,8 +198,7 @@ def restore_state(path: Path, state: TrainingState, *, settings: str | None = No
         state.epoch, state.step, state.seconds = position.epoch, position.step, position.seconds
         continued = _restore_generators(state, training)
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path} does not fit its run ({reason}): train again") from error
+        raise CheckpointError(f"{path} does not fit its run ({one_line(error)}): train again") from error
     return continued
 
 

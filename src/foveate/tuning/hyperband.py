@@ -1,6 +1,6 @@
 """Which trial trains when, and how far: Hyperband as a pure state machine, asked and told; `asha` is another.
 
-A plan does no work and reads no clock: whoever runs it asks for a job, does it anywhere, and tells the outcome.
+A plan does no work and reads no clock: its caller asks for a job, has it done anywhere, and tells the outcome.
 The same outcomes give the same decisions, in whatever order a synchronous plan is told them.
 """
 
@@ -126,7 +126,7 @@ class Hyperband:
 
     Attributes:
         brackets, anew: as they were given.
-        allowed: how many of the brackets may begin; whoever runs the plan can change it at any time.
+        allowed: how many of the brackets may begin; the caller can change it at any time.
     """
 
     def __init__(

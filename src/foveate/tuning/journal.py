@@ -15,17 +15,7 @@ from pydantic import Field, RootModel, ValidationError, model_validator
 from foveate.errors import CheckpointError
 from foveate.files import open_regular, sync_folder, write_atomically, writing_to
 from foveate.parsing import MalformedError, parse_json
-from foveate.records import (
-    MAX_BYTES,
-    Accuracy,
-    Count,
-    Digest,
-    Name,
-    Reason,
-    Record,
-    Seconds,
-    first_problem,
-)
+from foveate.records import MAX_BYTES, Accuracy, Count, Digest, Name, Reason, Record, Seconds, first_problem
 from foveate.tuning.hyperparameters import Value
 
 VERSION = 2
@@ -121,7 +111,7 @@ class _Line(RootModel[Annotated[Entry, Field(discriminator="event")]]):
 class Journal:
     """Lines of JSON in a file, each with its checksum; a line is on the disk when `append` returns.
 
-    One process writes at a time: whoever opens it holds a lock on the study.
+    One process writes at a time: it must hold a lock on the study.
     """
 
     path: Path
@@ -225,11 +215,7 @@ class Journal:
 
 
 def _parsed(line: bytes, *, first: bool) -> Entry:
-    """The entry of a line, of which the first alone says whose journal it is.
-
-    Raises:
-        MalformedError: where it is not whole, or no such entry.
-    """
+    """The entry of a line, where only the first names the study; MalformedError where the line is damaged."""
     checksum, _, text = line.rstrip(b"\n").partition(b" ")
     if not line.endswith(b"\n") or checksum != b"%08x" % zlib.crc32(text):
         raise MalformedError("its checksum does not fit")

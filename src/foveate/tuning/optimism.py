@@ -11,12 +11,12 @@ _LEFT_OUT = 0.1
 of fewer images the choice is worse and the optimism larger, as one over the root of their number."""
 
 
-def optimism(right: Iterable[str], images: int, *, seed: int = 0) -> float | None:
+def optimism(right: Iterable[str], images: int) -> float | None:
     """How much better the best of some trials is on the images that chose it than on others, on average.
 
     In each of 200 repeats the best trial is chosen on a random nine tenths of the images, and its accuracy there
     is compared with that on the images left out, which had no part in the choice (repeated learning-testing,
-    Burman 1989). None where there is no choice or there are fewer than ten images.
+    Burman 1989). None with fewer than two trials or ten images.
 
     Args:
         right: of each trial, which images it gets right, as bits in hexadecimal digits.
@@ -26,7 +26,7 @@ def optimism(right: Iterable[str], images: int, *, seed: int = 0) -> float | Non
     if len(bits) < 2 or images * _LEFT_OUT < 1 or any(len(each) < images for each in bits):
         return None
     table: NDArray[np.float64] = np.array([each[:images] for each in bits], np.float64)  # [trials, images]
-    generator, left = np.random.default_rng(seed), round(images * _LEFT_OUT)
+    generator, left = np.random.default_rng(0), round(images * _LEFT_OUT)
     gaps = []
     for _ in range(_REPEATS):
         order = generator.permutation(images)

@@ -8,7 +8,7 @@ from foveate.tuning.brackets import Bracket, budget_of
 from foveate.tuning.hyperband import Hyperband, Job
 
 _MARGIN = 1.1
-"""A bracket begins only where it would still fit if its epochs took so many times as long: trials differ, and a
+"""A bracket begins only where it would still fit if its epochs took this many times as long: trials differ, and a
 bracket without its last rung is worth little."""
 
 
@@ -34,7 +34,7 @@ class Pace:
         return self._fit(owed + budget_of([bracket], anew=anew).cost, in_turn, _MARGIN)
 
     def rung_fits(self, trials: int, epochs: float) -> bool:
-        """Whether a rung fits whose trials train for so many epochs."""
+        """Whether a rung fits in which each of `trials` trains for `epochs`."""
         return self._fit(trials * epochs, epochs, 1.0)
 
     def _fit(self, epochs: float, in_turn: float, margin: float) -> bool:

@@ -47,11 +47,7 @@ class RandomSampler:
 
 
 def _import_optuna() -> Any:
-    """The module `optuna`.
-
-    Raises:
-        ConfigError: when it is not installed.
-    """
+    """The module `optuna`; ConfigError where it is not installed."""
     try:
         import optuna
     except ImportError:
@@ -147,10 +143,6 @@ SAMPLERS: Mapping[str, type[RandomSampler] | type[TpeSampler]] = {"random": Rand
 
 
 def check_sampler(name: str) -> None:
-    """Refuse a sampler whose library is missing, before anything else is done for a study.
-
-    Raises:
-        ConfigError: for that.
-    """
+    """Raise ConfigError for a sampler whose library is missing, before anything else is done for a study."""
     if name == "tpe":
         _import_optuna()

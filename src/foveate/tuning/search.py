@@ -217,11 +217,7 @@ class Search:
         return self._sampler(trial, seen, self._settings)
 
     def _replay(self, entry: Entry) -> None:
-        """Do again what an entry of the journal says.
-
-        Raises:
-            _ImpossibleError: where that cannot have happened.
-        """
+        """Do again what an entry of the journal says; _ImpossibleError where that cannot have happened."""
         if isinstance(entry, Opened):
             return
         if isinstance(entry, Asked):

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from foveate.config import Config
-from foveate.data.splits import SPLITS_FILE
 from foveate.execution.campaign import CampaignConfig
 from foveate.records import Line
 from foveate.settings import Side
+from foveate.training.job import shared_fields
 from foveate.tuning.brackets import (
     FORMULAS,
     MAX_EPOCHS,
@@ -185,7 +185,7 @@ class StudyConfig(CampaignConfig):
 
     @property
     def cost_words(self) -> str:
-        """How long epochs take whose images are smaller, in words; empty where there are none."""
+        """How long epochs with smaller images take, in words; empty where all images have one size."""
         if self.first_size is None:
             return ""
         budget = budget_of(self.brackets[:1], anew=True) if self.time_s is not None else self.budget
@@ -215,12 +215,8 @@ class StudyConfig(CampaignConfig):
         if self.is_small(job):
             config = config.replacing(size=self.first_size)
         return TrialJob(
+            **shared_fields(self, folder),
             config=config,
-            dataset=self.data,
-            data_dir=self.data_dir,
-            fingerprint=self.fingerprint,
-            splits=str(folder.resolve() / SPLITS_FILE) if self.splits else None,
-            splits_sha256=self.splits,
             subset=self.subset,
             folder=checkpoints,
             from_epoch=job.from_epoch,
@@ -229,7 +225,6 @@ class StudyConfig(CampaignConfig):
             halves_validation=self.halves_validation,
             score=self.score,
             tells_right=job.to_epoch == self.max_epochs and self.score == "accuracy",
-            draws=self.draws,
         )
 
 

@@ -8,14 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from foveate.config import (
-    Config,
-    packaged_names,
-    packaged_yaml,
-    read_yaml,
-    resolve_config,
-    setting_path,
-)
+from foveate.config import Config, packaged_yaml, read_yaml, resolve_config, setting_path
 from foveate.errors import ConfigError
 from foveate.records import Name
 from foveate.settings import Section
@@ -95,11 +88,7 @@ class Space(Section):
         )
 
     def check_settings(self, settings: Mapping[str, Value], base: Config) -> None:
-        """Refuse settings that no trial over `base` can have.
-
-        Raises:
-            ConfigError: for that.
-        """
+        """Raise ConfigError for settings that no trial over `base` can have."""
         if not self.contains(settings):
             raise ConfigError(f"the space has no such settings: {dict(settings)}")
         self.apply(base, settings)
@@ -131,10 +120,8 @@ class Space(Section):
         return config.replacing(**values)
 
     def check(self) -> None:
-        """Refuse hyperparameters that set a setting which is not there, or which all trials have in common.
-
-        Raises:
-            ConfigError: for that.
+        """Raise ConfigError for hyperparameters that set a setting which is not there, or which all trials have in
+        common.
         """
         for name in self.hyperparameters:
             self._targets(name)  # those, too, that the draw leaves out
@@ -157,16 +144,11 @@ class Space(Section):
         return paths
 
 
-def space_names() -> tuple[str, ...]:
-    """Names of the spaces in the package, sorted."""
-    return packaged_names("spaces")
-
-
 def read_space(name: str) -> Space:
     """A space of the package by its name, or one in a YAML file.
 
     Raises:
-        ConfigError: when there is none, or it is not one.
+        ConfigError: when there is no such space, or the file does not describe one.
     """
     own = name.endswith((".yaml", ".yml"))
     values = read_yaml(Path(name)) if own else packaged_yaml("spaces", name)

@@ -17,7 +17,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from foveate.errors import CheckpointError, ConfigError, OutputError
+from foveate.errors import CheckpointError, ConfigError, OutputError, one_line
 from foveate.files import refuse_links, writing_to
 from foveate.records import Digest, Line, Record, parse_record
 
@@ -97,8 +97,7 @@ def own_place(location: str) -> str:
         system.pipe_file(path, b"")
         system.rm_file(path)
     except Exception as error:
-        told = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ConfigError(f"checkpoints cannot be kept at {location}: {told}") from error
+        raise ConfigError(f"checkpoints cannot be kept at {location}: {one_line(error)}") from error
     return place
 
 
@@ -153,7 +152,7 @@ def _check_marker(root: str, marker: _Marker) -> None:
 
 
 def _read_marker(root: str) -> _Marker | None:
-    """The marker in a place; None where there is none that can be read."""
+    """The marker in a place; None where no marker can be read."""
     try:
         system, path = fsspec.core.url_to_fs(f"{root}/{MARKER}")
         if not system.isfile(path) or system.size(path) > _MOST_BYTES:

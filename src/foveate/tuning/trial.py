@@ -13,16 +13,18 @@ from foveate.data.dataset import Dataset
 from foveate.data.splits import stratified_split, stratified_subset
 from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.execution.pool import Message
+from foveate.inference.network import pick_device
 from foveate.metrics import point_metrics
 from foveate.progress import COMPILING_S, Track, heartbeat, untracked
 from foveate.records import Record
 from foveate.tensors import load_tensors, section
-from foveate.training.device import DeviceData, pick_device, prepare_process
+from foveate.training.device import DeviceData, prepare_process
 from foveate.training.fit import Fit
 from foveate.training.job import TrainingJob
-from foveate.training.loop import EpochResult, best_epoch
+from foveate.training.loop import best_epoch
 from foveate.training.optim import build_optimizer
 from foveate.training.settings import resolve_settings
+from foveate.training.state import EpochResult
 from foveate.tuning.hyperparameters import Value
 from foveate.tuning.samplers import Usable
 from foveate.tuning.space import Space

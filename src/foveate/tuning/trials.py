@@ -54,7 +54,7 @@ class Trial:
         """The epoch that its last job came to; 0: none."""
         return self.rows[-1]["epoch"] if self.rows else 0
 
-    def note_end(self, entry: Ended, *, reached: int, epoch_cost: float = 1.0) -> None:
+    def note_end(self, entry: Ended, *, reached: int, epoch_cost: float) -> None:
         """Take what the journal says of a job that ended; if it has a score, that stands for `reached` epochs."""
         self.cost += epoch_cost * len(entry.rows)
         self.rung, self.reason, self.right = entry.rung, entry.reason, entry.right

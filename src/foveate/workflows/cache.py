@@ -5,12 +5,11 @@ import re
 import stat
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
 
-from foveate.data.cache_entry import clear_entry, entries
+from foveate.data.cache_entry import Entry, clear_entry, entries
 from foveate.data.cifar10 import CIFAR10
 from foveate.errors import ConfigError, OutputError
 from foveate.files import cache_folder
@@ -35,23 +34,8 @@ TITLES = ("data set", "what", "images", "side", "on disk", "last used", "from")
 
 
 @dataclass(frozen=True)
-class Cached:
+class Cached(Entry):
     """Something that lies in the cache."""
-
-    path: Path
-    kind: Literal["images", "download", "weights", "features", "unfinished", "damaged", "foreign"]
-    """`images`: decoded ones; `download`: an archive, or a part of one; `weights`: those that training may start
-    from; `features`: what a backbone with them makes of images; `unfinished`: left by a process that was
-    killed; `damaged`: or made by an older version; `foreign`: not Foveate's, which is never removed."""
-    bytes_on_disk: int
-    used: float
-    """When it was used last, in seconds of the epoch."""
-    name: str = ""
-    """Of the data set."""
-    location: str = ""
-    images: int = 0
-    size: int = 0
-    """Side of the images, in pixels."""
 
     @property
     def cells(self) -> list[str]:
@@ -98,7 +82,7 @@ def clear_cache(*, older_than_days: float = 0.0) -> Cleared:
     No link is followed. A process that uses images keeps them until it ends.
 
     Args:
-        older_than_days: remove only what was not used for so long.
+        older_than_days: remove only what was not used for this many days.
 
     Raises:
         ConfigError: when the folder to be cleared is a link, or `older_than_days` is negative.

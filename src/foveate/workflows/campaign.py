@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import yaml
 
 from foveate.config import Config, read_yaml
 from foveate.data.dataset import Dataset, KnownData, load_dataset, load_known
@@ -17,9 +16,11 @@ from foveate.execution.campaign import Campaign, CampaignConfig, run_campaign
 from foveate.execution.pool import Pool
 from foveate.execution.serial import SerialPool
 from foveate.files import write_atomically, write_json
+from foveate.inference.network import pick_device
+from foveate.parsing import yaml_text
 from foveate.records import FiniteJson, Name, read_record
 from foveate.settings import Section
-from foveate.training.device import pick_device, prepare_process
+from foveate.training.device import prepare_process
 from foveate.training.environment import environment
 from foveate.validation import validated
 from foveate.workflows.leaks import tell_own_copies
@@ -35,12 +36,11 @@ def load_data(
     """The data of a new campaign, the device of its jobs, and the settings by which it finds the data again."""
     prepare_process(base)
     device = find_device(display, base.train.device)
-    place = Path(data_dir) if data_dir else None
-    dataset = load_dataset(str(data), base.data, data_dir=place, track=display.track)
+    dataset = load_dataset(str(data), base.data, data_dir=data_dir, track=display.track)
     print_data_warnings(dataset, display)
     tell_own_copies(dataset, display)
     known = {"data": dataset.location, "fingerprint": dataset.fingerprint}
-    return dataset, device, {**known, "data_dir": str(place.resolve()) if place else None}
+    return dataset, device, {**known, "data_dir": str(Path(data_dir).resolve()) if data_dir else None}
 
 
 def load_data_again(
@@ -82,7 +82,7 @@ def create_folder(
     with new_output(Path(runs), verb, name, fallback=fallback) as (path, draft):
         stored = StoredSplits.write(draft, dataset.splits, len(dataset.labels))
         values = config.model_copy(update={"splits": stored.sha256}).model_dump(mode="json")
-        write_atomically(draft / file, yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
+        write_atomically(draft / file, yaml_text(values))
         write_json(draft / "env.json", environment(device))
         if sealed:
             write_json(draft / "digest.json", {"sha256": settings_digest(read_yaml(draft / file))})

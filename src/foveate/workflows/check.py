@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from scipy.special import softmax
 from foveate.config import Config, resolve_config
 from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.check import audit, pooled, suspects_finding
-from foveate.data.dataset import Dataset, dataset_of, open_source
+from foveate.data.dataset import Dataset, dataset_of
 from foveate.data.findings import Finding, images_told, sort_by_severity
 from foveate.data.folds import draw_folds, fold_units
+from foveate.data.opening import open_source
 from foveate.errors import DataError
 from foveate.files import write_json
 from foveate.report.check_page import EACH_SHOWN, GROUPS_SHOWN, check_page
@@ -26,8 +27,8 @@ from foveate.training.device import DeviceData, prepare_process
 from foveate.training.fit import Fit
 from foveate.training.settings import resolve_settings
 from foveate.workflows.defaults import default_preset, preset_of
-from foveate.workflows.output import check_output_name, new_output
-from foveate.workflows.request import Display, NullDisplay, check_output_dir, find_device
+from foveate.workflows.output import check_output_name, new_output, refuse_within
+from foveate.workflows.request import Display, NullDisplay, find_device
 
 _FOLDS = 3
 _HELD_OUT = "held out"
@@ -99,13 +100,13 @@ def check(
         ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
     """
     display = display or NullDisplay()
-    check_output_dir(Path(runs), data)
+    refuse_within(runs, data)
     check_output_name(Path(runs), "check", name)
     preset = preset_of(settings, display) if preset is None else preset
     config = resolve_config(preset, settings=settings)
     device = find_device(display, config.train.device)
     prepare_process(config)
-    source = open_source(str(data), Path(data_dir) if data_dir else None, display.track)
+    source = open_source(str(data), data_dir, display.track)
     if preset is None:
         preset, _ = default_preset(source, settings)
         config = resolve_config(preset, settings=settings)
@@ -166,8 +167,7 @@ def _sheet(config: Config, dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
     rows = {"as they are": plain}
     if config.augment.augmentation:
         rows[config.augment.family] = {"flip": flip, "augmentations": ()}
-    families: tuple[ExtraFamily, ...] = ExtraFamily.__args__  # type: ignore[attr-defined]
-    rows |= {family: {**plain, "augmentations": (family,)} for family in families}
+    rows |= {family: {**plain, "augmentations": (family,)} for family in get_args(ExtraFamily)}
     sheet = {}
     for row, of_row in rows.items():
         augment = build_augment(config.augment.model_copy(update=of_row), max(2, len(dataset.class_names)))
@@ -178,11 +178,7 @@ def _sheet(config: Config, dataset: Dataset) -> dict[str, NDArray[np.uint8]]:
 
 
 def _draw_folds(dataset: Dataset, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int8]]:
-    """The sorted indices of all images, and the fold of each; images of one group, and copies, share a fold.
-
-    Raises:
-        DataError: for images that cannot be parted into folds to train on.
-    """
+    """The sorted indices of all images, and the fold of each; DataError where they cannot be parted into folds."""
     every = np.sort(np.concatenate(list(dataset.splits.values())))
     labels = dataset.labels[every]
     present, counts = np.unique(labels, return_counts=True)

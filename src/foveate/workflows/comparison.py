@@ -33,8 +33,8 @@ from foveate.workflows.campaign import (
 )
 from foveate.workflows.comparison_arms import PILOT_SEED, check_subsets, requested_arms, resolved_arms
 from foveate.workflows.comparison_files import record_test_opening, write_results
-from foveate.workflows.output import check_output_name
-from foveate.workflows.request import Display, NullDisplay, check_output_dir, settings_digest
+from foveate.workflows.output import check_output_name, refuse_within
+from foveate.workflows.request import Display, NullDisplay, settings_digest
 from foveate.workflows.workers import Workers
 
 RULE: Rule = "blocks"
@@ -148,7 +148,7 @@ def compare(
         raise ConfigError("rule='seeds': it judges by these images alone; give blocks, dunnett or pairs")
     more = {"rule": RULE, **more}
     check_values(ComparisonConfig, {**more, "seeds": seeds})
-    check_output_dir(Path(runs), data)
+    refuse_within(runs, data)
     check_output_name(Path(runs), "compare", name)
     crew = Workers(workers, ray, gpus)
     given = {"threads": crew.threads_for(settings), **settings}
@@ -226,7 +226,7 @@ def resume_comparison(
     """Resume a comparison that was killed or stopped; or open the test split of one that has ended.
 
     Raises:
-        CheckpointError: when it is none, is damaged, or its data set is another one now.
+        CheckpointError: when it is not a comparison, is damaged, or its data set has changed.
         ComparisonError, KeyboardInterrupt: as in `compare`.
     """
     display = display or NullDisplay()
@@ -251,7 +251,7 @@ def open_comparison(path: Path | str) -> Comparison:
     """A comparison that lies in a folder.
 
     Raises:
-        CheckpointError: when it is none.
+        CheckpointError: when it is not a comparison.
     """
     path = Path(path)
     if not (path / "comparison.yaml").is_file():

@@ -26,7 +26,7 @@ def requested_arms(
         first_seed, seeds: of the arms that have no seeds of their own; of a `pilot` those are moved as well.
 
     Raises:
-        ConfigError: for what is no arm, and for arms that cannot be compared.
+        ConfigError: for a text that does not describe an arm, and for arms that cannot be compared.
     """
     arms = order_arms([parse_arm(text, given) for text in texts], given)
     arms = [arm.model_copy(update={"config": judged(arm.config)}) for arm in arms]

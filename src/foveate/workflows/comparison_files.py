@@ -1,15 +1,15 @@
 """What a comparison leaves in its folder: the runs as a table and as bits, its findings, its page."""
 
-import csv
 import io
 import shlex
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from foveate.comparison.outcomes import Outcome
-from foveate.files import write_atomically, write_json
+from foveate.files import write_atomically, write_csv, write_json
 from foveate.records import read_record
 from foveate.report.comparison_page import comparison_page
 from foveate.report.html import write_page
@@ -26,14 +26,11 @@ def write_results(outcome: Outcome) -> None:
     experiment, config, failures = outcome.experiment, outcome.config, outcome.failures
     folder, split = experiment.folder, experiment.split
     arms = config.arms
-    text = io.StringIO()
     columns = ("accuracy", "loss", "without_attention", "gate", "train_s", "images_shown")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["arm", "seed", "training_images", *columns, "failed"])
+    rows: list[list[Any]] = [["arm", "seed", "training_images", *columns, "failed"]]
     for run in experiment.runs:
         measured = [getattr(experiment.result(run), column, None) for column in columns]
-        row = [arms[run.arm].name, run.seed, config.subsets[run.subset], *measured]
-        writer.writerow([*row, failures.get(run)])
+        rows.append([arms[run.arm].name, run.seed, config.subsets[run.subset], *measured, failures.get(run)])
     done = [run for run in experiment.runs if experiment.result(run) is not None]
     bits = io.BytesIO()
     np.savez(
@@ -53,7 +50,7 @@ def write_results(outcome: Outcome) -> None:
     )
     write_atomically(folder / f"right-{split}.npz", bits.getvalue())
     write_json(folder / f"findings-{split}.json", [asdict(each) for each in outcome.findings])
-    write_atomically(folder / f"results-{split}.csv", text.getvalue())
+    write_csv(folder / f"results-{split}.csv", rows)
     write_page(page, folder / "compare.html")
 
 

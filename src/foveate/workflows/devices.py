@@ -9,11 +9,7 @@ from foveate.workflows.request import Display
 
 
 def check_shared(devices: int, *, folds: bool, timed: bool) -> None:
-    """Refuse several devices for what is not one training whose length is known.
-
-    Raises:
-        ConfigError: for these.
-    """
+    """Raise ConfigError for several devices where they would not train one network of a known length."""
     if devices > 1 and folds:
         raise ConfigError("devices and folds: folds are trained side by side by --workers: leave --devices out")
     if devices > 1 and timed:

@@ -21,16 +21,9 @@ from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
 from foveate.workflows.leaks import copies_told
 from foveate.workflows.measure import Measurement, calibration, score_split
-from foveate.workflows.output import check_output_name, new_output
+from foveate.workflows.output import check_output_name, new_output, refuse_within
 from foveate.workflows.prepare import require_split
-from foveate.workflows.request import (
-    Display,
-    NullDisplay,
-    check_output_dir,
-    command_line,
-    find_device,
-    print_data_warnings,
-)
+from foveate.workflows.request import Display, NullDisplay, command_line, find_device, print_data_warnings
 from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, resuming
 
 
@@ -73,8 +66,7 @@ def evaluate(
         _require_finished(folder, record)
     picked = find_device(display, device, config.train.device)
     prepare_process(config)
-    place = Path(data_dir) if data_dir else None
-    dataset, own = _dataset(folder, config, record, data, place, display)
+    dataset, own = _dataset(folder, config, record, data, data_dir, display)
     if own and record.final and not final:
         found = f"; its out-of-fold figures are in {folder.report}" if record.folds else ""
         raise ConfigError(
@@ -86,10 +78,12 @@ def evaluate(
     measuring_test = f"--final measures on its test images: `{again}`"
     require_split(dataset, split, elsewhere if own or "test" not in dataset.splits else measuring_test)
     if not own:
-        check_output_dir(Path(runs), str(data))
+        refuse_within(runs, str(data))
         _warn_of_copies(folder, config, record, dataset, split, display)
-    elif (line := copies_told(dataset, split, dataset, _trained_on(record), "it was trained on")) is not None:
-        display.say(line)
+    else:
+        trained = ("train", "validation") if record.final else ("train",)
+        if (line := copies_told(dataset, split, dataset, trained, "it was trained on")) is not None:
+            display.say(line)
     checkpoint = folder.load_network(config, picked, images=len(dataset.splits[split]))
     command = command_line(
         "evaluate",
@@ -109,7 +103,7 @@ def evaluate(
         measurement = replace(measurement, weights=folder.kept_weights(config))
     if not own:
         with new_output(Path(runs), "evaluate", name, fallback=f"{folder.path.name}-on-{dataset.name}") as output:
-            about = RunRecord.of(dataset, place, command, final=final)
+            about = RunRecord.of(dataset, data_dir, command, final=final)
             RunFolder(output.draft).write_identity(config, picked, about)
         if final:
             with folder.locked(IN_USE):
@@ -158,20 +152,16 @@ def evaluate_model(
         CheckpointError, ConfigError, DataError, OutputError: for a request that cannot be met.
     """
     display = display or NullDisplay()
-    check_output_dir(Path(runs), str(data))
+    refuse_within(runs, str(data))
     check_output_name(Path(runs), "evaluate", name)
     engine = load_engine(model, device=device)
     about = engine.about
     settings = DataConfig.of(about.preprocessing)
-    place = Path(data_dir) if data_dir else None
-    found = load_dataset(str(data), settings, data_dir=place, for_training=False, track=display.track)
+    found = load_dataset(str(data), settings, data_dir=data_dir, for_training=False, track=display.track)
     dataset = align_classes(found, about.class_names)
     print_data_warnings(dataset, display)
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
-    if split not in dataset.splits:
-        there = ", ".join(dataset.splits)
-        fix = "leave --final out" if final else "give --final for its test split"
-        raise ConfigError(f"{dataset.name} has no {split} images (it has: {there}): {fix}")
+    require_split(dataset, split, "leave --final out" if final else "give --final for its test split")
     indices = dataset.splits[split]
     batches = [indices[at : at + BATCH] for at in range(0, len(indices), BATCH)]
     tracked = display.track(batches, total=len(batches), label=split, images_each=BATCH)
@@ -208,23 +198,18 @@ def _dataset(
     config: Config,
     record: RunRecord,
     data: str | Path | None,
-    place: Path | None,
+    data_dir: Path | str | None,
     display: Display,
 ) -> tuple[Dataset, bool]:
     """The images to measure on, and whether they are the run's own."""
     if data is not None:
-        other = load_dataset(str(data), config.data, data_dir=place, for_training=False, track=display.track)
+        other = load_dataset(str(data), config.data, data_dir=data_dir, for_training=False, track=display.track)
         # By another path it may be the run's own data: then its splits hold, and the record of its test split.
         if other.fingerprint != record.fingerprint:
             dataset = align_classes(other, record.class_names)
             print_data_warnings(dataset, display)
             return dataset, False
-    return dataset_of_run(folder, config, record, data, place, display), True
-
-
-def _trained_on(record: RunRecord) -> tuple[str, ...]:
-    """The splits of its own data that a run was trained on."""
-    return ("train", "validation") if record.final else ("train",)
+    return dataset_of_run(folder, config, record, data, data_dir, display), True
 
 
 def _sample(data: DeviceData, split: str, count: int | None, seed: int) -> DeviceData:
@@ -256,7 +241,7 @@ def _require_finished(folder: RunFolder, record: RunRecord) -> None:
 
 
 def _warn_of_state(folder: RunFolder, record: RunRecord, display: Display, *, final: bool) -> None:
-    """Say what whoever measures a run should know of it."""
+    """Say what a person who measures a run should know of it."""
     if not record.finished:
         display.say(f"training of {folder.path} is not finished; to continue: {resuming(folder)}")
     if record.test_openings and final:

@@ -31,8 +31,8 @@ from foveate.report.explanation_page import (
 from foveate.report.html import render, write_page
 from foveate.report.run_folder import page_of_run
 from foveate.training.runs import RunFolder
-from foveate.workflows.output import check_output_name, new_output
-from foveate.workflows.request import Display, NullDisplay, check_output_dir, command_line
+from foveate.workflows.output import check_output_name, new_output, refuse_within
+from foveate.workflows.request import Display, NullDisplay, command_line
 from foveate.workflows.run import IN_USE, dataset_of_run
 
 IMAGES = 100
@@ -84,8 +84,7 @@ def explain(
     """
     display = display or NullDisplay()
     paths, notes = list_images(images, listed)
-    for source in images:
-        check_output_dir(Path(runs), source)
+    refuse_within(runs, *images)
     check_output_name(Path(runs), "explain", name)
     engine = load_engine(model, device=device)
     chosen, passed = _methods(engine, methods)
@@ -151,15 +150,11 @@ def explain_run(
     chosen, passed = _methods(engine, methods)
     for line in passed:
         display.say(line)
-    dataset = dataset_of_run(folder, config, record, None, Path(data_dir) if data_dir else None, display)
+    dataset = dataset_of_run(folder, config, record, None, data_dir, display)
     if "validation" not in dataset.splits:
         raise ConfigError(f"{run} has no validation images to measure maps on")
     indices = dataset.splits["validation"]
-    some = (
-        indices
-        if images >= len(indices)
-        else np.sort(indices[stratified_subset(dataset.labels[indices], images, seed)])
-    )
+    some = indices[stratified_subset(dataset.labels[indices], min(images, len(indices)), seed)]
     if config.model.backbone is not None:
         display.say(
             f"measuring maps of {len(some):,} images: of a backbone this takes about half a minute of a processor "
@@ -195,9 +190,8 @@ def _methods(engine: Engine, asked: Sequence[str]) -> tuple[list[str], list[str]
             raise ConfigError(str(reasons[method]))
     given = [method for method, reason in reasons.items() if reason is None]
     left = [method for method in reasons if method not in given]
-    return given, [
-        f"maps are made by {' and '.join(given)}; this model has none by {' or '.join(left)}"
-    ] if left else []
+    told = f"maps are made by {' and '.join(given)}; this model has none by {' or '.join(left)}"
+    return given, [told] if left else []
 
 
 def _known(model: Path | str, engine: Engine, methods: Sequence[str]) -> list[Verdict]:

@@ -1,7 +1,6 @@
 """Export: a trained network as a file that other programs run, with the proof that it gives the same answers."""
 
 import hashlib
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +8,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from foveate.data.splits import stratified_subset
 from foveate.errors import ConfigError, ExportError
@@ -26,10 +21,10 @@ from foveate.inference.onnx_file import Card, PreprocessingRecord, Proven
 from foveate.model.layers import layer_table
 from foveate.preprocessing import RESIZES
 from foveate.report.export_page import export_page
-from foveate.report.html import render
-from foveate.workflows.export_proof import NAMES, ProofImages, as_line, measure, proof_images, reasons_of
-from foveate.workflows.output import check_output_name
-from foveate.workflows.request import Display, NullDisplay, check_output_dir
+from foveate.report.html import png, render
+from foveate.workflows.export_proof import NAMES, TO_FIX, ProofImages, as_line, measure, proof_images, reasons_of
+from foveate.workflows.output import check_output_name, refuse_within
+from foveate.workflows.request import Display, NullDisplay
 
 MOST_EXAMPLES = 50
 _PACKAGES = ("foveate", "torch", "onnx", "onnxruntime", "onnxscript", "numpy", "pillow", "simplejpeg")
@@ -160,7 +155,7 @@ def _check_request(
         raise ConfigError(f"{to} exists already: name a new folder by --to")
     check_output_name(to.parent, "", None)  # a place that cannot be written, before work that takes a minute
     if data is not None:
-        check_output_dir(to, data, "--to")
+        refuse_within(to, data, fix=TO_FIX)
     if unproved and data is not None:
         raise ConfigError("--unproved measures nothing, so that it takes no --data: give one of the two")
     if examples and (unproved or not web or not 0 < examples <= MOST_EXAMPLES):
@@ -205,13 +200,7 @@ def _pictures(images: ProofImages | None, count: int) -> list[bytes]:
     if images is None or not count:
         return []
     chosen = stratified_subset(images.dataset.labels[images.proof], min(count, len(images.proof)), 0)
-    return [_png(images.dataset.images[images.proof[place]]) for place in chosen]
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, format="png")
-    return buffer.getvalue()
+    return [png(images.dataset.images[images.proof[place]]) for place in chosen]
 
 
 def _file(precision: str, content: bytes, measured: Measured | None) -> FileProof:

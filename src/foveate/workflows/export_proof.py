@@ -19,12 +19,15 @@ from foveate.inference.onnx import OnnxEngine, Outputs
 from foveate.records import MAX_LINE, printable
 from foveate.settings import DataConfig
 from foveate.training.runs import RunFolder
-from foveate.workflows.request import Display, check_output_dir, print_data_warnings
+from foveate.workflows.output import refuse_within
+from foveate.workflows.prepare import require_split
+from foveate.workflows.request import Display, print_data_warnings
 from foveate.workflows.run import dataset_of_run
 
 CALIBRATION_IMAGES = 512
 """Training images whose ranges 8-bit numbers are fitted to."""
 NAMES = {"fp32": "model.onnx", "int8": "model-int8.onnx"}
+TO_FIX = "write elsewhere with --to FOLDER"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +57,7 @@ def proof_images(
         folder = RunFolder.open(model)
         config, record = folder.read_config(), folder.read_record()
         try:
-            dataset = dataset_of_run(folder, config, record, data, Path(data_dir) if data_dir else None, display)
+            dataset = dataset_of_run(folder, config, record, data, data_dir, display)
         except DataError as error:
             if data is not None:
                 raise
@@ -66,17 +69,15 @@ def proof_images(
         dataset = load_dataset(
             str(data),
             DataConfig.of(about.preprocessing),
-            data_dir=Path(data_dir) if data_dir else None,
+            data_dir=data_dir,
             for_training=False,
             track=display.track,
         )
         dataset = align_classes(dataset, about.class_names)
         print_data_warnings(dataset, display)
-    check_output_dir(to, dataset.location, "--to")
+    refuse_within(to, dataset.location, fix=TO_FIX)
     split = "validation" if "validation" in dataset.splits else "all"
-    if split not in dataset.splits:
-        there = ", ".join(dataset.splits)
-        raise DataError(f"{dataset.name} has no validation images (it has: {there}): give other --data")
+    require_split(dataset, split, "give other --data")
     proof, calibration = dataset.splits[split], np.zeros(0, np.int64)
     calibrated = None
     if int8:
@@ -117,7 +118,7 @@ def measure(
             path = Path(place) / NAMES[precision]
             path.write_bytes(content)
             try:
-                asked[precision] = OnnxEngine(path)  # by the very check that whoever uses the file will make
+                asked[precision] = OnnxEngine(path)  # which checks the file as every user of it will
             except CheckpointError as error:
                 raise ExportError(f"the file that was made of this network is refused: {error}") from error
         torch: list[NDArray[np.float32]] = []

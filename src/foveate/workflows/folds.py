@@ -27,7 +27,7 @@ from foveate.errors import ConfigError
 from foveate.folds.campaign import FOLDER, CrossValidation
 from foveate.folds.training import run_fold, without_fold
 from foveate.training.job import TrainingJob
-from foveate.training.record import FoldsRecord, RunRecord
+from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible
 from foveate.training.settings import resolve_settings
@@ -77,16 +77,6 @@ def draw_run_folds(config: Config, joined: Dataset, folds: int) -> NDArray[np.in
     largest = int(np.bincount(drawn).argmax())
     resolve_settings(config, without_fold(joined, train[drawn == largest]))
     return drawn
-
-
-def write_folds(folder: RunFolder, joined: Dataset, drawn: NDArray[np.int8], folds: int) -> FoldsRecord:
-    """Keep the folds in the folder of a run.
-
-    Raises:
-        OutputError: when they cannot be written.
-    """
-    stored = StoredFolds.write(folder.path, joined, drawn, folds)
-    return FoldsRecord(count=folds, sha256=stored.sha256)
 
 
 def cross_validate(

@@ -26,8 +26,8 @@ from foveate.workflows.request import Display
 
 _LENGTHS = ("epochs", "images_seen")
 _TUNED, _TUNED_FROM = "photos-tuned", 500
-_NO_LENGTH = "preset {} looks at each image once: --time does not change how long that takes"
 """With fewer photographs, training a part of the backbone gave nothing over the regression (docs/photos.md)."""
+_NO_LENGTH = "preset {} looks at each image once: --time does not change how long that takes"
 
 
 @dataclass

@@ -57,7 +57,7 @@ class Measurement:
         if logits is None:
             logits, _ = self.data.logits(model, split, self.config, track=track)
         variants = self._variants(track)
-        report = score_split(dataset, split, logits)  # which refuses what is not finite
+        report = score_split(dataset, split, logits)  # which refuses logits that are not finite
         confidence = self.checkpoint.confidence
         # What was fitted stays: copies of the file, on this machine or another, must not come to differ from it.
         if self.weights is not None and split == "validation" and confidence == Confidence():

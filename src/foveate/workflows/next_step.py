@@ -8,7 +8,6 @@ from typing import Any
 from foveate.config import Config, preset_names, resolve_config
 from foveate.report.caveats import few_images_told, uneven_told
 from foveate.training.record import RunRecord
-from foveate.training.runs import RunFolder
 
 _GOOD = 0.95
 """Lowest end of the interval of accuracy from which the next thing is to use the network."""
@@ -34,13 +33,8 @@ def counts_evenly(config: Config) -> bool:
     return config.train.class_weights is not None or config.train.sampler == "balanced"
 
 
-def next_step(path: Path, config: Config, report: Mapping[str, Any]) -> str:
-    """One line for whoever has the run in `path`, as it stands, with these figures of one of its splits."""
-    return step_after(RunFolder(path).read_record(), path, config, report)
-
-
-def step_after(record: RunRecord, path: Path, config: Config, report: Mapping[str, Any]) -> str:
-    """As `next_step`, where the run's record is read already."""
+def next_step(record: RunRecord, path: Path, config: Config, report: Mapping[str, Any]) -> str:
+    """One line on what to do with the run in `path`, by its figures on one of its splits."""
     words = shlex.split(record.command)
     elsewhere = words[:2] == ["foveate", "evaluate"]  # on other data: the folder has no network
     if elsewhere and report["intervals"]["accuracy"][0] < _GOOD:
@@ -73,8 +67,8 @@ def _folds(record: RunRecord, report: Mapping[str, Any]) -> str | None:
 
 def _other_training(config: Config, report: Mapping[str, Any]) -> str | None:
     """A longer training, or one of more weights, that may be better."""
-    full = _images_of_preset(config)
-    seen = config.train.images_seen
+    known = config.preset in preset_names()  # it may be one of another version
+    full, seen = resolve_config(config.preset).train.images_seen if known else None, config.train.images_seen
     if full is not None and seen is not None and seen < full:
         shows = f"the preset {config.preset} shows {full:,} images"
         return f"train with a longer --time: {shows}, this run has shown {seen:,}"
@@ -94,8 +88,3 @@ def _maps(record: RunRecord, run: str, config: Config, report: Mapping[str, Any]
     if config.model.backbone is not None or record.final or report["n"] < _ENOUGH_FOR_MAPS:
         return None
     return f"foveate explain {run} (measures whether maps of where the network looks can be trusted)"
-
-
-def _images_of_preset(config: Config) -> int | None:
-    """The length of the preset in images; None where it has another, or is no preset of this version."""
-    return resolve_config(config.preset).train.images_seen if config.preset in preset_names() else None

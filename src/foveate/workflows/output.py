@@ -15,7 +15,7 @@ from foveate.files import new_folder, writing_to
 from foveate.records import printable
 
 _NAME_BYTES = 150
-"""Longest name of a folder, in bytes: file systems take 255; a number and a temporary name need some of them."""
+"""Longest name of a folder, in bytes: file systems take 255, of which a number and a temporary name need some."""
 
 
 class NewOutput(NamedTuple):
@@ -45,7 +45,7 @@ def new_output(root: Path, verb: str, name: str | None, *, fallback: str) -> Ite
         lock.acquire()
     try:
         numbers = itertools.count(2)
-        fallback = _clipped(printable(fallback))
+        fallback = clipped(printable(fallback))
         path = parent / (name or fallback)
         while path.exists():
             check_output_name(root, verb, name)
@@ -54,6 +54,22 @@ def new_output(root: Path, verb: str, name: str | None, *, fallback: str) -> Ite
             yield NewOutput(path, draft)
     finally:
         lock.release()
+
+
+def refuse_within(path: Path | str, *data: Path | str, fix: str = "write elsewhere with --runs FOLDER") -> None:
+    """Refuse to write into a folder of images: it is the user's, and what is written there would become data.
+
+    Args:
+        path: the file or folder that is to be written.
+        data: what names the images; anything but a folder is passed over.
+
+    Raises:
+        ConfigError: which ends with the `fix`.
+    """
+    for each in data:
+        place = Path(each).expanduser()
+        if str(each).strip() and place.is_dir() and Path(path).resolve().is_relative_to(place.resolve()):
+            raise ConfigError(f"{path} lies within the data, {each}: {fix}")
 
 
 def check_output_name(root: Path, verb: str, name: str | None) -> None:
@@ -73,12 +89,12 @@ def check_output_name(root: Path, verb: str, name: str | None) -> None:
     if name is None:
         return
     if Path(name).name != name or name in ("", ".."):
-        raise ConfigError(f"name={_clipped(name)!r}: give a plain name; choose the place with --runs")
+        raise ConfigError(f"name={clipped(name)!r}: give a plain name; choose the place with --runs")
     if name[0] in "-~":  # a shell or a command line would take it for something else
-        raise ConfigError(f"name={_clipped(name)!r}: give a name that begins with a letter or a digit")
+        raise ConfigError(f"name={clipped(name)!r}: give a name that begins with a letter or a digit")
     if printable(name) != name or len(name.encode()) > _NAME_BYTES:
         raise ConfigError(
-            f"name={_clipped(name)!r}: give a name of at most {_NAME_BYTES} bytes that are all printable"
+            f"name={clipped(name)!r}: give a name of at most {_NAME_BYTES} bytes that are all printable"
         )
     path = root / verb / name
     if path.exists():
@@ -87,6 +103,6 @@ def check_output_name(root: Path, verb: str, name: str | None) -> None:
         raise ConfigError(f"{path} exists: choose another --name{or_resume}")
 
 
-def _clipped(name: str) -> str:
+def clipped(name: str) -> str:
     """The beginning of a name, in as many bytes as a folder's name can have beside a number."""
     return name.encode()[:_NAME_BYTES].decode(errors="ignore")

@@ -5,6 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -136,17 +137,8 @@ def predict_rows(
     shards = Shards(place, paths, columns)
     shards.begin(predictor.about, coverage)
     pool = _open_pool(workers, ray)
-    where = _Where(str(Path(model).resolve()), device, coverage)
-    return columns, _into_table(shards, predictor, where, pool, track)
-
-
-@dataclass(frozen=True)
-class _Where:
-    """The model, the device and the coverage of every part."""
-
-    model: str
-    device: str | None
-    coverage: float | None
+    job = partial(shards.job, model=str(Path(model).resolve()), device=device, coverage=coverage)
+    return columns, _into_table(shards, predictor, coverage, job, pool, track)
 
 
 def _new_table(place: Path) -> Path:
@@ -167,14 +159,19 @@ def _predictions(
 
 
 def _into_table(
-    shards: "Shards", predictor: Predictor, where: _Where, pool: Pool | None, track: Track
+    shards: "Shards",
+    predictor: Predictor,
+    coverage: float | None,
+    job: Callable[[int], Message],
+    pool: Pool | None,
+    track: Track,
 ) -> Iterator[Row]:
     with shards.locked():
         missing = shards.missing()
         if pool is None:
-            done = _here(predictor, shards, missing, where.coverage)
+            done = _here(predictor, shards, missing, coverage)
         else:
-            done = _by_pool(pool, _Parts(shards, missing, where))
+            done = _by_pool(pool, _Parts(shards, missing, job))
         images = sum(len(shards.paths_of(number)) for number in missing)
         for _ in track(done, total=images, label="predicting"):
             pass
@@ -215,16 +212,14 @@ class _Parts:
     hang_limit_s = 600.0
     fatal = (CheckpointError, ConfigError, DataError, OutputError)
 
-    def __init__(self, shards: "Shards", missing: Sequence[int], where: _Where) -> None:
-        self._shards, self._where, self._waiting = shards, where, list(reversed(missing))
+    def __init__(self, shards: "Shards", missing: Sequence[int], job: Callable[[int], Message]) -> None:
+        self._shards, self._job, self._waiting = shards, job, list(reversed(missing))
 
     def next_job(self) -> tuple[int, Message] | None:
-        from foveate.inference.shards import shard_job
-
         if not self._waiting:
             return None
         number = self._waiting.pop()
-        return number, shard_job(self._shards, number, **vars(self._where))
+        return number, self._job(number)
 
     def record(self, event: Event) -> Event:
         from foveate.inference.shards import SHARD

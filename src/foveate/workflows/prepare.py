@@ -6,21 +6,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from foveate.config import DEFAULT_PRESET, Config, resolve_config
-from foveate.data.dataset import Dataset, KnownData, dataset_of, load_known, open_source
+from foveate.data.dataset import Dataset, KnownData, dataset_of, load_known
+from foveate.data.opening import open_source
 from foveate.errors import DataError
 from foveate.keywords import Settings
 from foveate.training.device import DeviceData, prepare_process
 from foveate.training.distributed import ALONE, World
 from foveate.training.settings import resolve_settings
 from foveate.workflows.defaults import PHOTOGRAPHS, default_preset, preset_of
-from foveate.workflows.length import (
-    Budget,
-    Loaded,
-    check_time,
-    default_length,
-    length_in_time,
-    photos_in_time,
-)
+from foveate.workflows.length import Budget, Loaded, check_time, default_length, length_in_time, photos_in_time
 from foveate.workflows.request import Display, find_device, print_data_warnings
 from foveate.workflows.start import preset_of_start
 
@@ -44,7 +38,7 @@ def prepare(
     preset: str | None,
     file: Path | None,
     settings: Settings,
-    place: Path | None,
+    place: Path | str | None,
     final: bool,
     on_all: bool,
     time: str | None,

@@ -4,18 +4,16 @@ import hashlib
 import json
 import shlex
 from collections.abc import Generator, Iterable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from foveate.data.dataset import Dataset
-from foveate.errors import ConfigError
 from foveate.execution.campaign import Campaign
 from foveate.execution.pool import Event
 from foveate.progress import Track, untracked
 from foveate.training.device import device_for
-from foveate.training.loop import EpochResult
+from foveate.training.state import EpochResult
 
 
 class Display(Protocol):
@@ -70,18 +68,6 @@ def find_device(display: Display, asked: str | None, recorded: str = "auto") -> 
     for line in lines:
         display.say(line)
     return device
-
-
-def check_output_dir(runs: Path, data: str | Path, flag: str = "--runs") -> None:
-    """Refuse to write into the folder the images are in: it is the user's, and what is written would be a class.
-
-    Args:
-        runs: the folder that is written.
-        flag: what names it.
-    """
-    place = Path(data).expanduser()
-    if str(data).strip() and place.is_dir() and runs.resolve().is_relative_to(place.resolve()):
-        raise ConfigError(f"{runs} lies within the data, {data}: write elsewhere with {flag} FOLDER")
 
 
 def print_data_warnings(dataset: Dataset, display: Display) -> None:

@@ -10,7 +10,7 @@ from foveate.config import Config
 from foveate.data.dataset import Dataset, load_known
 from foveate.data.splits import SPLITS
 from foveate.errors import CheckpointError, DataError
-from foveate.training.device import pick_device
+from foveate.inference.network import pick_device
 from foveate.training.distributed import ALONE, World
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
@@ -55,7 +55,7 @@ class Run:
     def next_step(self) -> str:
         """What to try next, in a line."""
         *_, report = self.metrics.values()  # of the split that was measured last
-        return next_step(self.path, self.config, report)
+        return next_step(self.folder.read_record(), self.path, self.config, report)
 
     def checkpoint(self, device: str = "cpu") -> Checkpoint:
         """The trained network with its classes and preprocessing.
@@ -83,7 +83,7 @@ def resuming(folder: RunFolder, world: World = ALONE) -> str:
 
 
 def folder_of(run: Run | Path | str) -> RunFolder:
-    """The folder of a run that is given by itself or by its path; CheckpointError when there is none."""
+    """The folder of a run that is given as such or by its path; CheckpointError where it is not a run."""
     return run.folder if isinstance(run, Run) else RunFolder.open(Path(run))
 
 
@@ -92,7 +92,7 @@ def dataset_of_run(
     config: Config,
     record: RunRecord,
     data: str | Path | None,
-    data_dir: Path | None,
+    data_dir: Path | str | None,
     display: Display,
 ) -> Dataset:
     """The data set that the run was trained on, from `data` or where its record says, and proof that it is it."""

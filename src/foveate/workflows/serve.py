@@ -169,10 +169,7 @@ def serve(
     if host not in _EVERYWHERE:
         hosts.add(host.lower())
     access = Access(
-        hosts=frozenset(hosts),
-        any_address=not is_loopback(host),
-        origins=frozenset(allow_origins),
-        token=token,
+        hosts=frozenset(hosts), any_address=not is_loopback(host), origins=frozenset(allow_origins), token=token
     )
     return Serving(predictor, name, access, listening, queue * most, decoders, cluster)
 

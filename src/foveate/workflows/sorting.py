@@ -1,4 +1,4 @@
-"""Images copied into folders by their labels; and where nothing may be written."""
+"""Images copied into folders by their labels."""
 
 import os
 import shutil
@@ -9,23 +9,7 @@ from foveate.data.decode import BadImageError, open_image
 from foveate.errors import ConfigError, OutputError
 from foveate.files import writing_to
 from foveate.records import printable
-
-_NAME_BYTES = 150
-"""Longest name of a folder that images are sorted into, in bytes: file systems take 255."""
-
-
-def refuse_among(path: Path, sources: Iterable[Path | str], fix: str) -> None:
-    """Refuse to write into the folders that hold the images: they are the user's, and may be trained on.
-
-    Args:
-        sources: what the images were named by.
-
-    Raises:
-        ConfigError: when `path` lies in one of them that is a folder; `fix` says what to do.
-    """
-    for source in map(Path, sources):
-        if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
-            raise ConfigError(f"{path} lies among the images, in {source}: {fix}")
+from foveate.workflows.output import clipped, refuse_within
 
 
 class Sorter:
@@ -42,7 +26,7 @@ class Sorter:
 
     def __init__(self, folder: Path | str, sources: Iterable[Path | str]) -> None:
         self.folder = Path(folder)
-        refuse_among(self.folder, sources, "sort into another folder")
+        refuse_within(self.folder, *sources, fix="sort into another folder")
         with writing_to(self.folder):
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
                 raise ConfigError(f"{self.folder} exists and is not empty: sort into a new folder")
@@ -65,8 +49,7 @@ class Sorter:
     def _folder_of(self, label: str) -> Path:
         if label not in self._folders:
             plain = printable(label).replace("/", "_").replace("\\", "_").strip(". ") or "_"
-            plain = plain.encode()[:_NAME_BYTES].decode(errors="ignore")
-            folder = self._free(self.folder / plain)
+            folder = self._free(self.folder / clipped(plain))
             folder.mkdir(parents=True)
             self._folders[label] = folder
         return self._folders[label]

@@ -1,23 +1,17 @@
 """Studies, as the command line and the Python API call them: tune, resume, train the winner."""
 
 import contextlib
-import csv
-import hashlib
 import shlex
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import to_json
-
-from foveate.config import read_yaml
-from foveate.data.dataset import Dataset, KnownData, load_known
+from foveate.data.dataset import Dataset, load_known
 from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
 from foveate.execution.pool import Pool
 from foveate.files import locked
-from foveate.training.device import pick_device, with_place
+from foveate.inference.network import pick_device
+from foveate.training.device import with_place
 from foveate.training.fit import DRAWS
 from foveate.training.saving import interruptible
 from foveate.training.settings import resolve_settings
@@ -32,80 +26,16 @@ from foveate.validation import check_values, validated
 from foveate.workflows.campaign import (
     create_folder,
     finish,
-    known_data,
     load_data,
     load_data_again,
-    read_settings,
     sees_no_steps,
 )
-from foveate.workflows.output import check_output_name
-from foveate.workflows.request import Display, NullDisplay, check_output_dir, command_line, settings_digest
+from foveate.workflows.output import check_output_name, refuse_within
+from foveate.workflows.request import Display, NullDisplay, command_line
 from foveate.workflows.run import Run
-from foveate.workflows.study_files import REPORT, RESULTS, WINNER, check_winner, write_results, write_winner
+from foveate.workflows.study_files import Study, check_winner, open_study, write_results, write_winner
 from foveate.workflows.train import train
 from foveate.workflows.workers import Workers
-
-
-@dataclass(frozen=True)
-class Study:
-    """A study's folder, `runs/tune/<name>/`, and what lies in it."""
-
-    path: Path
-
-    @property
-    def config(self) -> StudyConfig:
-        """Its settings.
-
-        Raises:
-            CheckpointError: when they are damaged.
-        """
-        return read_settings(self.path / "study.yaml", StudyConfig)
-
-    @property
-    def digest(self) -> str:
-        """The digest of its settings, by which a change of them is noticed.
-
-        The storage is left out: it changes nothing in what is found, and a copy of a study needs another.
-        """
-        values = read_yaml(self.path / "study.yaml")
-        return settings_digest({name: value for name, value in values.items() if name != "storage"})
-
-    @property
-    def former_digest(self) -> str:
-        """The digest of its settings as older versions took it: of all that they had, as pydantic writes it."""
-        return hashlib.sha256(to_json(read_yaml(self.path / "study.yaml"))).hexdigest()
-
-    @property
-    def known_data(self) -> KnownData:
-        """The fingerprint and the splits by which it recognises its data set."""
-        return known_data(self.config, self.path)
-
-    @property
-    def results(self) -> Path:
-        """A row of every trial."""
-        return self.path / RESULTS
-
-    @property
-    def report(self) -> Path:
-        """The page that tells everything about it."""
-        return self.path / REPORT
-
-    @property
-    def best(self) -> Path:
-        """The settings of the best trial so far, as `train --config` reads them; written when the study stops."""
-        return self.path / WINNER
-
-    @property
-    def lines(self) -> list[str]:
-        """What became of its trials, and the winner with the command that trains it."""
-        with self.results.open(encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        states = Counter(row["state"] for row in rows)
-        lines = [f"{len(rows)} trials: {', '.join(f'{count} {state}' for state, count in states.items())}"]
-        if self.best.exists():
-            lines.append(self.best.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
-            lines.append(f"train it on all images and open the test split: foveate train --from {self.path}")
-        return lines
 
 
 def tune(
@@ -151,7 +81,7 @@ def tune(
     """
     display = display or NullDisplay()
     crew = Workers(workers, ray, gpus)
-    check_output_dir(Path(runs), data)
+    refuse_within(runs, data)
     for setting in settings:
         if setting.rpartition(".")[2] in ("epochs", "images_seen"):
             raise ConfigError(f"{setting}: a study's trials train for max_epochs at most (--max-epochs)")
@@ -217,7 +147,7 @@ def resume_study(
     """Resume a study that was killed or stopped; it ends with the table that it would have had.
 
     Raises:
-        CheckpointError: when it is none, is damaged, or its data set is another one now.
+        CheckpointError: when it is not a study, is damaged, or its data set has changed.
         StudyError, KeyboardInterrupt: as in `tune`.
     """
     display = display or NullDisplay()
@@ -229,18 +159,6 @@ def resume_study(
     whole, device = load_data_again(config, config.base, study.path, display)
     with contextlib.closing(crew.open_pool(run_trial, config.base, device)) as pool:
         return _search(study, config, whole, pool, display)
-
-
-def open_study(path: Path | str) -> Study:
-    """A study that lies in a folder.
-
-    Raises:
-        CheckpointError: when it is none.
-    """
-    path = Path(path)
-    if not (path / "study.yaml").is_file():
-        raise CheckpointError(f"{path} is not a study (no study.yaml): give a folder made by `foveate tune`")
-    return Study(path)
 
 
 def train_best(path: Path | str, **options: Any) -> Run:

@@ -1,15 +1,20 @@
-"""What a study leaves in its folder: the trials as a table, its page, its winner."""
+"""The folder of a study: what lies in it, and how the trials as a table, the page and the winner are written."""
 
 import csv
 import hashlib
-import io
 import shlex
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
+from pydantic_core import to_json
 
+from foveate.config import read_yaml
+from foveate.data.dataset import KnownData
 from foveate.errors import CheckpointError
-from foveate.files import read_regular, write_atomically
+from foveate.files import read_regular, write_atomically, write_csv
+from foveate.parsing import yaml_text
 from foveate.records import printable
 from foveate.report.html import write_page
 from foveate.report.sections import Page
@@ -18,13 +23,89 @@ from foveate.tuning.hyperparameters import Value
 from foveate.tuning.importance import importances
 from foveate.tuning.optimism import optimism
 from foveate.tuning.search import Search
+from foveate.tuning.settings import StudyConfig
 from foveate.tuning.trials import Trial
-from foveate.workflows.campaign import read_environment
+from foveate.workflows.campaign import known_data, read_environment, read_settings
+from foveate.workflows.request import settings_digest
 
 RESULTS, REPORT, WINNER = "tune_results.csv", "study.html", "best.yaml"
 _CHECKSUM = "# sha256 of all below: "
 """The second line of `best.yaml`."""
 _BEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's folder, `runs/tune/<name>/`, and what lies in it."""
+
+    path: Path
+
+    @property
+    def config(self) -> StudyConfig:
+        """Its settings.
+
+        Raises:
+            CheckpointError: when they are damaged.
+        """
+        return read_settings(self.path / "study.yaml", StudyConfig)
+
+    @property
+    def digest(self) -> str:
+        """The digest of its settings, by which a change of them is noticed.
+
+        The storage is left out: it changes nothing in what is found, and a copy of a study needs another.
+        """
+        values = read_yaml(self.path / "study.yaml")
+        return settings_digest({name: value for name, value in values.items() if name != "storage"})
+
+    @property
+    def former_digest(self) -> str:
+        """The digest of its settings as older versions took it: of all that they had, as pydantic writes it."""
+        return hashlib.sha256(to_json(read_yaml(self.path / "study.yaml"))).hexdigest()
+
+    @property
+    def known_data(self) -> KnownData:
+        """The fingerprint and the splits by which it recognises its data set."""
+        return known_data(self.config, self.path)
+
+    @property
+    def results(self) -> Path:
+        """A row of every trial."""
+        return self.path / RESULTS
+
+    @property
+    def report(self) -> Path:
+        """The page that tells everything about it."""
+        return self.path / REPORT
+
+    @property
+    def best(self) -> Path:
+        """The settings of the best trial so far, as `train --config` reads them; written when the study stops."""
+        return self.path / WINNER
+
+    @property
+    def lines(self) -> list[str]:
+        """What became of its trials, and the winner with the command that trains it."""
+        with self.results.open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        states = Counter(row["state"] for row in rows)
+        lines = [f"{len(rows)} trials: {', '.join(f'{count} {state}' for state, count in states.items())}"]
+        if self.best.exists():
+            lines.append(self.best.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
+            lines.append(f"train it on all images and open the test split: foveate train --from {self.path}")
+        return lines
+
+
+def open_study(path: Path | str) -> Study:
+    """A study that lies in a folder.
+
+    Raises:
+        CheckpointError: when it is not a study.
+    """
+    path = Path(path)
+    if not (path / "study.yaml").is_file():
+        raise CheckpointError(f"{path} is not a study (no study.yaml): give a folder made by `foveate tune`")
+    return Study(path)
 
 
 def check_winner(folder: Path) -> None:
@@ -55,15 +136,13 @@ def write_results(search: Search, workers: int, ranking: int) -> None:
     Raises:
         OutputError: when a file cannot be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
     names = list(search.config.space.hyperparameters)
-    writer.writerow(["trial", "state", "score", "epochs", "bracket", "rung", *names, "reason"])
+    rows: list[list[Any]] = [["trial", "state", "score", "epochs", "bracket", "rung", *names, "reason"]]
     for number, trial in sorted(search.trials.items()):
         values = [_cell(trial.settings[name]) if name in trial.settings else None for name in names]
         row = [number, trial.state, trial.score, trial.epochs, trial.bracket, trial.rung]
-        writer.writerow([*row, *values, trial.reason])
-    write_atomically(search.folder / RESULTS, text.getvalue())
+        rows.append([*row, *values, trial.reason])
+    write_csv(search.folder / RESULTS, rows)
     write_page(_page(search, workers, ranking), search.folder / REPORT)
 
 
@@ -125,7 +204,7 @@ def write_winner(search: Search, best: Trial, ranking: int, *, share: float) -> 
     settings = search.config.space.apply(search.config.base, best.settings)
     passes = max(1, round((settings.train.passes_per_epoch or 1) * share))
     settings = settings.replacing(passes_per_epoch=passes, threads=None, device="auto", patience=None)
-    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text = yaml_text(settings.model_dump(mode="json"))
     name, checksum = printable(search.folder.name), hashlib.sha256(text.encode()).hexdigest()
     images = "the images that rank trials" if search.config.halves_validation else "the validation images"
     if not best.reached:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Unpack
 
 from foveate.data.dataset import KnownData
+from foveate.data.folds import StoredFolds
 from foveate.errors import ConfigError
 from foveate.execution.devices import hand_back, processes_to_start
 from foveate.files import write_json
@@ -17,17 +18,17 @@ from foveate.training.environment import environment, environment_changes, place
 from foveate.training.events import event_writer
 from foveate.training.fit import Fit
 from foveate.training.loop import best_epoch
-from foveate.training.record import RunRecord
+from foveate.training.record import FoldsRecord, RunRecord
 from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible, saving
 from foveate.training.settings import resolve_settings
 from foveate.workflows.devices import check_shared, run_command
-from foveate.workflows.folds import check_folds, cross_validate, draw_run_folds, write_folds
+from foveate.workflows.folds import check_folds, cross_validate, draw_run_folds
 from foveate.workflows.leaks import tell_own_copies
 from foveate.workflows.measure import Measurement
-from foveate.workflows.output import check_output_name, new_output
+from foveate.workflows.output import check_output_name, new_output, refuse_within
 from foveate.workflows.prepare import prepare
-from foveate.workflows.request import Display, NullDisplay, check_output_dir, command_line, find_device
+from foveate.workflows.request import Display, NullDisplay, command_line, find_device
 from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, open_run, resuming
 from foveate.workflows.start import start_told, starting_from
 from foveate.workflows.workers import Workers
@@ -86,7 +87,7 @@ def train(
         KeyboardInterrupt: after Ctrl-C or SIGTERM, when the state is saved.
     """
     world = World.here()
-    check_output_dir(Path(runs), data)
+    refuse_within(runs, data)
     check_output_name(Path(runs), "train", name)
     several = processes_to_start(devices)
     check_shared(several or world.size, folds=folds is not None, timed=time is not None)
@@ -108,7 +109,7 @@ def train(
         preset=preset,
         file=Path(config) if config else None,
         settings=settings,
-        place=Path(data_dir) if data_dir else None,
+        place=data_dir,
         final=final,
         on_all=on_all,
         time=time,
@@ -134,11 +135,11 @@ def train(
     def make_folder() -> str:
         with new_output(Path(runs), "train", name, fallback=f"{dataset.name}-{resolved.preset}") as output:
             folder = RunFolder(output.draft)
-            record = RunRecord.of(dataset, Path(data_dir) if data_dir else None, command, final=on_all)
+            record = RunRecord.of(dataset, data_dir, command, final=on_all)
             record = record.model_copy(update={"splits": folder.write_splits(dataset)})
             if folds is not None:
-                kept = write_folds(folder, training.dataset, drawn, folds)
-                record = record.model_copy(update={"folds": kept})
+                stored = StoredFolds.write(folder.path, training.dataset, drawn, folds)
+                record = record.model_copy(update={"folds": FoldsRecord(count=folds, sha256=stored.sha256)})
             folder.write_identity(resolved, own.device, record, devices=world.size)
             fit.metadata["settings"] = folder.identity(record)
             folder.last.parent.mkdir(parents=True)
@@ -202,7 +203,7 @@ def resume(
         if threads is not None:
             config = config.replacing(threads=threads)
         prepare_process(config)
-        dataset = dataset_of_run(folder, config, record, data, Path(data_dir) if data_dir else None, display)
+        dataset = dataset_of_run(folder, config, record, data, data_dir, display)
         own = DeviceData.load(dataset, picked)
         training = own.with_splits(dataset.for_final().splits) if record.final else own
         if world.size > 1:

@@ -12,9 +12,9 @@ from foveate.errors import ConfigError
 from foveate.execution.local import LocalPool
 from foveate.execution.pool import Pool, Work
 from foveate.execution.serial import SerialPool
-from foveate.model.attention import attention_named
+from foveate.inference.network import pick_device
+from foveate.model.attention_kinds import attention_named
 from foveate.settings import CUSTOM
-from foveate.training.device import pick_device
 
 
 @dataclass(frozen=True)
@@ -70,10 +70,8 @@ class Workers:
             raise ConfigError(f"gpus={self.gpus}: with device={device} no GPU is used: leave one of the two out")
 
     def check_attention(self, configs: Iterable[Config]) -> None:
-        """Refuse a custom attention that is not registered in this process, or that other processes would need.
-
-        Raises:
-            ConfigError: for that.
+        """Raise ConfigError for a custom attention that is not registered in this process, or that other processes
+        would need.
         """
         for config in configs:
             name = config.model.attention
