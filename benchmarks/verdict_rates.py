@@ -33,6 +33,7 @@ class World:
         skill: standard deviation of what a seed's network brings to all images.
         shared: part of the variance of `skill` that a seed gives to all arms alike.
         last: how many times as much as the others the last arm varies by seed.
+        apart: whether the last arm has seeds of its own, and so nothing of what is shared.
     """
 
     difficulty: tuple[float, float] = (4.0, 3.0)
@@ -40,6 +41,7 @@ class World:
     skill: float = 0.1
     shared: float = 0.0
     last: float = 1.0
+    apart: bool = False
 
     def right(
         self, draw: np.random.Generator, arms: int, seeds: int, images: int, gain: float
@@ -49,6 +51,9 @@ class World:
         spreads[-1] = self.last
         common = math.sqrt(self.shared) * draw.normal(0, self.skill, (1, seeds, 1))
         alone = math.sqrt(1 - self.shared) * draw.normal(0, self.skill, (arms, seeds, 1))
+        common = np.repeat(common, arms, axis=0)
+        if self.apart:
+            common[-1] = math.sqrt(self.shared) * draw.normal(0, self.skill, (seeds, 1))
         asked = draw.normal(*self.difficulty, (1, 1, images)) + draw.normal(0, self.own, (arms, 1, images))
         better = np.where(np.arange(arms) > 0, gain, 0.0)[:, None, None]
         chance = ndtr((asked + better + spreads * (common + alone)).astype(np.float32))
@@ -74,6 +79,7 @@ WORLDS = {
     "seeds give all arms something in common": World(shared=0.5),
     "networks of an arm agree less": World((1.5, 1.0), 0.5, 0.06),
     "one arm varies three times as much": World(last=3.0),
+    "one arm has seeds of its own": World(shared=0.8, apart=True),
 }
 
 

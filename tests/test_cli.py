@@ -1,10 +1,12 @@
 """What only the command line does; whole commands are in integration/."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from foveate.cli import main
 from foveate.cli.options import given_settings
@@ -30,6 +32,29 @@ def test_the_earlier_name_of_a_setting_is_told(capsys: pytest.CaptureFixture[str
     assert "views is named tta_views now; the earlier name still works" in capsys.readouterr().err
     given_settings(["tta_views=6"])
     assert capsys.readouterr().err == ""
+
+
+def test_alone_it_shows_its_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["foveate"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    lines = capsys.readouterr().err.splitlines()
+    assert "Usage: foveate" in lines[0]
+    assert [line.split()[0] for line in lines if line.startswith("  train ")] == ["train"]
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    for name in ("🐜", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (32, 32), (number, 0, len(name))).save(tmp_path / f"photos/{name}/{number}.png")
+    code = "from foveate.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "check", "photos", "--size", "32"],
+        cwd=tmp_path, env={**os.environ, "PYTHONIOENCODING": "cp1252"}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.stderr == b""
+    assert b"\\U0001f41c (4 images)" in done.stdout
 
 
 def test_the_table_of_layers_does_not_wait_for_what_draws_plots() -> None:

@@ -67,6 +67,17 @@ class BrightCorner:
         return np.stack([np.zeros_like(bright), bright], axis=1)
 
 
+def test_a_map_of_one_value_has_it_everywhere() -> None:
+    """Enlarged by interpolation, one value is rounded otherwise at other places: specks that mean nothing."""
+    small = engine(size=7)
+    assert map_side(small, "gradcam") == 1
+    for seed in range(20):
+        pixels = picture(7, seed)
+        values = gradcam(small, pixels, seed % 3)
+        assert np.ptp(values) == 0
+        assert (overlay(pixels, values) == pixels).all()
+
+
 @pytest.mark.parametrize("head", ["pooled", "dense"])
 def test_gradcam_is_captums(head: str) -> None:
     network, pixels = engine(head=head), picture()

@@ -141,7 +141,7 @@ def test_an_arm_is_compared_with_itself_by_other_seeds(folder: Path) -> None:
     finish(folder, "compare", "digits", *arms, *settings, *sizes)
     place = folder / "runs" / "compare" / "itself"
     assert [row["seed"] for row in rows(place)] == ["0", "100", "1", "101"]
-    assert "rule: blocks" in (place / "comparison.yaml").read_text()
+    assert "rule: dunnett" in (place / "comparison.yaml").read_text()
     assert "With seeds of its own: minute,attention=none,seeds=100+" in (place / "compare.html").read_text()
 
 
@@ -245,6 +245,11 @@ class TestBadInput:
         (tmp_path / "runs" / "compare" / "taken").mkdir(parents=True)
         with pytest.raises(ConfigError, match=told):
             foveate.compare("no-such-data", ["minute"], runs=tmp_path / "runs", **more)
+
+    def test_blocks_of_seeds_that_an_arm_does_not_share(self, tmp_path: Path) -> None:
+        arms = ["minute,attention=none", "minute", "minute,seeds=100+"]
+        with pytest.raises(ConfigError, match="with seeds of its own shares none: give dunnett or pairs"):
+            foveate.compare("no-such-data", arms, runs=tmp_path / "runs", rule="blocks")
 
     @pytest.mark.parametrize("own", ["first_seed", "pilot"])
     def test_a_plan_with_what_is_its_own(self, own: str) -> None:

@@ -1,6 +1,7 @@
 """The command line: one command per verb."""
 
 import errno
+import io
 import os
 import sys
 from typing import Annotated
@@ -20,7 +21,6 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="foveate",
     help="Attention in small CNNs for image classification: train, measure and report, honestly.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -29,10 +29,15 @@ app = typer.Typer(
 
 
 @app.callback(invoke_without_command=True)
-def _foveate(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _foveate(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
     if version:
         print(f"foveate {foveate.__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
 
 
 for command in (check, train, evaluate, predict, explain, tune, compare, export, serve, cache, summary):
@@ -44,6 +49,10 @@ def main() -> None:
     # OpenMP's threads spin while they wait for each other: where a neighbour has the core, that costs a factor
     # of two; where none has, sleeping costs nothing that was measured. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # What the terminal's encoding lacks, such as a name of an image, is shown as an escape and stops nothing.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         status = app(prog_name="foveate", standalone_mode=False)
     except FoveateError as error:

@@ -153,8 +153,8 @@ def compare(
     rule: Annotated[
         str | None,
         typer.Option(
-            help="How pairs are judged together: blocks (the default: one spread for all arms, seeds taken out), "
-            "dunnett (one spread, seeds not taken out), or pairs (each pair by its own spread)."
+            help="How pairs are judged together: blocks (the default: one spread for all arms, seed effects "
+            "removed), dunnett (one spread, seed effects left in), or pairs (each pair by its own spread)."
         ),
     ] = None,
     controls: Annotated[

@@ -14,10 +14,10 @@ from scipy.optimize import brentq
 Rule = Literal["blocks", "dunnett", "pairs", "seeds"]
 """How pairs are judged together, fixed before the runs.
 
-`blocks`: one spread for all arms, once what a seed gives to all of them is taken out (a randomised block design);
-`dunnett`: one spread for all arms, as in Dunnett (1955), as if seeds gave arms nothing in common; `pairs`: each
-pair has its own spread, and Bonferroni's share of α; `seeds`: the same by the interval over seeds alone, which
-earlier versions judged by.
+`blocks`: one spread for all arms, after the mean effect of each seed is removed (a randomised block design): it
+supposes that every two arms have as much in common; `dunnett`: one spread for all arms, as in Dunnett (1955), as
+if seeds gave arms nothing in common; `pairs`: each pair has its own spread, and Bonferroni's share of α; `seeds`:
+the same by the interval over seeds alone, which earlier versions judged by.
 """
 
 _DRAWS = 200_000

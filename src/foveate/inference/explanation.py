@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Map = NDArray[np.float32]
 """[H, W]: how much each pixel counts, on a scale of its own; a higher value counts more."""
 
+_ROUNDING = 1e-6
+"""Differences within a map, as a share of its largest value, that float32 makes of equal values."""
 _INFERNO = np.array(
     [(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], np.float32
 )  # five colours of matplotlib's map of this name, which people see alike, and in grey as well
@@ -180,10 +182,13 @@ def _attention(engine: "NetworkEngine", pixels: NDArray[np.uint8]) -> "Tensor":
 
 
 def _enlarged(values: "Tensor", pixels: NDArray[np.uint8]) -> Map:
-    """A map [h, w] at the size of an image [H, W, 3]."""
+    """A map [h, w] at the size of an image [H, W, 3]; one that differs by rounding alone has one value."""
     import torch.nn.functional as F
 
     size = pixels.shape[:2]
+    least, most = values.aminmax()
+    if most - least <= _ROUNDING * values.abs().max():
+        return np.full(size, float(values.mean()), np.float32)  # interpolation would round each place differently
     large = F.interpolate(values[None, None], size=size, mode="bilinear", align_corners=False)
     found: Map = large[0, 0].cpu().numpy().astype(np.float32)
     return found

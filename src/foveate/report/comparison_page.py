@@ -77,7 +77,7 @@ def comparison_page(
 
 
 _RULES = {
-    "blocks": "all arms share one spread, once what a seed gives to all of them is taken out (blocks)",
+    "blocks": "all arms share one spread, after the mean effect of each seed is removed (blocks)",
     "dunnett": "all arms share one spread, seeds are not taken out (Dunnett)",
     "pairs": "each pair has its own spread, and its share of α (Bonferroni)",
 }

@@ -12,7 +12,6 @@ from foveate.comparison.controls import matched_controls
 from foveate.comparison.experiment import Experiment
 from foveate.comparison.findings import PairFinding
 from foveate.comparison.outcomes import Outcome
-from foveate.comparison.pooling import Rule
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.training import JudgedSplit, run_arm
 from foveate.config import read_yaml
@@ -31,14 +30,11 @@ from foveate.workflows.campaign import (
     read_settings,
     sees_no_steps,
 )
-from foveate.workflows.comparison_arms import PILOT_SEED, check_subsets, requested_arms, resolved_arms
+from foveate.workflows.comparison_arms import PILOT_SEED, check_subsets, requested_arms, resolved_arms, rule_for
 from foveate.workflows.comparison_files import record_test_opening, write_results
 from foveate.workflows.output import check_output_name, refuse_within
 from foveate.workflows.request import Display, NullDisplay, settings_digest
 from foveate.workflows.workers import Workers
-
-RULE: Rule = "blocks"
-"""How the pairs of a new comparison are judged, unless another rule is asked for."""
 
 
 class _Sealed(Record):
@@ -146,7 +142,6 @@ def compare(
         raise ConfigError("a plan opens no test split: leave final out")
     if more.get("rule") == "seeds":
         raise ConfigError("rule='seeds': it judges by these images alone; give blocks, dunnett or pairs")
-    more = {"rule": RULE, **more}
     check_values(ComparisonConfig, {**more, "seeds": seeds})
     refuse_within(runs, data)
     check_output_name(Path(runs), "compare", name)
@@ -156,6 +151,7 @@ def compare(
         raise ConfigError("seed: all arms have the same seeds; say which by --seeds and --first-seed")
     first_seed = int(more.get("first_seed", 0))
     parsed = requested_arms(arms, given, first_seed, seeds, pilot=bool(more.get("pilot")))
+    more["rule"] = rule_for(parsed, more.get("rule"))
     crew.check_attention([arm.config for arm in parsed])
     base = parsed[0].config
     dataset, device, location = load_data(data, base, data_dir, display)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from foveate.comparison.arms import Arm, check_different, check_same_data, judged, order_arms, parse_arm
+from foveate.comparison.pooling import Rule
 from foveate.comparison.training import training_subset
 from foveate.config import Config
 from foveate.data.dataset import Dataset
@@ -15,6 +16,10 @@ from foveate.training.settings import resolve_settings
 
 PILOT_SEED = 1_000_000
 """The first seed of a pilot: no comparison begins there by default, so that a plan is made from other runs."""
+RULE: Rule = "blocks"
+"""How the pairs of a new comparison are judged, unless another rule is asked for."""
+RULE_OF_OWN_SEEDS: Rule = "dunnett"
+"""The same where an arm has seeds of its own: it has nothing in common with the others that could be taken out."""
 
 
 def requested_arms(
@@ -68,3 +73,19 @@ def check_subsets(subsets: Sequence[int | None], dataset: Dataset) -> None:
             )
     if len(set(subsets)) < len(subsets):
         raise ConfigError("subsets: a number of training images is given twice")
+
+
+def rule_for(arms: Sequence[Arm], asked: Rule | None) -> Rule:
+    """How the pairs are judged together, where a rule was `asked` for or not.
+
+    Raises:
+        ConfigError: for blocks of seeds that some arm does not share.
+    """
+    if all(arm.first_seed is None for arm in arms):
+        return asked or RULE
+    if asked == "blocks":
+        raise ConfigError(
+            "rule=blocks removes what a seed gives to all arms alike, and an arm with seeds of its own shares "
+            "none: give dunnett or pairs"
+        )
+    return asked or RULE_OF_OWN_SEEDS
