@@ -15,12 +15,18 @@ from foveate.errors import ConfigError
         ("1.5h", 5400),
         ("1h30m", 5400),
         ("1m30s", 90),
-        ("45", 45),
+        ("1m30", 90),
         (" 2m ", 120),
     ],
 )
 def test_times_are_read(text: str, expected: float) -> None:
     assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["45", " 5 ", "0", "1.5"])
+def test_a_number_alone_is_asked_for_its_unit(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"give its unit too, as in {text.strip()}m for minutes or {text.strip()}s"):
+        seconds(text)
 
 
 @pytest.mark.parametrize("text", ["", "0m", "5 minutes", "-3m", "m", "1s2h", "nan", "1e3s", "5d"])

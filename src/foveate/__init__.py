@@ -1,8 +1,10 @@
 """Foveate: attention in small CNNs for image classification; trained, measured and reported honestly."""
 
 from importlib import import_module
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
+from foveate.arguments import typed
 from foveate.errors import (
     CheckpointError,
     ComparisonError,
@@ -120,7 +122,8 @@ def __getattr__(name: str) -> Any:
         return version("foveate")
     for home, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(home), name)
+            found = getattr(import_module(home), name)
+            return typed(found) if isinstance(found, FunctionType) else found
     raise AttributeError(f"module 'foveate' has no attribute {name!r}")
 
 

@@ -88,16 +88,17 @@ def resolve_config(
     from_file = _nest(read_yaml(file)) if file else {}
     named = from_file.pop("preset", None)
     values = _preset(preset or named or DEFAULT_PRESET)
-    config = _validate(_onto(_onto(values, from_file), _nest(settings or {})))
+    given = _nest(settings or {})
+    config = _validate(_onto(_onto(values, from_file), given))
     if config.train.optimizer == "logistic_regression":
-        _refuse_settings_of_steps(config, settings or {})
+        _refuse_settings_of_steps(config, given.get("train", {}))
     return config
 
 
 def _refuse_settings_of_steps(config: Config, given: Iterable[str]) -> None:
-    """Refuse what is given for the steps of a training that takes none: it would change nothing."""
+    """Refuse what is given of `train` for the steps of a training that takes none: it would change nothing."""
     for name in given:
-        if setting_path(name.rpartition(".")[2]) in _OF_STEPS:
+        if f"train.{name}" in _OF_STEPS:
             raise ConfigError(
                 f"{name} is for training by steps, and preset {config.preset} fits a logistic regression: leave "
                 "it out, or give --preset photos-head"

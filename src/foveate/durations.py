@@ -7,12 +7,15 @@ from foveate.errors import ConfigError
 
 
 def seconds(text: str) -> float:
-    """The seconds that `90s`, `30m`, `1.5h` or `1h30m` is; a number alone is seconds.
+    """The seconds that `90s`, `30m`, `1.5h` or `1h30m` is.
 
     Raises:
-        ConfigError: for anything else, and for nothing.
+        ConfigError: for anything else, and for nothing; a number alone may mean minutes or seconds.
     """
     number = r"(\d+(?:\.\d*)?)"
+    if re.fullmatch(number, text.strip()):
+        number = text.strip()
+        raise ConfigError(f"--time {number}: give its unit too, as in {number}m for minutes or {number}s for seconds")
     parts = re.fullmatch(f"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip())
     hours, minutes, rest = (float(part or 0) for part in parts.groups()) if parts else (0.0, 0.0, 0.0)
     found = 3600 * hours + 60 * minutes + rest

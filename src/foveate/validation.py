@@ -25,7 +25,7 @@ def validated(model: type[Model], values: Mapping[str, Any], *, within: str = ""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _refusal(error.errors()[0], within) from error
+        raise _refusal(error.errors()[0], within) from None
 
 
 def check_values(model: type[BaseModel], values: Mapping[str, Any]) -> None:
@@ -39,7 +39,7 @@ def check_values(model: type[BaseModel], values: Mapping[str, Any]) -> None:
     except ValidationError as error:
         for problem in error.errors():
             if problem["type"] != "missing":
-                raise _refusal(problem) from error
+                raise _refusal(problem) from None
 
 
 def _refusal(problem: ErrorDetails, within: str = "") -> ConfigError:

@@ -26,8 +26,8 @@ class ComparisonConfig(CampaignConfig):
     """Numbers of training images; None: all. Several make a curve."""
     delta: float = Field(0.005, gt=0, lt=1)
     """δ: the smallest difference in accuracy that matters, 0…1."""
-    alpha: float = Field(0.05, ge=1e-9, lt=1)
-    """Over all pairs together."""
+    alpha: float = Field(0.05, ge=1e-9, le=0.2)
+    """The chance of any false verdict, over all pairs together."""
     rule: Rule = "seeds"
     """How the pairs are judged. Files that lack it are of versions that judged by `seeds`; no new one has that."""
     pilot: bool = False

@@ -73,8 +73,7 @@ def results_section(
     ordered = {split: lead, **reports}
     note = (
         "The 95 % interval is below each value: Wilson’s for shares of images, a Bayesian bootstrap over images "
-        "for the rest. No interval ends at the value itself: "
-        "even where every image is right, the next one may be wrong."
+        "for the rest. Where every image is right, the lower end lies below all the same: the next may be wrong."
     )
     # Of the split of the headline alone: what another one tells must not be read as a word on that figure.
     told = few_images_told(split, lead.n, lead.intervals["accuracy"])

@@ -89,7 +89,10 @@ def tune(
     chosen = read_space(space)
     if search := (*search, *more.pop("knobs", ())):  # `knobs` is the older name
         chosen = chosen.restricted(search)
-    given = {"threads": crew.threads_for(settings), **settings}
+    asked_of_all = chosen.base(**settings).train  # a space may have threads and a device of its own
+    given = dict(settings)
+    if asked_of_all.threads is None:
+        given["threads"] = crew.threads_for({"device": asked_of_all.device})
     whole_length = chosen.base(**given).train.images_seen
     base = chosen.base(**given, epochs=max_epochs)
     crew.check_attention([base])

@@ -1,0 +1,84 @@
+"""Arguments of the public functions: of another type than their annotations say, they are refused in one line."""
+
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, wraps
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from foveate.errors import ConfigError
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+_KINDS: Mapping[type, tuple[type, str]] = {
+    bool: (bool, "True or False"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "a text"),
+    Path: (Path, "a path"),
+    type(None): (type(None), "None"),
+}
+"""Of each annotation the type that a value must have, and its words."""
+
+
+def typed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """`function`, which takes no argument of another type than it is annotated with.
+
+    What is annotated with other types than the plain ones and collections is left to the function. A number is no
+    bool, and `"no"` is no False: what seems to work would open a test split.
+
+    Raises:
+        ConfigError: for the first argument that does not fit.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def checked(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        annotations = _annotations(function)
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+                continue
+            if not _fits(value, annotations[name]):
+                raise ConfigError(f"{name}={repr(value)[:80]}: give {' or '.join(_words(annotations[name]))}")
+        return function(*args, **kwargs)
+
+    return checked
+
+
+@cache
+def _annotations(function: Callable[..., Any]) -> dict[str, Any]:
+    return get_type_hints(function)
+
+
+def _fits(value: object, annotation: Any) -> bool:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return any(_fits(value, each) for each in inner)
+    if annotation in _KINDS:
+        kind = _KINDS[annotation][0]
+        return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if isinstance(origin, type) and issubclass(origin, Iterable):
+        return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+    return not isinstance(annotation, type) or isinstance(value, annotation) or _is_protocol(annotation)
+
+
+def _is_protocol(annotation: type) -> bool:
+    """Whether it is satisfied by its methods, which `isinstance` cannot see."""
+    return bool(getattr(annotation, "_is_protocol", False))
+
+
+def _words(annotation: Any) -> list[str]:
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        words = [word for each in get_args(annotation) for word in _words(each)]
+        return [word for word in words if word != "None"] or words
+    if annotation in _KINDS:
+        return [_KINDS[annotation][1]]
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return ["a mapping"]
+    return ["a list"] if isinstance(origin, type) else [getattr(annotation, "__name__", str(annotation))]

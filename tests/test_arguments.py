@@ -1,0 +1,82 @@
+"""Arguments of another type than the public functions take."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import foveate
+from foveate.arguments import typed
+from foveate.errors import ConfigError
+
+
+@typed
+def job(
+    data: str | Path,
+    *,
+    final: bool = False,
+    folds: int | None = None,
+    share: float = 0.5,
+    images: Sequence[str | Path] = (),
+    settings: Mapping[str, Any] = {},
+    call: Callable[[], int] | None = None,
+    **more: Any,
+) -> tuple[object, ...]:
+    """What it was given."""
+    return data, final, folds, share, images, settings, call, more
+
+
+def test_what_fits_comes_through() -> None:
+    given: dict[str, Any] = {"final": True, "folds": np.int64(3), "share": 1, "images": [Path("a"), "b"]}
+    assert job(Path("x"), **given, settings={"lr": "x"}, call=int, other=[])[1:4] == (True, 3, 1)
+    assert job("x")[0] == "x"
+    assert job("x", images=(each for each in "ab"))[4] is not None
+    assert job.__doc__ == "What it was given."
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"final": "no"}, "final='no': give True or False"),
+        ({"final": 1}, "final=1: give True or False"),
+        ({"folds": True}, "folds=True: give a whole number"),
+        ({"folds": 2.0}, "folds=2.0: give a whole number"),
+        ({"share": "half"}, "share='half': give a number"),
+        ({"share": None}, "share=None: give a number"),
+        ({"images": "a.jpg"}, "images='a.jpg': give a list"),
+        ({"settings": ["lr=1"]}, r"settings=\['lr=1'\]: give a mapping"),
+    ],
+)
+def test_what_does_not_is_refused(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{told}$"):
+        job("x", **given)
+
+
+@pytest.mark.parametrize("data", [3, None, ["digits"], b"digits"])
+def test_data_of_another_type(data: Any) -> None:
+    for function in (foveate.train, foveate.check, foveate.tune):
+        with pytest.raises(ConfigError, match=r"^data=.*: give a text or a path$"):
+            function(data)
+
+
+@pytest.mark.parametrize("final", ["yes", "no", 1, 0, None])
+def test_only_true_opens_a_test_split(final: Any, tmp_path: Path) -> None:
+    for job_of_final in (
+        lambda: foveate.train("digits", final=final, runs=tmp_path),
+        lambda: foveate.evaluate("run", final=final),
+        lambda: foveate.compare("digits", ["minute"], final=final, runs=tmp_path),
+    ):
+        with pytest.raises(ConfigError, match="final=.*: give True or False"):
+            job_of_final()
+    assert list(tmp_path.iterdir()) == []
+
+
+def every_function() -> Iterator[str]:
+    yield from (name for name in foveate.__all__ if name[0].islower())
+
+
+@pytest.mark.parametrize("name", [*every_function()])
+def test_every_public_function_is_checked(name: str) -> None:
+    assert hasattr(getattr(foveate, name), "__wrapped__")
