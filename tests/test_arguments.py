@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
@@ -10,6 +10,17 @@ import pytest
 import foveate
 from foveate.arguments import typed
 from foveate.errors import ConfigError
+
+
+class Follows(Protocol):
+    """Satisfied by a method, which no base class tells."""
+
+    def say(self, line: str) -> None: ...
+
+
+class Prints:
+    def say(self, line: str) -> None:
+        assert line
 
 
 @typed
@@ -22,6 +33,7 @@ def job(
     images: Sequence[str | Path] = (),
     settings: Mapping[str, Any] = {},
     call: Callable[[], int] | None = None,
+    follows: Follows | None = None,
     **more: Any,
 ) -> tuple[object, ...]:
     """What it was given."""
@@ -31,7 +43,7 @@ def job(
 def test_what_fits_comes_through() -> None:
     given: dict[str, Any] = {"final": True, "folds": np.int64(3), "share": 1, "images": [Path("a"), "b"]}
     assert job(Path("x"), **given, settings={"lr": "x"}, call=int, other=[])[1:4] == (True, 3, 1)
-    assert job("x")[0] == "x"
+    assert job("x", follows=Prints())[0] == "x"
     assert job("x", images=(each for each in "ab"))[4] is not None
     assert job.__doc__ == "What it was given."
 
@@ -68,7 +80,7 @@ def test_only_true_opens_a_test_split(final: Any, tmp_path: Path) -> None:
         lambda: foveate.evaluate("run", final=final),
         lambda: foveate.compare("digits", ["minute"], final=final, runs=tmp_path),
     ):
-        with pytest.raises(ConfigError, match="final=.*: give True or False"):
+        with pytest.raises(ConfigError, match=r"final=.*: give True or False"):
             job_of_final()
     assert list(tmp_path.iterdir()) == []
 

@@ -25,7 +25,9 @@ def test_times_are_read(text: str, expected: float) -> None:
 
 @pytest.mark.parametrize("text", ["45", " 5 ", "0", "1.5"])
 def test_a_number_alone_is_asked_for_its_unit(text: str) -> None:
-    with pytest.raises(ConfigError, match=f"give its unit too, as in {text.strip()}m for minutes or {text.strip()}s"):
+    with pytest.raises(
+        ConfigError, match=f"give its unit too, as in {text.strip()}m for minutes or {text.strip()}s"
+    ):
         seconds(text)
 
 

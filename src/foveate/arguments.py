@@ -64,7 +64,7 @@ def _fits(value: object, annotation: Any) -> bool:
         return isinstance(value, Mapping)
     if isinstance(origin, type) and issubclass(origin, Iterable):
         return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
-    return not isinstance(annotation, type) or isinstance(value, annotation) or _is_protocol(annotation)
+    return not isinstance(annotation, type) or _is_protocol(annotation) or isinstance(value, annotation)
 
 
 def _is_protocol(annotation: type) -> bool:

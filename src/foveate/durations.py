@@ -15,7 +15,9 @@ def seconds(text: str) -> float:
     number = r"(\d+(?:\.\d*)?)"
     if re.fullmatch(number, text.strip()):
         number = text.strip()
-        raise ConfigError(f"--time {number}: give its unit too, as in {number}m for minutes or {number}s for seconds")
+        raise ConfigError(
+            f"--time {number}: give its unit too, as in {number}m for minutes or {number}s for seconds"
+        )
     parts = re.fullmatch(f"(?:{number}h)?(?:{number}m)?(?:{number}s?)?", text.strip())
     hours, minutes, rest = (float(part or 0) for part in parts.groups()) if parts else (0.0, 0.0, 0.0)
     found = 3600 * hours + 60 * minutes + rest

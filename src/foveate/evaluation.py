@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from foveate.bootstrap import Images, Interval, bootstrap
 from foveate.errors import DataError
@@ -86,8 +87,8 @@ class Report(Scores):
 
 
 def score(
-    logits: np.ndarray[Any, Any],
-    labels: np.ndarray[Any, Any],
+    logits: ArrayLike,
+    labels: ArrayLike,
     class_names: Sequence[str],
     groups: Sequence[str] | None = None,
     *,
@@ -110,10 +111,13 @@ def score(
     Raises:
         DataError: when there are no images.
         TrainingError: when a logit is not finite.
-        ValueError: when shapes or labels do not agree with `class_names`.
+        ValueError: when shapes or labels do not agree with `class_names`, or `resamples` is below one.
     """
     classes = len(class_names)
-    labels = labels.astype(np.int64)  # products with K overflow narrower integers, silently
+    if resamples < 1:
+        raise ValueError(f"resamples={resamples}: give 1 or more")
+    logits = np.asarray(logits)
+    labels = np.asarray(labels).astype(np.int64)  # products with K overflow narrower integers, silently
     if len(labels) == 0:
         raise DataError("there are no images to evaluate: choose a split or a data set that has some")
     if logits.shape != (len(labels), classes):

@@ -25,7 +25,7 @@ def validated(model: type[Model], values: Mapping[str, Any], *, within: str = ""
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        raise _refusal(error.errors()[0], within) from None
+        raise _refusal(error.errors()[0], model, within) from None
 
 
 def check_values(model: type[BaseModel], values: Mapping[str, Any]) -> None:
@@ -39,10 +39,10 @@ def check_values(model: type[BaseModel], values: Mapping[str, Any]) -> None:
     except ValidationError as error:
         for problem in error.errors():
             if problem["type"] != "missing":
-                raise _refusal(problem) from None
+                raise _refusal(problem, model) from None
 
 
-def _refusal(problem: ErrorDetails, within: str = "") -> ConfigError:
+def _refusal(problem: ErrorDetails, model: type[BaseModel], within: str = "") -> ConfigError:
     """A problem that pydantic has with a value, in one line."""
     where = ".".join(map(str, problem["loc"]))
     if where and problem["type"] != "missing":
@@ -51,6 +51,8 @@ def _refusal(problem: ErrorDetails, within: str = "") -> ConfigError:
     said = said if said != problem["msg"] else said.lower()
     if problem["type"] == "literal_error":
         said += close_to(problem["input"], re.findall(r"'([^']+)'", said))
+    if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
+        said += close_to(str(problem["loc"][0]), model.model_fields)
     told = printable(": ".join(part for part in (within, where, said) if part))
     return ConfigError(told if len(told) <= _MOST_TOLD else f"{told[:_MOST_TOLD]}…")
 

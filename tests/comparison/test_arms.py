@@ -34,6 +34,11 @@ class TestParse:
         assert [stage.kernels for stage in arm.config.model.stages] == [(3, 3)]
         assert arm.config.train.batch == 7
 
+    def test_a_preset_that_takes_no_steps(self) -> None:
+        assert parse_arm("photos", {"threads": 1, "class_weights": "balanced"}).config.train.threads == 1
+        with pytest.raises(ConfigError, match="lr is for training by steps"):
+            parse_arm("photos,lr=0.2", {})
+
     def test_an_arm_can_have_seeds_of_its_own(self) -> None:
         arm = parse_arm("minute,seeds=100+,lr=0.2", {})
         assert (arm.first_seed, arm.config.train.seed, arm.config.train.lr) == (100, 0, 0.2)

@@ -231,6 +231,8 @@ class TestBadInput:
         ("more", "told"),
         [
             ({"alpha": 2}, "alpha=2: "),
+            ({"alpha": 0.3}, "alpha=0.3: "),
+            ({"deltas": 0.1}, "did you mean 'delta'"),
             ({"seeds": 0}, "seeds=0: "),
             ({"hang_limit_s": -1}, "hang_limit_s=-1: "),
             ({"zzz": 1}, "zzz"),

@@ -1,6 +1,7 @@
 """A study that cannot be is refused before its data is decoded, and its winner's record is how it is made."""
 
 import builtins
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from tests.studies import SPACE, SimulatedPool, open_search
 
 import foveate as fv
+from foveate.config import Config
 from foveate.errors import ConfigError
 from foveate.execution.campaign import run_campaign
 from foveate.tuning.space import Space
@@ -42,6 +44,24 @@ def test_a_bad_study_is_refused_before_anything_is_decoded(tmp_path: Path, given
         fv.tune("digits", runs=tmp_path, **given)
     assert told in str(refused.value)
     assert [each.name for each in (tmp_path / "tune").iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize(("asked", "threads"), [({}, 1), ({"train.threads": 2}, 2)])
+def test_threads_of_a_space_are_the_trials_unless_others_are_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], threads: int
+) -> None:
+    class NoDataError(Exception):
+        """Instead of the data."""
+
+    def load_data(_: Any, base: Config, *__: Any) -> None:
+        assert base.train.threads == threads
+        raise NoDataError
+
+    monkeypatch.setattr(studies, "load_data", load_data)
+    space = tmp_path / "space.yaml"
+    space.write_text(json.dumps({**SPACE, "settings": {"threads": 1}}))
+    with pytest.raises(NoDataError):
+        fv.tune("digits", space=str(space), runs=tmp_path, workers=0, settings=asked)
 
 
 @pytest.mark.usefixtures("undecoded")
