@@ -59,6 +59,12 @@ def test_it_is_trained_and_comes_back_when_the_class_is_handed_over(
     assert foveate.evaluate(run).metrics["validation"] == before
 
 
+def test_one_that_changes_its_input_in_place_is_trained(tmp_path: Path) -> None:
+    name = foveate.register_attention(InPlace)
+    run = foveate.train("digits", preset="minute", runs=tmp_path, attention=name, attention_mode="replace", **TINY)
+    assert run.metrics["validation"]["accuracy"] > 0
+
+
 def test_arms_of_it_are_compared_in_this_process(tmp_path: Path) -> None:
     foveate.register_attention(Spotlight)
     settings = {**TINY, "size": 16, "threads": 1}
@@ -151,6 +157,37 @@ class Failing(torch.nn.Module):
         return self.dense(features)
 
 
+class Detached(torch.nn.Module):
+    """Weighs the features by what NumPy made of them, and lets no gradient through."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.scale * torch.from_numpy(features.detach().numpy() ** 2)
+
+
+class Undefined(torch.nn.Module):
+    """Divides by zero."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features / (features - features)
+
+
+class InPlace(torch.nn.Module):
+    """Changes what it gets, which is right."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.mul_(2)
+
+
 class Indivisible(torch.nn.Module):
     """Cannot be made for any number of channels."""
 
@@ -177,6 +214,8 @@ class NoModule:
         (Narrow, r"it makes \[2, 1, .*\] of \[2, 6, .*\]: give back the shape it gets"),
         (Tied, "its query.weight and key.weight share memory"),
         (Failing, "it fails on .*: mat1 and mat2 shapes cannot be multiplied"),
+        (Detached, "no gradient comes through it"),
+        (Undefined, "it gives values that are not finite"),
         (Indivisible, "embed_dim must be divisible by num_heads"),
     ],
 )

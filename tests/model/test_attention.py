@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from functools import partial
 from typing import get_args
 
 import numpy as np
@@ -99,6 +101,32 @@ def test_luong_scaled_equals_its_definition_with_projected_scores(
         tokens = image.reshape(shape[1], -1).T
         expected = attend(tokens @ project_q.T, tokens @ project_k.T, tokens, scale=16**-0.5)
         np.testing.assert_allclose(attended.reshape(shape[1], -1).T, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", get_args(AttentionKind))
+def test_every_kind_is_made_by_its_channels_and_takes_a_batch_of_none(kind: AttentionKind) -> None:
+    module = ATTENTION[kind](20).eval()
+    assert module(torch.zeros(0, 20, 5, 3)).shape == (0, 20, 5, 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: MultiHeadAttention2d(8, num_heads=0), "num_heads=0: give 1 or more"),
+        (lambda: MultiHeadAttention2d(8, key_channels=0), "key_channels=0: give 1 or more"),
+        (lambda: MultiHeadAttention2d(8, reach=0), "reach=0: give 1 or more"),
+        (lambda: SqueezeExcitation2d(8, reduction=0), "reduction=0: give 1 or more"),
+        (lambda: ConvBlockAttention2d(8, reduction=-1), "reduction=-1: give 1 or more"),
+        (lambda: AugmentedConv2d(8, share=-0.5), "share=-0.5: give a share of the channels between 0 and 1"),
+        *((partial(kind, 0), "channels=0: give 1 or more") for kind in (
+            LuongScaledAttention2d, MultiHeadAttention2d, AugmentedConv2d, SqueezeExcitation2d,
+            EfficientChannelAttention2d, ConvBlockAttention2d, ResidualMask2d,
+        )),
+    ],
+)  # fmt: skip
+def test_what_no_layer_can_have_is_refused(make: Callable[[], nn.Module], told: str) -> None:
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        make()
 
 
 def test_the_rank_of_learned_scores_grows_with_the_channels() -> None:

@@ -28,7 +28,13 @@ class LuongAttention2d(nn.Module):
     a softmax over positions weighs the values, and nothing is added back (Luong et al. 2015, "dot" score).
 
     Shape: [B, C, H, W] → [B, C, H, W].
+
+    Args:
+        channels: not needed, as there are no parameters.
     """
+
+    def __init__(self, channels: int | None = None) -> None:  # noqa: ARG002 (as every kind is made)
+        super().__init__()
 
     def forward(self, features: Tensor) -> Tensor:
         """Replace every position by the mean of all positions, weighted by its attention."""
@@ -53,7 +59,13 @@ class LuongRowAttention2d(nn.Module):
     over the last axis but one, the width, and treats the height as a batch axis.
 
     Shape: [B, C, H, W] → [B, C, H, W].
+
+    Args:
+        channels: not needed, as there are no parameters.
     """
+
+    def __init__(self, channels: int | None = None) -> None:  # noqa: ARG002 (as every kind is made)
+        super().__init__()
 
     def forward(self, features: Tensor) -> Tensor:
         """Replace every position by the mean of its row, weighted by its attention."""
@@ -86,6 +98,7 @@ class LuongScaledAttention2d(_Drawn):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        _check_positive(channels=channels)
         rank = max(16, channels // 8)
         self.query = nn.Conv2d(channels, rank, 1, bias=False)
         self.key = nn.Conv2d(channels, rank, 1, bias=False)
@@ -117,12 +130,15 @@ class MultiHeadAttention2d(_Drawn):
     that in width (Bello et al. 2019, section 3.1), offsets beyond `reach` being clipped (Shaw et al. 2018,
     section 3.2), so that maps of any size are taken.
 
-    Shape: [B, channels, H, W] → [B, channels, H, W].
+    Shape: [B, channels, H, W] → [B, value_channels, H, W].
 
     Args:
         key_channels, value_channels: over all heads; None: `channels`.
         num_heads: None: one for every 32 channels of the keys, and one at least.
         reach: positions that are told apart on either side.
+
+    Raises:
+        ValueError: for fewer than one of them, and for heads that do not divide the channels.
     """
 
     def __init__(
@@ -135,10 +151,13 @@ class MultiHeadAttention2d(_Drawn):
         reach: int = 15,
     ) -> None:
         super().__init__()
-        keys, values = key_channels or channels, value_channels or channels
-        self.num_heads = num_heads or next(
-            n for n in range(max(1, keys // 32), 0, -1) if not (keys % n or values % n)
-        )
+        keys = channels if key_channels is None else key_channels
+        values = channels if value_channels is None else value_channels
+        _check_positive(channels=channels, key_channels=keys, value_channels=values, reach=reach)
+        if num_heads is None:
+            num_heads = next(n for n in range(max(1, keys // 32), 0, -1) if not (keys % n or values % n))
+        _check_positive(num_heads=num_heads)
+        self.num_heads = num_heads
         if keys % self.num_heads or values % self.num_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} must divide key_channels={keys}, value_channels={values}"
@@ -177,11 +196,14 @@ class MultiHeadAttention2d(_Drawn):
     def _heads(self, features: Tensor) -> Tensor:
         """[B, heads·d, H, W] → [B, heads, H·W, d]."""
         tokens = _tokens(features)
-        return tokens.reshape(*tokens.shape[:2], self.num_heads, -1).transpose(1, 2)
+        width = tokens.shape[2] // self.num_heads
+        return tokens.reshape(*tokens.shape[:2], self.num_heads, width).transpose(1, 2)
 
     def _relative(self, query: Tensor, height: int, width: int) -> Tensor:
         """The part of the scores that depends on positions: [B, heads, H·W, d] → [B, heads, H·W, H·W]."""
-        grid = query.reshape(*query.shape[:2], height, width, -1) / query.shape[-1] ** 0.5  # [B, heads, H, W, d]
+        grid = (
+            query.reshape(*query.shape[:2], height, width, query.shape[-1]) / query.shape[-1] ** 0.5
+        )  # [B, heads, H, W, d]
         by_height = torch.einsum("nhijd,iyd->nhijy", grid, self._between(self.rel_height, height))
         by_width = torch.einsum("nhijd,jxd->nhijx", grid, self._between(self.of_width, width))
         return (by_height.unsqueeze(-1) + by_width.unsqueeze(-2)).flatten(4).flatten(2, 3)
@@ -206,6 +228,9 @@ class AugmentedConv2d(_Drawn):
 
     def __init__(self, channels: int, *, share: float = 0.2) -> None:
         super().__init__()
+        _check_positive(channels=channels)
+        if not 0 < share < 1:
+            raise ValueError(f"share={share}: give a share of the channels between 0 and 1")
         num_heads = 4 if channels >= 32 else 1
         attended = max(1, round(share * channels / num_heads)) * num_heads
         if attended >= channels:
@@ -256,6 +281,7 @@ class SqueezeExcitation2d(_ChannelWeights):
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
         super().__init__()
+        _check_positive(channels=channels, reduction=reduction)
         self.squeeze = nn.Conv2d(channels, max(1, channels // reduction), 1)
         self.excite = nn.Conv2d(max(1, channels // reduction), channels, 1)
 
@@ -275,6 +301,7 @@ class EfficientChannelAttention2d(_ChannelWeights):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        _check_positive(channels=channels)
         length = int((math.log2(channels) + 1) / 2) | 1  # the next odd number
         self.conv = nn.Conv2d(1, 1, (1, length), padding=(0, length // 2), bias=False)
 
@@ -295,6 +322,7 @@ class ConvBlockAttention2d(_Drawn):
 
     def __init__(self, channels: int, *, reduction: int = 16) -> None:
         super().__init__()
+        _check_positive(channels=channels, reduction=reduction)
         self.squeeze = nn.Conv2d(channels, max(1, channels // reduction), 1)
         self.excite = nn.Conv2d(max(1, channels // reduction), channels, 1)
         self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
@@ -323,13 +351,15 @@ class ResidualMask2d(_Drawn):
     """Weighs every value by one plus a mask, 0…1, that sees the map at half its size.
 
     Wang et al. 2017 ("Residual attention network for image classification"), equation 3 and figure 2 with one
-    step down and up, and a convolution in place of residual units; the trunk is the stage before it.
+    step down and up, and a convolution in place of residual units; the trunk is the stage before it. As the sides
+    are halved and rounded up, `torch.export` takes it for one size of the map alone.
 
     Shape: [B, channels, H, W] → [B, channels, H, W].
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        _check_positive(channels=channels)
         self.below = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(channels)
         self.norm.weight.requires_grad_(False)  # the mask's own weights scale as well
@@ -348,6 +378,12 @@ class ResidualMask2d(_Drawn):
         below = F.relu(self.norm(self.below(F.max_pool2d(features, 2, ceil_mode=True))))
         risen = F.interpolate(below, features.shape[2:], mode="bilinear", align_corners=False)
         return torch.sigmoid(self.mask(risen))
+
+
+def _check_positive(**numbers: int) -> None:
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name}={number}: give 1 or more")
 
 
 def _tokens(features: Tensor) -> Tensor:

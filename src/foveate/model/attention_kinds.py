@@ -21,8 +21,8 @@ from foveate.settings import CUSTOM, AttentionKind
 
 ATTENTION: Mapping[AttentionKind, Callable[[int], nn.Module]] = {
     "none": lambda _: nn.Identity(),
-    "luong": lambda _: LuongAttention2d(),
-    "luong_row": lambda _: LuongRowAttention2d(),
+    "luong": LuongAttention2d,
+    "luong_row": LuongRowAttention2d,
     "luong_scaled": LuongScaledAttention2d,
     "multi_head": MultiHeadAttention2d,
     "squeeze_excitation": SqueezeExcitation2d,

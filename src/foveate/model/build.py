@@ -6,7 +6,7 @@ from functools import partial
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from foveate.errors import ConfigError, one_line
 from foveate.model.attention import GatedResidual, MultiHeadAttention2d
@@ -197,7 +197,8 @@ def try_attention(config: ModelConfig, *, num_classes: int, size: int) -> None:
     """Run the network of `config` once, so that a custom attention that does not work in it is refused.
 
     Raises:
-        ConfigError: when it cannot be made or run, gives another shape than it takes, or has weights in common.
+        ConfigError: when it cannot be made or run, gives another shape than it takes or values that are not
+            finite, lets no gradient through, or has weights in common.
     """
     told = f"attention={config.attention!r}"
     network = build_model(config, num_classes=num_classes, size=size)
@@ -205,23 +206,45 @@ def try_attention(config: ModelConfig, *, num_classes: int, size: int) -> None:
     if isinstance(attention, GatedResidual):
         attention = attention.attention
     shapes: list[tuple[int, ...]] = []
+    taken: list[Tensor] = []
+    attention.register_forward_pre_hook(lambda _, inputs: taken.append(inputs[0].detach().requires_grad_()))
     attention.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
     attention.register_forward_hook(lambda *each: shapes.append(tuple(getattr(each[2], "shape", ()))))
     failed: Exception | None = None
+    noise = torch.randint(256, (2, CHANNELS, size, size), generator=torch.Generator().manual_seed(0))
     try:
-        with torch.inference_mode():
-            network.eval()(torch.zeros(2, CHANNELS, size, size, dtype=torch.uint8))
+        with torch.no_grad():
+            network.eval()(noise.to(torch.uint8))
     except Exception as error:  # it is anybody's code
         failed = error
     if len(shapes) == 2 and shapes[0] != shapes[1]:
         raise ConfigError(f"{told}: it makes {list(shapes[1])} of {list(shapes[0])}: give back the shape it gets")
     if failed is not None:
         raise ConfigError(f"{told}: it fails on {shapes}: {one_line(failed)}") from failed
+    _try_gradient(attention, taken[0], told)
     names: dict[int, str] = {}
     for name, tensor in attention.state_dict().items():
         first = names.setdefault(tensor.untyped_storage().data_ptr(), name) if tensor.numel() else name
         if first != name:
             raise ConfigError(f"{told}: its {first} and {name} share memory, which no checkpoint can hold")
+
+
+def _try_gradient(attention: nn.Module, features: Tensor, told: str) -> None:
+    """Refuse an attention whose output is not finite, or which no gradient comes through to the `features`."""
+    gradient = None
+    try:
+        output = attention(features.clone())  # a copy: it may change its input in place
+        if output.requires_grad:
+            (gradient,) = torch.autograd.grad(output.sum(), features, allow_unused=True)
+    except Exception as error:
+        raise ConfigError(f"{told}: it fails where gradients are taken: {one_line(error)}") from error
+    if not torch.isfinite(output).all():
+        raise ConfigError(f"{told}: it gives values that are not finite: look for a division by zero or a root")
+    if gradient is None:
+        raise ConfigError(
+            f"{told}: no gradient comes through it, so that what is before it would not learn: compute its output "
+            "from the features that it gets, without detach() or NumPy"
+        )
 
 
 def _attention(config: ModelConfig, channels: int) -> nn.Module:
