@@ -27,12 +27,16 @@ def test_classes_are_uneven_from_ten_times_the_images_on(images: dict[str, int],
 
 
 def test_few_validation_images_are_told_and_others_are_not() -> None:
-    told = few_images_told("validation", 13, [0.578, 0.973])
+    told = few_images_told("validation", 13, [0.578, 0.973], 5)
     assert told.startswith("13 validation images tell only that the accuracy is between 57.8% and 97.3%: ")
     assert "±" not in told
-    assert "--folds 5" in few_images_told("validation", 80, [0.8, 0.93])
-    assert few_images_told("validation", 800, [0.86, 0.9]) is None
-    assert few_images_told("test", 80, [0.8, 0.93]) is None
-    told = few_images_told("out-of-fold", 4, [0.301, 0.987])
+    assert "--folds 5" in few_images_told("validation", 80, [0.8, 0.93], 5)
+    told = few_images_told("validation", 80, [0.8, 0.93], 1)  # its class has too few images for five folds
+    assert told is not None
+    assert told.startswith("80 validation images tell only")
+    assert "--folds" not in told
+    assert few_images_told("validation", 800, [0.86, 0.9], 5) is None
+    assert few_images_told("test", 80, [0.8, 0.93], 5) is None
+    told = few_images_told("out-of-fold", 4, [0.301, 0.987], 5)
     assert told == "4 images tell only that the accuracy is between 30.1% and 98.7%: only more images tell more"
-    assert few_images_told("out-of-fold", 800, [0.86, 0.9]) is None
+    assert few_images_told("out-of-fold", 800, [0.86, 0.9], 5) is None

@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,10 @@ def test_a_winner_so_far_of_smaller_images_is_told_as_one(tmp_path: Path) -> Non
         next(events)
     write_winner(search, search.best, 100, share=1.0)
     title, *settings = (tmp_path / "best.yaml").read_text().splitlines()
-    assert title.endswith(" on the validation images at 16 px")
+    assert re.fullmatch(
+        r"# trial \d+ of .*: \d+\.\d% \(\d+\.\d% to \d+\.\d% of 100 images\) on the validation images at 16 px",
+        title,
+    )
     assert "  size: 32" in settings
 
 

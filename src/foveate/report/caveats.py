@@ -8,23 +8,26 @@ _WIDE = 0.05
 """Half the width of an interval of accuracy above which other images may give quite another figure."""
 
 
-def few_images_told(split: str, images: int, interval: Sequence[float]) -> str | None:
+_FOLDED = 2
+"""Validation images of the smallest class from which five folds can be drawn: it has about five times as many."""
+
+
+def few_images_told(split: str, images: int, interval: Sequence[float], smallest: int) -> str | None:
     """A line on how little validation images, or those of all folds, tell by their accuracy's interval.
 
     None where it is narrow, and of other splits.
+
+    Args:
+        smallest: how many of them the smallest class has.
     """
     half = (interval[1] - interval[0]) / 2
     if split not in ("validation", "out-of-fold") or half <= _WIDE:
         return None
-    if split != "validation":
-        return (
-            f"{images:,} images tell only that the accuracy is between {interval[0]:.1%} and {interval[1]:.1%}: "
-            "only more images tell more"
-        )
-    return (
-        f"{images:,} validation images tell only that the accuracy is between {interval[0]:.1%} and "
-        f"{interval[1]:.1%}: train with --folds 5, which measures every image by a network that never saw it"
-    )
+    measured = f"{images:,} validation images" if split == "validation" else f"{images:,} images"
+    told = f"{measured} tell only that the accuracy is between {interval[0]:.1%} and {interval[1]:.1%}: "
+    if split != "validation" or smallest < _FOLDED:
+        return told + "only more images tell more"
+    return told + "train with --folds 5, which measures every image by a network that never saw it"
 
 
 def uneven_told(images: Mapping[str, int], *, balanced: bool = False) -> str | None:

@@ -76,7 +76,8 @@ def results_section(
         "for the rest. Where every image is right, the lower end lies below all the same: the next may be wrong."
     )
     # Of the split of the headline alone: what another one tells must not be read as a word on that figure.
-    told = few_images_told(split, lead.n, lead.intervals["accuracy"])
+    smallest = min(each.support for each in lead.per_class.values())
+    told = few_images_told(split, lead.n, lead.intervals["accuracy"], smallest)
     warnings: list[str] = [] if told is None else [Markup("<strong>{}</strong>").format(sentence(told))]
     columns = [
         Column(small(name.capitalize(), f"{each.n:,} images"), "n strong") for name, each in ordered.items()

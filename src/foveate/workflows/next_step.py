@@ -55,8 +55,15 @@ def next_step(record: RunRecord, path: Path, config: Config, report: Mapping[str
 def _folds(record: RunRecord, report: Mapping[str, Any]) -> str | None:
     """The command of the run with folds, under another name, where its validation images tell little."""
     words = shlex.split(record.command)
-    few = few_images_told("validation", report["n"], report["intervals"]["accuracy"]) is not None
-    if not few or report.get("folds") or "--devices" in words or words[:2] != ["foveate", "train"]:
+    smallest = min((each["support"] for each in report.get("per_class", {}).values()), default=report["n"])
+    told = few_images_told("validation", report["n"], report["intervals"]["accuracy"], smallest)
+    if (
+        told is None
+        or "--folds" not in told
+        or report.get("folds")
+        or "--devices" in words
+        or words[:2] != ["foveate", "train"]
+    ):
         return None
     if "--name" in words:
         place = words.index("--name")

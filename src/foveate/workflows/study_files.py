@@ -14,6 +14,7 @@ from foveate.config import read_yaml
 from foveate.data.dataset import KnownData
 from foveate.errors import CheckpointError
 from foveate.files import read_regular, write_atomically, write_csv
+from foveate.metrics import wilson_ends
 from foveate.parsing import yaml_text
 from foveate.records import printable
 from foveate.report.html import write_page
@@ -191,6 +192,15 @@ def _page(search: Search, workers: int, ranking: int) -> Page:
     )
 
 
+def _score_told(best: Trial, ranking: int, score: str) -> str:
+    """The score of a trial; with its interval where it is a share of the `ranking` images, as accuracy is."""
+    assert best.score is not None
+    if score != "accuracy":
+        return f"{best.score:.1%} ({score.replace('_', ' ')} of {ranking:,} images)"
+    low, high = wilson_ends(round(best.score * ranking), ranking)
+    return f"{best.score:.1%} ({low:.1%} to {high:.1%} of {ranking:,} images)"
+
+
 def write_winner(search: Search, best: Trial, ranking: int, *, share: float) -> None:
     """Write the settings of the best trial for a separate run: with all threads, on whatever device is there.
 
@@ -210,5 +220,6 @@ def write_winner(search: Search, best: Trial, ranking: int, *, share: float) -> 
     if not best.reached:
         images += f" at {search.config.first_size} px"
     too_high = _too_high(search, best, ranking)
-    title = f"# trial {best.number} of {name}: {best.score:.4f} on {images}{too_high and f', {too_high}'}\n"
+    score = _score_told(best, ranking, search.config.score)
+    title = f"# trial {best.number} of {name}: {score} on {images}{too_high and f', {too_high}'}\n"
     write_atomically(search.folder / WINNER, f"{title}{_CHECKSUM}{checksum}\n{text}")

@@ -129,7 +129,13 @@ def train(
     if (line := start_told(resolved, own.dataset, on_all=on_all)) is not None:
         display.say(line)
     command = command or command_line(
-        "train", data, preset=ready.preset, **asked, devices=world.devices, settings=ready.settings
+        "train",
+        data,
+        preset=ready.preset,
+        **asked,
+        runs=None if Path(runs) == Path("runs") else runs,
+        devices=world.devices,
+        settings=ready.settings,
     )
 
     def make_folder() -> str:
