@@ -232,6 +232,26 @@ def test_splits_by_any_name_are_known_by_the_classes_that_they_all_hold(
         open_folder(root, untracked)
 
 
+def test_a_class_of_several_folders_is_noted(write_folder: WriteFolder) -> None:
+    root = write_folder(dict.fromkeys(("a/ants", "a/wasps", "b/bees", "b/flies"), 1))
+    (note,) = open_folder(root, untracked).notes
+    assert note.startswith(
+        "the images of several folders are taken as one class: a (ants, wasps), b (bees, flies); if"
+    )
+    root = write_folder(
+        dict.fromkeys(("train/a/ants", "train/a/wasps", "train/b/bees", "train/b/ants"), 1), "split"
+    )
+    (note,) = open_folder(root, untracked).notes
+    assert "a (ants, wasps), b (ants, bees); beware: more than one class has a folder ants; if" in note
+
+
+@pytest.mark.parametrize("folders", [("a/images", "b/images"), ("a", "a/more", "a/other", "b")])
+def test_a_class_of_one_folder_or_with_images_beside_its_folders_is_not_noted(
+    folders: tuple[str, ...], write_folder: WriteFolder
+) -> None:
+    assert open_folder(write_folder(dict.fromkeys(folders, 1)), untracked).notes == ()
+
+
 def test_classes_that_hold_images_and_folders_are_classes(write_folder: WriteFolder) -> None:
     folders = {f"{name}/{place}": 1 for name in ("cat", "dog") for place in ("indoor", "outdoor")}
     source = open_folder(write_folder({**folders, "cat": 1, "dog": 1}), untracked)

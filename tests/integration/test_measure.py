@@ -9,6 +9,7 @@ import pytest
 
 import foveate as fv
 from foveate.data.dataset import load_dataset
+from foveate.inference.network import NetworkEngine
 from foveate.training.device import DeviceData
 
 Foveate = Callable[..., Any]
@@ -82,6 +83,35 @@ def test_what_the_kept_weights_gave_on_validation_is_not_computed_again(
     assert asked[1:] == ["validation", "validation, attention taken out"]
     assert (run / "metrics.json").read_bytes() == measured
     assert (run / "predictions.parquet").read_bytes() == table
+
+
+def test_the_network_of_a_finished_run_is_read_from_the_best_weights(
+    foveate: Foveate, tiny: list[str], tmp_path: Path
+) -> None:
+    foveate("train", "digits", "--epochs", 2, "--name", "m", *tiny, "--set", "keep=last")
+    run = tmp_path / "runs" / "train" / "m"
+    best, last, record = (run / name for name in ("weights/best.safetensors", "weights/last", "run.json"))
+    measured = (run / "metrics.json").read_bytes()
+    assert fv.open_run(run).checkpoint().confidence.temperature is not None
+    last.rename(tmp_path / "last")  # as in a run that was shared without it
+    assert foveate("evaluate", run).status == 0
+    assert (run / "metrics.json").read_bytes() == measured
+    NetworkEngine.load(run)  # as predict, explain, export and serve load it
+
+    whole = best.read_bytes()
+    best.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    (tmp_path / "last").rename(last)
+    done = foveate("evaluate", run)
+    assert (done.status, done.err.count("\n")) == (2, 1), done.err
+    assert "weights/best.safetensors" in done.err
+    with pytest.raises(fv.CheckpointError, match=r"weights/best\.safetensors"):
+        NetworkEngine.load(run)
+
+    # A run of an earlier version says nothing of its best weights, which may be those of another epoch.
+    told = json.loads(record.read_text())
+    assert told.pop("last_kept_as_best")
+    record.write_text(json.dumps(told))
+    assert foveate("evaluate", run).status == 0
 
 
 def _ids_and_splits(run: Path) -> tuple[list[str], list[str]]:

@@ -25,10 +25,10 @@ SETTINGS = [
 FAST = [
     "--preset", "minute", "--seed", "7", "--threads", "1", "--set", "save_every_s=0", "--set", "flip=0.5",
     "--set", "tta_views=6", "--set", "images_seen=3000", "--set", "batch=50", "--set", "micro_batch=20",
-    "--set", "resize_until=0.4",
+    "--set", "resize_until=0.4", "--set", "keep=last",
     "--set", "stages=[{filters: 4, kernels: [3, 3]}, {filters: 6, kernels: [3, 3, 3], dropout: 0.2}]",
 ]  # fmt: skip
-"""Three epochs of 23 steps, the last cut short: Muon, crops, alternating flips, small images first."""
+"""Three epochs of 23 steps, the last cut short: Muon, crops, alternating flips, small images first, keep=last."""
 SAME = ("weights/best.safetensors", "weights/last/state.safetensors", "results.csv", "metrics.json", "args.yaml")
 
 

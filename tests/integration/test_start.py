@@ -61,7 +61,7 @@ def test_its_first_epoch_is_better_than_that_of_a_network_drawn_at_random(before
     assert origin.words == f"{words}; from the run first"
     assert "from the run first" in started.report.read_text()
     recorded = yaml.safe_load((started.path / "args.yaml").read_text())["train"]["start"]
-    assert recorded == str((before / "train/first/weights/last/state.safetensors").resolve())
+    assert recorded == str((before / "train/first/weights/best.safetensors").resolve())
     # A run that starts from it again has the whole chain.
     third = package.train("digits", start=str(started.path), runs=tmp_path, name="third", **SHORT)
     assert "which started from another network of Foveate" in third.checkpoint().weights.words  # type: ignore[union-attr]

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -223,7 +224,9 @@ def _refuse_one_level_too_high(root: Path, folder: Path, tree: Tree) -> None:
 
 
 def _doubts(classes: Sequence[tuple[Path, int]], trees: Sequence[Tree]) -> list[str]:
-    """Notes on splits without images; DataError where all classes hold the same folders, as splits do."""
+    """Notes on splits without images, and on classes that are made of folders; DataError where all classes hold
+    the same folders, as splits do.
+    """
     empty = {folder.parent for folder, _ in classes}
     empty -= {folder.parent for (folder, _), tree in zip(classes, trees, strict=True) if tree.files}
     notes = [
@@ -249,7 +252,26 @@ def _doubts(classes: Sequence[tuple[Path, int]], trees: Sequence[Tree]) -> list[
             "those train, val and test, or give one of them alone; if not, list the images in a CSV table with "
             "the columns image,label"
         )
-    return notes
+    return notes + _joined_folders([folder for folder, _ in classes], below)
+
+
+def _joined_folders(classes: Sequence[Path], below: Sequence[set[str]]) -> list[str]:
+    """A note where class folders hold nothing but folders, `below`: those may be the classes that are meant."""
+    joined: dict[str, set[str]] = {}
+    for folder, names in zip(classes, below, strict=True):
+        joined.setdefault(printable(folder.name), set()).update(names)
+    holders = Counter(name for inner in joined.values() for name in inner)
+    joined = {name: inner for name, inner in joined.items() if len(inner) > 1}
+    if not joined:
+        return []
+    told = listed([f"{name} ({listed(sorted(inner), 5)})" for name, inner in sorted(joined.items())], 5)
+    repeated = [name for name, count in sorted(holders.items()) if count > 1]
+    beware = f"; beware: more than one class has a folder {listed(repeated, 5)}" if repeated else ""
+    return [
+        f"the images of several folders are taken as one class: {told}{beware}; if these folders are the classes, "
+        "move them to where the folders that hold them are, or list the images in a CSV table with the columns "
+        "image,label"
+    ]
 
 
 def _loose_files(folders: Sequence[Path]) -> list[str]:

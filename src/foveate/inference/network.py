@@ -18,6 +18,7 @@ from foveate.errors import CheckpointError, ConfigError, DataError, TrainingErro
 from foveate.inference.engine import BATCH, About
 from foveate.model.backbones import Backbone, fold_batch_norm
 from foveate.progress import Track, untracked
+from foveate.records import read_record
 from foveate.settings import Precision
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_alloc_failed")
@@ -98,7 +99,14 @@ def for_inference(network: nn.Module) -> nn.Module:
 
 
 def weights_of(model: Path) -> tuple[Path, Precision]:
-    """Where the weights of a run folder lie, and in which precision it was measured; or a weights file itself."""
+    """Where the weights of a run folder lie, and in which precision it was measured; or a weights file itself.
+
+    With `keep=last` a run has its network in the last saved state until its last epoch has ended; runs of earlier
+    versions have it there for good, and may have that of another epoch as the best.
+
+    Raises:
+        CheckpointError: when it is not a run, or its settings or its record are damaged.
+    """
     if not model.is_dir():
         return model, "auto"
     settings = model / "args.yaml"
@@ -110,7 +118,10 @@ def weights_of(model: Path) -> tuple[Path, Precision]:
         train = resolve_config(file=settings).train
     except ConfigError as error:
         raise CheckpointError(f"{settings} is damaged ({error}): restore it from a copy") from error
-    return model / (BEST if train.keep == "best" else LAST), train.precision
+    if train.keep == "best":
+        return model / BEST, train.precision
+    record = read_record(model / "run.json", dict[str, Any], fix="restore it from a copy")
+    return model / (BEST if record.get("last_kept_as_best") else LAST), train.precision
 
 
 class ViewsAveraged(nn.Module):

@@ -47,6 +47,8 @@ class RunRecord(Record):
     folds: FoldsRecord | None = None
     """None: it is not cross-validated."""
     test_openings: tuple[TestOpening, ...] = ()
+    last_kept_as_best: bool = False
+    """Of a run with `keep=last`: its last epoch has ended, and the network is in `weights/best.safetensors`."""
     finished: bool = False
     """Trained to its end, measured and reported."""
 

@@ -20,6 +20,7 @@ from foveate.data.dataset import Dataset, KnownData
 from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError, one_line
 from foveate.files import locked, read_regular, write_atomically, write_csv, write_json
+from foveate.inference.network import weights_of
 from foveate.parsing import yaml_text
 from foveate.preprocessing import Preprocessing
 from foveate.records import first_problem, printable, read_record, validate_record
@@ -76,10 +77,7 @@ class RunFolder:
 
     @property
     def best(self) -> Path:
-        """The weights that the run is measured by: of the best epoch or, where `keep` says so, of the last.
-
-        Runs of earlier versions have those of the best epoch there, whatever `keep` says.
-        """
+        """The weights of the best epoch; with `keep=last` those of the last epoch, once it has ended."""
         return self.path / BEST
 
     @property
@@ -97,9 +95,14 @@ class RunFolder:
         """The label, the prediction and the probabilities of every image that was measured."""
         return Predictions(self.path / "predictions.parquet")
 
-    def kept_weights(self, config: Config) -> Path:
-        """The file of the weights that the run is measured by."""
-        return self.best if config.train.keep == "best" else self.last
+    @property
+    def kept_weights(self) -> Path:
+        """The file of the weights that the run is measured by.
+
+        Raises:
+            CheckpointError: as `weights_of`.
+        """
+        return weights_of(self.path)[0]
 
     def load_network(self, config: Config, device: torch.device, *, images: int = 1) -> Checkpoint:
         """The network that the run is measured by.
@@ -117,7 +120,7 @@ class RunFolder:
         expect = checkpoint_metadata(config.model, record.class_names, preprocessing)
         expect["settings"] = self.identity(record)
         at_once = min(EVAL_BATCH_SIZE, images)
-        return load_model(self.kept_weights(config), device=device, expect=expect, images_at_once=at_once)
+        return load_model(self.kept_weights, device=device, expect=expect, images_at_once=at_once)
 
     def known_data(self, record: RunRecord) -> KnownData:
         """How the run recognises its data set, and the splits that it keeps."""
@@ -194,6 +197,10 @@ class RunFolder:
         """
         record = self.read_record()
         self._change_record(test_openings=(*record.test_openings, TestOpening.now(command)))
+
+    def record_last_kept_as_best(self) -> None:
+        """Record that the last epoch's network is in `best`."""
+        self._change_record(last_kept_as_best=True)
 
     def record_finished(self) -> None:
         """Record that there is nothing left to do: the last thing that a training does."""

@@ -100,7 +100,7 @@ def evaluate(
     corrupted = _sample(on_device, split, images, config.data.split_seed) if corruptions else None
     measurement = Measurement(folder, config, checkpoint, on_device, split, corrupted=corrupted)
     if own and record.finished:
-        measurement = replace(measurement, weights=folder.kept_weights(config))
+        measurement = replace(measurement, weights=folder.kept_weights)
     if not own:
         with new_output(Path(runs), "evaluate", name, fallback=f"{folder.path.name}-on-{dataset.name}") as output:
             about = RunRecord.of(dataset, data_dir, command, final=final)

@@ -155,7 +155,7 @@ def _measure(
     labels = dataset.labels[dataset.splits[OUT_OF_FOLD]]
     report = score_split(dataset, OUT_OF_FOLD, logits)
     confidence = fit_confidence(logits, labels, seed=config.data.split_seed, grouped=bool(dataset.groups))
-    save_confidence(folder.last, confidence)
+    save_confidence(folder.kept_weights, confidence)
     checkpoint = folder.load_network(config, device)
     measured: dict[str, Any] = {"variants": {}, "gate": checkpoint.model.gate}
     measured["calibration"] = calibration(logits, labels, confidence)

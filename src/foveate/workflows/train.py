@@ -281,20 +281,20 @@ def _lead(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display:
                 log(result)
                 display.epoch(result, epochs=epochs, best=best)
         folder.write_history(history)
+        if not keeps_best:
+            fit.save_weights(folder.best)
+            folder.record_last_kept_as_best()
         if record.folds is None:
             split = "test" if record.final else "validation"
             checkpoint = folder.load_network(config, data.device, images=len(data.dataset.splits[split]))
             if record.final:
                 folder.record_test_opening(record.command)
             track = saving(display.track, lambda: None, math.inf, interrupted)
-            weights, known = folder.kept_weights(config), None if record.final else logits
+            weights, known = folder.kept_weights, None if record.final else logits
             Measurement(folder, config, checkpoint, data, split, weights, logits=known).write(track)
     if record.folds is not None:
         where = resuming(folder)
         cross_validate(folder, config, record, data.dataset, data.device, crew, display, resuming=where)
-    if not keeps_best:  # the file that people take for the run's network is that network
-        confidence = folder.load_network(config, data.device).confidence
-        fit.save_weights(folder.best, confidence=confidence.model_dump(mode="json"))
     folder.record_finished()
 
 
