@@ -75,6 +75,15 @@ def test_a_temperature_of_an_earlier_version_is_read_and_replaced(tmp_path: Path
     assert load_model(path).confidence == Confidence(temperature=2.0)
 
 
+def test_equal_contents_are_equal_bytes(tmp_path: Path) -> None:
+    tensors = {"a": torch.arange(5), "b": torch.ones(3, 2)}
+    found = set()
+    for _ in range(20):  # the library's own order is another each time
+        save_tensors(tmp_path / "some.safetensors", tensors, {"name": 'é\x7f"', "share": 0.1})
+        found.add((tmp_path / "some.safetensors").read_bytes())
+    assert len(found) == 1
+
+
 def test_any_program_that_reads_safetensors_can_load_the_weights(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 

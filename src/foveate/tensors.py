@@ -121,7 +121,20 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, A
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps({"format": FORMAT, **meta}, allow_nan=False)
     # Through memory: safetensors' own file writer does not tell a full disk from other faults.
-    write_atomically(path, save(plain, metadata={"foveate": text, "sha256": digest_of(plain, text)}))
+    content = save(plain, metadata={"foveate": text, "sha256": digest_of(plain, text)})
+    write_atomically(path, _ordered(content))
+
+
+def _ordered(content: bytes) -> bytes:
+    """A safetensors file with its metadata by their names: the library orders them anew each time, so that equal
+    networks would make files of different digests.
+    """
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # what follows is aligned
+    return b"".join((len(text).to_bytes(8, "little"), text, memoryview(content)[8 + length :]))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
