@@ -188,7 +188,7 @@ def load_known(
         CheckpointError: when it is another data set now, or its splits cannot be had: images that were trained on
             would make new figures too good.
     """
-    source = open_source(data, data_dir, track)
+    source = open_source(data, data_dir, track, recorded=True)
     if _fingerprint(source) != known.fingerprint:
         raise CheckpointError(
             f"{data} is not the data set of {known.owner}, or has changed since: restore the images that it had"

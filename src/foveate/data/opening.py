@@ -15,12 +15,26 @@ _KNOWN = ("cifar10", "digits", "cue")
 _GIVE = f"{', '.join(_KNOWN)}, a folder or a file"
 
 
-def open_source(data: str, data_dir: Path | str | None, track: Track = untracked) -> Source:
+def open_source(
+    data: str, data_dir: Path | str | None, track: Track = untracked, *, recorded: bool = False
+) -> Source:
     """Find a data set and read what it says of itself; no image is decoded.
+
+    Args:
+        recorded: `data` is the name that a record keeps; False: a person gave it, who may mean a folder of that
+            name.
 
     Raises:
         DataError: when there is no such data set, or it is damaged.
     """
+    source = _open(data, data_dir, track)
+    if recorded or data_dir or data not in _KNOWN or not Path(data).is_dir():
+        return source
+    note = f"{data} is a data set that is built in; there is a folder ./{data} too: give ./{data} to use it"
+    return replace(source, notes=(*source.notes, note))
+
+
+def _open(data: str, data_dir: Path | str | None, track: Track) -> Source:
     # Each kind is imported when it is wanted: pyarrow and scikit-learn are slow to import.
     if data == "digits":
         from foveate.data.digits import open_digits
