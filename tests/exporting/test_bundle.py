@@ -76,6 +76,7 @@ def test_the_card_is_read_by_the_hub_and_has_figures_with_intervals() -> None:
     assert "85.35% to 86.71%" in body
     assert "1,234 images" in body
     assert "luong" in body
+    assert "python predict.py photo.jpg --coverage 0.95\n" in body
 
 
 def test_names_of_any_kind_do_no_harm_in_the_card() -> None:
@@ -92,6 +93,7 @@ def test_a_card_of_what_is_unproved_says_so() -> None:
     made = bundle_files(bare, certificate(proved=False, data=None, torch=None), {})["README.md"].decode()
     for line in ("exported unproved", "not calibrated", "no prediction sets", "licence is not known"):
         assert line in made
+    assert "--coverage" not in made
 
 
 def test_requirements_are_pinned_and_few() -> None:

@@ -163,7 +163,8 @@ def test_images_are_copied_by_their_labels_and_stay_where_they_were(
         content for path, content in before.items() if path.name not in ("5.png", "notes.txt")
     )
     again = foveate("predict", model, images, "--sort-into", target)
-    assert (again.status, again.err) == (2, f"foveate: {target} exists and is not empty: sort into a new folder\n")
+    assert again.status == 2
+    assert again.err == f"foveate: {target} exists and is not empty: give a new folder, or remove it first\n"
     within = foveate("predict", model, images, "--sort-into", images / "sorted")
     assert within.status == 2
     assert not (images / "sorted").exists()

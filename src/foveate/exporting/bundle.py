@@ -98,7 +98,7 @@ def _readme(card: Card, certificate: Certificate, description: Mapping[str, Any]
         "",
         "```sh",
         "pip install -r requirements.txt",
-        "python predict.py photo.jpg --coverage 0.95",
+        f"python predict.py photo.jpg{' --coverage 0.95' if card.confidence.scores else ''}",
         "```",
         "",
         'Or `docker build -t model . && docker run --rm -v "$PWD/images:/images:ro" model /images/photo.jpg`.',

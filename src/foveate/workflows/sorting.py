@@ -29,7 +29,7 @@ class Sorter:
         refuse_within(self.folder, *sources, fix="sort into another folder")
         with writing_to(self.folder):
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-                raise ConfigError(f"{self.folder} exists and is not empty: sort into a new folder")
+                raise ConfigError(f"{self.folder} exists and is not empty: give a new folder, or remove it first")
         self._folders: dict[str, Path] = {}
 
     def copy(self, path: str, label: str) -> None:
