@@ -148,3 +148,18 @@ def test_of_uneven_classes_the_recall_of_each_is_printed_first(capsys: pytest.Ca
     balanced = SimpleNamespace(metrics=metrics, report=Path("report.html"), counts_evenly=True)
     print_results(balanced)  # type: ignore[arg-type]
     assert "class_weights" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_what_more_images_would_give_is_not_said_of_other_peoples(
+    capsys: pytest.CaptureFixture[str], *, other: bool
+) -> None:
+    labels = np.repeat([0, 1], 10)
+    metrics = {"validation": score(9 * np.eye(2)[labels], labels, ("cat", "dog"), resamples=50).to_dict()}
+    print_results(  # type: ignore[arg-type]
+        SimpleNamespace(metrics=metrics, report=Path("report.html"), on_other_data=other)
+    )
+    told = capsys.readouterr().out
+    assert "20 validation images tell only that the accuracy is between" in told
+    assert ("train with --folds 5" in told) is not other
+    assert ("20 held-out images are too few to fit confidence on" in told) is not other

@@ -2,6 +2,7 @@
 
 import html
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,20 @@ def test_digits_have_no_problems(foveate: Foveate, tmp_path: Path) -> None:
     assert "<script" not in page
     for family in ("as they are", "cutmix", "gridmask"):
         assert family in page
+
+
+def test_what_comes_next_trains_on_what_was_checked(foveate: Foveate, tmp_path: Path) -> None:
+    done = foveate(
+        "check", "digits", "--size", 16, "--set", "fit=squash", "--runs", "other runs", "--preset", "small"
+    )
+    assert done.status == 0, done.err
+    assert "as train takes them with the preset small and these settings\n" in done.out
+    (line,) = (line for line in done.out.splitlines() if line.startswith("next: "))
+    words = shlex.split(line.removeprefix("next: foveate "))
+    assert words == [
+        *("train", "digits", "--preset", "small", "--runs", "other runs"),
+        *("--set", "size=16", "--set", 'fit="squash"'),
+    ]
 
 
 def test_a_folder_with_faults_is_told_and_left_alone(

@@ -81,6 +81,7 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
 
     if not is_first():
         return
+    other = getattr(run, "on_other_data", True)  # more of such images would not change the network
     for split, report in run.metrics.items():
         _print_uneven(split, report, balanced=getattr(run, "counts_evenly", False))
         low, high = report["intervals"]["accuracy"]
@@ -91,7 +92,7 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
         measured = f"{report['accuracy']:.1%} ({low:.1%} to {high:.1%}) of {report['n']:,} images"
         print(f"{split} accuracy: {measured}{spread}")
         recalls = {name: found for name, found in report["per_class"].items() if found["support"]}
-        smallest = min(each["support"] for each in report["per_class"].values())
+        smallest = 0 if other else min(each["support"] for each in report["per_class"].values())
         if (line := few_images_told(split, report["n"], (low, high), smallest)) is not None:
             print(line)
         name, found = min(recalls.items(), key=lambda each: each[1]["recall"])
@@ -99,7 +100,7 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
             print(f"every class: {found['recall']:.1%} of its images are right")
         else:
             print(f"worst class: {shortened(name, 40)}, {found['recall']:.1%} of its {found['support']:,} images")
-        fitted_on = split in ("validation", OUT_OF_FOLD) and report.get("calibration") is None
+        fitted_on = not other and split in ("validation", OUT_OF_FOLD) and report.get("calibration") is None
         if fitted_on and (line := too_few_told(report["n"])) is not None:
             print(line)
         if (corruptions := report.get("corruptions")) is not None:

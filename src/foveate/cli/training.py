@@ -1,6 +1,5 @@
 """The commands around one network: check, train, evaluate, summary."""
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,8 +46,11 @@ def check(
         settings=settings,
         display=terminal.display(),
     )
+    from foveate.workflows.request import command_line
+
     correcting = "correct the errors above, then " if checked.has_errors else ""
-    step = f"next: {correcting}foveate train {shlex.quote(data)}"
+    place = {"data_dir": data_dir, "runs": None if runs == Path("runs") else runs}
+    step = f"next: {correcting}{command_line('train', data, preset=preset, **place, settings=settings)}"
     terminal.print_lines([*checked.lines, step], findings=checked.path / "check.json", report=checked.report)
     if checked.has_errors:
         raise typer.Exit(1)

@@ -112,6 +112,8 @@ def check(
         config = resolve_config(preset, settings=settings)
     dataset = pooled(dataset_of(source, config.data, for_training=False, track=display.track))
     taken = f"images at {dataset.size} px (fit: {dataset.fit}), as train takes them with the preset {preset}"
+    if settings:
+        taken += " and these settings"
     display.say(taken)
     folds = _draw_folds(dataset, config.data.split_seed) if labels else None
     passed = [Finding("passed_over", "warning", note) for note in dataset.notes]

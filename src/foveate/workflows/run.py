@@ -52,6 +52,11 @@ class Run:
         return counts_evenly(self.config)
 
     @property
+    def on_other_data(self) -> bool:
+        """Whether it is a measurement of another run's network, on data that is not that run's."""
+        return self.folder.read_record().command.startswith("foveate evaluate ")
+
+    @property
     def next_step(self) -> str:
         """What to try next, in a line."""
         *_, report = self.metrics.values()  # of the split that was measured last
