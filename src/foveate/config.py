@@ -1,5 +1,6 @@
 """Settings: frozen, validated, read from presets, files and flags in that order; no torch here."""
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
@@ -184,6 +185,8 @@ def check_setting(name: str) -> None:
         raise ConfigError(f"{name} is not a setting: give it as --{name.replace('_', '-')}")
     if name in _sections():
         raise ConfigError(f"{name} is a section of settings: give each by itself, as in --set {name}.NAME=VALUE")
+    if found := re.fullmatch(r"(?:.*\.)?([^.]+)\.\d+(?:\..*)?", name):
+        raise ConfigError(f"{name}: a list is replaced as a whole: give it as --set {found[1]}=[…]")
     path = setting_path(leaf)
     if dot and path != f"{section}.{EARLIER_NAMES.get(leaf, leaf)}":
         raise ConfigError(f"unknown setting {name!r}; did you mean {setting_path(leaf)!r}?")
