@@ -76,7 +76,10 @@ def test_true_is_no_number(settings: dict[str, Any]) -> None:
     [
         ("preset", "preset is not a setting: give it as --preset"),
         ("data_dir", "data_dir is not a setting: give it as --data-dir"),
-        ("model.stages.0.filters", "model.stages.0.filters: a list is replaced as a whole: give it as --set stages=[…]"),
+        (
+            "model.stages.0.filters",
+            "model.stages.0.filters: a list is replaced as a whole: give it as --set stages=[…]",
+        ),
         ("stages.1", "stages.1: a list is replaced as a whole: give it as --set stages=[…]"),
         ("train", "train is a section of settings: give each by itself, as in --set train.NAME=VALUE"),
     ],

@@ -40,9 +40,12 @@ def check_page(
     """
     kinds = {finding.kind: [each for each in findings if each.kind == finding.kind] for finding in findings}
     cards = [_kind(of_kind, pictures) for of_kind in kinds.values()]
+    classes, half = len(next(iter(counts.values()))), _MOST_CLASSES // 2
     bars = Plot(
         "classes",
-        "Images of every class",
+        "Images of every class"
+        if classes <= _MOST_CLASSES
+        else f"Images of the {half} largest and the {half} smallest of {classes:,} classes",
         "Bar chart of the number of images of each class and split; every value is in check.json",
         "Images that can be read, as declared; images of “all” are split when they are trained on.",
         class_counts(counts),
@@ -105,6 +108,7 @@ def class_counts(counts: Mapping[str, Mapping[str, int]]) -> Figure:
         values = np.array([of_split[name] for name in names])
         axes.barh(range(len(names)), values, left=left, height=0.7, color=colour, label=split)
         left += values
+    axes.locator_params(axis="x", integer=True)  # there is no half image
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
     return figure
 
