@@ -76,7 +76,7 @@ def test_it_tells_verdicts_arms_tests_and_the_command(make: MakePage, tmp_path: 
     html = make()
     for told in (
         "Helps: +1.20 points.", "+0.40 to +2.00", "-1.00 to +3.00", "86.50 ± 0.71", "84.00", "-0.4 to +0.9",
-        "12,345", "0.049", "-0.60 to +2.70", "-0.31", "once what a seed gives to all of them is taken out",
+        "12,345", "0.049", "-0.60 to +2.70", "-0.31", "after the mean effect of each seed is removed",
         "What the interval over seeds alone shows is said to hold on these images", "3 seeds",
         "foveate compare --resume runs/compare/compare --final",
     ):  # fmt: skip
