@@ -91,6 +91,19 @@ def test_few_validation_images_are_measured_by_folds_with_the_same_settings() ->
     assert told(RUN, config, few, command="foveate train photos --devices 2").startswith(USE)
 
 
+def test_the_data_is_named_so_that_it_is_found_from_this_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"n": 20, "intervals": {"accuracy": [0.6, 0.9]}}
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    monkeypatch.chdir(tmp_path)
+    config = resolve_config("photos")
+    assert told(RUN, config, few, dataset=str(photos)).startswith("foveate train photos ")
+    monkeypatch.chdir("/")
+    assert told(RUN, config, few, dataset=str(photos)).startswith(f"foveate train {photos} ")
+
+
 def test_once_the_test_split_was_opened_nothing_is_tried_by_its_figures() -> None:
     opened = (Opening(time="2026-11-26T00:00:00+00:00", command="foveate evaluate mine --final"),)
     assert told(RUN, resolve_config("minute"), report(0.7), test_openings=opened).startswith(USE)

@@ -65,6 +65,8 @@ def _folds(record: RunRecord, report: Mapping[str, Any]) -> str | None:
         or words[:2] != ["foveate", "train"]
     ):
         return None
+    if Path(record.dataset).exists() and not Path(words[2]).exists():
+        words[2] = record.dataset  # the command was given in another folder
     if "--name" in words:
         place = words.index("--name")
         words[place : place + 2] = []
