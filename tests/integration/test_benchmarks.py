@@ -487,7 +487,7 @@ def test_verdicts_are_counted_of_arms_that_are_alike_and_of_a_planted_effect(run
 def test_rates_of_false_verdicts_are_simulated(run: Run) -> None:
     sizes = ("--studies", 4, "--images", 50, 287, "--seeds", 2)
     printed, record = run("verdict_rates.py", *sizes)
-    assert len(record["cells"]) == 2 * 2 + 3
+    assert len(record["cells"]) == 2 * 2 + 4
     for cell in record["cells"].values():
         assert all(0 <= cell[rule]["called different"] <= 1 for rule in ("seeds", "pairs", "blocks", "dunnett"))
     assert "one arm varies three times as much: 5 arms, 287 images, 2 seeds" in printed
