@@ -8,24 +8,26 @@ convolutions, whose width is chosen for the FLOPs of the attention's network. Pa
     nice -n 19 python benchmarks/context_map.py --json docs/records/context_map.json
     python benchmarks/context_map.py --json docs/records/context_map.json --runs 0 --plot docs/images/context.png
 
-The first trains what the record lacks, seed after seed, and may be stopped at any time: one run is lost at most.
-The second trains nothing, and makes table and figure of what is there.
+The first trains what the record lacks, seed after seed, and may be stopped at any time: what is lost is the run
+of each of the `--workers`. The second trains nothing, and makes table and figure of what is there.
 """
 
 import math
+import multiprocessing
 import os
 import sys
 import tempfile
 import time
 from bisect import bisect_left
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any, cast
 
-from harness import begin, command_line, prepare, print_row, read_record, write_record
+from harness import begin, command_line, machine, prepare, print_row, read_record, write_record
 
 # isort: split
 
@@ -36,6 +38,7 @@ from foveate.comparison.controls import network_cost
 from foveate.config import Config, resolve_config
 from foveate.data.cue import CUE_SIDE, DIGIT_SIDE
 from foveate.data.dataset import load_dataset
+from foveate.inference.network import pick_device
 from foveate.inference.receptive_field import effective_field, effective_side
 from foveate.model.network import AttentionCNN
 from foveate.model.receptive_field import sight
@@ -103,22 +106,28 @@ def main() -> None:
         runs=(int, "train so many networks at most (default: all)"),
         plot=(Path, "file for the figure, .png or .svg"),
         threads=1,
+        workers=(1, "processes that train side by side"),
+        device="cpu",
     )
     options = begin(parser)
-    prepare(options.threads)
     record: dict[str, Any] = read_record(options.json, {})
     runs: list[dict[str, Any]] = record.get("runs", [])
-    left = options.runs if options.runs is not None else math.inf
-    for cell, seed in planned(options.parts, options.seeds):
-        own = {**asdict(cell), "seed": seed, "images_seen": options.images_seen}
-        if left <= 0 or (options.only and not str(cell).startswith(options.only)):
-            continue
-        if any(own.items() <= run.items() for run in runs):
-            continue
-        runs.append({**own, **measured(cell, seed, options.images_seen)})
-        left -= 1
-        print(runs[-1], file=sys.stderr, flush=True)
-        write_record(options.json, {"runs": runs})
+    missing = [
+        (cell, seed, own)
+        for cell, seed in planned(options.parts, options.seeds)
+        if not options.only or str(cell).startswith(options.only)
+        for own in [{**asdict(cell), "seed": seed, "images_seen": options.images_seen}]
+        if not any(own.items() <= run.items() for run in runs)
+    ]
+    with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
+        begun = {
+            pool.submit(measured, cell, seed, options.images_seen, options.device, options.threads): own
+            for cell, seed, own in missing[: options.runs]
+        }
+        for done in as_completed(begun):
+            runs.append({**begun[done], **done.result()})
+            print(runs[-1], file=sys.stderr, flush=True)
+            write_record(options.json, {"runs": runs})
     of_length = [run for run in runs if run["images_seen"] == options.images_seen]
     print_table(of_length)
     if options.plot:
@@ -144,7 +153,7 @@ def settings(cell: Cell, width: int = WIDTH) -> Config:
     ]
     recipe = {
         "resize_until": 0.0,  # on the preset's smaller first images no distance is what it is called
-        "label_smoothing": 0.0, "augmentation": False, "passes_per_epoch": 1, "batch": 125, "device": "cpu",
+        "label_smoothing": 0.0, "augmentation": False, "passes_per_epoch": 1, "batch": 125, "precision": "fp32",
     }  # fmt: skip
     own = {"stages": stages, "gate_lr": GATE_LR, **ARMS[cell.arm]}
     return resolve_config("minute", settings={**recipe, **own})
@@ -168,18 +177,19 @@ def flops(config: Config, size: int) -> int:
 
 
 @lru_cache(maxsize=1)
-def pictures(size: int, distance: int, seed: int) -> DeviceData:
+def pictures(size: int, distance: int, seed: int, device: torch.device) -> DeviceData:
     """The data set, drawn anew, and kept out of the user's cache."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FOVEATE_CACHE"] = folder
         dataset = load_dataset(f"cue:size={size},distance={distance},seed={seed}", DataConfig())
-        return DeviceData.load(dataset, torch.device("cpu"))
+        return DeviceData.load(dataset, device)
 
 
-def measured(cell: Cell, seed: int, images_seen: int) -> dict[str, Any]:
+def measured(cell: Cell, seed: int, images_seen: int, device: str, threads: int) -> dict[str, Any]:
     """Train a network, and measure it on the validation images."""
-    data, config = pictures(cell.size, cell.distance, seed), matched(cell)
-    config = config.replacing(seed=seed, images_seen=images_seen, threads=torch.get_num_threads())
+    prepare(threads)
+    data, config = pictures(cell.size, cell.distance, seed, pick_device(device)), matched(cell)
+    config = config.replacing(seed=seed, images_seen=images_seen, threads=threads, device=device)
     began = time.perf_counter()
     training = data.with_splits({"train": data.dataset.splits["train"]})
     fit = Fit(config, training)
@@ -193,7 +203,7 @@ def measured(cell: Cell, seed: int, images_seen: int) -> dict[str, Any]:
         return float((logits.argmax(1) == labels).mean())
 
     rows = data.dataset.splits["validation"][:GRADIENTS]
-    images = torch.from_numpy(np.ascontiguousarray(data.dataset.images[rows])).permute(0, 3, 1, 2)
+    images = torch.from_numpy(np.ascontiguousarray(data.dataset.images[rows])).permute(0, 3, 1, 2).to(data.device)
     seen = sight(model, cell.size)
     found = {
         "accuracy": accuracy(),
@@ -205,12 +215,18 @@ def measured(cell: Cell, seed: int, images_seen: int) -> dict[str, Any]:
         "flops": flops(config, cell.size),
         "parameters": sum(each.numel() for each in model.parameters() if each.requires_grad),
         "seconds": round(seconds, 1),
+        "device": described(data.device),
     }
     if config.model.has_attention:
         with model.without_attention():
             found["accuracy_without_attention"] = accuracy()
             found["effective_without_attention"] = round(effective_side(effective_field(model, images)), 1)
     return found
+
+
+def described(device: torch.device) -> str:
+    """The model of a GPU or of the processor."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(machine()["processor"])
 
 
 def beyond(run: dict[str, Any], plain: dict[str, Any]) -> int:

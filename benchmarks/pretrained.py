@@ -143,6 +143,7 @@ def scored(logits: np.ndarray, dataset: Dataset, cpu_s: float) -> dict[str, Any]
     right = logs.argmax(1) == labels
     return {
         "accuracy": float(right.mean()),
+        "wrong": every[~right].tolist(),
         "loss": float(-logs[np.arange(len(labels)), labels].mean()),
         "cpu_s_a_fold": cpu_s,
     }
