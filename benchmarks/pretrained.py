@@ -2,7 +2,8 @@
 
 All images of the folder, whatever their split, are drawn into stratified folds by each seed. Each image is
 predicted by a network that was trained on the other folds. Shown: accuracy over all images, the mean of the seeds
-and their deviation, the log-loss, and CPU seconds for one fold. The twins of an arm with attention are arms too.
+and their deviation, the log-loss, and CPU seconds for one fold; then each arm minus the first, with the interval
+over seeds and images by which `foveate compare` judges. The twins of an arm with attention are arms too.
 `--each 20 50 100` gives the curve over the number of training images of a class.
 **Peer:** scikit-learn's logistic regression on the same features, by hand, as the recipe that anyone would write.
 
@@ -21,6 +22,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from foveate.comparison.arms import parse_arm
+from foveate.comparison.pooling import Family, pooled_spread
+from foveate.comparison.statistics import compare, conclude, spread_of
 from foveate.config import Config
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.inference.network import pick_device
@@ -78,6 +81,28 @@ def main() -> None:
             width=10,
             first=64,
         )
+    for each in arguments.each:
+        print_differences(rows, arms, arguments.seeds, each)
+
+
+def print_differences(rows: list[dict[str, Any]], arms: list[str], seeds: list[int], each: int | None) -> None:
+    """Each arm minus the first, in points, with the interval over seeds and images of all together at 95 %."""
+    wrong = {(row["arm"], row["seed"]): row["wrong"] for row in rows if row.get("each") == each and "wrong" in row}
+    known = [arm for arm in arms if all((arm, seed) in wrong for seed in seeds)]
+    if known[:1] != arms[:1] or len(known) < 2 or len(seeds) < 2:
+        return
+    right = np.ones((len(known), len(seeds), next(row["images"] for row in rows)), bool)
+    for (place, arm), (turn, seed) in itertools.product(enumerate(known), enumerate(seeds)):
+        right[place, turn, wrong[arm, seed]] = False
+    family = Family("blocks", tuple((place, 0) for place in range(1, len(known))), len(known))
+    pooled = pooled_spread(right.mean(2), blocks=True)
+    for place, arm in enumerate(known[1:], start=1):
+        difference = compare(right[place], right[0])
+        verdict = conclude(difference, family, spread_of(difference, family, pooled), delta=0.005)
+        assert verdict.image_interval is not None
+        low, high = (100 * end for end in verdict.image_interval)
+        told = f"{100 * difference.mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+        print(f"{arm} minus {arms[0]}, {each or 'all'} a class: {told}")
 
 
 def out_of_fold(config: Config, dataset: Dataset, folds: int, each: int | None) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from foveate.model.build import build_model
 from foveate.model.network import AttentionCNN
 from foveate.preprocessing import Preprocessing
 from foveate.settings import AttentionKind, ModelConfig
-from foveate.tensors import TRAINING_PREFIX, load_tensors, save_tensors, section
+from foveate.tensors import TRAINING_PREFIX, digest_of, load_tensors, save_tensors, section
 
 CONFIG = resolve_config("small", settings={"hidden": 8}).model
 CLASSES = ("cat", "Hündin", "<b>")
@@ -114,6 +114,34 @@ def test_training_state_beside_the_weights_is_not_the_networks(tmp_path: Path) -
         checkpoint_metadata(CONFIG, CLASSES, Preprocessing(16)),
     )
     assert load_model(tmp_path / "a").class_names == CLASSES
+
+
+def test_a_network_before_its_first_step_is_none(tmp_path: Path) -> None:
+    card = checkpoint_metadata(CONFIG, CLASSES, Preprocessing(16))
+    for place, (epoch, step) in enumerate([(1, 0), (1, 1), (2, 0)]):
+        path = tmp_path / str(place)
+        save_tensors(path, network().state_dict(), {**card, "training": {"epoch": epoch, "step": step}})
+        if (epoch, step) == (1, 0):
+            with pytest.raises(CheckpointError, match="before the first step of training: continue its run"):
+                load_model(path)
+        else:
+            assert load_model(path).class_names == CLASSES
+
+
+class Elsewhere(torch.Tensor):
+    """A tensor as on a GPU: NumPy cannot see it."""
+
+    def numpy(self, *, force: bool = False) -> Any:
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def cpu(self) -> torch.Tensor:
+        return self.as_subclass(torch.Tensor)
+
+
+def test_tensors_have_one_digest_on_any_device() -> None:
+    here = network().state_dict()
+    there = {name: each.as_subclass(Elsewhere) for name, each in here.items()}
+    assert digest_of(there, "a") == digest_of(here, "a") != digest_of(here, "b")
 
 
 @pytest.mark.parametrize("position", [0.0, 0.01, 0.5, 0.999])

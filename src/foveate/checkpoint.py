@@ -125,6 +125,11 @@ def load_model(
     with opened(path) as (file, header):
         meta = metadata_of(header, path)
         said = validate_record(meta, _Description, source=str(path), fix=FIX)
+        position = said.training or {}
+        if (position.get("epoch"), position.get("step")) == (1, 0):
+            raise CheckpointError(
+                f"{path} is from before the first step of training: continue its run with `foveate train --resume`"
+            )
         size, classes = said.preprocessing.size, len(said.class_names)
         if expect is not None:
             _check_expected(path, said, expect)
@@ -210,7 +215,7 @@ def save_confidence(path: Path, confidence: Confidence) -> None:
 
 def weights_digest(model: nn.Module) -> str:
     """By which a network is known again, wherever it lies and whatever is said of it."""
-    return digest_of({name: tensor.cpu() for name, tensor in model.state_dict().items()}, "")
+    return digest_of(model.state_dict(), "")
 
 
 _ITSELF = "its own description"

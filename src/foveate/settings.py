@@ -29,7 +29,7 @@ BackboneName = Literal["efficientnet_lite0", "efficientnet_lite1", "efficientnet
 AugmentFamily = Literal["affine", "crop", "resized_crop"]
 ExtraFamily = Literal["filter", "colour", "erase", "gridmask", "rand", "mixup", "cutmix"]
 Monitor = Literal["accuracy", "balanced_accuracy", "loss", "macro_f1"]
-Precision = Literal["auto", "fp32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
 IMAGENET = "imagenet"
 """Weights that a backbone starts from: those of its packaged training on ImageNet."""
 CUSTOM = "custom:"
@@ -263,7 +263,8 @@ class TrainConfig(Section):
     tta_views: Literal[1, 6] = 1
     """Views of an image that are averaged as test-time augmentation; told beside the image as it is."""
     precision: Precision = "auto"
-    """`auto` is bf16 autocast on a GPU that has it, fp32 elsewhere."""
+    """`auto` is bf16 autocast on a GPU that has it, and fp32 elsewhere and for images that are even for the most
+    part (see `resolve_settings`); `tf32` is fp32 but for convolutions on an NVIDIA GPU."""
     compile: bool = False
     seed: int = Field(0, ge=0, lt=2**63)
     device: str = "auto"

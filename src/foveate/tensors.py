@@ -291,9 +291,12 @@ def _read_values(file: BufferedReader, header: Header, path: Path, fix: str) -> 
 
 
 def digest_of(tensors: Mapping[str, Tensor], text: str) -> str:
-    """SHA-256 over a text and the names, shapes, types and values of tensors, in the order of their names."""
+    """SHA-256 over a text and the names, shapes, types and values of tensors, in the order of their names.
+
+    The tensors may lie on any device.
+    """
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(f"{name}{tuple(tensors[name].shape)}{tensors[name].dtype}".encode())
-        digest.update(tensors[name].contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(tensors[name].cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -150,6 +150,10 @@ class TestControls:
         filters = [stage.filters for stage in control.config.model.stages]
         assert max(abs(one / other - 1) for one, other in zip(filters, (16, 48), strict=True)) < 0.07
 
+    def test_of_a_backbone_with_a_head_alone_there_are_none(self) -> None:
+        arms = [parse_arm(f"photos-head,head={head}", {}) for head in ("mean", "attention_pool")]
+        assert matched_controls(arms[1:], arms[0], num_classes=2, size=64) == []
+
     def test_where_no_width_fits_it_says_so(self) -> None:
         tiny = "minute,stages=[{filters: 1, kernels: [3, 3]}],attention_stage=1"
         arm, plain = parse_arm(f"{tiny},attention=multi_head", {}), parse_arm(f"{tiny},attention=none", {})

@@ -130,6 +130,6 @@ class _Sorted(nn.Module):
 
 
 def test_a_network_that_onnx_has_no_operator_for_is_one_line() -> None:
-    with pytest.raises(ExportError, match="cannot be written as ONNX") as caught:
+    with pytest.raises(ExportError, match="cannot write this network as ONNX") as caught:
         to_onnx(_Sorted(), 16, None)
     assert "\n" not in str(caught.value)

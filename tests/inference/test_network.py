@@ -9,7 +9,8 @@ from torch import nn
 
 from foveate.data.loader import Loader
 from foveate.errors import DataError
-from foveate.inference.network import ViewsAveraged, collect_logits
+from foveate.inference.network import ViewsAveraged, collect_logits, float32_kept
+from foveate.settings import Precision
 
 CPU = torch.device("cpu")
 
@@ -63,6 +64,19 @@ def test_views_are_averaged_as_a_plain_loop_averages_them(mirror: bool, dtype: t
     got = ViewsAveraged(network, mirror=mirror)(images)
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-5)
     assert np.abs(expected - network(images).numpy()).max() > 0.01
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", False), ("tf32", True), ("bf16", False)])
+@pytest.mark.parametrize("before", [True, False])
+def test_float32_is_computed_in_tf32_only_where_that_was_asked_for(
+    precision: Precision, allowed: bool, before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", before)
+    with float32_kept(torch.device("cuda"), precision):
+        assert torch.backends.cudnn.allow_tf32 is allowed
+    assert torch.backends.cudnn.allow_tf32 is before
+    with float32_kept(torch.device("cpu"), precision):
+        assert torch.backends.cudnn.allow_tf32 is before
 
 
 def test_averaging_passes_the_mode_on_to_the_network() -> None:

@@ -60,8 +60,9 @@ def test_the_whole_way_of_a_network_on_a_backbone(foveate: Foveate, pictures: Pa
 def test_attention_after_a_backbone_is_compared(foveate: Foveate, pictures: Path, tmp_path: Path) -> None:
     head = "photos-head,weights=null,backbone=resnet18,epochs=2,size=64"
     arms = ("--arm", head, "--arm", f"{head},head=attention_pool")
-    done = foveate("compare", pictures, *arms, "--seeds", 2, "--no-controls", "--workers", 0)
+    done = foveate("compare", pictures, *arms, "--seeds", 2, "--workers", 0)
     assert done.status == 0, done.err
+    assert f"no controls are made of {head}, as the width of its backbone is fixed" in done.out
     results = [json.loads(each.read_text()) for each in (tmp_path / "runs").rglob("arm-*/*/validation.json")]
     assert len(results) == 4
     assert sum(each["without_attention"] is not None for each in results) == 2

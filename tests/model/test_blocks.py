@@ -193,6 +193,18 @@ def test_a_whitening_layer_is_fixed() -> None:
     assert not torch.equal(layer.weight, before)
 
 
+@settings(deadline=None, max_examples=10)
+@given(side=st.integers(1, 3), seed=st.integers(0, 99))
+def test_of_grey_images_no_filter_is_idle(side: int, seed: int) -> None:
+    grey = nn.functional.avg_pool2d(noise(6, 1, 12, 12, seed=seed), 3, 1).expand(-1, 3, -1, -1).contiguous()
+    layer = WhiteningConv2d(3, side)
+    layer.fit([grey])
+    # Two thirds of the directions are differences of colours, which are nothing, and hold rounding errors.
+    assert layer(grey).square().mean((0, 2, 3)).min() > 0.5
+    different = {tuple(each.flatten().tolist()) for each in layer.weight}
+    assert len(different) == 2 * side * side
+
+
 @pytest.mark.parametrize("colour", [0.0, 1.0, -3.0])
 def test_whitening_images_of_one_colour_blows_nothing_up(colour: float) -> None:
     layer = WhiteningConv2d(3, 2)

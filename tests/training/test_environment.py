@@ -50,25 +50,11 @@ def test_a_file_that_holds_anything_is_no_fault() -> None:
         assert environment_changes(odd, here, continued=True) == []
 
 
-@pytest.mark.parametrize(
-    ("capability", "override", "allowed"), [((9, 0), None, True), ((9, 0), "0", False), ((7, 5), None, False)]
-)
-def test_it_says_whether_a_gpu_may_compute_in_tf32(
-    capability: tuple[int, int], override: str | None, allowed: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.version, "hip", None)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+def test_what_overrides_the_precision_on_nvidias_gpus_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
-    if override is not None:
-        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", override)
-    told = environment(torch.device("cuda"))
-    assert told["convolutions_in_tf32"] is allowed  # as PyTorch has it by default
-    assert told["matrix_products_in_tf32"] is False
-    other = {**told, "convolutions_in_tf32": not allowed}
-    (line,) = environment_changes(other, told, continued=True)
-    assert f"other convolutions in tf32 (was {not allowed}, is {allowed})" in line
-
-
-def test_a_processor_knows_no_tf32() -> None:
-    assert environment(torch.device("cpu"))["convolutions_in_tf32"] is None
+    before = environment(torch.device("cpu"))
+    assert before["tf32_override"] is None
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    now = environment(torch.device("cpu"))
+    (line,) = environment_changes(before, now, continued=True)
+    assert "other tf32 override (was None, is 0)" in line

@@ -12,7 +12,7 @@ from foveate.data.augment import build_augment
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import ConfigError
 from foveate.settings import DataConfig
-from foveate.training.settings import balanced_weights, resolve_settings
+from foveate.training.settings import balanced_weights, resolve_settings, share_of_even_pixels
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,32 @@ def test_balanced_weights_become_a_number_for_each_class(digits: Dataset) -> Non
     assert config.train.class_weights == pytest.approx(tuple(theirs))
     assert np.mean([config.train.class_weights[label] for label in labels]) == pytest.approx(1)  # type: ignore[index]
     assert resolve_settings(config, digits) == config  # a run's own settings give the same run again
+
+
+def test_bf16_is_not_chosen_for_images_that_are_even_for_the_most_part(digits: Dataset) -> None:
+    config = resolve_config("minute")
+    assert resolve_settings(config, digits).train.precision == "auto"
+    assert 0.1 < share_of_even_pixels(digits) < 0.25
+    canvases = load_dataset("cue:images=100", DataConfig())
+    assert share_of_even_pixels(canvases) > 0.8
+    assert resolve_settings(config, canvases).train.precision == "fp32"
+    asked = config.replacing(precision="bf16")
+    assert resolve_settings(asked, canvases).train.precision == "bf16"
+
+
+def test_the_share_of_even_pixels_is_that_of_a_plain_loop(digits: Dataset) -> None:
+    train = digits.splits["train"][:50]
+    few = replace(digits, splits={"train": train})
+    even = [
+        bool(
+            (image[row, column] == image[row, column + 1]).all()
+            and (image[row, column] == image[row + 1, column]).all()
+        )
+        for image in digits.images[train]
+        for row in range(len(image) - 1)
+        for column in range(len(image) - 1)
+    ]
+    assert share_of_even_pixels(few) == pytest.approx(sum(even) / len(even))
 
 
 def test_a_class_without_training_images_has_a_weight_all_the_same(digits: Dataset) -> None:

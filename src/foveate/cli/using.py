@@ -232,6 +232,8 @@ def serve(
         replicas=replicas,
         gpus=gpus,
     )
+    for line in serving.notes:
+        print(line)
     print(f"serving {serving.name} at {serving.url} (Ctrl-C stops it)", flush=True)
     serving.run()
 

@@ -39,11 +39,14 @@ def matched_controls(arms: Sequence[Arm], reference: Arm, *, num_classes: int, s
 
     All stages are scaled alike, a dense head's hidden layer with them; then the first and the last stage are
     adjusted. Where the reference is near enough as it is, it is the control, and none is made. A control that
-    meets both measures is made once, and so is one that comes out the same for several arms.
+    meets both measures is made once, and so is one that comes out the same for several arms. Of a backbone with
+    nothing but a head there are none: its width is fixed.
 
     Raises:
         ConfigError: where no width comes within 1 % of the parameters, or 2 % of the FLOPs.
     """
+    if not reference.config.model.stages:
+        return []
     # Widths are whole numbers: the search comes to the same network many times.
     measures = {
         measured: (cache(partial(cost, num_classes=num_classes, size=size)), most)

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,13 @@ def to_onnx(network: nn.Module, size: int, temperature: float | None) -> bytes:
             assert program is not None
             proto = program.model_proto
     except Exception as error:  # the exporter lets through whatever it meets
+        cause = error
+        while isinstance(cause.__cause__, Exception):  # what the exporter raises says in which of its steps
+            cause = cause.__cause__
+        by = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnx", "onnxscript"))
         raise ExportError(
-            f"this network cannot be written as ONNX ({one_line(error)}): an attention of your own must be made "
-            "of what torch.onnx.export knows"
+            f"{by} cannot write this network as ONNX ({one_line(cause)}): an attention of your own must be made "
+            "of what torch.onnx.export knows; for a network of Foveate's install other versions of these"
         ) from error
     _strip(proto)
     return _serialized(proto)

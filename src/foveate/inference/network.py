@@ -1,6 +1,7 @@
 """A network in PyTorch and images to logits, batch after batch: the one way in which a network is evaluated."""
 
 import contextlib
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,8 @@ class NetworkEngine:
 
     def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits [B, K] of images [B, H, W, 3]."""
-        with torch.inference_mode(), autocast(self.device, self.precision):
+        kept = float32_kept(self.device, self.precision)
+        with torch.inference_mode(), kept, autocast(self.device, self.precision):
             batch = to_device(torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2), self.device)
             found: NDArray[np.float32] = self._folded(batch).float().cpu().numpy()
         return found
@@ -105,7 +107,7 @@ def weights_of(model: Path) -> tuple[Path, Precision]:
     versions have it there for good, and may have that of another epoch as the best.
 
     Raises:
-        CheckpointError: when it is not a run, or its settings or its record are damaged.
+        CheckpointError: when it is not a run, has no network yet, or its settings or its record are damaged.
     """
     if not model.is_dir():
         return model, "auto"
@@ -118,10 +120,18 @@ def weights_of(model: Path) -> tuple[Path, Precision]:
         train = resolve_config(file=settings).train
     except ConfigError as error:
         raise CheckpointError(f"{settings} is damaged ({error}): restore it from a copy") from error
-    if train.keep == "best":
-        return model / BEST, train.precision
     record = read_record(model / "run.json", dict[str, Any], fix="restore it from a copy")
-    return model / (BEST if record.get("last_kept_as_best") else LAST), train.precision
+    weights = model / (BEST if train.keep == "best" or record.get("last_kept_as_best") else LAST)
+    if not weights.exists() and str(record.get("command")).startswith("foveate evaluate "):
+        raise CheckpointError(
+            f"{model} is a measurement, and the network that it measured is elsewhere: give that"
+        )
+    if not weights.exists() and not record.get("finished"):
+        raise CheckpointError(
+            f"{model} has no network yet, as no epoch of its training has ended: continue it with "
+            f"`foveate train --resume {shlex.quote(str(model))}`"
+        )
+    return weights, train.precision
 
 
 class ViewsAveraged(nn.Module):
@@ -185,6 +195,24 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
+@contextlib.contextmanager
+def float32_kept(device: torch.device, precision: Precision) -> Iterator[None]:
+    """On an NVIDIA GPU convolutions of float32 numbers are computed in float32, and in TF32 by `tf32` alone.
+
+    TF32 has 10 bits of fraction, and is what PyTorch takes unless it is told otherwise. It must hold for a forward
+    pass and for the backward pass that belongs to it.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
 def collect_logits(
     model: nn.Module,
     loader: Loader,
@@ -210,6 +238,7 @@ def collect_logits(
         doing = f"a batch of {loader.batch} images that is measured"
         with (
             torch.inference_mode(),
+            float32_kept(device, precision),
             autocast(device, precision),
             out_of_memory_explained("measure on a device with more memory, such as --device cpu", doing),
         ):

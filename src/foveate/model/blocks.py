@@ -14,6 +14,9 @@ ACTIVATION: Mapping[Activation, Callable[[], nn.Module]] = {
     "silu": lambda: nn.SiLU(inplace=True),
 }
 
+_LEAST_VARIANCE = 0.01
+"""Of whitened patches in a direction, about, which it must have to get a filter."""
+
 
 class Normalize(nn.Module):
     """Pixels 0…255 to the network's scale: (pixel / 255 - mean) / std per channel.
@@ -46,8 +49,11 @@ class WhiteningConv2d(nn.Conv2d):
 
     Whitened patches have uncorrelated entries of unit variance: the filters are the eigenvectors of the
     patches' covariance over the roots of their eigenvalues (PCA whitening). With both signs the activation
-    after it loses nothing. A frozen whitening layer is tysam-code's idea (hlb-CIFAR10, 2023), described in
-    Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", arXiv 2404.00498, section 3.1.
+    after it loses nothing. Directions in which the patches do not vary, as the colours of grey images, have no
+    filter: the others take their places in turn, as the next batch normalisation would blow up what is zero.
+
+    A frozen whitening layer is tysam-code's idea (hlb-CIFAR10, 2023), described in Jordan, "94% on CIFAR-10 in
+    3.29 Seconds on a Single GPU", arXiv 2404.00498, section 3.1.
 
     Shape: [B, C, H, W] → [B, 2·C·k·k, H - k + 1, W - k + 1].
 
@@ -77,7 +83,13 @@ class WhiteningConv2d(nn.Conv2d):
             moments, count = moments + patches.T @ patches, count + len(patches)
         # About zero, not about the patches' mean: the images are centred, and the layer has no bias.
         values, vectors = torch.linalg.eigh(moments / count)
-        filters = (vectors / (values.clamp(min=0) + self.epsilon).sqrt()).T.view(-1, *self.weight.shape[1:])
+        filters = (vectors / (values.clamp(min=0) + self.epsilon).sqrt()).T
+        varies = values > _LEAST_VARIANCE * self.epsilon
+        if varies.any():
+            most_first = filters[varies].flip(0)
+            places = torch.arange(int((~varies).sum()), device=values.device) % len(most_first)
+            filters[~varies] = most_first[places]
+        filters = filters.view(-1, *self.weight.shape[1:])
         self.weight.copy_(torch.cat([filters, -filters]))
 
 

@@ -27,7 +27,7 @@ def environment(device: torch.device, devices: int = 1) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "devices": devices,
-        **_tf32(device),
+        "tf32_override": os.environ.get("NVIDIA_TF32_OVERRIDE"),  # which NVIDIA's libraries obey, not the setting
         "versions": {
             name: _version(name) for name in ("foveate", "torch", "numpy", "pillow", "simplejpeg", "scikit-learn")
         },
@@ -57,7 +57,7 @@ def environment_changes(before: Mapping[str, Any], now: Mapping[str, Any], *, co
     then, here = {**last, **(versions if isinstance(versions, Mapping) else {})}, {**now, **now["versions"]}
     changed = [
         f"{name.replace('_', ' ')} (was {then[name]}, is {here[name]})"
-        for name in ("threads", "device", "processor", "torch", "convolutions_in_tf32")
+        for name in ("threads", "device", "processor", "torch", "tf32_override")
         if name in then and then[name] != here[name]
     ]
     if not changed:
@@ -71,21 +71,6 @@ def places_resumed(before: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Each `environment` in which a run was resumed, where its own differed; of a file that may hold anything."""
     places = before.get("resumed")
     return [each for each in places if isinstance(each, Mapping)] if isinstance(places, list) else []
-
-
-def _tf32(device: torch.device) -> dict[str, bool | None]:
-    """Whether float32 convolutions and matrix products may be computed in TF32, with 10 bits of fraction.
-
-    PyTorch allows it for convolutions unless told otherwise; NVIDIA GPUs of capability 8.0 or more alone do it.
-    None: the device is not NVIDIA's.
-    """
-    if device.type != "cuda" or torch.version.hip is not None:
-        return {"convolutions_in_tf32": None, "matrix_products_in_tf32": None}
-    able = torch.cuda.get_device_capability(device) >= (8, 0) and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
-    return {
-        "convolutions_in_tf32": able and torch.backends.cudnn.allow_tf32,
-        "matrix_products_in_tf32": able and torch.backends.cuda.matmul.allow_tf32,
-    }
 
 
 def _processor() -> str:

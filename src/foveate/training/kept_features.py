@@ -15,7 +15,7 @@ from foveate.config import Config
 from foveate.data.loader import to_device
 from foveate.errors import CheckpointError
 from foveate.files import cache_folder, writing_to
-from foveate.inference.network import autocast, out_of_memory_explained
+from foveate.inference.network import autocast, float32_kept, out_of_memory_explained
 from foveate.model.backbones import fold_batch_norm
 from foveate.model.network import AttentionCNN
 from foveate.progress import Track
@@ -93,6 +93,7 @@ def _outputs(
     loader = replace(data.in_order("train"), indices=indices)
     with (
         torch.inference_mode(),
+        float32_kept(data.device, config.train.precision),
         autocast(data.device, config.train.precision),
         out_of_memory_explained("use --device cpu, or a smaller size", f"a batch of {loader.batch} images"),
     ):

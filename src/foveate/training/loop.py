@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from foveate.data.augment import Augment, resize_batch
 from foveate.data.loader import Batch, Loader, to_device
-from foveate.inference.network import autocast, collect_logits, out_of_memory_explained
+from foveate.inference.network import autocast, collect_logits, float32_kept, out_of_memory_explained
 from foveate.metrics import point_metrics
 from foveate.progress import Track, untracked
 from foveate.settings import Monitor, TrainConfig
@@ -75,8 +75,10 @@ def train_epochs(
                 group["lr"] = group["initial_lr"] * factor
             small = before + state.step < config.resize_until * total_steps
             side = round(train.side * (config.resize_scale if small else 1))
-            with out_of_memory_explained(
-                "lower micro_batch, batch or size", f"a step of {len(batch.labels)} images"
+            doing = f"a step of {len(batch.labels)} images"
+            with (
+                float32_kept(device, config.precision),
+                out_of_memory_explained("lower micro_batch, batch or size", doing),
             ):
                 _step(
                     state,

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from foveate.comparison.arms import check_different
-from foveate.comparison.controls import matched_controls
 from foveate.comparison.experiment import Experiment
 from foveate.comparison.findings import PairFinding
 from foveate.comparison.outcomes import Outcome
@@ -30,7 +29,14 @@ from foveate.workflows.campaign import (
     read_settings,
     sees_no_steps,
 )
-from foveate.workflows.comparison_arms import PILOT_SEED, check_subsets, requested_arms, resolved_arms, rule_for
+from foveate.workflows.comparison_arms import (
+    PILOT_SEED,
+    check_subsets,
+    controls_of,
+    requested_arms,
+    resolved_arms,
+    rule_for,
+)
 from foveate.workflows.comparison_files import record_test_opening, write_results
 from foveate.workflows.output import check_output_name, refuse_within
 from foveate.workflows.request import Display, NullDisplay, settings_digest
@@ -163,8 +169,7 @@ def compare(
     resolved = resolved_arms(parsed, dataset, device, subsets)
     check_different(resolved, first_seed, seeds)  # again: what the data decides may make arms the same
     if controls:
-        costs = {"num_classes": len(dataset.class_names), "size": dataset.images.shape[1]}
-        resolved += matched_controls(resolved[1:], resolved[0], **costs)
+        resolved += controls_of(resolved, dataset, display)
     config = validated(
         ComparisonConfig,
         {

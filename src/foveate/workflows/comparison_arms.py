@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from foveate.comparison.arms import Arm, check_different, check_same_data, judged, order_arms, parse_arm
+from foveate.comparison.controls import matched_controls
 from foveate.comparison.pooling import Rule
 from foveate.comparison.training import training_subset
 from foveate.config import Config
@@ -13,6 +14,7 @@ from foveate.data.dataset import Dataset
 from foveate.errors import ConfigError
 from foveate.training.device import with_place
 from foveate.training.settings import resolve_settings
+from foveate.workflows.request import Display
 
 PILOT_SEED = 1_000_000
 """The first seed of a pilot: no comparison begins there by default, so that a plan is made from other runs."""
@@ -73,6 +75,22 @@ def check_subsets(subsets: Sequence[int | None], dataset: Dataset) -> None:
             )
     if len(set(subsets)) < len(subsets):
         raise ConfigError("subsets: a number of training images is given twice")
+
+
+def controls_of(arms: Sequence[Arm], dataset: Dataset, display: Display) -> list[Arm]:
+    """The controls of a comparison's `arms`, whose first is the reference; a line where none can be made.
+
+    Raises:
+        ConfigError: as `matched_controls`.
+    """
+    reference, others = arms[0], arms[1:]
+    if not reference.config.model.stages:
+        display.say(
+            f"no controls are made of {reference.name}, as the width of its backbone is fixed: where an arm has "
+            "more parameters, add one without attention that has as many, such as head=mean_max"
+        )
+    classes, size = len(dataset.class_names), dataset.images.shape[1]
+    return matched_controls(others, reference, num_classes=classes, size=size)
 
 
 def rule_for(arms: Sequence[Arm], asked: Rule | None) -> Rule:

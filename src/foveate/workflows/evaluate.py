@@ -24,7 +24,7 @@ from foveate.workflows.measure import Measurement, calibration, score_split
 from foveate.workflows.output import check_output_name, new_output, refuse_within
 from foveate.workflows.prepare import require_split
 from foveate.workflows.request import Display, NullDisplay, command_line, find_device, print_data_warnings
-from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, resuming
+from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, resuming, unfinished_told
 
 
 def evaluate(
@@ -242,8 +242,8 @@ def _require_finished(folder: RunFolder, record: RunRecord) -> None:
 
 def _warn_of_state(folder: RunFolder, record: RunRecord, display: Display, *, final: bool) -> None:
     """Say what a person who measures a run should know of it."""
-    if not record.finished:
-        display.say(f"training of {folder.path} is not finished; to continue: {resuming(folder)}")
+    if (line := unfinished_told(folder.path)) is not None:
+        display.say(line)
     if record.test_openings and final:
         display.say(
             f"the test split of {folder.path} was opened before: a network that was chosen by its figures has "

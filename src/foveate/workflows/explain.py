@@ -33,7 +33,7 @@ from foveate.report.run_folder import page_of_run
 from foveate.training.runs import RunFolder
 from foveate.workflows.output import check_output_name, new_output, refuse_within
 from foveate.workflows.request import Display, NullDisplay, command_line
-from foveate.workflows.run import IN_USE, dataset_of_run
+from foveate.workflows.run import IN_USE, dataset_of_run, unfinished_told
 
 IMAGES = 100
 """Validation images that a verdict is measured on, where nobody says how many."""
@@ -88,8 +88,9 @@ def explain(
     check_output_name(Path(runs), "explain", name)
     engine = load_engine(model, device=device)
     chosen, passed = _methods(engine, methods)
-    for line in [*notes, *passed]:
-        display.say(line)
+    for line in (unfinished_told(model), *notes, *passed):
+        if line is not None:
+            display.say(line)
     names = engine.about.class_names
     if of_class is not None and of_class not in names:
         raise ConfigError(f"class={of_class!r}: the model's classes are {', '.join(names[:20])}")
@@ -148,8 +149,9 @@ def explain_run(
         )
     engine = load_engine(run, device=device)
     chosen, passed = _methods(engine, methods)
-    for line in passed:
-        display.say(line)
+    for line in (unfinished_told(run), *passed):
+        if line is not None:
+            display.say(line)
     dataset = dataset_of_run(folder, config, record, None, data_dir, display)
     if "validation" not in dataset.splits:
         raise ConfigError(f"{run} has no validation images to measure maps on")
@@ -175,8 +177,9 @@ def explain_run(
             grid=tuple(_grid(engine, dataset, some, chosen)),
         )
         write_json(folder.path / "explanation.json", kept.model_dump(mode="json"))
-        checkpoint = engine.checkpoint  # type: ignore[attr-defined]
-        write_page(page_of_run(folder, checkpoint, config, dataset), folder.report)
+        if folder.read_metrics():  # else there is no report yet, and there will be one once it is measured
+            checkpoint = engine.checkpoint  # type: ignore[attr-defined]
+            write_page(page_of_run(folder, checkpoint, config, dataset), folder.report)
     return verdicts
 
 

@@ -25,6 +25,7 @@ from foveate.report.html import png, render
 from foveate.workflows.export_proof import NAMES, TO_FIX, ProofImages, as_line, measure, proof_images, reasons_of
 from foveate.workflows.output import check_output_name, refuse_within
 from foveate.workflows.request import Display, NullDisplay
+from foveate.workflows.run import unfinished_told
 
 MOST_EXAMPLES = 50
 _PACKAGES = ("foveate", "torch", "onnx", "onnxruntime", "onnxscript", "numpy", "pillow", "simplejpeg")
@@ -100,6 +101,8 @@ def export(
     checkpoint = NetworkEngine.load(model).checkpoint
     engine = NetworkEngine(checkpoint, "fp32")
     images = None if unproved else proof_images(model, to, data, data_dir, engine.about, display, int8=int8)
+    if (line := unfinished_told(model)) is not None:
+        display.say(line)
     display.say("writing the network as ONNX")
     plain = to_onnx(engine.network, engine.about.size, engine.about.confidence.temperature)
     graphs = {"fp32": plain}

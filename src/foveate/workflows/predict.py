@@ -17,6 +17,7 @@ from foveate.execution.pool import Event, Message, Pool
 from foveate.inference.predictor import IN_PROCESS, Prediction, Predictor
 from foveate.inference.tables import UNSURE, Columns, Row
 from foveate.progress import Track, untracked
+from foveate.workflows.run import unfinished_told
 from foveate.workflows.sorting import Sorter
 
 if TYPE_CHECKING:
@@ -126,7 +127,8 @@ def predict_rows(
             "out, and compare the column probability instead"
         )
     confidence = predictor.about.confidence
-    for line in (confidence.told, None if coverage is None else confidence.coverage_told(coverage)):
+    sets = None if coverage is None else confidence.coverage_told(coverage)
+    for line in (unfinished_told(model), confidence.told, sets):
         if say is not None and line is not None:
             say(line)
     columns = Columns(predictor.class_names, top, every, min_probability, coverage is not None)

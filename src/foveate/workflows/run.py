@@ -87,6 +87,20 @@ def resuming(folder: RunFolder, world: World = ALONE) -> str:
     return f"foveate train --resume {shlex.quote(str(folder.path))}{devices}"
 
 
+def unfinished_told(model: Path | str) -> str | None:
+    """A line on a run whose training has not come to its end; None of one that has, and of a file.
+
+    Raises:
+        CheckpointError: when its record is damaged.
+    """
+    if not Path(model, "run.json").is_file():
+        return None
+    folder = RunFolder.open(Path(model))
+    if folder.read_record().finished:
+        return None
+    return f"training of {folder.path} is not finished; to continue: {resuming(folder)}"
+
+
 def folder_of(run: Run | Path | str) -> RunFolder:
     """The folder of a run that is given as such or by its path; CheckpointError where it is not a run."""
     return run.folder if isinstance(run, Run) else RunFolder.open(Path(run))

@@ -41,6 +41,8 @@ class Serving:
     decoders: int
     cluster: "RayBackend | None" = None
     """Does the work; None: this process does."""
+    notes: tuple[str, ...] = ()
+    """What whoever starts it should know of the model."""
 
     @property
     def url(self) -> str:
@@ -171,7 +173,18 @@ def serve(
     access = Access(
         hosts=frozenset(hosts), any_address=not is_loopback(host), origins=frozenset(allow_origins), token=token
     )
-    return Serving(predictor, name, access, listening, queue * most, decoders, cluster)
+    notes = predictor.about.confidence.told, _unfinished(Path(model))
+    told = tuple(line for line in notes if line is not None)
+    return Serving(predictor, name, access, listening, queue * most, decoders, cluster, told)
+
+
+def _unfinished(model: Path) -> str | None:
+    """A line where the model is a run that is not trained to its end."""
+    if not model.is_dir():
+        return None
+    from foveate.workflows.run import unfinished_told  # imports torch, which an exported file does without
+
+    return unfinished_told(model)
 
 
 def _name_of(model: Path) -> str:
