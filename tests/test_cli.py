@@ -91,6 +91,11 @@ def test_a_file_whose_name_begins_with_a_dash_is_told_how_to_be_given(
         ("export model", "--to is missing (Folder to make, which holds the files); "),
         ("trian", "there is no command 'trian'; did you mean 'train'? `foveate --help` lists the commands"),
         ("--zzz", "there is no option --zzz; `foveate --help` lists the commands"),
+        ("train digits --set lr=1 --set train.lr=2", "--set train.lr=2: lr is set twice: give it once"),
+        ("train digits --set lr=true", "train: lr is a number, and not true"),
+        ('train digits --set stages=[{"filters":8,"kernels":[3,3]}]', "model.attention_stage=2: there is 1 stage"),
+        ("compare digits --arm minute --subset 0", "subsets=0: input should be greater than or equal to 1"),
+        ("summary --classes 1000000000", "classes=1000000000: give 1 to 1,000,000"),
     ],
 )  # fmt: skip
 def test_a_command_that_cannot_be_read_is_told_in_a_sentence_with_the_fix(

@@ -66,7 +66,8 @@ def check_model(model: ModelConfig) -> None:
         raise ConfigError(f"model.freeze={model.freeze!r} is for a backbone, and there is none")
     stages = len(model.stages) or 1
     if model.attention_stage > stages:
-        raise ConfigError(f"model.attention_stage={model.attention_stage}: there are {stages} stages")
+        there = "there is 1 stage" if stages == 1 else f"there are {stages} stages"
+        raise ConfigError(f"model.attention_stage={model.attention_stage}: {there}")
     if model.block == "normed" and any(len(stage.kernels) < 2 for stage in model.stages):
         raise ConfigError("model.block='normed': every stage needs two kernels at least, such as kernels: [3, 3]")
     if model.block == "normed" and any(side % 2 == 0 for stage in model.stages for side in stage.kernels):

@@ -82,6 +82,14 @@ def yaml_text(value: Any) -> str:
     return text
 
 
+def yaml_line(value: Any) -> str:
+    """A value of plain data as YAML in one line, as a command line takes it."""
+    text: str = yaml.safe_dump(
+        value, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True
+    )
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def check_structure(value: Any, *, finite: bool = True, most: int = MAX_VALUES) -> None:
     """Raise MalformedError for nesting beyond `MAX_DEPTH`, more values than `most`, and numbers that are not
     `finite`.

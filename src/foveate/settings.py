@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from foveate.preprocessing import Fit, Preprocessing
 from foveate.suggestions import close_to
@@ -61,6 +62,8 @@ def _class_weights(value: Any) -> Any:
     raise ValueError("input should be 'balanced', or a number above zero for each class")
 
 
+NOT_A_NUMBER = "not_a_number"
+"""Type of the error that a group of settings is refused with whose message names the setting."""
 _NUMBERS = (int, float, int | None, float | None)
 
 
@@ -87,7 +90,8 @@ class Section(BaseModel):
         for name, value in values.items():
             wanted = cls.model_fields[name].annotation if name in cls.model_fields else bool
             if isinstance(value, bool) and wanted in _NUMBERS:
-                raise ValueError(f"{name} is a number, and not {str(value).lower()}")
+                told = {"name": name, "value": str(value).lower()}
+                raise PydanticCustomError(NOT_A_NUMBER, "{name} is a number, and not {value}", told)
         return {EARLIER_NAMES.get(name, name): value for name, value in values.items()}
 
 

@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from foveate.errors import ConfigError
 from foveate.records import printable, problem_in_words
+from foveate.settings import NOT_A_NUMBER
 from foveate.suggestions import close_to
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -44,8 +45,10 @@ def check_values(model: type[BaseModel], values: Mapping[str, Any]) -> None:
 
 def _refusal(problem: ErrorDetails, model: type[BaseModel], within: str = "") -> ConfigError:
     """A problem that pydantic has with a value, in one line."""
-    where = ".".join(map(str, problem["loc"]))
-    if where and problem["type"] != "missing":
+    place = problem["loc"]
+    where = ".".join(map(str, place[:-1] if place and isinstance(place[-1], int) else place))
+    # Of a whole group of settings the message itself names the one that is wrong.
+    if where and problem["type"] not in ("missing", NOT_A_NUMBER):
         where += f"={short(repr(problem['input']))}"
     said = problem_in_words(problem)
     said = said if said != problem["msg"] else said.lower()

@@ -79,12 +79,16 @@ HangLimit = Annotated[
 def given_settings(given: list[str] | None, **flags: Any) -> dict[str, Any]:
     """The flags that were given, and over them `["lr=0.1", "patience=null"]`, whose values are read as YAML."""
     settings = {name: value for name, value in flags.items() if value is not None}
+    seen: set[str] = set()
     for item in given or ():
         key, equals, text = item.partition("=")
         if not equals:
             raise ConfigError(f"--set {item}: write it as --set KEY=VALUE")
         settings[key] = setting_value(key, text)
         leaf = key.rpartition(".")[2]
+        if leaf in seen:
+            raise ConfigError(f"--set {item}: {leaf} is set twice: give it once")
+        seen.add(leaf)
         if leaf in EARLIER_NAMES:
             terminal.display(sys.stderr).say(
                 f"{leaf} is named {EARLIER_NAMES[leaf]} now; the earlier name still works"

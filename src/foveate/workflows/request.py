@@ -11,6 +11,7 @@ import torch
 from foveate.data.dataset import Dataset
 from foveate.execution.campaign import Campaign
 from foveate.execution.pool import Event
+from foveate.parsing import yaml_line
 from foveate.progress import Track, untracked
 from foveate.training.device import device_for
 from foveate.training.state import EpochResult
@@ -89,5 +90,5 @@ def command_line(verb: str, *arguments: object, settings: Mapping[str, Any] | No
         elif value is not None and value is not False:  # 0 is a value
             words += [f"--{name.replace('_', '-')}", str(value)]
     for name, value in (settings or {}).items():
-        words += ["--set", f"{name}={json.dumps(value)}"]
+        words += ["--set", f"{name}={yaml_line(value)}"]
     return shlex.join(words)
