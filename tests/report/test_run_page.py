@@ -343,7 +343,7 @@ def test_copies_in_two_folds_are_told_beside_the_folds(run: Run) -> None:
     for copies in (0, 4):
         measured = replace(report, folds=folds, copies_across_folds=copies)
         text = Parsed(render(run(reports={"out-of-fold": measured}))).text
-        assert ("4 images have a copy or a near copy in another fold" in text) == bool(copies)
+        assert ("Of 4 images there is a copy or a near copy in another fold" in text) == bool(copies)
 
 
 @given(

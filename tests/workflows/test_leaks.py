@@ -60,4 +60,4 @@ def test_the_line_is_there_only_where_there_are_copies() -> None:
     assert across_folds_told(dataset, 0) is None
     told = across_folds_told(dataset, 4)
     assert told is not None
-    assert told.startswith("4 images have a copy or a near copy in another fold")
+    assert told.startswith("of 4 images there is a copy or a near copy in another fold")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from foveate.data.findings import images_told
+from foveate.counts import plural
 from foveate.terminal import print_lines, print_table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def told_of_predictions(counted: "Predicted") -> str:
     from foveate.inference.tables import shortened
 
     most = ", ".join(f"{shortened(label, 30)} ({count:,})" for label, count in counted.labels.most_common(5))
-    parts = [images_told(counted.images)]
+    parts = [plural(counted.images, "image")]
     if most:
         parts[0] += f" by class: {most}" + (", …" if len(counted.labels) > 5 else "")
     if counted.unlike:
@@ -89,7 +89,7 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
         if folds := [each["accuracy"] for each in report.get("folds", ())]:
             spread = f"; {len(folds)} folds: {min(folds):.1%} to {max(folds):.1%}, standard deviation "
             spread += f"{100 * stdev(folds):.1f} points"
-        measured = f"{report['accuracy']:.1%} ({low:.1%} to {high:.1%}) of {report['n']:,} images"
+        measured = f"{report['accuracy']:.1%} ({low:.1%} to {high:.1%}) of {plural(report['n'], 'image')}"
         print(f"{split} accuracy: {measured}{spread}")
         recalls = {name: found for name, found in report["per_class"].items() if found["support"]}
         smallest = 0 if other else min(each["support"] for each in report["per_class"].values())
@@ -99,7 +99,8 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
         if found["recall"] == max(each["recall"] for each in recalls.values()):
             print(f"every class: {found['recall']:.1%} of its images are right")
         else:
-            print(f"worst class: {shortened(name, 40)}, {found['recall']:.1%} of its {found['support']:,} images")
+            own = plural(found["support"], "image")
+            print(f"worst class: {shortened(name, 40)}, {found['recall']:.1%} of its {own}")
         fitted_on = not other and split in ("validation", OUT_OF_FOLD) and report.get("calibration") is None
         if fitted_on and (line := too_few_told(report["n"])) is not None:
             print(line)
@@ -125,7 +126,7 @@ def _print_uneven(split: str, report: "Mapping[str, Any]", *, balanced: bool) ->
     ranked = sorted(classes.items(), key=lambda each: each[1]["recall"])
     for name, found in ranked[:_MOST_RECALLS]:
         low, high = found["intervals"]["recall"]
-        recall = f"{found['recall']:.1%} ({low:.1%} to {high:.1%}) of its {images_told(found['support'])}"
+        recall = f"{found['recall']:.1%} ({low:.1%} to {high:.1%}) of its {plural(found['support'], 'image')}"
         print(f"  recall of {shortened(name, 40)}: {recall}")
     if (more := len(ranked) - _MOST_RECALLS) > 0:
         print(f"  and {more:,} classes with a higher recall: the report has all of them")

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.counts import plural
 from foveate.data.copies import exact_groups, near_groups, perceptual_hashes
 from foveate.data.dataset import Dataset
 from foveate.data.depth import faint_images, faint_text
 from foveate.data.detail import sufficient_side
-from foveate.data.findings import Finding, images_told
+from foveate.data.findings import Finding
 from foveate.data.headers import header_findings
 from foveate.data.source import Source, listed, name_warnings
 from foveate.data.training_splits import shared_groups, shared_groups_text, training_splits
@@ -81,7 +82,7 @@ def suspects_finding(
         dataset.ids[indices[place]]: f"{names[labels[place]]}, or {names[probabilities[place].argmax()]}?"
         for place in places
     }
-    text = f"{images_told(len(places))} whose label is doubted by a network that never saw them"
+    text = f"{plural(len(places), 'image')} whose label is doubted by a network that never saw them"
     return [Finding("label_suspect", "warning", text, tuple((each,) for each in remarks), remarks)]
 
 
@@ -119,8 +120,8 @@ def _unreadable(dataset: Dataset) -> Iterator[Finding]:
         if others := sum(count for _, count in counted[_REASONS_TOLD:]):
             told.append(f"other reasons ({others:,})")
         text = (
-            f"{images_told(len(reasons))} cannot be read: {'; '.join(told)}: convert those of other formats, and "
-            "repair or remove the others"
+            f"{plural(len(reasons), 'image')} cannot be read: {'; '.join(told)}: convert those of other formats, "
+            "and repair or remove the others"
         )
         yield Finding("unreadable", "error", text, tuple((each,) for each in reasons), reasons)
 
@@ -187,7 +188,7 @@ def _of_classes(dataset: Dataset, indices: NDArray[np.int64]) -> NDArray[np.int6
 
 def _small(dataset: Dataset, kind: str, counts: NDArray[np.int64], text: str) -> Iterator[Finding]:
     """A finding about the classes that have a count [K] above zero."""
-    named = {name: images_told(int(n)) for name, n in zip(dataset.class_names, counts, strict=True) if n}
+    named = {name: plural(int(n), "image") for name, n in zip(dataset.class_names, counts, strict=True) if n}
     if named:
         told = listed([f"{name} ({count})" for name, count in named.items()], 5)
         yield Finding(kind, "warning", f"{told}: {text}: add some, or remove the class", remarks=named)

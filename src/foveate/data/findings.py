@@ -65,8 +65,3 @@ def sort_by_severity(findings: Iterable[Finding]) -> list[Finding]:
     """In the order in which a person should see to them."""
     order = get_args(Severity)
     return sorted(findings, key=lambda finding: order.index(finding.severity))
-
-
-def images_told(count: int) -> str:
-    """`1 image`, `2 images`."""
-    return "1 image" if count == 1 else f"{count:,} images"

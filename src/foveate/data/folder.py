@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from foveate.counts import plural
 from foveate.data.decode import read_header
-from foveate.data.findings import images_told
 from foveate.data.hashing import hash_files
 from foveate.data.source import Source, file_blocks, index_classes, listed, reading
 from foveate.data.splits import SPLITS, UNDECLARED, hints_at_split, is_held_out, other_words, split_code
@@ -303,8 +303,8 @@ def _refuse_loose_images(split: Path) -> None:
     loose = sorted(path for path in split.iterdir() if not is_clutter(path.name) and _is_image(path))
     if loose:
         raise DataError(
-            f"{split} holds {images_told(len(loose))} beside its class folders, {printable(loose[0].name)} first: "
-            "put each into the folder of its class, or move it elsewhere"
+            f"{split} holds {plural(len(loose), 'image')} beside its class folders, "
+            f"{printable(loose[0].name)} first: put each into the folder of its class, or move it elsewhere"
         )
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import get_args
 
+from foveate.counts import plural
 from foveate.data.decode import Header, read_header
-from foveate.data.findings import Finding, Severity, images_told
+from foveate.data.findings import Finding, Severity
 from foveate.data.folder import IMAGE_SUFFIXES, SUFFIXES
 from foveate.data.source import Image, Source
 from foveate.preprocessing import Preprocessing
@@ -59,7 +60,7 @@ def header_findings(source: Source, preprocessing: Preprocessing, track: Track) 
         if remarks := found[kind]:
             advice = _enlarged_advice(sides, len(source.labels), preprocessing.size) if kind == "enlarged" else ""
             groups = tuple((each,) for each in remarks)
-            yield Finding(kind, severity, f"{images_told(len(groups))} {text}{advice}", groups, remarks)
+            yield Finding(kind, severity, f"{plural(len(groups), 'image')} {text}{advice}", groups, remarks)
 
 
 def _kinds(image: Image, header: Header, preprocessing: Preprocessing) -> Iterator[str]:

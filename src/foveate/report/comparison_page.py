@@ -13,8 +13,8 @@ from foveate.comparison.outcomes import PLAN_WORDS, ArmSummary, unused_attention
 from foveate.comparison.planning import POWER
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.statistics import Interval
+from foveate.counts import plural
 from foveate.report import comparison_plots as plots
-from foveate.report.html import plural
 from foveate.report.sections import (
     Body,
     Card,

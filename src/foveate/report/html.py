@@ -79,11 +79,6 @@ def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def plural(count: int, thing: str) -> str:
-    """How many there are of a thing."""
-    return f"{count:,} {thing}{'' if count == 1 else 's'}"
-
-
 def duration(seconds: float) -> str:
     """A duration in the units that fit."""
     minutes, rest = divmod(round(seconds), 60)

@@ -2,6 +2,7 @@
 
 from statistics import mean, stdev
 
+from foveate.counts import plural
 from foveate.metrics import wilson_ends
 from foveate.report.html import interval, percent
 from foveate.report.sections import Card, Section, Table, numbers, small
@@ -25,8 +26,8 @@ def folds_section(measured: Measured) -> Section:
         else ""
     )
     copies = (
-        f" {measured.copies_across_folds:,} images have a copy or a near copy in another fold, on which the "
-        "network that predicted them was trained: the figure is a little too good."
+        f" Of {plural(measured.copies_across_folds, 'image')} there is a copy or a near copy in another fold, on "
+        "which the network that predicted it was trained: the figure is a little too good."
         if measured.copies_across_folds
         else ""
     )

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from foveate.counts import plural
 from foveate.data.folds import OUT_OF_FOLD
 from foveate.model.layers import LayerTable
 from foveate.report import run_plots
 from foveate.report.abstaining import Abstaining
 from foveate.report.explanation_page import Explained, explained_section
-from foveate.report.html import duration, interval, percent, plural
+from foveate.report.html import duration, interval, percent
 from foveate.report.run_errors import abstaining_section, errors_section
 from foveate.report.run_folds import folds_section
 from foveate.report.run_results import MOST_LISTED, results_section, uneven_line

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from foveate.counts import plural
 from foveate.report import study_plots as plots
 from foveate.report.html import duration, percent
 from foveate.report.sections import (
@@ -88,7 +89,7 @@ def _winner(best: Trial | None, train: str) -> Section:
         "unbiased value, once, after this command has trained the winner on training and validation images "
         "together:"
     )
-    caption = f"Trial {best.number}, trained for {best.epochs} epochs; all its settings are in best.yaml"
+    caption = f"Trial {best.number}, trained for {plural(best.epochs, 'epoch')}; all its settings are in best.yaml"
     bodies = [Code(train), Card("", [settings_table(caption, best.settings)])]
     return Section("winner", "Winner", "The winner", bodies, note)
 

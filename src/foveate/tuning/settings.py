@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from foveate.config import Config
+from foveate.counts import plural
 from foveate.execution.campaign import CampaignConfig
 from foveate.records import Line
 from foveate.settings import Side
@@ -181,7 +182,10 @@ class StudyConfig(CampaignConfig):
             budget = budget_of(self.brackets[:1], anew=self.anew)
             about = f"brackets for {timedelta(seconds=round(self.time_s))}, the first of "
         plan = f"hyperband, {self.formula}" if self.algorithm == "hyperband" else self.algorithm
-        return f"{plan}: {about}{budget.trials} trials, {budget.jobs} jobs, {budget.epochs} epochs"
+        counts = (
+            f"{plural(budget.trials, 'trial')}, {plural(budget.jobs, 'job')}, {plural(budget.epochs, 'epoch')}"
+        )
+        return f"{plan}: {about}{counts}"
 
     @property
     def cost_words(self) -> str:

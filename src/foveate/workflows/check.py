@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from foveate.config import Config, resolve_config
+from foveate.counts import plural
 from foveate.data.augment import UNCHANGED, build_augment
 from foveate.data.check import audit, pooled, suspects_finding
 from foveate.data.dataset import Dataset, dataset_of
-from foveate.data.findings import Finding, images_told, sort_by_severity
+from foveate.data.findings import Finding, sort_by_severity
 from foveate.data.folds import draw_folds, fold_units
 from foveate.data.opening import open_source
 from foveate.errors import DataError
@@ -136,8 +137,8 @@ def check(
     with new_output(Path(runs), "check", name, fallback=dataset.name) as (path, draft):
         page = check_page(
             title=path.name,
-            subtitle=f"{dataset.location}, {images_told(len(source.labels))}{unread}, {len(dataset.class_names)} "
-            f"classes; {taken}",
+            subtitle=f"{dataset.location}, {plural(len(source.labels), 'image')}{unread}, "
+            f"{len(dataset.class_names)} classes; {taken}",
             counts=counts,
             findings=findings,
             pictures=_pictures(dataset, findings),

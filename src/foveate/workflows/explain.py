@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.counts import plural
 from foveate.data.decode import BadImageError, decode_file
 from foveate.data.listing import list_images
 from foveate.data.splits import stratified_subset
@@ -88,7 +89,8 @@ def explain(
     check_output_name(Path(runs), "explain", name)
     engine = load_engine(model, device=device)
     chosen, passed = _methods(engine, methods)
-    for line in (unfinished_told(model), *notes, *passed):
+    confidence = engine.about.confidence
+    for line in (unfinished_told(model), confidence.told, *notes, *passed):
         if line is not None:
             display.say(line)
     names = engine.about.class_names
@@ -107,7 +109,8 @@ def explain(
     hint = "What these maps are worth can be measured on a run: foveate explain RUN, without images."
     page = explanation_page(
         title=f"Where {Path(model).name or 'the model'} looks",
-        subtitle=f"{len(shown)} images",
+        subtitle=plural(len(shown), "image")
+        + ("" if confidence.temperature else "; probabilities are not calibrated"),
         images=shown,
         verdicts=verdicts,
         hint=hint,

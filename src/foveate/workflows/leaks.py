@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.counts import plural
 from foveate.data.copies import copies_among, exact_groups, near_copies_across, near_copies_among
 from foveate.data.dataset import Dataset
 from foveate.workflows.request import Display
@@ -69,6 +70,7 @@ def across_folds_told(dataset: Dataset, count: int) -> str | None:
     if not count:
         return None
     return (
-        f"{count:,} images have a copy or a near copy in another fold, so the network that is asked about "
-        f"them was trained on that copy: remove all but one of each; `foveate check {dataset.location}` lists them"
+        f"of {plural(count, 'image')} there is a copy or a near copy in another fold, so the network that is "
+        "asked about it was trained on that copy: remove all but one of each; "
+        f"`foveate check {dataset.location}` lists them"
     )
