@@ -124,10 +124,14 @@ def main() -> None:
             pool.submit(measured, cell, seed, options.images_seen, options.device, options.threads): own
             for cell, seed, own in missing[: options.runs]
         }
-        for done in as_completed(begun):
-            runs.append({**begun[done], **done.result()})
-            print(runs[-1], file=sys.stderr, flush=True)
-            write_record(options.json, {"runs": runs})
+        try:
+            for done in as_completed(begun):
+                runs.append({**begun[done], **done.result()})
+                print(runs[-1], file=sys.stderr, flush=True)
+                write_record(options.json, {"runs": runs})
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     of_length = [run for run in runs if run["images_seen"] == options.images_seen]
     print_table(of_length)
     if options.plot:

@@ -53,9 +53,9 @@ def main() -> None:
         rows.append(row)
     show(rows)
     told = torch.cuda.get_device_name(data.device) if data.device.type == "cuda" else str(data.device)
-    tf32 = data.device.type == "cuda" and torch.backends.cudnn.allow_tf32
+    precisions = sorted({arm.config.train.precision for arm in config.arms})
     what = {"comparison": comparison.path.name, "split": split, "class_names": list(dataset.class_names)}
-    what |= {"device": told, "torch": torch.__version__, "convolutions_in_tf32": tf32}
+    what |= {"device": told, "torch": torch.__version__, "precision": precisions}
     write_record(arguments.json, {**what, "runs": rows})
 
 

@@ -29,6 +29,7 @@ from foveate.tensors import (
     TRAINING_PREFIX,
     StrictRecord,
     check_finite,
+    check_trained,
     digest_of,
     load_tensors,
     metadata_of,
@@ -125,11 +126,7 @@ def load_model(
     with opened(path) as (file, header):
         meta = metadata_of(header, path)
         said = validate_record(meta, _Description, source=str(path), fix=FIX)
-        position = said.training or {}
-        if (position.get("epoch"), position.get("step")) == (1, 0):
-            raise CheckpointError(
-                f"{path} is from before the first step of training: continue its run with `foveate train --resume`"
-            )
+        check_trained(path, meta)
         size, classes = said.preprocessing.size, len(said.class_names)
         if expect is not None:
             _check_expected(path, said, expect)

@@ -9,7 +9,16 @@ from torch import nn
 from foveate.errors import CheckpointError
 from foveate.pretrained import UNKNOWN, Weights, check_variances
 from foveate.records import WeightsOrigin
-from foveate.tensors import FIX, TRAINING_PREFIX, check_finite, metadata_of, opened, read_tensors, section
+from foveate.tensors import (
+    FIX,
+    TRAINING_PREFIX,
+    check_finite,
+    check_trained,
+    metadata_of,
+    opened,
+    read_tensors,
+    section,
+)
 
 
 def start_from(path: Path, network: nn.Module, class_names: Sequence[str], said: str) -> Weights:
@@ -23,10 +32,12 @@ def start_from(path: Path, network: nn.Module, class_names: Sequence[str], said:
         said: what the origin is called.
 
     Raises:
-        CheckpointError: when the file is missing, damaged, foreign, or no weight of a layer agrees.
+        CheckpointError: when the file is missing, damaged, foreign, from before the first step of training, or no
+            weight of a layer agrees.
     """
     with opened(path) as (file, header):
         meta = metadata_of(header, path)
+        check_trained(path, meta)
         tensors = read_tensors(file, header, path)
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()

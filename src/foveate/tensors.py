@@ -290,6 +290,15 @@ def _read_values(file: BufferedReader, header: Header, path: Path, fix: str) -> 
     return tensors
 
 
+def check_trained(path: Path, meta: Mapping[str, Any]) -> None:
+    """Raises CheckpointError for the saved state of a training that has not made its first step."""
+    position = meta.get("training")
+    if isinstance(position, Mapping) and (position.get("epoch"), position.get("step")) == (1, 0):
+        raise CheckpointError(
+            f"{path} is from before the first step of training: continue its run with `foveate train --resume`"
+        )
+
+
 def digest_of(tensors: Mapping[str, Tensor], text: str) -> str:
     """SHA-256 over a text and the names, shapes, types and values of tensors, in the order of their names.
 

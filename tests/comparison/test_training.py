@@ -16,12 +16,14 @@ from foveate import progress
 from foveate.comparison import training
 from foveate.comparison.arms import parse_arm
 from foveate.comparison.training import ArmJob, pack, run_arm, training_subset, unpack
+from foveate.config import Config
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import CheckpointError
 from foveate.settings import DataConfig
 from foveate.tensors import load_tensors
 from foveate.training import fit
 from foveate.training import job as training_job
+from foveate.training import settings as training_settings
 from foveate.training.settings import resolve_settings
 
 TINY = (
@@ -132,6 +134,21 @@ class TestRun:
                 run_arm(cut.model_dump(mode="json"), die)
             assert heard[-1]["epoch"] == epoch
         assert untimed(do(cut)) == untimed(straight)
+
+    def test_its_precision_is_that_of_the_comparison_whatever_its_images(
+        self, job: Callable[..., ArmJob], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trained: list[str] = []
+
+        def note(config: Config, *_: Any, **__: Any) -> Any:
+            trained.append(config.train.precision)
+            raise InterruptedError
+
+        monkeypatch.setattr(training, "Fit", note)
+        monkeypatch.setattr(training_settings, "share_of_even_pixels", lambda _: 1.0)
+        with pytest.raises(InterruptedError):
+            do(job())
+        assert trained == [job().config.train.precision] == ["auto"]
 
     def test_an_epoch_is_as_long_as_its_images_make_it(self, job: Callable[..., ArmJob]) -> None:
         """Few images are gone through often, for an epoch to be worth its measuring; many once."""

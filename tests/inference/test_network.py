@@ -1,5 +1,7 @@
 """A network is asked batch after batch, in the mode and the order that it should be."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -77,6 +79,16 @@ def test_float32_is_computed_in_tf32_only_where_that_was_asked_for(
     assert torch.backends.cudnn.allow_tf32 is before
     with float32_kept(torch.device("cpu"), precision):
         assert torch.backends.cudnn.allow_tf32 is before
+
+
+def test_what_a_process_has_set_by_the_newer_names_stays() -> None:
+    code = (
+        "import torch; from foveate.inference.network import float32_kept\n"
+        "torch.backends.cudnn.conv.fp32_precision = 'ieee'\n"
+        "with float32_kept(torch.device('cuda'), 'tf32'): print(torch.backends.cudnn.conv.fp32_precision)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "ieee\n"
 
 
 def test_averaging_passes_the_mode_on_to_the_network() -> None:

@@ -11,6 +11,7 @@ from tests.integration.conftest import Outcome
 
 import foveate as package
 from foveate.checkpoint import load_model, weights_origin
+from foveate.tensors import load_tensors, save_tensors
 from foveate.training.state import EpochResult
 from foveate.workflows.request import NullDisplay
 
@@ -91,6 +92,21 @@ def test_folds_start_from_it_too_and_it_is_told_that_it_saw_their_images(before:
     scratch = package.train("digits", preset="minute", name="b", **options)
     assert started.metrics["out-of-fold"]["accuracy"] > scratch.metrics["out-of-fold"]["accuracy"] + 0.1
     assert any("has seen images of this data set that are measured here" in line for line in told.lines)
+
+
+def test_a_start_that_is_not_trained_to_its_end_is_told(foveate: Foveate, before: Path, tmp_path: Path) -> None:
+    shutil.copytree(before / "train/first", tmp_path / "first")
+    folder = package.open_run(tmp_path / "first").folder
+    folder.write_record(folder.read_record().model_copy(update={"finished": False}))
+    config = ("--config", tmp_path / "first" / "args.yaml", "--set", "images_seen=100")
+    done = foveate("train", "digits", "--start", "first", *config, "--name", "a")
+    assert done.status == 0, done.err
+    assert f"training of {tmp_path}/first is not finished; to continue: foveate train --resume " in done.out
+    tensors, meta = load_tensors(folder.best)
+    save_tensors(tmp_path / "new.safetensors", tensors, {**meta, "training": {"epoch": 1, "step": 0}})
+    refused = foveate("train", "digits", "--start", "new.safetensors", *config, "--name", "b")
+    assert refused.status == 2
+    assert "new.safetensors is from before the first step of training" in refused.err
 
 
 def test_what_cannot_be_started_from_is_one_line(foveate: Foveate, before: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from foveate.errors import CheckpointError, DataError, TrainingError
 from foveate.model import attention_kinds
 from foveate.training import fit
 from foveate.training import job as training_job
+from foveate.training import settings as training_settings
 from foveate.training.state import save_state
 from foveate.tuning import trial
 from foveate.tuning.space import Space
@@ -160,6 +161,21 @@ class TestTrainTrial:
         assert [row["epoch"] for row in heard] == [3, 4]
         assert untimed(done["rows"]) == untimed(straight["rows"])
         assert_same_tensors(tmp_path / "straight" / "state.safetensors", tmp_path / "trial" / "state.safetensors")
+
+    def test_its_precision_is_that_of_the_study_whatever_its_images(
+        self, job: Callable[..., TrialJob], digits: Dataset, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trained: list[str] = []
+
+        def note(config: Config, *_: Any, **__: Any) -> Any:
+            trained.append(config.train.precision)
+            raise InterruptedError
+
+        monkeypatch.setattr(trial, "Fit", note)
+        monkeypatch.setattr(training_settings, "share_of_even_pixels", lambda _: 1.0)
+        with pytest.raises(InterruptedError):
+            finish(job(), digits)
+        assert trained == ["auto"]
 
     def test_done_already_it_trains_no_more(self, job: Callable[..., TrialJob], digits: Dataset) -> None:
         first = finish(job(to_epoch=2), digits)

@@ -82,7 +82,8 @@ def run_arm(message: Message, report: Callable[[Message], None]) -> Message:
     prepare_process(job.config)
     whole = job.load_dataset("the comparison", heartbeat(report))
     dataset = training_subset(whole, job.subset, job.config.data.split_seed)
-    config = resolve_settings(job.config, dataset)  # an epoch is as long as this many images make it
+    # An epoch is as long as this many images make it; in what precision was decided once for all runs.
+    config = resolve_settings(job.config, dataset).replacing(precision=job.config.train.precision)
     track = heartbeat(report, COMPILING_S if config.train.compile else 0.0)
     data = DeviceData.load(dataset, pick_device(config.train.device))
     folder = Path(job.folder)

@@ -139,12 +139,15 @@ def _gradcam(engine: "NetworkEngine", pixels: NDArray[np.uint8], class_index: in
     """[h, w], of the last stage's size."""
     import torch
 
+    from foveate.inference.network import float32_kept
+
     network = engine.network
-    with torch.no_grad():
-        features = network.features(_batch(engine, pixels))  # [1, C, h, w]
-    with torch.enable_grad():
-        logit = network.head(features.requires_grad_())[0, class_index]
-        (gradient,) = torch.autograd.grad(logit, features)
+    with float32_kept(engine.device, engine.precision):
+        with torch.no_grad():
+            features = network.features(_batch(engine, pixels))  # [1, C, h, w]
+        with torch.enable_grad():
+            logit = network.head(features.requires_grad_())[0, class_index]
+            (gradient,) = torch.autograd.grad(logit, features)
     weights = gradient.mean((2, 3), keepdim=True)  # [1, C, 1, 1]
     return torch.relu((weights * features.detach()).sum(1))[0]
 
@@ -152,6 +155,8 @@ def _gradcam(engine: "NetworkEngine", pixels: NDArray[np.uint8], class_index: in
 def _attention(engine: "NetworkEngine", pixels: NDArray[np.uint8]) -> "Tensor":
     """[h, w], of the size that the attention sees."""
     import torch
+
+    from foveate.inference.network import float32_kept
 
     part = engine.network.attention
     if part is None:
@@ -166,7 +171,7 @@ def _attention(engine: "NetworkEngine", pixels: NDArray[np.uint8]) -> "Tensor":
     # One of a user's own may raise anything. Its result is taken here, where its input is known.
     handle = part.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), float32_kept(engine.device, engine.precision):
             engine.network(_batch(engine, pixels))
             values: Tensor = cast("Any", part).attention_map(found[0])
     except Exception as error:

@@ -252,13 +252,13 @@ def _shuffled_networks(
     """
     import torch
 
-    from foveate.inference.network import NetworkEngine
+    from foveate.inference.network import NetworkEngine, float32_kept
 
     network = copy.deepcopy(engine.network)
     draws = torch.Generator().manual_seed(seed)
     batch = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(engine.device)
     for name, layer in _layers(network):
-        with torch.no_grad():
+        with torch.no_grad(), float32_kept(engine.device, engine.precision):
             for parameter in layer.parameters():
                 order = torch.randperm(parameter.numel(), generator=draws)
                 parameter.copy_(parameter.flatten()[order.to(parameter.device)].reshape(parameter.shape))

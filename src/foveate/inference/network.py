@@ -200,17 +200,22 @@ def float32_kept(device: torch.device, precision: Precision) -> Iterator[None]:
     """On an NVIDIA GPU convolutions of float32 numbers are computed in float32, and in TF32 by `tf32` alone.
 
     TF32 has 10 bits of fraction, and is what PyTorch takes unless it is told otherwise. It must hold for a forward
-    pass and for the backward pass that belongs to it.
+    pass and for the backward pass that belongs to it. It is a flag of the whole process. Where that has set
+    `fp32_precision`, PyTorch's newer names for it, they stay as they are.
     """
-    if device.type != "cuda":
+    cudnn = torch.backends.cudnn
+    try:
+        before = cudnn.allow_tf32
+    except RuntimeError:  # what was set by the newer names, this one cannot say
+        before = None
+    if device.type != "cuda" or before is None:
         yield
         return
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    cudnn.allow_tf32 = precision == "tf32"
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        cudnn.allow_tf32 = before
 
 
 def collect_logits(

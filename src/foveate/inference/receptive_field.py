@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from foveate.inference.network import float32_kept
 from foveate.model.network import AttentionCNN
 
 _SHARE = 1 - 0.9545
@@ -21,7 +22,7 @@ def effective_field(network: AttentionCNN, images: Tensor) -> Tensor:
     """
     was_training = network.training
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), float32_kept(images.device, "fp32"):
             pixels = images.float().requires_grad_()
             maps = network.eval().features(pixels)
             centre = maps[:, :, maps.shape[2] // 2, maps.shape[3] // 2].sum()

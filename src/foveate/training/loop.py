@@ -215,6 +215,8 @@ def _compiled(model: nn.Module, config: TrainConfig, device: torch.device) -> nn
     On a GPU with CUDA graphs, as the launches of a small network cost more than its arithmetic; but the gradients
     that parts of a batch add to would lie in a graph's own memory.
     """
+    # What torch keeps on the disk does not tell TF32 in convolutions from float32.
+    torch.compiler.config.cache_key_tag = f"foveate {config.precision}"
     torch.compiler.reset()  # what an earlier run in this process compiled counts against a limit
     graphs = "max-autotune-no-cudagraphs" if config.micro_batch else "max-autotune"
     return cast("nn.Module", torch.compile(model, mode=graphs if device.type == "cuda" else None, dynamic=False))

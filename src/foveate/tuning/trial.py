@@ -168,7 +168,9 @@ def train_trial(
         `stopped`: whether training stopped early; `rows`: an epoch each, from `from_epoch` on; `right`: where the
         job asks for it, which images the network gets right, as bits in hexadecimal digits.
     """
-    config, keras = resolve_settings(job.config, dataset), job.semantics == "kerastuner"
+    # In what precision was decided once for all trials.
+    config = resolve_settings(job.config, dataset).replacing(precision=job.config.train.precision)
+    keras = job.semantics == "kerastuner"
     data = DeviceData.load(dataset, pick_device(config.train.device))
     fit = Fit(config, data, draws=job.draws)
     with working_folder(job.folder) as folder:

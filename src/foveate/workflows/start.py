@@ -8,6 +8,7 @@ from foveate.data.dataset import Dataset
 from foveate.errors import CheckpointError
 from foveate.keywords import Settings
 from foveate.training.runs import RunFolder
+from foveate.workflows.run import unfinished_told
 
 _NAMES = ("start", "train.start")
 
@@ -39,7 +40,8 @@ def preset_of_start(start: str) -> str:
 
 
 def start_told(config: Config, dataset: Dataset, *, on_all: bool) -> str | None:
-    """A line where the network that is started from was trained on images that this run measures.
+    """A line where the network that is started from was trained on images that this run measures, or not to
+    its end.
 
     Args:
         on_all: whether this run trains on its validation images too, so that others are measured.
@@ -51,9 +53,11 @@ def start_told(config: Config, dataset: Dataset, *, on_all: bool) -> str | None:
         record = None if folder is None else RunFolder.open(folder).read_record()
     except CheckpointError:
         return None
-    if record is None or record.fingerprint != dataset.fingerprint or not (record.final or on_all):
+    if folder is None or record is None:
         return None
-    return (
-        "the network that training starts from has seen images of this data set that are measured here: the "
-        "figures are too good; start from a run on other images"
-    )
+    if record.fingerprint == dataset.fingerprint and (record.final or on_all):
+        return (
+            "the network that training starts from has seen images of this data set that are measured here: the "
+            "figures are too good; start from a run on other images"
+        )
+    return unfinished_told(folder)
