@@ -3,8 +3,20 @@
 from pathlib import Path
 
 import pytest
+from tests import exported
 
-from foveate.workflows.serve import _name_of
+from foveate.confidence import Confidence
+from foveate.exporting.graph import described
+from foveate.workflows.serve import _name_of, serve
+
+
+def test_whoever_starts_it_is_told_what_the_model_cannot_say(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(described(exported.plain(), exported.card(confidence=Confidence())))
+    serving = serve(path, port=0)
+    serving.listening.close()
+    (line,) = serving.notes
+    assert "probabilities are not calibrated" in line
 
 
 @pytest.mark.parametrize(

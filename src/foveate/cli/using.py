@@ -232,9 +232,9 @@ def serve(
         replicas=replicas,
         gpus=gpus,
     )
-    for line in serving.notes:
-        print(line)
     print(f"serving {serving.name} at {serving.url} (Ctrl-C stops it)", flush=True)
+    for line in serving.notes:
+        print(line, flush=True)
     serving.run()
 
 
