@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from PIL import Image
 from tests.commands import undrawn
 
@@ -21,6 +22,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # As many workers as processors, with as many threads each, wait for each other most of the time.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# No test is timed: on a busy machine any of them may be slow.
+settings.register_profile("foveate", deadline=None)
+settings.load_profile("foveate")
 
 
 @pytest.fixture(autouse=True)

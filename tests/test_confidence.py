@@ -33,7 +33,7 @@ def drawn(seed: int, n: int, k: int = 4, *, spread: float = 2.0) -> tuple[NDArra
 
 
 @given(seed=st.integers(0, 999), k=st.integers(2, 6), temperature=st.floats(0.1, 9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_probabilities_and_energy_are_those_of_scipy(seed: int, k: int, temperature: float) -> None:
     logits, _ = drawn(seed, 7, k, spread=200)
     found = Confidence(temperature=temperature).probabilities(logits.astype(np.float32))
@@ -128,7 +128,7 @@ def test_what_a_model_cannot_say_of_its_confidence_is_told_with_what_would_do() 
 
 
 @given(scores=st.integers(1, 120), coverage=st.floats(0.05, 0.99))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_coverage_is_told_exactly_where_every_set_holds_all_classes(scores: int, coverage: float) -> None:
     confidence = Confidence(scores=(0.0,) * scores)
     every = bool(confidence.sets(np.array([[0.6, 0.4]]), coverage).all())
@@ -189,7 +189,7 @@ def test_it_comes_back_from_json_as_it_was() -> None:
 
 class TestFitTemperature:
     @given(temperature=st.floats(0.2, 5), seed=st.integers(0, 99))
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=20)
     def test_it_finds_the_temperature_that_labels_were_drawn_at(self, temperature: float, seed: int) -> None:
         rng = np.random.default_rng(seed)
         logits = rng.normal(0, 2, (20_000, 4))

@@ -32,7 +32,7 @@ def measured(seed: int, n: int = 200, k: int = 5, skill: float = 1.5) -> tuple[n
     return logits, labels
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 300), k=st.integers(2, 7), skill=st.floats(-2, 6))
 def test_point_values_are_scikit_learns(seed: int, n: int, k: int, skill: float) -> None:
     logits, labels = measured(seed, n, k, skill)
@@ -52,7 +52,7 @@ def test_point_values_are_scikit_learns(seed: int, n: int, k: int, skill: float)
         assert scores["support"] == each[3][index]
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 300), skill=st.floats(-2, 6))
 def test_calibration_error_is_its_definition(seed: int, n: int, skill: float) -> None:
     logits, labels = measured(seed, n, skill=skill)
@@ -237,7 +237,7 @@ def test_balanced_accuracy_is_scikit_learns() -> None:
     assert found["balanced_accuracy"] > found["macro_recall"]
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 999), n=st.integers(1, 60))
 def test_the_order_of_images_does_not_matter_and_shares_are_shares(seed: int, n: int) -> None:
     logits, labels = measured(seed, n)
@@ -307,7 +307,7 @@ def test_what_cannot_be_scored_is_said() -> None:
         score(logits, labels, NAMES, ["x"])
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 300), k=st.integers(2, 7))
 def test_a_variant_is_measured_as_the_report_is(seed: int, n: int, k: int) -> None:
     logits, labels = measured(seed, n, k)

@@ -136,7 +136,7 @@ class TestControls:
 
     @pytest.mark.slow
     @given(classes=st.integers(2, 200), size=st.sampled_from([16, 32, 48]))
-    @settings(max_examples=2, deadline=None)
+    @settings(max_examples=2)
     def test_of_any_classes_and_size(self, classes: int, size: int) -> None:
         arm, plain = parse_arm("small,attention=multi_head", {}), parse_arm("small,attention=none", {})
         for control in matched_controls([arm], plain, num_classes=classes, size=size):

@@ -47,7 +47,7 @@ def right(generator: np.random.Generator, shape: tuple[int, ...], rate: float = 
 
 class TestCompare:
     @given(seeds=st.integers(2, 12), images=st.integers(2, 60), seed=st.integers(0, 999))
-    @settings(deadline=None, max_examples=40)
+    @settings(max_examples=40)
     def test_the_interval_over_seeds_is_scipys(self, seeds: int, images: int, seed: int) -> None:
         generator = np.random.default_rng(seed)
         arm, other = right(generator, (seeds, images)), right(generator, (seeds, images))
@@ -153,7 +153,7 @@ class TestConclude:
         assert halves[0] <= 0.0025 < halves[1]
 
     @given(st.lists(st.floats(-0.02, 0.02), min_size=2, max_size=12))
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     def test_the_seeds_that_would_tell_are_more_than_there_were(self, apart: list[float]) -> None:
         verdict = conclude(of(apart), delta=0.005)
         assert (verdict.seeds is None) == (verdict.answer != "inconclusive")
@@ -227,7 +227,7 @@ class TestNewImages:
         assert conclude(enough, delta=0.005, rule="pairs").seeds is not None
 
     @given(st.lists(st.floats(-0.02, 0.02), min_size=2, max_size=12), st.floats(0, 0.001))
-    @settings(deadline=None, max_examples=60)
+    @settings(max_examples=60)
     def test_the_seeds_that_would_tell_always_do(self, apart: list[float], image_sd: float) -> None:
         """With as many seeds of the same spread, wherever the mean lies."""
         verdict = conclude(of(apart, image_sd), delta=0.005, rule="pairs")

@@ -144,11 +144,12 @@ class TestRun:
             trained.append(config.train.precision)
             raise InterruptedError
 
+        made = job()
         monkeypatch.setattr(training, "Fit", note)
         monkeypatch.setattr(training_settings, "share_of_even_pixels", lambda _: 1.0)
         with pytest.raises(InterruptedError):
-            do(job())
-        assert trained == [job().config.train.precision] == ["auto"]
+            do(made)
+        assert trained == [made.config.train.precision] == ["auto"]
 
     def test_an_epoch_is_as_long_as_its_images_make_it(self, job: Callable[..., ArmJob]) -> None:
         """Few images are gone through often, for an epoch to be worth its measuring; many once."""

@@ -83,7 +83,7 @@ def test_the_number_of_draws_does_not_depend_on_the_settings() -> None:
     assert torch.equal(some.get_state(), none.get_state())
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     count=st.integers(1, 5),
     side=st.integers(2, 24),
@@ -357,7 +357,7 @@ def test_resizing_is_without_aliasing_and_keeps_the_scale() -> None:
     torch.testing.assert_close(resize_batch(flat, 13), torch.full((1, 3, 13, 13), 77.0))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(side=st.integers(8, 40), share=st.floats(0.4, 1), seed=st.integers(0, 99))
 def test_resizing_is_pillows_bilinear_to_within_its_rounding(side: int, share: float, seed: int) -> None:
     images, target = pictures(2, side, seed), round(side * share)
@@ -372,7 +372,7 @@ def test_resizing_to_the_own_side_changes_nothing() -> None:
     assert torch.equal(resize_batch(images, 16), images)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 9999), height=st.integers(2, 20), width=st.integers(2, 20), reach=st.floats(0.5, 4))
 def test_a_clamped_grid_samples_what_border_padding_does(seed: int, height: int, width: int, reach: float) -> None:
     """Which MPS does not have."""

@@ -15,7 +15,7 @@ from foveate.settings import DataConfig
 
 
 @given(st.lists(st.lists(st.integers(0, 63), max_size=14), min_size=1, max_size=12), st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_near_groups_are_what_hangs_together_by_ten_bits_at_most(flips: list[list[int]], seed: int) -> None:
     """Hashes that differ from one of three in some bits; thumbnails that agree where they are of one half."""
     random = np.random.default_rng(seed)

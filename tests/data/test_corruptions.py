@@ -63,7 +63,7 @@ def test_each_image_has_its_own(kind: str, images: torch.Tensor) -> None:
 
 
 @given(kind=st.sampled_from(KINDS), severity=st.integers(1, SEVERITIES), level=st.integers(0, 255))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_flat_image_is_blurred_zoomed_and_bent_to_itself(kind: str, severity: int, level: int) -> None:
     flat = torch.full((2, 3, 32, 32), level, dtype=torch.uint8)
     changed = corrupt(flat, kind, severity, generator())

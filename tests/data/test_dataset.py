@@ -109,7 +109,7 @@ def test_what_is_not_declared_is_held_out(declared: list[str], expected: dict[st
         assert len(np.unique(dataset.labels[indices])) == 2
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     declared=st.lists(st.sampled_from(["train", "val", "test", ""]), min_size=20, max_size=20),
     for_training=st.booleans(),

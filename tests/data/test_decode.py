@@ -225,7 +225,7 @@ def test_warnings_are_kept_in_and_the_filters_as_they_were(encode: Encode) -> No
     assert list(warnings.filters) == before
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=300))
 def test_random_bytes_only_raise_bad_image(data: bytes) -> None:
     with contextlib.suppress(BadImageError):  # a GIF of one pixel has 22 bytes, which are drawn once in a while
@@ -233,7 +233,7 @@ def test_random_bytes_only_raise_bad_image(data: bytes) -> None:
     shorter_side(data)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(FORMATS), st.sampled_from(["RGB", "L", "P"]), st.data())
 def test_damage_only_raises_bad_image(encode: Encode, kind: str, mode: str, draw: st.DataObject) -> None:
     data = bytearray(encode(kind=kind, mode="RGB" if (kind, mode) == ("JPEG", "P") else mode))
@@ -265,7 +265,7 @@ def test_an_image_is_turned_before_it_is_fitted(kind: str, fit: Fit) -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([(), (1,), (3,)]), st.sampled_from(get_args(Fit)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_arrays_take_the_same_way_as_files(height: int, width: int, channels: tuple[int, ...], fit: Fit) -> None:
     pixels = np.random.default_rng(height).integers(0, 256, (height, width, *channels), np.uint8)
     image = Image.fromarray(pixels if channels == (3,) else pixels.reshape(height, width))
@@ -276,7 +276,7 @@ def test_arrays_take_the_same_way_as_files(height: int, width: int, channels: tu
 
 
 @given(st.integers(1, 90), st.integers(16, 40))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_square_is_the_same_whatever_the_fit(side: int, size: int) -> None:
     pixels = np.random.default_rng(side).integers(0, 256, (side, side, 3), np.uint8)
     crop, *others = (resize_array(pixels, Preprocessing(size, fit)) for fit in get_args(Fit))

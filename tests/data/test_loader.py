@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from foveate.data.dataset import load_dataset
@@ -36,7 +36,6 @@ def turns(batches: Iterable[Batch]) -> dict[int, list[bool]]:
     return found
 
 
-@settings(deadline=None)
 @given(count=st.integers(1, 60), batch=st.integers(1, 200), seed=SEEDS, passes=st.integers(1, 4), data=st.data())
 def test_an_epoch_is_every_image_once_a_pass_and_any_position_can_be_taken_up(
     count: int, batch: int, seed: int | None, passes: int, data: st.DataObject
@@ -55,7 +54,6 @@ def test_an_epoch_is_every_image_once_a_pass_and_any_position_can_be_taken_up(
     assert [batch.turn.tolist() for batch in part] == [batch.turn.tolist() for batch in whole[start:stop]]
 
 
-@settings(deadline=None)
 @given(count=st.integers(1, 60), batch=st.integers(1, 200), passes=st.integers(1, 4))
 def test_batches_differ_by_one_image_at_most(count: int, batch: int, passes: int) -> None:
     source = loader(count, batch, seed=0, passes=passes)
@@ -88,7 +86,6 @@ def test_the_order_depends_on_seed_and_pass_alone() -> None:
     ]
 
 
-@settings(deadline=None)
 @given(
     count=st.integers(1, 60),
     batch=st.integers(1, 70),
@@ -119,7 +116,6 @@ COUNTS = st.lists(st.integers(0, 20), min_size=1, max_size=6).filter(any)
 
 
 class TestBalanced:
-    @settings(deadline=None)
     @given(counts=COUNTS, seed=st.integers(0, 9), passes=st.integers(1, 3), epochs=st.integers(1, 4))
     def test_every_class_is_shown_equally_often_and_each_of_its_images_too(
         self, counts: list[int], seed: int, passes: int, epochs: int
@@ -154,7 +150,6 @@ class TestBalanced:
         list(uneven(counts, 4, 1).epoch(1))
         assert torch.equal(before, torch.get_rng_state())
 
-    @settings(deadline=None)
     @given(counts=COUNTS, seed=st.integers(0, 9), passes=st.integers(1, 3))
     def test_an_image_is_mirrored_half_of_the_times_that_it_is_shown(
         self, counts: list[int], seed: int, passes: int
@@ -193,7 +188,6 @@ def test_torchs_global_generator_is_not_drawn_from() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-@settings(deadline=None)
 @given(seed=st.integers(0, 99), chunk=st.integers(1, 50))
 def test_channel_statistics_are_numpys(seed: int, chunk: int) -> None:
     images = np.random.default_rng(seed).integers(0, 256, (40, 3, 4, 3), dtype=np.uint8)

@@ -28,7 +28,7 @@ def found(pairs: object) -> list[tuple[int, int]]:
 
 
 @given(st.integers(0, 2**32), st.integers(0, 20), st.integers(1, 5), st.integers(0, 60))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_both_ways_find_the_pairs_of_the_definition(seed: int, bits: int, clusters: int, count: int) -> None:
     hashes = clustered(seed, bits, clusters, count)
     expected = pairs_by_definition(hashes)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from foveate.data.splits import (
@@ -99,7 +99,6 @@ def test_an_unknown_split_names_its_first_place() -> None:
 
 
 @given(sizes=st.lists(st.integers(1, 60), min_size=1, max_size=12), share=st.floats(0, 1), seed=st.integers(0, 99))
-@settings(deadline=None)
 def test_a_draw_has_the_number_and_the_share_of_every_class(sizes: list[int], share: float, seed: int) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
     count = round(share * len(labels))

@@ -278,7 +278,7 @@ def test_a_directory_that_names_itself_as_the_next_one() -> None:
     assert colour(bytes(data)) == PLAIN
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_damage_only_raises_bad_image(draw: st.DataObject) -> None:
     compression = draw.draw(st.sampled_from(["raw", "tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits"]))

@@ -108,7 +108,7 @@ def test_the_areas_are_those_of_the_definition(images: NDArray[np.uint8]) -> Non
 
 
 @given(seed=st.integers(0, 999))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_rank_correlation_is_scipys(seed: int) -> None:
     one, other = np.random.default_rng(seed).integers(0, 5, (2, 6, 6)).astype(np.float32)
     if one.std() and other.std():
@@ -117,7 +117,7 @@ def test_rank_correlation_is_scipys(seed: int) -> None:
 
 
 @given(seed=st.integers(0, 999))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_a_random_map_is_as_smooth_as_the_one_it_is_like(seed: int) -> None:
     random = np.random.default_rng(seed)
     like = centre_map(SIDE)

@@ -54,7 +54,7 @@ def test_what_comes_next_trains_on_what_was_checked(foveate: Foveate, tmp_path: 
     words = shlex.split(line.removeprefix("next: foveate "))
     assert words == [
         *("train", "digits", "--preset", "small", "--runs", "other runs"),
-        *("--set", "size=16", "--set", 'fit="squash"'),
+        *("--set", "size=16", "--set", "fit=squash"),
     ]
 
 

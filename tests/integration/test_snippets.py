@@ -56,7 +56,8 @@ def blocks(page: Path, language: str) -> list[str]:
 def commands(page: Path) -> Iterator[list[str]]:
     """The words behind `foveate` of every line that calls it; `[--final]` is left out, and then given."""
     text = "".join(blocks(page, "sh")).replace("\\\n", " ")
-    variables = dict(re.findall(r"^(\w+)=(\S+)$", text, re.MULTILINE))
+    assigned = re.findall(r"^(\w+)=('[^'\n]*'|\S+)$", text, re.MULTILINE)
+    variables = {name: value.strip("'") for name, value in assigned}
     for line in re.findall(r"^(?:\w+=\S+ |.* \| )?foveate (.*)$", text, re.MULTILINE):
         words = shlex.split(re.sub(r"\$(\w+)", lambda name: variables[name[1]], line), comments=True)
         yield [word for word in words if not word.startswith("[")]

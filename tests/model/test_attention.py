@@ -61,7 +61,7 @@ def test_the_table_holds_exactly_the_kinds_that_settings_may_name() -> None:
     assert set(ATTENTION) == set(get_args(AttentionKind))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(SHAPES)
 def test_luong_equals_its_definition_over_all_positions(shape: tuple[int, int, int, int]) -> None:
     images = features(shape)
@@ -72,7 +72,7 @@ def test_luong_equals_its_definition_over_all_positions(shape: tuple[int, int, i
         np.testing.assert_allclose(attended.reshape(shape[1], -1).T, attend(tokens, tokens, tokens), atol=1e-5)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(SHAPES)
 def test_luong_row_equals_its_definition_within_each_row(shape: tuple[int, int, int, int]) -> None:
     images = features(shape)
@@ -84,7 +84,7 @@ def test_luong_row_equals_its_definition_within_each_row(shape: tuple[int, int, 
             np.testing.assert_allclose(attended[:, row].T, attend(tokens, tokens, tokens), atol=1e-5)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(SHAPES, st.integers(0, 99))
 def test_luong_scaled_equals_its_definition_with_projected_scores(
     shape: tuple[int, int, int, int], seed: int

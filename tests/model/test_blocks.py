@@ -162,7 +162,7 @@ def patches_of(images: np.ndarray, side: int) -> np.ndarray:
     )
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(side=st.integers(1, 3), seed=st.integers(0, 99), epsilon=st.sampled_from([5e-4, 0.1]))
 def test_whitening_is_its_definition(side: int, seed: int, epsilon: float) -> None:
     # Neighbours are alike, as in photographs, so that the eigenvalues differ by orders of magnitude.
@@ -193,7 +193,7 @@ def test_a_whitening_layer_is_fixed() -> None:
     assert not torch.equal(layer.weight, before)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(side=st.integers(1, 3), seed=st.integers(0, 99))
 def test_of_grey_images_no_filter_is_idle(side: int, seed: int) -> None:
     grey = nn.functional.avg_pool2d(noise(6, 1, 12, 12, seed=seed), 3, 1).expand(-1, 3, -1, -1).contiguous()
@@ -216,7 +216,7 @@ def test_whitening_images_of_one_colour_blows_nothing_up(colour: float) -> None:
     assert torch.linalg.svdvals(layer.weight[:12].flatten(1)).max() <= 5e-4**-0.5 * (1 + 1e-4)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     in_channels=st.integers(1, 12),
     out_channels=st.integers(1, 12),

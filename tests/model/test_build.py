@@ -76,7 +76,7 @@ def test_table_leaves_the_network_as_it_was() -> None:
     assert not any(module._forward_hooks for module in network.modules())
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     size=st.integers(16, 96),
     classes=st.integers(2, 200),
@@ -90,7 +90,7 @@ def test_small_works_at_any_size_and_any_number_of_classes(size: int, classes: i
     assert logits.isfinite().all()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     size=st.integers(16, 64),
     whiten=st.integers(0, 5),
@@ -149,7 +149,7 @@ assert "torch._dynamo" not in sys.modules
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     size=st.integers(16, 40),
     whiten=st.integers(0, 3),

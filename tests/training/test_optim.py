@@ -97,7 +97,7 @@ def test_updates_are_those_of_keras_adamw() -> None:
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     rows=st.integers(1, 256),
     columns=st.integers(1, 256),

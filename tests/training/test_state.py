@@ -85,7 +85,7 @@ def killed_and_resumed(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kills=st.lists(st.integers(1, 23), min_size=1, max_size=4), clip=st.sampled_from([None, 0.5]))
 def test_killed_at_any_steps_and_resumed_it_ends_with_the_same_bits(
     kills: list[int],
@@ -109,7 +109,7 @@ def test_killed_at_any_steps_and_resumed_it_ends_with_the_same_bits(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["muon", "sgd"])
-@settings(deadline=None, max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(kills=st.lists(st.integers(1, 25), min_size=1, max_size=4), micro_batch=st.sampled_from([None, 5]))
 def test_so_it_does_with_the_speed_settings(
     optimizer: str,

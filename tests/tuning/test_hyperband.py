@@ -264,7 +264,7 @@ class TestScreening:
 
 class TestAnew:
     @given(pair=st.sampled_from(PAIRS), workers=st.integers(1, 9), seed=st.integers(0, 99))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_the_same_trials_are_promoted_and_every_job_begins_from_nothing(
         self, pair: tuple[int, int], workers: int, seed: int
     ) -> None:
@@ -281,7 +281,6 @@ class TestAnew:
 
 class TestAllowed:
     @given(allowed=st.integers(0, 4), workers=st.integers(1, 9), seed=st.integers(0, 99))
-    @settings(deadline=None)
     def test_only_brackets_that_may_begin_do(self, allowed: int, workers: int, seed: int) -> None:
         plan = Hyperband(screening_brackets(9, 3) * 4, numbered, anew=True)
         plan.allowed = allowed

@@ -68,7 +68,7 @@ PLANS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("plan", PLANS)
 @given(workers=st.integers(1, 8), seed=st.integers(0, 1000))
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_number_of_workers_finds_the_same(
     open_search: Open, tmp_path_factory: Any, plan: dict[str, Any], workers: int, seed: int
 ) -> None:
@@ -209,7 +209,7 @@ def test_in_its_time_it_ends_brackets_whole_and_can_be_resumed(
 @pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["hyperband", "asha"])
 @given(cuts=st.lists(st.integers(1, 60), max_size=6), workers=st.integers(1, 4), seed=st.integers(0, 1000))
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_stopped_anywhere_and_taken_up_it_finds_the_same(
     open_search: Open, tmp_path_factory: Any, algorithm: str, cuts: list[int], workers: int, seed: int
 ) -> None:

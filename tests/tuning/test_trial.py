@@ -171,10 +171,11 @@ class TestTrainTrial:
             trained.append(config.train.precision)
             raise InterruptedError
 
+        made = job()
         monkeypatch.setattr(trial, "Fit", note)
         monkeypatch.setattr(training_settings, "share_of_even_pixels", lambda _: 1.0)
         with pytest.raises(InterruptedError):
-            finish(job(), digits)
+            finish(made, digits)
         assert trained == ["auto"]
 
     def test_done_already_it_trains_no_more(self, job: Callable[..., TrialJob], digits: Dataset) -> None:
