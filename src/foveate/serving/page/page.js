@@ -80,7 +80,7 @@ async function learn() {
   const names = about.class_names;
   const shown = names.slice(0, 12).map(short).join(", ");
   const rest = names.length > 12 ? ` and ${names.length - 12} more` : "";
-  $("model").replaceChildren("The model ", nameOf(about.model), ` knows ${names.length} classes: `, nameOf(shown), `${rest}.${about.calibrated ? "" : " Its probabilities are not calibrated: it may be less often right than they say."}${about.unlike ? "" : " It cannot say of an image that it is unlike those that it was trained on."}`);
+  $("model").replaceChildren("The model ", nameOf(about.model), ` knows ${names.length} classes: `, nameOf(shown), `${rest}.${about.calibrated ? "" : " Its probabilities are not calibrated."}${about.unlike ? "" : " It cannot say of an image that it is unlike those that it was trained on."}`);
 }
 
 // Images come in.
