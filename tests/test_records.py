@@ -6,12 +6,13 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from foveate.errors import CheckpointError, DataError
-from foveate.parsing import MAX_DEPTH, MalformedError, parse_json, parse_yaml
+from foveate.parsing import MAX_DEPTH, MalformedError, parse_json, parse_yaml, yaml_line, yaml_text
 from foveate.records import ClassNames, FiniteJson, Line, Reason, Record, parse_record, read_record
 
 
@@ -131,6 +132,31 @@ def test_yaml_beyond_plain_data_is_one_line(text: str, told: str) -> None:
 )
 def test_yaml_of_plain_data_is_read(text: str, value: object) -> None:
     assert parse_yaml(text) == value
+
+
+TEXTS = (
+    st.text() | st.text("\n\r\x85\u2028\u2029\ufeff -#:'\"\\%~01eEx+._") | st.from_regex(r"[-+]?[0-9.]+e?[0-9]?")
+)
+FLOATS = st.floats(allow_nan=False)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | FLOATS | TEXTS,
+        lambda each: st.lists(each) | st.dictionaries(TEXTS, each),
+        max_leaves=9,
+    )
+)
+def test_what_is_written_as_yaml_is_read_the_same(value: object) -> None:
+    assert parse_yaml(yaml_text(value)) == value
+    line = yaml_line(value)
+    assert parse_yaml(line) == value
+    assert len(line.splitlines()) == 1
+
+
+@given(st.lists(TEXTS))
+def test_other_readers_of_yaml_take_our_texts_for_texts(texts: list[str]) -> None:
+    assert yaml.safe_load(yaml_text(texts)) == texts
 
 
 @given(st.text())

@@ -78,14 +78,19 @@ def parse_yaml(text: str) -> Any:
 
 def yaml_text(value: Any) -> str:
     """A value of plain data as YAML, in its own order."""
-    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return text
 
 
 def yaml_line(value: Any) -> str:
     """A value of plain data as YAML in one line, as a command line takes it."""
-    text: str = yaml.safe_dump(
-        value, default_flow_style=True, width=float("inf"), sort_keys=False, allow_unicode=True
+    text: str = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        default_flow_style=True,
+        width=float("inf"),
+        sort_keys=False,
+        allow_unicode=True,
     )
     return text.removesuffix("\n").removesuffix("\n...")
 
@@ -180,3 +185,25 @@ class _Loader(yaml.SafeLoader):
             line = node.start_mark.line + 1
             raise MalformedError(f"the key {twice[1]!r} occurs twice in the mapping that begins in line {line}")
         return super().construct_mapping(node, deep=deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's writer of plain data, whose texts our loader and PyYAML's read as the same texts.
+
+    It quotes what either loader takes for a number, as `1e5`. A text with a line break stands in double quotes,
+    which escape it: PyYAML's single quotes give U+0085 back as a space.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML's own attribute)
+        letter: _Loader.yaml_implicit_resolvers[letter] + resolvers
+        for letter, resolvers in yaml.SafeDumper.yaml_implicit_resolvers.items()
+    }
+
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        """A text, quoted so that it is read as written."""
+        style = '"' if _LINE_BREAKS.intersection(text) else None
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_LINE_BREAKS = frozenset("\n\r\x85\u2028\u2029")
+_Dumper.add_representer(str, _Dumper.represent_text)

@@ -9,7 +9,7 @@ from foveate.cli.options import given_settings
 from foveate.workflows.request import command_line
 
 NUMBERS = st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-VALUES = st.none() | st.booleans() | NUMBERS | st.text()
+VALUES = st.none() | st.booleans() | NUMBERS | st.text() | st.text("\n\r\x85\u2028 01e.:'\"")
 
 
 @given(lr=VALUES, device=VALUES)
