@@ -51,6 +51,9 @@ def test_the_whole_way_of_a_network_on_a_backbone(foveate: Foveate, pictures: Pa
     assert [each.label for each in fv.predict(tmp_path / "out" / "model.onnx", images)] == predicted
     done = foveate("explain", run, images[0], "--method", "gradcam", "--method", "occlusion")
     assert done.status == 0, done.err
+    done = foveate("explain", run, "--method", "gradcam")
+    assert "measuring maps of 6 images: with a backbone" in done.out
+    assert "--images 30 " in json.loads((run / "explanation.json").read_text())["command"]
     page = (run / "report.html").read_text()
     assert "logistic regression on the features of a frozen resnet18" in " ".join(page.split())
     assert "over epochs" not in page

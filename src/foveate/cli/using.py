@@ -95,7 +95,10 @@ def explain(
         str | None, typer.Option("--class", help="Show what speaks for this class (default: the predicted one).")
     ] = None,
     count: Annotated[
-        int | None, typer.Option("--images", help="Validation images to measure maps on (default: 100).")
+        int | None,
+        typer.Option(
+            "--images", help="Validation images to measure maps on (default: 100, or 30 with a backbone)."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of that measurement's controls and intervals.")] = 0,
     device: opt.Device = None,
@@ -109,9 +112,8 @@ def explain(
     if not images:
         if of_class is not None or name is not None:
             raise ConfigError("--class and --name are for images: give some")
-        given = {} if count is None else {"images": count}
         verdicts = foveate.explain_run(
-            model, methods=methods, data_dir=data_dir, device=device, seed=seed, display=display, **given
+            model, methods=methods, images=count, data_dir=data_dir, device=device, seed=seed, display=display
         )
         terminal.print_lines((each.words for each in verdicts), report=model / "report.html")
         return

@@ -36,8 +36,8 @@ from foveate.workflows.output import check_output_name, new_output, refuse_withi
 from foveate.workflows.request import Display, NullDisplay, command_line
 from foveate.workflows.run import IN_USE, dataset_of_run, unfinished_told
 
-IMAGES = 100
-"""Validation images that a verdict is measured on, where nobody says how many."""
+IMAGES, IMAGES_OF_BACKBONE = 100, 30
+"""Validation images that a verdict is measured on, where nobody says how many: some 700 forward passes each."""
 FEWEST = 10
 _GRID = 6
 """Images in the report that are right, and as many that are wrong."""
@@ -124,7 +124,7 @@ def explain_run(
     run: Path | str,
     *,
     methods: Sequence[str] = (),
-    images: int = IMAGES,
+    images: int | None = None,
     data_dir: Path | str | None = None,
     device: str | None = None,
     seed: int = 0,
@@ -134,14 +134,15 @@ def explain_run(
 
     Args:
         methods: as in `explain`.
-        images: how many of the validation images, the same share of every class.
+        images: how many of the validation images, the same share of every class; None: 100, or 30 of a network
+            with a backbone.
         seed: of the controls, of the order of shuffled weights and of the bootstrap.
 
     Raises:
         CheckpointError, ConfigError, DataError, OutputError: for a request that cannot be met.
     """
     display = display or NullDisplay()
-    if images < FEWEST:
+    if images is not None and images < FEWEST:
         raise ConfigError(f"images={images}: give {FEWEST} at least, so that there is an interval")
     folder = RunFolder.open(Path(run))
     config, record = folder.read_config(), folder.read_record()
@@ -159,11 +160,13 @@ def explain_run(
     if "validation" not in dataset.splits:
         raise ConfigError(f"{run} has no validation images to measure maps on")
     indices = dataset.splits["validation"]
+    if images is None:
+        images = IMAGES if config.model.backbone is None else IMAGES_OF_BACKBONE
     some = indices[stratified_subset(dataset.labels[indices], min(images, len(indices)), seed)]
     if config.model.backbone is not None:
         display.say(
-            f"measuring maps of {len(some):,} images: of a backbone this takes about half a minute of a processor "
-            f"core an image; --images measures fewer, {FEWEST} at least"
+            f"measuring maps of {plural(len(some), 'image')}: with a backbone this takes about half a minute of a "
+            "processor core an image; --images sets how many"
         )
     verdicts = []
     for method in chosen:
