@@ -127,13 +127,13 @@ def anew_halved(table: Table, number: int, job: Job) -> float:
     return table.scores[number][job.to_epoch][1]
 
 
-def going_on(table: Table, number: int, job: Job) -> float:
-    """As `continue`: by halves, ranked in the epoch that the stopping images name."""
+def by_halves(table: Table, number: int, job: Job) -> float:
+    """As where `patience` stops trials: by halves, ranked in the epoch that the stopping images name."""
     return float(table.halved[number, job.to_epoch - 1])
 
 
-def each_epoch(table: Table, number: int, job: Job) -> float:
-    """As reported to a pruner: in the last epoch, on all validation images."""
+def going_on(table: Table, number: int, job: Job) -> float:
+    """The last epoch so far of a schedule over all epochs, on all validation images."""
     return float(table.curve[number, job.to_epoch - 1])
 
 
@@ -152,7 +152,7 @@ class Method:
 
     def easier(self, table: Table) -> float:
         """By how many points the images that rank are easier than those of the worth."""
-        return table.easier[self.score in (going_on, anew_halved)]
+        return table.easier[self.score in (by_halves, anew_halved)]
 
 
 def methods() -> dict[str, Method]:
@@ -186,6 +186,9 @@ def methods() -> dict[str, Method]:
         "grid": Method(full_length(by_grid), anew),
         "tpe": Method(full_length(by_tpe), anew, slow=True),
         "hyperband li2018, continue": Method(brackets(li2018_brackets, FACTOR, begin_anew=False), going_on),
+        "hyperband li2018, continue, by halves": Method(
+            brackets(li2018_brackets, FACTOR, begin_anew=False), by_halves
+        ),
         "hyperband li2018, anew": Method(brackets(li2018_brackets, FACTOR, begin_anew=True), anew),
         "hyperband kerastuner, its own": Method(
             brackets(kerastuner_brackets, FACTOR, begin_anew=False), as_kerastuner
@@ -194,7 +197,7 @@ def methods() -> dict[str, Method]:
         "hyperband li2018, anew, tpe": Method(
             brackets(li2018_brackets, FACTOR, begin_anew=True, tpe=True), anew, slow=True
         ),
-        "optuna, tpe and hyperband pruner": Method(OptunaPlan, each_epoch, slow=True),
+        "optuna, tpe and hyperband pruner": Method(OptunaPlan, going_on, slow=True),
         "asha, continue": Method(asha(begin_anew=False), going_on),
         "asha, anew": Method(asha(begin_anew=True), anew),
         "screening 6, continue": Method(brackets(screening_brackets, 6, begin_anew=False), going_on),

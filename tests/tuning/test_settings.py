@@ -30,7 +30,7 @@ def test_files_of_earlier_versions_go_on_as_they_were() -> None:
         assert (old.algorithm, old.semantics, old.halves_validation, old.budget.epochs) == (
             "hyperband",
             "continue",
-            True,
+            False,
             69,
         )
     theirs = config(semantics="kerastuner", formula="kerastuner")
@@ -42,7 +42,8 @@ def test_files_of_earlier_versions_go_on_as_they_were() -> None:
     [
         ({"semantics": "anew"}, {}, False),
         ({"semantics": "anew"}, {"patience": 3}, True),
-        ({"semantics": "continue"}, {}, True),
+        ({"semantics": "continue"}, {}, False),
+        ({"semantics": "continue"}, {"patience": 3}, True),
         ({"semantics": "kerastuner"}, {"patience": 3}, False),
     ],
 )

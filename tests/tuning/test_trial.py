@@ -331,6 +331,14 @@ class TestAnew:
         assert done["score"] == done["rows"][-1]["val_accuracy"] == done["rows"][-1]["rank_accuracy"]
         assert "right" not in done
 
+    def test_a_trial_that_goes_on_ranks_so_as_well(self, job: Callable[..., TrialJob], unhalved: Dataset) -> None:
+        restless = tiny(epochs=6, lr=4.0, schedule="constant")
+        continued = {"config": restless, "semantics": "continue", "halves_validation": False}
+        done = [finish(job(from_epoch=end - 1, to_epoch=end, **continued), unhalved) for end in range(1, 7)]
+        scores = [each["score"] for each in done]
+        assert scores == [each["rows"][-1]["val_accuracy"] for each in done]
+        assert scores != sorted(scores)  # the best epoch is not always the last
+
     def test_it_tells_which_images_it_gets_right(self, job: Callable[..., TrialJob], unhalved: Dataset) -> None:
         done = finish(job(**anew(2), tells_right=True), unhalved)
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(done["right"]), np.uint8))

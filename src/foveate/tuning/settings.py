@@ -155,13 +155,13 @@ class StudyConfig(CampaignConfig):
     def halves_validation(self) -> bool:
         """Whether one half of the validation images stops trials and names their best epoch, the other ranks them.
 
-        With `anew` only where trials can be stopped: else a trial is ranked on all images in its last epoch, which
-        is chosen by nothing.
+        Only where trials can be stopped: else a trial is ranked on all images in its last epoch, which no image
+        chose.
         """
         patience = self.base.train.patience is not None or any(
             path.rpartition(".")[2] == "patience" for path in self.space.paths()
         )
-        return self.semantics == "continue" or (self.anew and patience)
+        return patience and self.semantics != "kerastuner"
 
     @property
     def budget(self) -> Budget:

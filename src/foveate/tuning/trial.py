@@ -164,7 +164,7 @@ def train_trial(
 
     Returns:
         `score`: what the job calls so, on the images that rank trials: in the epoch that was best on the stopping
-        images; where `anew` trials are ranked on all validation images, in the last epoch, which nothing chose.
+        images; where all validation images rank and none stops, in the last epoch, which nothing chose.
         `stopped`: whether training stopped early; `rows`: an epoch each, from `from_epoch` on; `right`: where the
         job asks for it, which images the network gets right, as bits in hexadecimal digits.
     """
@@ -198,7 +198,7 @@ def train_trial(
     own = [row for row in rows if row["epoch"] > job.from_epoch]
     best = max(own if keras else rows, key=lambda row: row[f"val_{job.score}"])
     told: dict[str, Any] = {}
-    if job.semantics == "anew" and not job.halves_validation:
+    if not keras and not job.halves_validation:
         best = rows[-1]
         if job.tells_right:
             logits, labels = data.logits(fit.state.model, "validation", config, label="ranking", track=track)
