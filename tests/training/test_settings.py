@@ -12,7 +12,7 @@ from foveate.data.augment import build_augment
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import ConfigError
 from foveate.settings import DataConfig
-from foveate.training.settings import balanced_weights, resolve_settings, share_of_even_pixels
+from foveate.training.settings import balanced_weights, precision_told, resolve_settings, share_of_even_pixels
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,21 @@ def test_bf16_is_not_chosen_for_images_that_are_even_for_the_most_part(digits: D
     assert resolve_settings(config, canvases).train.precision == "fp32"
     asked = config.replacing(precision="bf16")
     assert resolve_settings(asked, canvases).train.precision == "bf16"
+
+
+def test_float32_that_was_chosen_on_a_gpu_is_told(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    asked, canvases = resolve_config("minute"), load_dataset("cue:images=100", DataConfig())
+    chosen = resolve_settings(asked, canvases)
+    (told,) = precision_told([asked] * 2, [chosen] * 2, gpu)
+    assert told.startswith("precision=auto is fp32 here: these images have large even areas")
+    assert not precision_told([asked], [chosen], cpu)  # where it is fp32 for any images
+    assert not precision_told([asked], [resolve_settings(asked, digits)], gpu)
+    given = asked.replacing(precision="fp32")
+    assert not precision_told([given], [resolve_settings(given, canvases)], gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    assert not precision_told([asked], [chosen], gpu)
 
 
 def test_the_share_of_even_pixels_is_that_of_a_plain_loop(digits: Dataset) -> None:

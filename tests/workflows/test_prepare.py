@@ -1,5 +1,6 @@
 """What `train` needs before it begins: which preset, which settings, which data."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from foveate.config import resolve_config
 from foveate.errors import DataError
 from foveate.keywords import Settings
+from foveate.terminal import PlainDisplay
 from foveate.workflows.prepare import Prepared, prepare
 from foveate.workflows.request import NullDisplay
 
@@ -22,7 +24,7 @@ def prepared(data: str, **given: object) -> Prepared:
         "time": None,
         "known": None,
     }
-    return prepare(data, display=NullDisplay(), **{**usual, **given})  # type: ignore[arg-type]
+    return prepare(data, **{**usual, "display": NullDisplay(), **given})  # type: ignore[arg-type]
 
 
 def test_without_a_preset_the_data_choose_it_and_no_setting_is_added_where_it_ends_in_time() -> None:
@@ -31,6 +33,18 @@ def test_without_a_preset_the_data_choose_it_and_no_setting_is_added_where_it_en
     assert found.settings == {}
     assert found.config.train.images_seen == 88_000
     assert found.config.augment.flip == 0.0  # decided by the data: no setting is left open
+
+
+def test_float32_that_is_chosen_for_even_images_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("foveate.training.settings.has_bf16", lambda _: True)  # as on a GPU
+    shown = PlainDisplay(sys.stdout)
+    settings: Settings = {"epochs": 1}
+    assert prepared("cue:images=100", preset="small", settings=settings, display=shown).settings == settings
+    assert capsys.readouterr().out.count("precision=auto is fp32 here") == 1
+    prepared("digits", preset="small", settings=settings, display=shown)
+    assert "precision" not in capsys.readouterr().out
 
 
 def test_settings_that_are_given_come_back_as_they_were() -> None:

@@ -190,9 +190,13 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     A CPU with bf16 instructions trains faster by it, but many times slower when another process is busy: the
     threads of oneDNN's bf16 convolutions wait for each other by spinning. So it is never chosen there.
     """
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    enabled = precision == "bf16" or (precision == "auto" and native)
+    enabled = precision == "bf16" or (precision == "auto" and has_bf16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether it is a GPU that computes in bf16, and so does under `precision=auto`."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The settings that a data set decides, and what is refused before anything is trained with them."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from foveate.config import Config
 from foveate.data.augment import UNCHANGED
 from foveate.data.dataset import Dataset
 from foveate.errors import ConfigError
-from foveate.inference.network import weights_of
+from foveate.inference.network import has_bf16, weights_of
 from foveate.memory import device_memory
 from foveate.model.build import attention_side, feature_size, outline_model, try_attention
 from foveate.settings import CUSTOM, IMAGENET, Precision
@@ -77,6 +78,22 @@ def resolve_settings(config: Config, dataset: Dataset, devices: int = 1) -> Conf
 def _precision(config: Config, dataset: Dataset) -> Precision:
     asked = config.train.precision
     return "fp32" if asked == "auto" and share_of_even_pixels(dataset) > _EVEN else asked
+
+
+def precision_told(asked: Sequence[Config], resolved: Sequence[Config], device: torch.device) -> list[str]:
+    """A line where `auto` became float32 on a GPU that has bf16, because of the images; else none.
+
+    Args:
+        asked, resolved: the settings of one run or of several, before and after `resolve_settings`.
+    """
+    pairs = zip(asked, resolved, strict=True)
+    chosen = any((before.train.precision, after.train.precision) == ("auto", "fp32") for before, after in pairs)
+    if not chosen or not has_bf16(device):
+        return []
+    return [
+        "precision=auto is fp32 here: these images have large even areas, from which a network may learn nothing "
+        "in bf16; --set precision=bf16 is faster"
+    ]
 
 
 def share_of_even_pixels(dataset: Dataset) -> float:

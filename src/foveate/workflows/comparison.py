@@ -39,7 +39,7 @@ from foveate.workflows.comparison_arms import (
 )
 from foveate.workflows.comparison_files import record_test_opening, write_results
 from foveate.workflows.output import check_output_name, refuse_within
-from foveate.workflows.request import Display, NullDisplay, settings_digest
+from foveate.workflows.request import Display, NullDisplay, settings_digest, tell_precision
 from foveate.workflows.workers import Workers
 
 
@@ -167,6 +167,7 @@ def compare(
         raise DataError(f"{dataset.name} has a single validation image: add images, or set val_fraction higher")
     check_subsets(subsets, dataset)
     resolved = resolved_arms(parsed, dataset, device, subsets)
+    tell_precision([arm.config for arm in parsed], [arm.config for arm in resolved], device, display)
     check_different(resolved, first_seed, seeds)  # again: what the data decides may make arms the same
     if controls:
         resolved += controls_of(resolved, dataset, display)

@@ -15,7 +15,7 @@ from foveate.training.distributed import ALONE, World
 from foveate.training.settings import resolve_settings
 from foveate.workflows.defaults import PHOTOGRAPHS, default_preset, preset_of
 from foveate.workflows.length import Budget, Loaded, check_time, default_length, length_in_time, photos_in_time
-from foveate.workflows.request import Display, find_device, print_data_warnings
+from foveate.workflows.request import Display, find_device, print_data_warnings, tell_precision
 from foveate.workflows.start import preset_of_start
 
 
@@ -89,7 +89,9 @@ def prepare(
     elif by_default and preset == DEFAULT_PRESET:
         chosen = default_length(resolved, settings, loaded, display)
     given = cast("Settings", {**settings, **chosen})
-    config = resolve_settings(resolve_config(preset, file, given), loaded.training.dataset, world.size)
+    asked = resolve_config(preset, file, given)
+    config = resolve_settings(asked, loaded.training.dataset, world.size)
+    tell_precision([asked], [config], device, display)
     return Prepared(config, preset, given, loaded)
 
 

@@ -3,17 +3,19 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 
+from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.execution.campaign import Campaign
 from foveate.execution.pool import Event
 from foveate.parsing import yaml_line
 from foveate.progress import Track, untracked
 from foveate.training.device import device_for
+from foveate.training.settings import precision_told
 from foveate.training.state import EpochResult
 
 
@@ -69,6 +71,14 @@ def find_device(display: Display, asked: str | None, recorded: str = "auto") -> 
     for line in lines:
         display.say(line)
     return device
+
+
+def tell_precision(
+    asked: Sequence[Config], resolved: Sequence[Config], device: torch.device, display: Display
+) -> None:
+    """As `training.settings.precision_told`, which says what the user must be told."""
+    for line in precision_told(asked, resolved, device):
+        display.say(line)
 
 
 def print_data_warnings(dataset: Dataset, display: Display) -> None:

@@ -31,7 +31,7 @@ from foveate.workflows.campaign import (
     sees_no_steps,
 )
 from foveate.workflows.output import check_output_name, refuse_within
-from foveate.workflows.request import Display, NullDisplay, command_line
+from foveate.workflows.request import Display, NullDisplay, command_line, tell_precision
 from foveate.workflows.run import Run
 from foveate.workflows.study_files import Study, check_winner, open_study, write_results, write_winner
 from foveate.workflows.train import train
@@ -120,7 +120,9 @@ def tune(
         base = base.replacing(
             passes_per_epoch=max(1, round(whole_length / (max_epochs * len(dataset.splits["train"]))))
         )
-    base = with_place(resolve_settings(base, dataset), device)
+    resolved = resolve_settings(base, dataset)
+    tell_precision([base], [resolved], device, display)
+    base = with_place(resolved, device)
     config = validated(StudyConfig, {**values, **location, "base": base})
     usable = usable_in(chosen, config.base, dataset, config.first_size)
     if next(random_draws(chosen, config.seed, usable), None) is None:
