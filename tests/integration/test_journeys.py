@@ -295,11 +295,14 @@ def test_other_data_is_matched_by_class_name_and_measured_in_a_folder_of_its_own
     moved = tmp_path / "moved"
     (tmp_path / "photographs").rename(moved)
     assert foveate("evaluate", "runs/train/a").status == 2
-    assert foveate("evaluate", "runs/train/a", moved).status == 0
+    again = f"next: foveate train {moved} --preset small"
+    assert again in foveate("evaluate", "runs/train/a", moved).out
     assert set(fv.open_run(tmp_path / "runs/train/a").metrics) == {"validation"}
     folder = fv.open_run(tmp_path / "runs/train/a").folder
     folder.write_record(folder.read_record().model_copy(update={"finished": False}))
-    assert foveate("train", moved, "--resume", "runs/train/a").status == 0
+    unfinished = foveate("evaluate", "runs/train/a", moved).out
+    assert unfinished.count(f"foveate train {moved} --resume runs/train/a") == 2
+    assert again in foveate("train", moved, "--resume", "runs/train/a").out
 
 
 def test_a_run_stopped_early_may_be_measured_and_still_goes_on(

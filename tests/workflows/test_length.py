@@ -20,7 +20,6 @@ from foveate.training.length import Rates
 from foveate.workflows.length import Budget, Loaded, length_in_time, photos_in_time
 from foveate.workflows.prepare import prepare
 from foveate.workflows.request import NullDisplay
-from foveate.workflows.run import Run
 
 Photographs = Callable[..., Path]
 SLOW = Rates(size=16, step_s=0.2, small_step_s=0.1, measure_s=0.001)
@@ -83,7 +82,7 @@ class TestBudget:
 def test_what_was_chosen_is_recorded_as_plain_settings_and_repeated(
     rated: Callable[[Rates], None], no_time_passes: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foveate.workflows.train._train", lambda folder, *_: Run(folder))
+    monkeypatch.setattr("foveate.workflows.train._train", lambda run, *_: run)
     rated(SLOW)
     said = Said()
     run = fv.train("digits", preset="minute", time="30s", runs=tmp_path, display=said, threads=1, **TINY)

@@ -18,6 +18,7 @@ RECORD = RunRecord(
     fingerprint="0" * 64,
     class_names=("a", "b"),
     final=False,
+    finished=True,
 )
 USE = "foveate predict runs/train/mine IMAGES ("
 
@@ -102,6 +103,22 @@ def test_the_data_is_named_so_that_it_is_found_from_this_folder(
     assert told(RUN, config, few, dataset=str(photos)).startswith("foveate train photos ")
     monkeypatch.chdir("/")
     assert told(RUN, config, few, dataset=str(photos)).startswith(f"foveate train {photos} ")
+
+
+def test_data_that_has_moved_is_named_where_it_lies_now() -> None:
+    few, config = {"n": 20, "intervals": {"accuracy": [0.6, 0.9]}}, resolve_config("photos")
+    assert next_step(RECORD, RUN, config, few, "new place").startswith(
+        "foveate train 'new place' --set lr=0.1 --f"
+    )
+
+
+def test_a_training_that_is_not_finished_is_resumed_first() -> None:
+    config, stopped = resolve_config("minute"), RECORD.model_copy(update={"finished": False})
+    resumed = "foveate train --resume runs/train/mine (training has not come to its end)"
+    assert next_step(stopped, RUN, config, report(0.97)) == resumed
+    assert next_step(stopped, RUN, config, report(0.97), "there").startswith("foveate train there --resume runs/")
+    other = stopped.model_copy(update={"command": "foveate evaluate runs/train/mine other"})
+    assert next_step(other, RUN, config, report(0.97)).startswith(USE)
 
 
 def test_once_the_test_split_was_opened_nothing_is_tried_by_its_figures() -> None:

@@ -21,10 +21,11 @@ from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
 from foveate.workflows.leaks import copies_told
 from foveate.workflows.measure import Measurement, calibration, score_split
+from foveate.workflows.next_step import resuming
 from foveate.workflows.output import check_output_name, new_output, refuse_within
 from foveate.workflows.prepare import require_split
 from foveate.workflows.request import Display, NullDisplay, command_line, find_device, print_data_warnings
-from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, resuming, unfinished_told
+from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, unfinished_told
 
 
 def evaluate(
@@ -72,6 +73,7 @@ def evaluate(
         raise ConfigError(
             f"{folder.path} was trained on its validation images as well: measure it with --final{found}"
         )
+    moved = str(data) if own and data is not None else None
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
     elsewhere = f"measure on other data with `{command_line('evaluate', folder.path, 'DATA')}`"
     again = command_line("evaluate", folder.path, *([data] if data else []), final=True)
@@ -110,11 +112,11 @@ def evaluate(
                 folder.record_test_opening(command)
         measurement = replace(measurement, folder=RunFolder(output.path))
     with measurement.folder.locked(IN_USE):
-        _warn_of_state(folder, record, display, final=final)
+        _warn_of_state(folder, record, display, final=final, moved=moved)
         if own and final:
             folder.record_test_opening(command)
         measurement.write(display.track)
-    return Run(measurement.folder)
+    return Run(measurement.folder, moved)
 
 
 @dataclass(frozen=True)
@@ -235,14 +237,16 @@ def _require_finished(folder: RunFolder, record: RunRecord) -> None:
         with folder.locked(IN_USE):  # one that is still being trained is to be waited for, not resumed
             pass
         raise ConfigError(
-            f"{folder.path} is not trained to its end: continue it with `{resuming(folder)}`, "
+            f"{folder.path} is not trained to its end: continue it with `{resuming(folder.path)}`, "
             "or open the test split for it as it is with --unfinished"
         )
 
 
-def _warn_of_state(folder: RunFolder, record: RunRecord, display: Display, *, final: bool) -> None:
+def _warn_of_state(
+    folder: RunFolder, record: RunRecord, display: Display, *, final: bool, moved: str | None
+) -> None:
     """Say what a person who measures a run should know of it."""
-    if (line := unfinished_told(folder.path)) is not None:
+    if (line := unfinished_told(folder.path, moved)) is not None:
         display.say(line)
     if record.test_openings and final:
         display.say(

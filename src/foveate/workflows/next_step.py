@@ -33,12 +33,20 @@ def counts_evenly(config: Config) -> bool:
     return config.train.class_weights is not None or config.train.sampler == "balanced"
 
 
-def next_step(record: RunRecord, path: Path, config: Config, report: Mapping[str, Any]) -> str:
-    """One line on what to do with the run in `path`, by its figures on one of its splits."""
+def next_step(
+    record: RunRecord, path: Path, config: Config, report: Mapping[str, Any], moved: str | None = None
+) -> str:
+    """One line on what to do with the run in `path`, by its figures on one of its splits.
+
+    Args:
+        moved: where its data lies now, if not where the record has it.
+    """
     words = shlex.split(record.command)
     elsewhere = words[:2] == ["foveate", "evaluate"]  # on other data: the folder has no network
     if elsewhere and report["intervals"]["accuracy"][0] < _GOOD:
         return "look at the mistakes with the highest confidence in the report: some of them may be wrong labels"
+    if not elsewhere and not record.finished:
+        return f"{resuming(path, moved=moved)} (training has not come to its end)"
     run = shlex.quote(words[2] if elsewhere else str(path))
     use = f"foveate predict {run} IMAGES (tells the classes of new images; `foveate serve {run}` opens a page)"
     if elsewhere or record.test_openings:
@@ -49,10 +57,21 @@ def next_step(record: RunRecord, path: Path, config: Config, report: Mapping[str
         return f"train with --set class_weights=balanced, which counts all classes the same{_BALANCED_GAVE}"
     if report["intervals"]["accuracy"][0] >= _GOOD:
         return use
-    return _folds(record, report) or _other_training(config, report) or _maps(record, run, config, report) or use
+    return (
+        _folds(record, report, moved)
+        or _other_training(config, report)
+        or _maps(record, run, config, report)
+        or use
+    )
 
 
-def _folds(record: RunRecord, report: Mapping[str, Any]) -> str | None:
+def resuming(path: Path, devices: int | None = None, moved: str | None = None) -> str:
+    """The command line that resumes the run in `path`, perhaps by several `devices`, or on `moved` data."""
+    words = ["foveate", "train", *([moved] if moved else []), "--resume", str(path)]
+    return shlex.join([*words, *(["--devices", str(devices)] if devices else [])])
+
+
+def _folds(record: RunRecord, report: Mapping[str, Any], moved: str | None) -> str | None:
     """The command of the run with folds, under another name, where its validation images tell little."""
     words = shlex.split(record.command)
     smallest = min((each["support"] for each in report.get("per_class", {}).values()), default=report["n"])
@@ -65,7 +84,9 @@ def _folds(record: RunRecord, report: Mapping[str, Any]) -> str | None:
         or words[:2] != ["foveate", "train"]
     ):
         return None
-    if Path(record.dataset).exists() and not Path(words[2]).exists():
+    if moved is not None:
+        words[2] = moved
+    elif Path(record.dataset).exists() and not Path(words[2]).exists():
         words[2] = record.dataset  # the command was given in another folder
     if "--name" in words:
         place = words.index("--name")

@@ -1,6 +1,5 @@
 """What a run is: its folder, its network, the data set it was trained on, and the command that resumes it."""
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ from foveate.data.dataset import Dataset, load_known
 from foveate.data.splits import SPLITS
 from foveate.errors import CheckpointError, DataError
 from foveate.inference.network import pick_device
-from foveate.training.distributed import ALONE, World
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
-from foveate.workflows.next_step import counts_evenly, next_step
+from foveate.workflows.next_step import counts_evenly, next_step, resuming
 from foveate.workflows.request import Display, print_data_warnings
 
 IN_USE = "being trained or measured"
@@ -25,6 +23,8 @@ class Run:
     """A run folder and what lies in it."""
 
     folder: RunFolder
+    moved: str | None = None
+    """Where its data lies now, if that was said and its record has another place."""
 
     @property
     def path(self) -> Path:
@@ -60,7 +60,7 @@ class Run:
     def next_step(self) -> str:
         """What to try next, in a line."""
         *_, report = self.metrics.values()  # of the split that was measured last
-        return next_step(self.folder.read_record(), self.path, self.config, report)
+        return next_step(self.folder.read_record(), self.path, self.config, report, self.moved)
 
     def checkpoint(self, device: str = "cpu") -> Checkpoint:
         """The trained network with its classes and preprocessing.
@@ -81,14 +81,11 @@ def open_run(path: Path | str) -> Run:
     return Run(RunFolder.open(Path(path)))
 
 
-def resuming(folder: RunFolder, world: World = ALONE) -> str:
-    """The command line that resumes a run."""
-    devices = f" --devices {world.devices}" if world.devices else ""
-    return f"foveate train --resume {shlex.quote(str(folder.path))}{devices}"
-
-
-def unfinished_told(model: Path | str) -> str | None:
+def unfinished_told(model: Path | str, moved: str | None = None) -> str | None:
     """A line on a run whose training has not come to its end; None of one that has, and of a file.
+
+    Args:
+        moved: where its data lies now, if not where its record has it.
 
     Raises:
         CheckpointError: when its record is damaged.
@@ -98,7 +95,7 @@ def unfinished_told(model: Path | str) -> str | None:
     folder = RunFolder.open(Path(model))
     if folder.read_record().finished:
         return None
-    return f"training of {folder.path} is not finished; to continue: {resuming(folder)}"
+    return f"training of {folder.path} is not finished; to continue: {resuming(folder.path, moved=moved)}"
 
 
 def folder_of(run: Run | Path | str) -> RunFolder:

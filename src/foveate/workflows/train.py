@@ -26,10 +26,11 @@ from foveate.workflows.devices import check_shared, run_command
 from foveate.workflows.folds import check_folds, cross_validate, draw_run_folds
 from foveate.workflows.leaks import tell_own_copies
 from foveate.workflows.measure import Measurement
+from foveate.workflows.next_step import resuming
 from foveate.workflows.output import check_output_name, new_output, refuse_within
 from foveate.workflows.prepare import prepare
 from foveate.workflows.request import Display, NullDisplay, command_line, find_device
-from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, open_run, resuming
+from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, open_run
 from foveate.workflows.start import start_told, starting_from
 from foveate.workflows.workers import Workers
 
@@ -157,7 +158,7 @@ def train(
         if world.leads:
             hand_back(str(folder.path.resolve()))
         with _held(folder, world):
-            return _train(folder, fit, own, crew, display)
+            return _train(Run(folder), fit, own, crew, display)
 
 
 def resume(
@@ -186,7 +187,7 @@ def resume(
         ConfigError: when the `device` is not there.
         TrainingError, KeyboardInterrupt: as in `train`.
     """
-    world, folder = World.here(), folder_of(run)
+    world, folder, moved = World.here(), folder_of(run), None if data is None else str(data)
     folds, several = folder.read_record().folds, processes_to_start(devices)
     check_shared(several or world.size, folds=folds is not None, timed=False)
     others = (workers, ray, gpus) != (None, None, None)
@@ -197,12 +198,12 @@ def resume(
             "train", *([] if data is None else [data]), resume=folder.path, settings=None, **asked
         )
         run_command(words, several, display)
-        return Run(folder)
+        return Run(folder, moved)
     display = display if display is not None and world.leads else NullDisplay()
     crew = Workers(workers, ray, gpus)
     if folder.read_record().finished:
         display.say(f"{folder.path} is finished")
-        return Run(folder)
+        return Run(folder, moved)
     with _held(folder, world):
         config, record = folder.read_config(), folder.read_record()
         picked = world.place(find_device(display, device, config.train.device))
@@ -223,10 +224,10 @@ def resume(
             for line in changes:
                 display.say(line)
         with world.connected(picked):
-            return _train(folder, fit, own, crew, display)
+            return _train(Run(folder, moved), fit, own, crew, display)
 
 
-def _train(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display: Display) -> Run:
+def _train(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display) -> Run:
     """Train from wherever the state of `fit` is to the end; then measure and report.
 
     Of several processes the first does all but the steps, and the others wait for it.
@@ -235,10 +236,10 @@ def _train(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display
         data: the data set in the run's own splits, also where validation is trained on.
         crew: who trains the folds, where there are some.
     """
-    world, command = fit.world, resuming(folder, fit.world)
+    world, command = fit.world, resuming(run.path, fit.world.devices, run.moved)
     try:
         if world.leads:
-            _lead(folder, fit, data, crew, display)
+            _lead(run, fit, data, crew, display)
         else:
             with interruptible(command, heeded=False):
                 for _ in fit.epochs():
@@ -246,13 +247,14 @@ def _train(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display
         world.wait()
     except LostError as error:
         raise LostError(f"another process of this training has ended: continue with `{command}`") from error
-    return Run(folder)
+    return run
 
 
-def _lead(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display: Display) -> None:
+def _lead(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display) -> None:
     """What one process alone does, or the first of several."""
-    config, state, record = fit.config, fit.state, folder.read_record()
-    train, history = config.train, fit.state.history
+    folder, config, state = run.folder, fit.config, fit.state
+    record = folder.read_record()
+    train, history = config.train, state.history
     fit.path, epochs = folder.last, fit.length
     side = data.dataset.size
     small = round(side * train.resize_scale) if train.resize_until else side
@@ -261,7 +263,7 @@ def _lead(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display:
             f"the first {train.resize_until:.0%} of training is on images of {small} px, which is faster: "
             "until then accuracy on validation is low"
         )
-    with interruptible(resuming(folder, fit.world)) as interrupted:
+    with interruptible(resuming(run.path, fit.world.devices, run.moved)) as interrupted:
         keeps_best = train.keep == "best"
         if keeps_best and state.step == 0 and best_epoch(history, train.monitor) == state.epoch - 1:
             # It may have been killed after this state was saved, and before its weights were as the best.
@@ -293,7 +295,7 @@ def _lead(folder: RunFolder, fit: Fit, data: DeviceData, crew: Workers, display:
             weights, known = folder.kept_weights, None if record.final else logits
             Measurement(folder, config, checkpoint, data, split, weights, logits=known).write(track)
     if record.folds is not None:
-        where = resuming(folder)
+        where = resuming(run.path, moved=run.moved)
         cross_validate(folder, config, record, data.dataset, data.device, crew, display, resuming=where)
     folder.record_finished()
 
