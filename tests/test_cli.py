@@ -64,6 +64,40 @@ def test_the_table_of_layers_does_not_wait_for_what_draws_plots() -> None:
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "set()"), done.stderr
 
 
+def test_what_is_wrong_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "train" / "mine"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a.png").touch()
+    run.mkdir(parents=True)
+    (run / "run.json").write_text('{"class_names": ["cat", "dog"]}')
+    lines = {
+        "train digits --name a/b": "name='a/b': give a plain name",
+        "train digits --preset papr": "unknown preset 'papr'; did you mean 'paper'?",
+        "train digits --preset minute --lr nan": "train.lr=nan",
+        "train DIGITS": "there is no data set DIGITS: did you mean digits?",
+        "tune missing": "there is no data set missing",
+        "compare digits --arm minute --name a/b": "name='a/b'",
+        "check digits --name a/b": "name='a/b'",
+        "predict mine full": "no model at mine: ",
+        "predict runs/train/mine missing.jpg": "there is no file or folder 'missing.jpg'",
+        "predict runs/train/mine full --sort-into full": "full lies within the data",
+        "explain runs/train/mine missing/*.jpg": "no file matches 'missing/*.jpg'",
+        "explain runs/train/mine full --class nosuch": "class='nosuch': the model has no such class; known",
+        "explain runs/train/mine full --name mine/x": "name='mine/x'",
+        "evaluate runs/train/mine missing": "there is no data set missing",
+        "export runs/train/mine --to full": "full exists already: name a new folder by --to",
+        "serve mine": "no model at mine: ",
+    }  # fmt: skip
+    code = "import sys\nfrom foveate.cli import main\nfor line in sys.argv[1:]:\n"
+    code += "    sys.argv = ['foveate', *line.split()]\n    try:\n        main()\n"
+    code += "    except SystemExit as ended:\n        print(ended.code, 'torch' in sys.modules)"
+    command = [sys.executable, "-c", code, *lines]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["2 False"] * len(lines)
+    for told, expected in zip(done.stderr.splitlines(), lines.values(), strict=True):
+        assert told.startswith(f"foveate: {expected}")
+
+
 def test_a_file_whose_name_begins_with_a_dash_is_told_how_to_be_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -38,8 +38,15 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 def close_to(name: object, known: Iterable[str]) -> str:
     """The end of a message that names the closest of `known`; empty where none is close."""
-    names = list(known)
-    other = _OTHER_NAMES.get(str(name))
+    found = closest(name, known)
+    return "" if found is None else f"; did you mean {found!r}?"
+
+
+def closest(name: object, known: Iterable[str]) -> str | None:
+    """The closest of `known`, whether its letters are large or small; None where none is close."""
+    names = {each.lower(): each for each in known}
+    if (other := _OTHER_NAMES.get(str(name))) in names:
+        return other
     # .65 of the letters in common: below, names are suggested that have nothing to do with what was meant.
-    close = [other] if other in names else difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.65)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = difflib.get_close_matches(str(name)[:100].lower(), names, n=1, cutoff=0.65)
+    return names[close[0]] if close else None

@@ -144,7 +144,7 @@ def test_wrong_requests_are_one_line_and_nothing_is_written(
     (tmp_path / "full" / "mine").touch()
     before = {each.relative_to(tmp_path) for each in tmp_path.rglob("*")}
     refused: list[tuple[type[Exception], str, Any, Path, dict[str, Any]]] = [
-        (ConfigError, "exported already", model, tmp_path / "out", {}),
+        (CheckpointError, "exported already", model, tmp_path / "out", {}),
         (ConfigError, "does not say which images", weights, tmp_path / "out", {}),
         (ConfigError, "exists already", run, tmp_path / "full", {}),
         (ConfigError, "exists already", run, model, {}),
@@ -154,7 +154,7 @@ def test_wrong_requests_are_one_line_and_nothing_is_written(
         (ConfigError, "--unproved", run, tmp_path / "out", {"unproved": True, "int8": True}),
         (ConfigError, "--unproved", run, tmp_path / "out", {"unproved": True, "data": "digits"}),
         (ConfigError, "lies within the data", weights, pets / "out", {"data": pets}),
-        (CheckpointError, "no checkpoint at", tmp_path / "none", tmp_path / "out", {}),
+        (CheckpointError, "no model at", tmp_path / "none", tmp_path / "out", {}),
         (CheckpointError, "is not a run", tmp_path / "full", tmp_path / "out", {}),
         (DataError, "unknown to the model", weights, tmp_path / "out", {"data": pets}),
         (CheckpointError, "is not the data set of", run, tmp_path / "out", {"data": pets}),

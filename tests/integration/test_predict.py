@@ -185,7 +185,7 @@ def test_two_images_of_one_name_are_both_copied(foveate: Foveate, model: Path, t
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("missing.safetensors", "."), "no checkpoint at missing.safetensors"),
+        (("missing.safetensors", "."), "no model at missing.safetensors"),
         (("MODEL", "missing.png"), "there is no file or folder 'missing.png'"),
         (("MODEL", "*.nothing"), "no file matches '*.nothing'"),
         (("MODEL", "empty"), "empty holds no image files"),

@@ -122,6 +122,8 @@ def foveate_reached(foveate: Foveate, monkeypatch: pytest.MonkeyPatch) -> Foveat
     for verb in verbs():
         monkeypatch.setattr(library, verb, reached(verb))
     monkeypatch.setattr("foveate.data.listing.list_images", reached("predict"))
+    for check in ("data.opening.check_data", "data.listing.check_images", "inference.engine.check_model"):
+        monkeypatch.setattr(f"foveate.{check}", lambda *_, **__: None)  # the pages' data and runs are not there
     monkeypatch.setattr("foveate.cli.training._spread", lambda _: None)  # over other processes
     return foveate
 

@@ -8,6 +8,7 @@ import typer
 import foveate
 from foveate import terminal
 from foveate.cli import options as opt
+from foveate.cli.early import check_request
 from foveate.cli.options import given_settings, stoppable
 from foveate.cli.results import print_comparison
 from foveate.durations import seconds
@@ -106,6 +107,8 @@ def tune(
         raise ConfigError(f"--resume takes every setting from the study: `foveate tune --resume {resume}`")
     if resume is None and data is None:
         raise ConfigError("nothing to tune on: name a data set, as in `foveate tune digits`")
+    if resume is None:
+        check_request("tune", data, runs, name)
     display = terminal.display()
     with stoppable():
         if resume is not None:
@@ -203,6 +206,8 @@ def compare(
         raise ConfigError(
             "--plan has seeds of its own and opens no test split: give neither --final nor --first-seed"
         )
+    if resume is None:
+        check_request("compare", data, runs, name)
     display = terminal.display()
     with stoppable():
         if resume is not None:

@@ -9,6 +9,7 @@ import typer
 import foveate
 from foveate import terminal
 from foveate.cli import options as opt
+from foveate.cli.early import check_request, check_use
 from foveate.cli.options import given_settings, stoppable
 from foveate.cli.results import print_results
 from foveate.errors import ConfigError
@@ -35,6 +36,7 @@ def check(
 ) -> None:
     """Find what is wrong with DATA. The exit code is 1 when there is an error."""
     settings = given_settings(setting, size=size, device=device, threads=threads)
+    check_request("check", data, runs, name, preset=preset, settings=settings)
     checked = foveate.check(
         data,
         labels=labels,
@@ -113,7 +115,6 @@ def train(
     verbose: opt.Verbose = False,
 ) -> None:
     """Train on DATA and write a report. It is measured on the validation split."""
-    _spread(devices)
     settings = given_settings(
         setting,
         epochs=epochs,
@@ -147,6 +148,9 @@ def train(
         raise ConfigError(
             "--from trains on one device: for several, `foveate train DATA --config FILE --final --devices N`"
         )
+    if resume is None:
+        check_request("train", data, runs, name, preset=preset, config=config, settings=settings)
+    _spread(devices)
     with stoppable():
         if resume is not None:
             crew: dict[str, Any] = {"workers": workers, "ray": ray, "gpus": gpus}
@@ -208,6 +212,9 @@ def evaluate(
     """Measure a trained MODEL on its validation split, or on DATA."""
     shared: dict[str, Any] = {"final": final, "device": device, "data_dir": data_dir, "runs": runs, "name": name}
     shared["display"] = terminal.display()
+    check_use(run)
+    if data is not None:
+        check_request("evaluate", data, runs, name)
     if run.suffix.lower() in (".onnx", ".safetensors") and not run.is_dir():
         if data is None:
             raise ConfigError(f"{run} does not know its data: give some, as in `foveate evaluate {run} DATA`")

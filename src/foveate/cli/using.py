@@ -9,6 +9,7 @@ import typer
 import foveate
 from foveate import terminal
 from foveate.cli import options as opt
+from foveate.cli.early import check_request, check_use
 from foveate.cli.results import print_cache, told_of_predictions
 from foveate.errors import ConfigError
 
@@ -43,7 +44,6 @@ def predict(
     from foveate.data.listing import list_images
     from foveate.inference.tables import WRITERS
     from foveate.workflows.output import refuse_within
-    from foveate.workflows.predict import Predicted, predict_rows
     from foveate.workflows.sorting import Sorter
 
     given = {"csv": csv, "json": json, "parquet": parquet}
@@ -51,8 +51,11 @@ def predict(
     display = terminal.display(sys.stderr)
     if table is not None:
         refuse_within(table, *images, fix="write the table elsewhere")
-    paths, notes = list_images(images, sys.stdin)
+    check_use(model, images)
     sorter = Sorter(sort_into, images) if sort_into else None  # refused before anything else is written
+    from foveate.workflows.predict import Predicted, predict_rows
+
+    paths, notes = list_images(images, sys.stdin)
     columns, rows = predict_rows(
         model,
         paths,
@@ -109,6 +112,7 @@ def explain(
     """Show where a network looks in IMAGES. Without images, measure whether the maps of a run mean anything."""
     display = terminal.display()
     methods = tuple(method or ())
+    check_use(model, images or (), exported=bool(images), of_class=of_class)
     if not images:
         if of_class is not None or name is not None:
             raise ConfigError("--class and --name are for images: give some")
@@ -119,6 +123,7 @@ def explain(
         return
     if count is not None or data_dir is not None:
         raise ConfigError("--images and --data-dir are for measuring a run's maps: give no images then")
+    check_request("explain", None, runs, name)
     explanation = foveate.explain(
         model,
         images,
@@ -164,6 +169,10 @@ def export(
     data_dir: opt.DataDir = None,
 ) -> None:
     """Write a trained MODEL as ONNX. The file must first give the same answers."""
+    from foveate.workflows.output import check_new_folder
+
+    check_use(model, exported=False)
+    check_new_folder(to)
     done = foveate.export(
         model,
         to,
@@ -219,6 +228,7 @@ def serve(
     device: opt.Device = None,
 ) -> None:
     """Serve MODEL by HTTP. People get a page, programs JSON and KServe v2."""
+    check_use(model)
     serving = foveate.serve(
         model,
         host=host,

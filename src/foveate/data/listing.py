@@ -2,7 +2,7 @@
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from foveate.data.folder import IMAGE_SUFFIXES
@@ -21,6 +21,7 @@ def list_images(words: Sequence[str | Path], listed: Iterable[str] = ()) -> tupl
     Raises:
         DataError: for a word that names nothing, a folder without images, or no word at all.
     """
+    check_images(words)
     paths: list[str] = []
     notes: list[str] = []
     for word in map(str, words):
@@ -35,14 +36,27 @@ def list_images(words: Sequence[str | Path], listed: Iterable[str] = ()) -> tupl
             notes += told
         elif os.path.lexists(word):
             paths.append(word)
-        elif matches := sorted(path for path in glob.glob(word, recursive=True) if not os.path.isdir(path)):  # noqa: PTH112, PTH207
-            paths += matches
         else:
-            what = "no file matches" if glob.has_magic(word) else "there is no file or folder"
-            raise DataError(f"{what} {word!r}: give images, folders, patterns, or - for a list of paths")
+            paths += sorted(_matches(word))
     if not paths:
         raise DataError("there are no images: give image files, folders, patterns, or - for a list of paths")
     return paths, notes
+
+
+def check_images(words: Sequence[str | Path]) -> None:
+    """Refuse a word that names nothing, before anything slow is done.
+
+    Raises:
+        DataError: for that.
+    """
+    for word in map(str, words):
+        if word != "-" and not os.path.lexists(word) and next(_matches(word), None) is None:
+            what = "no file matches" if glob.has_magic(word) else "there is no file or folder"
+            raise DataError(f"{what} {word!r}: give images, folders, patterns, or - for a list of paths")
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    return (path for path in glob.iglob(pattern, recursive=True) if not os.path.isdir(path))  # noqa: PTH112, PTH207
 
 
 def _in_folder(folder: Path) -> tuple[list[str], list[str]]:

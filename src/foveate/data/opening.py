@@ -1,6 +1,5 @@
 """Which data set a person names, and what it says of itself; each layout is read by a module of its own."""
 
-import difflib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from foveate.data.source import Source, reading
 from foveate.errors import DataError
 from foveate.progress import Track, untracked
+from foveate.suggestions import closest
 
 _KNOWN = ("cifar10", "digits", "cue")
 _GIVE = f"{', '.join(_KNOWN)}, a folder or a file"
@@ -48,6 +48,28 @@ def _open(data: str, data_dir: Path | str | None, track: Track) -> Source:
         from foveate.data.cifar10 import open_cifar10
 
         return open_cifar10(Path(data_dir) if data_dir else None, track)
+    path = _path(data)
+    if path.is_dir():
+        return _open_folder(path, track)
+    return _open_file(path, track)
+
+
+def check_data(data: str) -> None:
+    """Refuse a name that names no data set, before anything slow is done.
+
+    Raises:
+        DataError: for that.
+    """
+    if data not in _KNOWN and not data.startswith("cue:"):
+        _path(data)
+
+
+def _path(data: str) -> Path:
+    """The folder or the file that is meant.
+
+    Raises:
+        DataError: when there is none.
+    """
     if not data.strip():
         raise DataError(f"the name of the data set is empty: give {_GIVE}")
     try:
@@ -61,13 +83,11 @@ def _open(data: str, data_dir: Path | str | None, track: Track) -> Source:
     except (ValueError, RuntimeError) as error:  # a NUL character; a user without a home
         raise DataError(f"{data!a} is not a path ({error}): give {_GIVE}") from error
     with reading(path):
-        if path.is_dir():
-            return _open_folder(path, track)
         if not path.exists():
             raise DataError(_not_found(data, path))
-        if not path.is_file():
+        if not path.is_dir() and not path.is_file():
             raise DataError(f"{path} is a device, pipe or socket: give a folder or a regular file")
-    return _open_file(path, track)
+    return path
 
 
 def _open_folder(path: Path, track: Track) -> Source:
@@ -118,7 +138,7 @@ def _not_found(data: str, path: Path) -> str:
     if path.is_symlink():
         return f"{data} is a link that leads nowhere, or back to itself: repair it"
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, siblings, n=1)
-    near = [str(path.parent / name) for name in close] or difflib.get_close_matches(data, _KNOWN, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"give {_GIVE}"
+    sibling = closest(path.name, siblings)
+    near = closest(data, _KNOWN) if sibling is None else path.parent / sibling
+    hint = f"give {_GIVE}" if near is None else f"did you mean {near}?"
     return f"there is no data set {data}: {hint}"

@@ -1,5 +1,8 @@
 """A trained network, wherever it runs: what it says of itself, and from pixels to logits."""
 
+import contextlib
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -8,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.confidence import Confidence
-from foveate.errors import CheckpointError
+from foveate.errors import CheckpointError, ConfigError
 from foveate.preprocessing import Preprocessing
+from foveate.suggestions import closest, nearest
 
 BATCH = 64
 """Images that are asked about at once: on a CPU larger batches are hardly faster, and hold memory."""
@@ -51,6 +55,7 @@ def load_engine(model: Path | str, *, device: str | None = None) -> Engine:
         CheckpointError: when there is none, or it is damaged.
         ConfigError: when the device is not there.
     """
+    check_model(model)
     path = Path(model)
     if path.suffix.lower() == ".onnx" and not path.is_dir():
         # ONNX Runtime needs no torch, which takes seconds to import.
@@ -64,3 +69,48 @@ def load_engine(model: Path | str, *, device: str | None = None) -> Engine:
     from foveate.inference.network import NetworkEngine
 
     return NetworkEngine.load(path, device=device)
+
+
+def check_model(model: Path | str, *, exported: bool = True) -> None:
+    """Refuse what is no model by its name, before anything slow is done.
+
+    Args:
+        exported: whether an exported file is one for what is asked.
+
+    Raises:
+        CheckpointError: when there is nothing, or a folder or a file of another kind.
+    """
+    path = Path(model)
+    if not os.path.lexists(path):
+        kinds = "a .safetensors or an exported .onnx file" if exported else "or a .safetensors file"
+        raise CheckpointError(
+            f"no model at {path}: give a run folder made by `foveate train`, {kinds}{similar_model(path)}"
+        )
+    inside = path / "model.onnx"
+    of_export = path.is_dir() and inside.is_file() and not (path / "args.yaml").exists()
+    if of_export and exported:
+        raise CheckpointError(f"{path} is not a run: to use the exported file in it, give {inside}")
+    if not exported and (of_export or (path.suffix.lower() == ".onnx" and not path.is_dir())):
+        raise CheckpointError(
+            f"{path} is exported already: give the run or the .safetensors file that it was made from"
+        )
+
+
+def check_class(name: str, known: Sequence[str]) -> None:
+    """Raises ConfigError for a class that is none of those that are `known`."""
+    if name not in known:
+        raise ConfigError(f"class={name!r}: the model has no such class{nearest(name, known)}")
+
+
+def similar_model(path: Path) -> str:
+    """The end of a message: the run or file of about that name that lies beside it, or in `runs/train`."""
+    found: dict[str, Path] = {}
+    for folder in (Path("runs", "train"), path.parent):
+        with contextlib.suppress(OSError):
+            found |= {each.name: each for each in folder.iterdir() if _is_model(each)}
+    close = closest(path.name, found)
+    return "" if close is None else f"; did you mean {found[close]}?"
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix.lower() in (".onnx", ".safetensors") or (path / "run.json").is_file()

@@ -20,6 +20,7 @@ from foveate.data.dataset import Dataset, KnownData
 from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError, one_line
 from foveate.files import locked, read_regular, write_atomically, write_csv, write_json
+from foveate.inference.engine import similar_model
 from foveate.inference.network import weights_of
 from foveate.parsing import yaml_text
 from foveate.preprocessing import Preprocessing
@@ -56,7 +57,8 @@ class RunFolder:
             CheckpointError: when it is not one.
         """
         if not path.exists():
-            raise CheckpointError(f"no run folder at {path}: give one made by `foveate train`")
+            near = similar_model(path)
+            raise CheckpointError(f"no run folder at {path}: give one made by `foveate train`{near}")
         if not (path / "run.json").is_file() or not (path / "args.yaml").is_file():
             raise CheckpointError(
                 f"{path} is not a run folder (no run.json and args.yaml): give one made by `foveate train`"

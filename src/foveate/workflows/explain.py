@@ -15,7 +15,7 @@ from foveate.data.listing import list_images
 from foveate.data.splits import stratified_subset
 from foveate.errors import ConfigError
 from foveate.files import write_atomically, write_json
-from foveate.inference.engine import Engine, load_engine
+from foveate.inference.engine import Engine, check_class, load_engine
 from foveate.inference.explanation import METHODS, unavailable
 from foveate.inference.faithfulness import Verdict, steps, verdict
 from foveate.inference.predictor import Predictor
@@ -88,14 +88,13 @@ def explain(
     refuse_within(runs, *images)
     check_output_name(Path(runs), "explain", name)
     engine = load_engine(model, device=device)
+    if of_class is not None:
+        check_class(of_class, engine.about.class_names)
     chosen, passed = _methods(engine, methods)
     confidence = engine.about.confidence
     for line in (unfinished_told(model), confidence.told, *notes, *passed):
         if line is not None:
             display.say(line)
-    names = engine.about.class_names
-    if of_class is not None and of_class not in names:
-        raise ConfigError(f"class={of_class!r}: the model's classes are {', '.join(names[:20])}")
     shown: list[ExplainedImage] = []
     unreadable: dict[str, str] = {}
     for path in display.track(paths, total=len(paths), label="explaining"):

@@ -16,6 +16,7 @@ from foveate.exporting.graph import described, to_int8, to_onnx
 from foveate.exporting.proof import BOUNDS, Certificate, FileProof, Measured, score_of
 from foveate.exporting.web import read_assets, web_page
 from foveate.files import new_folder
+from foveate.inference.engine import check_model
 from foveate.inference.network import NetworkEngine
 from foveate.inference.onnx_file import Card, PreprocessingRecord, Proven
 from foveate.model.layers import layer_table
@@ -23,7 +24,7 @@ from foveate.preprocessing import RESIZES
 from foveate.report.export_page import export_page
 from foveate.report.html import png, render
 from foveate.workflows.export_proof import NAMES, TO_FIX, ProofImages, as_line, measure, proof_images, reasons_of
-from foveate.workflows.output import check_output_name, refuse_within
+from foveate.workflows.output import check_new_folder, refuse_within
 from foveate.workflows.request import Display, NullDisplay
 from foveate.workflows.run import unfinished_told
 
@@ -150,13 +151,8 @@ def _check_request(
     model: Path, to: Path, data: str | Path | None, *, int8: bool, unproved: bool, examples: int, web: bool
 ) -> None:
     """Raises ConfigError or OutputError for what cannot be met, before anything is read."""
-    if model.suffix.lower() == ".onnx" and not model.is_dir():
-        raise ConfigError(
-            f"{model} is exported already: give the run or the .safetensors file that it was made from"
-        )
-    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
-        raise ConfigError(f"{to} exists already: name a new folder by --to")
-    check_output_name(to.parent, "", None)  # a place that cannot be written, before work that takes a minute
+    check_model(model, exported=False)
+    check_new_folder(to)
     if data is not None:
         refuse_within(to, data, fix=TO_FIX)
     if unproved and data is not None:

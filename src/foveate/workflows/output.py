@@ -103,6 +103,17 @@ def check_output_name(root: Path, verb: str, name: str | None) -> None:
         raise ConfigError(f"{path} exists: choose another --name{or_resume}")
 
 
+def check_new_folder(path: Path) -> None:
+    """Refuse a folder that is there already, or cannot be made: before the work that comes first.
+
+    Raises:
+        ConfigError, OutputError: for that.
+    """
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise ConfigError(f"{path} exists already: name a new folder by --to")
+    check_output_name(path.parent, "", None)
+
+
 def clipped(name: str) -> str:
     """The beginning of a name, in as many bytes as a folder's name can have beside a number."""
     return name.encode()[:_NAME_BYTES].decode(errors="ignore")

@@ -1,0 +1,60 @@
+"""What a command refuses before it imports torch, which takes seconds; what it calls refuses the same."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foveate.config import resolve_config
+from foveate.records import read_record
+
+
+def check_request(
+    verb: str,
+    data: str | None,
+    runs: Path,
+    name: str | None,
+    *,
+    preset: str | None = None,
+    config: Path | None = None,
+    settings: Mapping[str, Any] = {},
+) -> None:
+    """Refuse data that are not there, a place or a name that no folder can have, and settings that none can have.
+
+    Args:
+        verb: in whose folder of `runs` the command writes.
+        settings: over a `preset` or the file `config`; without either of them the data choose what they are over.
+
+    Raises:
+        ConfigError, DataError, OutputError: for the first of them.
+    """
+    from foveate.data.opening import check_data
+    from foveate.workflows.output import check_output_name, refuse_within
+
+    if data is not None:
+        check_data(data)
+        refuse_within(runs, data)
+    check_output_name(runs, verb, name)
+    if preset is not None or config is not None:
+        resolve_config(preset, config, settings)
+
+
+def check_use(
+    model: Path, images: Sequence[str] = (), *, exported: bool = True, of_class: str | None = None
+) -> None:
+    """Refuse a model that is not there, words that name no images, and a class that a run does not have.
+
+    Args:
+        exported: whether an exported file will do.
+
+    Raises:
+        CheckpointError, ConfigError, DataError: for the first of them.
+    """
+    from foveate.data.listing import check_images
+    from foveate.inference.engine import check_class, check_model
+
+    check_model(model, exported=exported)
+    check_images(images)
+    record = model / "run.json"
+    if of_class is not None and record.is_file():
+        known = read_record(record, dict[str, Any], fix="restore it from a copy").get("class_names", ())
+        check_class(of_class, known)

@@ -1,0 +1,58 @@
+"""What is refused of a model by its name alone."""
+
+from pathlib import Path
+
+import pytest
+
+from foveate.errors import CheckpointError, ConfigError
+from foveate.inference.engine import check_class, check_model
+from foveate.training.runs import RunFolder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a run, an exported model, and what is neither."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/train/mine/run.json", "runs/train/mine/args.yaml", "out/model.onnx", "there/model.onnx"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("exported", [True, False])
+def test_what_is_there_may_be_a_model(here: Path, exported: bool) -> None:
+    check_model("runs/train/mine", exported=exported)
+    check_model("runs", exported=exported)  # no run, which is found when it is opened
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("mine", "no model at mine: give a run folder .* exported .onnx file; did you mean runs/train/mine?"),
+        ("Mnie", "did you mean runs/train/mine?"),
+        ("runs/train/mien", "did you mean runs/train/mine?"),
+        ("out/modle.onnx", "did you mean out/model.onnx?"),
+        ("other", "an exported .onnx file$"),
+        ("out", "out is not a run: to use the exported file in it, give out/model.onnx"),
+    ],
+)
+def test_what_is_not_is_told_with_what_may_be_meant(here: Path, name: str, told: str) -> None:
+    with pytest.raises(CheckpointError, match=told.replace("?", r"\?")):
+        check_model(name)
+
+
+@pytest.mark.parametrize("name", ["out", "out/model.onnx"])
+def test_an_exported_file_is_not_always_one(here: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match=f"^{name} is exported already: give the run"):
+        check_model(name, exported=False)
+
+
+def test_a_run_that_is_meant_is_named_where_only_runs_will_do(here: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no run folder at mine: .*; did you mean runs/train/mine"):
+        RunFolder.open(Path("mine"))
+
+
+def test_a_class_of_another_name() -> None:
+    check_class("cat", ["cat", "dog"])
+    with pytest.raises(ConfigError, match="class='Dog': the model has no such class; did you mean 'dog'"):
+        check_class("Dog", ["cat", "dog"])
