@@ -1,10 +1,12 @@
 import math
+import warnings
 from functools import partial
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -299,3 +301,16 @@ def test_a_normed_block_without_normalisation_begins_as_the_identity_too() -> No
     block = normed_block(norm=None, kernels=(3, 3), activation=nn.Identity, pool=1)
     features = noise(2, 3, 6, 6)
     torch.testing.assert_close(block(features)[:, :3], features)
+
+
+@pytest.mark.parametrize(("kernel", "dilation"), [(2, 1), (4, 1), (4, 3), (4, 2), (3, 1)])
+def test_a_kernel_of_an_even_side_keeps_the_size_as_torch_does_and_without_its_warning(
+    kernel: int, dilation: int
+) -> None:
+    layer = conv_block(kernels=(kernel,), dilation=dilation).convs[0]
+    images = torch.rand(2, 3, 9, 8)
+    found = layer(images)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wanted = F.conv2d(images, layer.weight, layer.bias, padding="same", dilation=dilation)
+    assert torch.equal(found, wanted)

@@ -93,6 +93,24 @@ class WhiteningConv2d(nn.Conv2d):
         self.weight.copy_(torch.cat([filters, -filters]))
 
 
+class EvenKernelConv2d(nn.Conv2d):
+    """A convolution whose kernel has an even side, and whose output the size of its input.
+
+    Of an odd number of zeros one more is to the right and below, as with torch's `padding="same"`, which warns of
+    the copy that this takes.
+
+    Shape: [B, in_channels, H, W] → [B, out_channels, H, W].
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, *, dilation: int) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel, padding=dilation * (kernel - 1) // 2, dilation=dilation
+        )
+
+    def forward(self, features: Tensor) -> Tensor:  # noqa: D102 (as nn.Conv2d)
+        return super().forward(F.pad(features, (0, 1, 0, 1)))
+
+
 class ConvBlock(nn.Module):
     """Convolutions with an activation, then batch normalisation, max pooling, attention, dropout (figure 3.1).
 
@@ -124,7 +142,10 @@ class ConvBlock(nn.Module):
         widths = [in_channels] + [out_channels] * len(kernels)
         self.convs = nn.Sequential()
         for kernel, width in zip(kernels, widths, strict=False):
-            self.convs.append(nn.Conv2d(width, out_channels, kernel, padding="same", dilation=dilation))
+            if dilation * (kernel - 1) % 2:
+                self.convs.append(EvenKernelConv2d(width, out_channels, kernel, dilation=dilation))
+            else:
+                self.convs.append(nn.Conv2d(width, out_channels, kernel, padding="same", dilation=dilation))
             self.convs.append(activation())
         self.norm = norm(out_channels, eps=1e-3) if norm else nn.Identity()
         self.pool = nn.MaxPool2d(pool)
