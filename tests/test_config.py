@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
+import foveate
 from foveate.config import (
     DEFAULT_PRESET,
     Config,
+    check_keywords,
     check_setting,
     preset_names,
     resolve_config,
@@ -347,3 +349,42 @@ def test_settings_of_steps_are_refused_where_no_step_is_taken(name: str) -> None
     with pytest.raises(ConfigError, match=f"^{leaf} is for training by steps, and preset photos fits"):
         resolve_config("photos", settings={name: value})
     assert resolve_config("photos-head", settings={name: value})
+
+
+def test_a_further_keyword_that_is_a_setting_or_unknown_is_told_how_to_be_given() -> None:
+    check_keywords(["alpha", "subsets"], {"alpha": 0.1})
+    for further, told in (
+        ({"threads": 1}, r"^threads is a setting: give settings=\{'threads': 1\}$"),
+        ({"extra": ["mixup"]}, r"^extra is a setting: give settings=\{'extra': \['mixup'\]\}$"),
+        ({"subset": [5]}, r"^there is no argument 'subset'; did you mean 'subsets'\?$"),
+        ({"thread": 1}, r"^there is no argument 'thread'; did you mean 'threads'\?$"),
+        ({"nothing_like_it": 1}, r"^there is no argument 'nothing_like_it'$"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            check_keywords(["alpha", "subsets"], further)
+
+
+def test_the_functions_with_further_keywords_refuse_them_before_they_begin(tmp_path: Path) -> None:
+    for refused in (
+        lambda: foveate.compare("digits", ["minute"], threads=1, runs=tmp_path),
+        lambda: foveate.plan_comparison("digits", ["minute"], threads=1, runs=tmp_path),
+        lambda: foveate.tune("digits", threads=1, runs=tmp_path),
+    ):
+        with pytest.raises(ConfigError, match=r"threads is a setting: give settings=\{'threads': 1\}"):
+            refused()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_part_of_a_batch_is_no_more_than_the_batch(tmp_path: Path) -> None:
+    assert resolve_config(settings={"batch": 8, "micro_batch": 8}).train.micro_batch == 8
+    with pytest.raises(ConfigError, match="micro_batch=9: a step has batch=8 images: give fewer, or leave it out"):
+        resolve_config(settings={"batch": 8, "micro_batch": 9})
+    old = tmp_path / "args.yaml"  # of a run that had one
+    old.write_text("preset: small\ntrain: {batch: 8, micro_batch: 9}\n")
+    assert resolve_config(file=old).train.micro_batch == 9
+
+
+@pytest.mark.parametrize("value", [None, False])
+def test_no_attention_has_a_name(value: object) -> None:
+    with pytest.raises(ConfigError, match=f"attention={value}: for a network without attention write 'none'$"):
+        resolve_config(settings={"attention": value})

@@ -14,7 +14,7 @@ from foveate.errors import ConfigError, one_line
 from foveate.files import read_regular
 from foveate.parsing import MalformedError, parse_yaml
 from foveate.settings import EARLIER_NAMES, AugmentConfig, DataConfig, ModelConfig, Section, TrainConfig
-from foveate.suggestions import nearest
+from foveate.suggestions import close_to, nearest
 from foveate.validation import short, validated
 
 DEFAULT_PRESET = "minute"
@@ -93,7 +93,15 @@ def resolve_config(
     config = _validate(_onto(_onto(values, from_file), given))
     if config.train.optimizer == "logistic_regression":
         _refuse_settings_of_steps(config, given.get("train", {}))
+    _refuse_parts_of_more_than_a_batch(config, given.get("train", {}))
     return config
+
+
+def _refuse_parts_of_more_than_a_batch(config: Config, given: Iterable[str]) -> None:
+    """Refuse a `micro_batch` that is given and parts no batch; in the file of an earlier run there may be one."""
+    micro, batch = config.train.micro_batch, config.train.batch
+    if "micro_batch" in given and micro is not None and micro > batch:
+        raise ConfigError(f"micro_batch={micro}: a step has batch={batch} images: give fewer, or leave it out")
 
 
 def _refuse_settings_of_steps(config: Config, given: Iterable[str]) -> None:
@@ -190,6 +198,21 @@ def check_setting(name: str) -> None:
     path = setting_path(leaf)
     if dot and path != f"{section}.{EARLIER_NAMES.get(leaf, leaf)}":
         raise ConfigError(f"unknown setting {name!r}; did you mean {setting_path(leaf)!r}?")
+
+
+def check_keywords(known: Iterable[str], given: Mapping[str, Any]) -> None:
+    """Refuse further keywords of a function that are not `known`, and say of a setting how it is given.
+
+    Raises:
+        ConfigError: for the first of them.
+    """
+    names = set(known)
+    for name, value in given.items():
+        if name in names:
+            continue
+        if EARLIER_NAMES.get(name, name) in _owners():
+            raise ConfigError(f"{name} is a setting: give settings={{{name!r}: {short(repr(value))}}}")
+        raise ConfigError(f"there is no argument {name!r}{close_to(name, (*names, *_owners()))}")
 
 
 def _owners() -> dict[str, str]:

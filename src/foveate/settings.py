@@ -53,6 +53,13 @@ def _attention(value: str) -> str:
     return value
 
 
+def _text_of_attention(value: Any) -> Any:
+    """YAML's null and false are no names, and are meant as one."""
+    if value is None or value is False:
+        raise ValueError("for a network without attention write 'none'")
+    return value
+
+
 def _class_weights(value: Any) -> Any:
     if value is None or value == "balanced":
         return value
@@ -147,7 +154,9 @@ class ModelConfig(Section):
     block: BlockKind = "plain"
     """`plain`: convolutions, then one normalisation, as in figure 3.1; `normed`: one after every convolution."""
     activation: Activation = "relu"
-    attention: Annotated[str, Field(max_length=300), AfterValidator(_attention)] = "luong_row"
+    attention: Annotated[
+        str, Field(max_length=300), BeforeValidator(_text_of_attention), AfterValidator(_attention)
+    ] = "luong_row"
     """A kind, or `custom:NAME` of a class that was handed over."""
     attention_stage: int = Field(1, ge=1)
     """The stage, counted from 1, after which the attention comes."""

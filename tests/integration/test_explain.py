@@ -103,11 +103,11 @@ def test_an_exported_file_is_explained_by_occlusion_alone(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (("RUN", "--images", 5), "images=5: give 10 at least"),
+        (("RUN", "--images", 5), "--images 5: give 10 at least"),
         (("RUN", "--class", "red"), "--class and --name are for images"),
         (("RUN", "DATA", "--images", 20), "--images and --data-dir are for measuring"),
-        (("RUN", "DATA", "--method", "lime"), "method='lime': give attention, gradcam, occlusion"),
-        (("RUN", "DATA", "--class", "zebra"), "class='zebra': the model has no such class; known are blue"),
+        (("RUN", "DATA", "--method", "lime"), "--method lime: give attention, gradcam, occlusion"),
+        (("RUN", "DATA", "--class", "zebra"), "--class zebra: the model has no such class; known are blue"),
         (("RUN", "DATA", "--runs", "photographs"), "lies within the data"),
         (("RUN", "missing.png"), "there is no file or folder 'missing.png'"),
         (("WEIGHTS",), "is not a run"),

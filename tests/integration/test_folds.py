@@ -91,12 +91,12 @@ def test_groups_stay_in_one_split_and_in_one_fold(
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["--folds", 1], "folds=1: give 2 to 100"),
+        (["--folds", 1], "--folds 1: give 2 to 100"),
         (["--folds", 13], "has 12 images in train and validation (3 more images are in the test split)"),
         (["--folds", 3, "--final"], "leave --final out"),
         (["--folds", 3, "--time", "1m"], "each fold trains as long as the model"),
         (["--workers", 2], "give --folds too"),
-        (["--folds", 3, "--workers", -1], "workers=-1"),
+        (["--folds", 3, "--workers", -1], "--workers -1: give 1"),
         (["--resume", "runs/train/f", "--folds", 4], "--resume takes every setting"),
         (["--from", "runs/tune/s", "--folds", 4], "--from"),
         (["--set", "folds=3"], "folds is not a setting: give it as --folds"),

@@ -381,7 +381,7 @@ def test_a_run_of_another_machine_is_evaluated_and_resumed_here(
     for refused in (["evaluate", "runs/train/a"], ["train", "--resume", "runs/train/a"]):
         done = foveate(*refused, "--device", "cuda:0")
         assert (done.status, done.err.count("\n")) == (2, 1)
-        assert "device='cuda:0' is not there on this machine: use cpu or auto" in done.err
+        assert "--device cuda:0 is not there on this machine: use cpu or auto" in done.err
     again = foveate("train", "--resume", "runs/train/a")
     assert again.status == 0, again.err
     assert line in again.out

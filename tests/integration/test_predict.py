@@ -189,16 +189,16 @@ def test_two_images_of_one_name_are_both_copied(foveate: Foveate, model: Path, t
         (("MODEL", "missing.png"), "there is no file or folder 'missing.png'"),
         (("MODEL", "*.nothing"), "no file matches '*.nothing'"),
         (("MODEL", "empty"), "empty holds no image files"),
-        (("MODEL", "photos", "--coverage", "95"), "coverage=95: give a share above 0 and below 1"),
-        (("MODEL", "photos", "--top", "0"), "top=0: give 1 at least"),
-        (("MODEL", "photos", "--min-probability", "2"), "min_probability=2: give a probability"),
+        (("MODEL", "photos", "--coverage", "95"), "--coverage 95: give a share above 0 and below 1"),
+        (("MODEL", "photos", "--top", "0"), "--top 0: give 1 at least"),
+        (("MODEL", "photos", "--min-probability", "2"), "--min-probability 2: give a probability"),
         (("MODEL", "photos", "--csv", "a.csv", "--json", "b.json"), "give one of --csv and --json"),
         (("MODEL", "photos", "--csv", "a.txt"), "--csv a.txt: give a file whose name ends in .csv"),
         (("MODEL", "photos", "--parquet", "-"), "--parquet -: give a file whose name ends in .parquet"),
         (("MODEL", "photos", "--csv", "there.csv"), "there.csv exists: remove it, or choose another name"),
         (("MODEL", "photos", "--workers", "2"), "workers and Ray predict into a file"),
-        (("MODEL", "photos", "--csv", "a.csv", "--workers", "0"), "workers=0: give 1 at least"),
-        (("MODEL", "photos", "--device", "cuda:9"), "device='cuda:9' is not there"),
+        (("MODEL", "photos", "--csv", "a.csv", "--workers", "0"), "--workers 0: give 1 at least"),
+        (("MODEL", "photos", "--device", "cuda:9"), "--device cuda:9 is not there"),
         (("photos", "photos"), "photos is not a run"),
     ],
 )
@@ -373,5 +373,5 @@ def test_a_wrong_number_of_workers_leaves_nothing(
     foveate: Foveate, model: Path, images: Path, tmp_path: Path
 ) -> None:
     done = foveate("predict", model, images, "--csv", tmp_path / "out.csv", "--workers", -1)
-    assert (done.status, "workers=-1: give 1 at least" in done.err) == (2, True)
+    assert (done.status, "--workers -1: give 1 at least" in done.err) == (2, True)
     assert not list(tmp_path.glob(".out*"))

@@ -273,8 +273,8 @@ def test_asha_and_tpe(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["digits", "--max-epochs", "0"], "max_epochs=0"),
-        (["digits", "--factor", "1"], "factor=1"),
+        (["digits", "--max-epochs", "0"], "--max-epochs 0: "),
+        (["digits", "--factor", "1"], "--factor 1: "),
         (["digits", "--space", "papre"], "did you mean 'paper'"),
         (["digits", "--knob", "lrr"], "did you mean 'lr'"),
         (["digits", "--workers", "-1"], "workers=-1"),
@@ -283,8 +283,8 @@ def test_asha_and_tpe(folder: Path) -> None:
         (["digits", "--time", "0h"], "--time 0h: give a time"),
         (["digits", "--time", "1h", "--algorithm", "asha"], "asha has no brackets"),
         (["--resume", "x", "--time", "1h"], "--resume takes every setting from the study"),
-        (["digits", "--gpus", "1"], "gpus=1.0: give a number above 0, together with --ray"),
-        (["digits", "--ray", "local", "--gpus", "0"], "gpus=0.0"),
+        (["digits", "--gpus", "1"], "--gpus 1.0: give a number above 0, together with --ray"),
+        (["digits", "--ray", "local", "--gpus", "0"], "--gpus 0.0: "),
         (["digits", "--set", "epochs=5"], "--max-epochs"),
         (["digits", "--set", "train.images_seen=5"], "--max-epochs"),
         (["digits", "--search", "attention_stage"], "'attention', which is not declared before it"),

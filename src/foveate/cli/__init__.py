@@ -4,7 +4,7 @@ import errno
 import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,7 +12,7 @@ import foveate
 from foveate.cli.campaigns import compare, tune
 from foveate.cli.options import complain
 from foveate.cli.training import check, evaluate, summary, train
-from foveate.cli.usage import usage_told
+from foveate.cli.usage import as_given, usage_told
 from foveate.cli.using import cache, explain, export, predict, serve
 from foveate.errors import FoveateError
 
@@ -56,7 +56,9 @@ def main() -> None:
     try:
         status = app(prog_name="foveate", standalone_mode=False)
     except FoveateError as error:
-        status = complain(str(error), error.exit_code)
+        verbs: Any = typer.main.get_command(app)
+        command = next((verbs.commands.get(word) for word in sys.argv[1:]), None)
+        status = complain(as_given(str(error), sys.argv[1:], command), error.exit_code)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EPIPE):
             raise

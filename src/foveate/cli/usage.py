@@ -12,10 +12,21 @@ from foveate.config import setting_path
 from foveate.errors import ConfigError
 from foveate.suggestions import close_to
 
-__all__ = ["usage_told"]
+__all__ = ["as_given", "usage_told"]
 
 _KINDS = {"valid integer": "a whole number", "valid number": "a number", "finite number": "a number"}
 """What the parser's message says of the kind of value that it needs, and what we say."""
+
+
+_VALUE = re.compile(r"""(?P<name>[\w.]+)=(?P<value>'[^']*'|"[^"]*"|\([^)]*\)|\[[^\]]*\]|[^\s:,]+)""")
+"""What the message about a value begins with, such as `train.lr=-1`."""
+_OPTIONS = {
+    "arms": "arm",
+    "hang_limit_s": "hang_limit",
+    "num_classes": "classes",
+    "subsets": "subset",
+}
+"""Options that have another name than the argument which they are for; see `as_given`."""
 
 
 def usage_told(error: typer.TyperException, arguments: Sequence[str]) -> str:
@@ -43,6 +54,24 @@ def usage_told(error: typer.TyperException, arguments: Sequence[str]) -> str:
         told = _of_words(error, command, context)
     asked = "" if told.endswith("?") else ";"
     return f"{told}{asked} `{command} --help` lists the {'options' if ' ' in command else 'commands'}"
+
+
+def as_given(message: str, arguments: Sequence[str], command: Any) -> str:
+    """A message about a value, which begins with the library's name for it, with the option in its place.
+
+    Args:
+        arguments: of the `command`, as the parser has it; None: there is none.
+    """
+    found = _VALUE.match(message)
+    if found is None or command is None:
+        return message
+    name = found["name"].rpartition(".")[2]
+    option = "--" + _OPTIONS.get(name, name).replace("_", "-")
+    parameter = next((each for each in command.params if option in each.opts), None)
+    if parameter is None or not any(word.partition("=")[0] in parameter.opts for word in arguments):
+        return message
+    plain = re.fullmatch(r"'([\w./:-]+)'", found["value"])
+    return f"{option} {plain[1] if plain else found['value']}{message[found.end() :]}"
 
 
 def _of_words(error: typer.TyperException, command: str, context: Any) -> str:

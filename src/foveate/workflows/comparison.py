@@ -13,7 +13,7 @@ from foveate.comparison.findings import PairFinding
 from foveate.comparison.outcomes import Outcome
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.training import JudgedSplit, run_arm
-from foveate.config import read_yaml
+from foveate.config import check_keywords, read_yaml
 from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataError
 from foveate.execution.pool import Pool
 from foveate.files import locked
@@ -31,6 +31,7 @@ from foveate.workflows.campaign import (
 )
 from foveate.workflows.comparison_arms import (
     PILOT_SEED,
+    check_rule,
     check_subsets,
     controls_of,
     requested_arms,
@@ -146,15 +147,15 @@ def compare(
         raise ConfigError(f"seeds={seeds}: a plan learns from two seeds at least how much they spread")
     if more.get("pilot") and final:
         raise ConfigError("a plan opens no test split: leave final out")
-    if more.get("rule") == "seeds":
-        raise ConfigError("rule='seeds': it judges by these images alone; give blocks, dunnett or pairs")
+    if any(setting.rpartition(".")[2] == "seed" for setting in (*settings, *more)):
+        raise ConfigError("seed: all arms have the same seeds; say which by --seeds and --first-seed")
+    check_keywords(ComparisonConfig.model_fields, more)
+    check_rule(more.get("rule"))
     check_values(ComparisonConfig, {**more, "seeds": seeds})
     refuse_within(runs, data)
     check_output_name(Path(runs), "compare", name)
     crew = Workers(workers, ray, gpus)
     given = {"threads": crew.threads_for(settings), **settings}
-    if any(setting.rpartition(".")[2] == "seed" for setting in settings):
-        raise ConfigError("seed: all arms have the same seeds; say which by --seeds and --first-seed")
     first_seed = int(more.get("first_seed", 0))
     parsed = requested_arms(arms, given, first_seed, seeds, pilot=bool(more.get("pilot")))
     more["rule"] = rule_for(parsed, more.get("rule"))

@@ -1,7 +1,7 @@
 """The arms of a new comparison: what is asked for, and what the data and the machine make of it."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -12,6 +12,7 @@ from foveate.comparison.training import training_subset
 from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.errors import ConfigError
+from foveate.suggestions import close_to
 from foveate.training.device import with_place
 from foveate.training.settings import resolve_settings
 from foveate.workflows.request import Display
@@ -20,6 +21,8 @@ PILOT_SEED = 1_000_000
 """The first seed of a pilot: no comparison begins there by default, so that a plan is made from other runs."""
 RULE: Rule = "blocks"
 """How the pairs of a new comparison are judged, unless another rule is asked for."""
+_RULES = tuple(rule for rule in get_args(Rule) if rule != "seeds")
+"""Those of a new comparison: `seeds` judges by its images alone, and is that of earlier versions."""
 RULE_OF_OWN_SEEDS: Rule = "dunnett"
 """The same where an arm has seeds of its own: it has nothing in common with the others that could be taken out."""
 
@@ -91,6 +94,13 @@ def controls_of(arms: Sequence[Arm], dataset: Dataset, display: Display) -> list
         )
     classes, size = len(dataset.class_names), dataset.images.shape[1]
     return matched_controls(others, reference, num_classes=classes, size=size)
+
+
+def check_rule(asked: object) -> None:
+    """Raises ConfigError for what is no way to judge a new comparison by."""
+    if asked is not None and asked not in _RULES:
+        known = " or ".join(", ".join(_RULES).rsplit(", ", 1))
+        raise ConfigError(f"rule={asked!r}: give {known}{close_to(asked, _RULES)}")
 
 
 def rule_for(arms: Sequence[Arm], asked: Rule | None) -> Rule:

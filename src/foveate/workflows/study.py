@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from foveate.config import check_keywords
 from foveate.data.dataset import Dataset, load_known
 from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
 from foveate.execution.pool import Pool
@@ -82,9 +83,10 @@ def tune(
     display = display or NullDisplay()
     crew = Workers(workers, ray, gpus)
     refuse_within(runs, data)
-    for setting in settings:
+    for setting in (*settings, *more):
         if setting.rpartition(".")[2] in ("epochs", "images_seen"):
             raise ConfigError(f"{setting}: a study's trials train for max_epochs at most (--max-epochs)")
+    check_keywords((*StudyConfig.model_fields, "knobs"), more)
     check_values(StudyConfig, {"max_epochs": max_epochs})
     chosen = read_space(space)
     if search := (*search, *more.pop("knobs", ())):  # `knobs` is the older name
