@@ -14,6 +14,8 @@ from foveate.data.dataset import dataset_of, load_dataset
 from foveate.data.decode import read_header
 from foveate.data.findings import Finding, sort_by_severity
 from foveate.data.opening import open_source
+from foveate.data.source import name_warnings
+from foveate.errors import DataError
 from foveate.preprocessing import Fit
 from foveate.settings import DataConfig
 
@@ -73,7 +75,58 @@ def test_the_reasons_of_unreadable_images_add_up(folder: Path) -> None:
     assert counted[0] == 2
     assert sum(counted) == 8
     assert "other reasons (2)" in text
-    assert text.endswith("convert those of other formats, and repair or remove the others")
+    assert text.endswith("other reasons (2): convert those of other formats")
+
+
+def test_files_that_are_missing_are_not_to_be_converted(tmp_path: Path) -> None:
+    rows = [f"{number}.png,{('cat', 'dog')[number % 2]}" for number in range(12)]
+    for number in range(1, 12):
+        scene(number).save(tmp_path / f"{number}.png")
+    (tmp_path / "all.csv").write_text("\n".join(["image,label", *rows]))
+    told = "correct or remove the names of files that are missing"
+    assert findings(tmp_path / "all.csv")["unreadable"].text.endswith(f"(1): {told}")
+    assert told in findings(tmp_path / "all.csv")["untrainable"].text
+    (tmp_path / "1.png").write_bytes(b"")
+    text = findings(tmp_path / "all.csv")["unreadable"].text
+    assert text.endswith(f"{told}, and repair or remove those that are damaged")
+
+
+def test_a_class_of_photos_in_a_format_that_is_not_read_is_not_told_to_be_empty(folder: Path) -> None:
+    (folder / "train" / "eel").mkdir()
+    for number in range(3):
+        (folder / "train" / "eel" / f"{number}.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(99))
+    found = findings(folder)
+    assert found["unreadable_class"].text == (
+        "no image of eel can be read: convert or repair them, or remove the class"
+    )
+    assert "missing_class" not in found
+    assert found["untrainable"].text.count("heif-convert") == 1  # said once for all three
+    config = DataConfig(size=32, max_bad=1.0)
+    with pytest.raises(DataError, match="no image of class eel can be read: convert or repair them"):
+        load_dataset(str(folder), config)
+
+
+def test_labels_that_are_measurements_are_told(tmp_path: Path) -> None:
+    for number in range(24):
+        scene(number).save(tmp_path / f"{number}.png")
+
+    def write(*labels: object) -> Path:
+        lines = (f"{number}.png,{labels[number % len(labels)]}" for number in range(24))
+        (tmp_path / "all.csv").write_text("\n".join(["image,label", *lines]))
+        return tmp_path / "all.csv"
+
+    own = write(*(number + 0.5 for number in range(12)))
+    told = "12 classes are numbers, such as 0.5 and 1.5: a network tells classes apart and predicts no quantity"
+    found = findings(own)
+    assert told in found["untrainable"].text
+    assert "measured_names" not in found  # it is said once
+    with pytest.raises(DataError, match=told):
+        load_dataset(str(own), DataConfig(size=32))
+    assert load_dataset(str(own), DataConfig(size=32), for_training=False).splits.keys() == {"all"}
+    names = [str(number + 0.5) for number in range(12)]
+    assert dict(name_warnings(names)).keys() == {"measured_names"}
+    for others in (map(str, range(12)), ["1.5", "2.5"], [*names, "other"]):
+        assert "measured_names" not in dict(name_warnings([*others]))
 
 
 class TestSmallClasses:

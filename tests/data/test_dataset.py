@@ -200,7 +200,7 @@ def test_too_many_bad_images(write_folder: WriteFolder) -> None:
 def test_a_class_whose_images_are_all_bad(write_folder: WriteFolder) -> None:
     root = write_folder({"cat": 5, "dog": 0})
     (root / "dog/bad.png").write_text("bad")
-    with pytest.raises(DataError, match="class dog is empty, it has no image that can be read"):
+    with pytest.raises(DataError, match="no image of class dog can be read: convert or repair them"):
         load_dataset(str(root), DataConfig(max_bad=1))
 
 

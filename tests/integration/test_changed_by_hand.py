@@ -104,4 +104,14 @@ def test_data_that_was_moved_is_asked_for(
     assert (
         "any more: give its new place after the run, as in `foveate evaluate runs/train/m NEW/PLACE`" in done.err
     )
+    for words, fix in (
+        (("export", "runs/train/m", "--to", "out"), "give its new place by --data, or leave the proof out"),
+        (("explain", "runs/train/m"), "put it back, as maps are measured on its validation images, or give"),
+    ):
+        done = foveate(*words)
+        assert (done.status, f"any more: {fix}" in done.err, "evaluate" in done.err) == (2, True, False)
+    run = RunFolder.open(Path("runs/train/m"))
+    run.write_record(run.read_record().model_copy(update={"finished": False}))
+    fix = "any more: give its new place, as in `foveate train NEW/PLACE --resume runs/train/m`"
+    assert fix in foveate("train", "--resume", "runs/train/m").err
     assert foveate("evaluate", "runs/train/m", tmp_path / "moved").status == 0

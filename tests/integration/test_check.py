@@ -125,7 +125,7 @@ def test_what_folds_cannot_be_made_of_is_one_line(
     [
         (("--name", "taken"), "taken exists"),
         (("--name", "a/b"), "give a plain name"),
-        (("--device", "tpu"), "device='tpu'"),
+        (("--device", "tpu"), "--device tpu is not a device"),
         (("--runs", "a-file"), "a part of the path is a file"),
     ],
 )

@@ -12,7 +12,7 @@ from foveate.data.dataset import Dataset, load_dataset
 from foveate.settings import DataConfig
 from foveate.terminal import PlainDisplay
 from foveate.workflows.campaign import load_data
-from foveate.workflows.leaks import across_folds_told, copies_across_folds
+from foveate.workflows.leaks import across_folds_told, copies_across_folds, copies_told
 
 
 def _dataset(images: np.ndarray) -> Dataset:
@@ -61,3 +61,22 @@ def test_the_line_is_there_only_where_there_are_copies() -> None:
     told = across_folds_told(dataset, 4)
     assert told is not None
     assert told.startswith("of 4 images there is a copy or a near copy in another fold")
+
+
+def test_copies_with_another_label_make_figures_wrong_and_not_too_good() -> None:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 8, 8, 3), np.uint8)
+    images[4] = images[0]  # of the same label
+    images[5] = images[2]  # of the other one
+    dataset = replace(_dataset(images), splits={"train": np.arange(4), "validation": np.arange(4, 8)})
+
+    def told(*validation: int) -> str | None:
+        split = replace(dataset, splits={**dataset.splits, "validation": np.array(validation)})
+        return copies_told(split, "validation", split, ("train",), "it is trained on")
+
+    assert told(6, 7) is None
+    copies = "validation images are copies of images that it is trained on"
+    assert told(4, 6) == f"1 of 2 {copies}: on others it will do worse"
+    fix = "the figures are wrong until the labels are corrected, or the copies removed"
+    assert told(5, 6) == f"1 of 2 {copies}, with another label: {fix}"
+    assert told(4, 5) == f"2 of 2 {copies}, 1 of them with another label: {fix}"

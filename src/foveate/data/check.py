@@ -15,7 +15,13 @@ from foveate.data.detail import sufficient_side
 from foveate.data.findings import Finding
 from foveate.data.headers import header_findings
 from foveate.data.source import Source, listed, name_warnings
-from foveate.data.training_splits import shared_groups, shared_groups_text, training_splits
+from foveate.data.training_splits import (
+    UNREADABLE_CLASS,
+    shared_groups,
+    shared_groups_text,
+    training_splits,
+    unreadable_fix,
+)
 from foveate.errors import DataError
 from foveate.progress import Track, untracked
 from foveate.settings import DataConfig
@@ -46,11 +52,12 @@ def audit(source: Source, dataset: Dataset, config: DataConfig, *, track: Track 
         drawn, refused = training_splits(source, _readable(dataset), dataset.bad, config, []), None
     except DataError as error:
         drawn, refused = None, f"training would refuse it: {error}"
+    named = name_warnings(dataset.class_names)
     return [
         *([Finding("untrainable", "error", refused)] if refused else []),
         *_unreadable(dataset),
         *_faint(source, dataset, config),
-        *(Finding(name, "warning", text) for name, text in name_warnings(dataset.class_names)),
+        *(Finding(name, "warning", text) for name, text in named if text not in (refused or "")),
         *_classes(dataset, drawn),
         *_groups(dataset),
         *_copies(dataset, drawn),
@@ -120,8 +127,8 @@ def _unreadable(dataset: Dataset) -> Iterator[Finding]:
         if others := sum(count for _, count in counted[_REASONS_TOLD:]):
             told.append(f"other reasons ({others:,})")
         text = (
-            f"{plural(len(reasons), 'image')} cannot be read: {'; '.join(told)}: convert those of other formats, "
-            "and repair or remove the others"
+            f"{plural(len(reasons), 'image')} cannot be read: {'; '.join(told)}: "
+            f"{unreadable_fix(reasons.values())}"
         )
         yield Finding("unreadable", "error", text, tuple((each,) for each in reasons), reasons)
 
@@ -147,8 +154,15 @@ def _classes(dataset: Dataset, drawn: Splits | None) -> Iterator[Finding]:
         drawn: as training would have them; None: it would refuse.
     """
     counts = {split: _of_classes(dataset, indices) for split, indices in dataset.splits.items()}
+    there = np.bincount(dataset.labels, minlength=len(dataset.class_names))
+    unread = (there > 0) & (sum(counts.values()) == 0)
+    if unread.any():
+        names = [name for name, it_is in zip(dataset.class_names, unread, strict=True) if it_is]
+        text = f"no image of {listed(names, 5)} can be read: {UNREADABLE_CLASS}"
+        yield Finding("unreadable_class", "error", text, remarks=dict.fromkeys(names, "none that can be read"))
     for split, of_classes in counts.items():
-        if missing := [name for name, count in zip(dataset.class_names, of_classes, strict=True) if not count]:
+        lacking = (of_classes == 0) & ~unread
+        if missing := [name for name, it_is in zip(dataset.class_names, lacking, strict=True) if it_is]:
             where = "" if split == "all" else f" in {split}"
             text = f"no image of {listed(missing, 5)}{where}: add some, or remove the class"
             remarks = dict.fromkeys(missing, f"none{where}")

@@ -36,6 +36,10 @@ HOLE = bytes(16)
 """What encoded pixels do not hold, but a file does that was copied or downloaded with a gap."""
 
 
+MISSING = "missing file"
+"""Why a file that is not there cannot be read."""
+
+
 class BadImageError(Exception):
     """An image that cannot be decoded; the message is a short reason."""
 

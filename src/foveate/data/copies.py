@@ -39,16 +39,25 @@ def exact_groups(images: NDArray[np.uint8], indices: NDArray[np.int64]) -> list[
     return [np.array(group) for group in by_pixels.values() if len(group) > 1]
 
 
-def copies_among(dataset: Dataset, split: str, other: Dataset, splits: Iterable[str]) -> NDArray[np.int64]:
-    """Indices of a split's images whose pixels are those of an image in one of the `splits` of another data set.
+def copies_among(
+    dataset: Dataset, split: str, other: Dataset, splits: Iterable[str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of a split's images whose pixels are those of an image in one of the `splits` of another data set;
+    and of those among them that have a label there which they do not have here.
 
     Both are decoded to one size.
     """
     indices = [other.splits[name] for name in splits if name in other.splits]
-    known = {_digest(other.images[index]) for index in itertools.chain.from_iterable(indices)}
-    return np.array(
-        [index for index in dataset.splits[split] if _digest(dataset.images[index]) in known], np.int64
-    )
+    known: dict[bytes, set[str]] = defaultdict(set)
+    for index in itertools.chain.from_iterable(indices):
+        known[_digest(other.images[index])].add(other.class_names[other.labels[index]])
+    copies, conflicts = [], []
+    for index in dataset.splits[split]:
+        if labels := known.get(_digest(dataset.images[index])):
+            copies.append(index)
+            if dataset.class_names[dataset.labels[index]] not in labels:
+                conflicts.append(index)
+    return np.array(copies, np.int64), np.array(conflicts, np.int64)
 
 
 def near_copies_among(dataset: Dataset, split: str, other: Dataset, splits: Iterable[str]) -> NDArray[np.int64]:

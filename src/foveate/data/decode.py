@@ -15,7 +15,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFile, ImageOps, features
 
-from foveate.data.container import BadImageError, Container, Frame
+from foveate.data.container import MISSING, BadImageError, Container, Frame
 from foveate.data.foreign import name_of
 from foveate.data.formats import open_container
 from foveate.data.ifd import orientation_of
@@ -207,7 +207,7 @@ def open_image(path: Path) -> io.BufferedReader:
     try:
         return open_regular(path)
     except FileNotFoundError as error:
-        raise BadImageError("missing file") from error
+        raise BadImageError(MISSING) from error
     except OSError as error:
         raise BadImageError((error.strerror or str(error)).lower().removeprefix("it is ")) from error
     except ValueError as error:  # a NUL character in the name

@@ -9,10 +9,12 @@ Severity = Literal["error", "warning", "info"]
 
 _TITLES: Mapping[str, str] = {
     "unreadable": "Images that cannot be read",
+    "unreadable_class": "Classes of which no image can be read",
     "untrainable": "Training would refuse this data",
     "faint": "Images that are nearly black",
     "alike_names": "Class names that look the same",
     "missing_names": "Classes whose name may mean that the label is missing",
+    "measured_names": "Classes whose names are numbers, as of a measurement",
     "missing_class": "Classes without images",
     "too_few": "Classes with too few images to hold some out",
     "few_images": "Classes with few images",

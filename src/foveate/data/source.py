@@ -178,12 +178,19 @@ def _told_names(names: Sequence[str]) -> tuple[str, ...]:
     return told
 
 
+_FEWEST_MEASURED = 10
+"""Classes whose names are numbers with fractions, from which they count as measurements."""
+
+
 def name_warnings(names: Sequence[str]) -> Iterator[tuple[str, str]]:
     """What may be wrong with names of classes: the kind, and a line.
 
     `alike_names`: some differ only in case, in how Unicode writes the same letters, or in how a number is written;
-    `missing_names`: some are what programs write where a label is missing.
+    `missing_names`: some are what programs write where a label is missing; `measured_names`: they are numbers, as
+    of a measurement.
     """
+    if (line := measurements_told(names)) is not None:
+        yield "measured_names", line
     alike: dict[str | float, list[str]] = {}
     for name in names:
         key: str | float = unicodedata.normalize("NFKC", name).casefold()
@@ -198,6 +205,22 @@ def name_warnings(names: Sequence[str]) -> Iterator[tuple[str, str]]:
             "missing_names",
             f"a class is named {listed(missing)}: if that means that the label is missing, remove these images",
         )
+
+
+def measurements_told(names: Sequence[str]) -> str | None:
+    """A line where names of classes are numbers with fractions for the most part; None where they are not."""
+    numbers = []
+    for name in names:
+        try:
+            numbers.append(float(name))
+        except ValueError:
+            return None
+    if len(names) < _FEWEST_MEASURED or 2 * sum(each % 1 != 0 for each in numbers) < len(names):
+        return None
+    return (
+        f"its {len(names):,} classes are numbers, such as {listed(names[:1])} and {listed(names[1:2])}: a network "
+        "tells classes apart and predicts no quantity; give all numbers in a range one label, such as low or high"
+    )
 
 
 def listed(names: Sequence[str], limit: int = 10) -> str:

@@ -1,16 +1,25 @@
 """The splits that training takes: those that the data declares, or drawn ones; and what is refused before that."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.source import Source, listed, name_warnings
+from foveate.data.container import MISSING
+from foveate.data.source import Source, listed, measurements_told, name_warnings
 from foveate.data.splits import SPLITS, UNDECLARED, group_numbers, grouped_split, stratified_split
 from foveate.errors import DataError
 from foveate.settings import DataConfig
+
+UNREADABLE_CLASS = "convert or repair them, or remove the class"
+_FIXES = {
+    "foreign": "convert those of other formats",
+    "missing": "correct or remove the names of files that are missing",
+    "damaged": "repair or remove those that are damaged",
+}
+"""By the kind of reason for which images cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ def training_splits(
     """The splits that training takes; DataError for what it refuses."""
     if source.fault is not None:
         raise DataError(source.fault)
+    _refuse_measurements(source)
     _check_share(source.location, bad, len(good), config.max_bad)
     notes += (text for _, text in name_warnings(source.class_names))
     splits = _declared_or_drawn(source, good, config, notes)
@@ -38,12 +48,33 @@ def training_splits(
 
 def _check_share(data: str, bad: tuple[BadImage, ...], count: int, allowed: float) -> None:
     if len(bad) > allowed * count:
-        first = "; ".join(f"{image.id}: {image.reason}" for image in bad[:3])
+        first = {image.reason: image.id for image in reversed(bad)}
+        told = "; ".join(f"{first[reason]}: {reason}" for reason in [*first][:-4:-1])
         raise DataError(
             f"{len(bad)} of {count} images of {data} cannot be read, more than max_bad={allowed:g} allows "
-            f"({first}{'; …' if len(bad) > 3 else ''}): repair or remove them, or train without them by "
-            "--allow-bad, which lists them all"
+            f"({told}{'; …' if len(bad) > min(3, len(first)) else ''}): {unreadable_fix(first)}; or train without "
+            "them by --allow-bad, which lists them all"
         )
+
+
+def unreadable_fix(reasons: Iterable[str]) -> str:
+    """What to do with images that cannot be read for these `reasons`."""
+    kinds = {_kind_of(reason) for reason in reasons}
+    return ", and ".join(fix for kind, fix in _FIXES.items() if kind in kinds)
+
+
+def _kind_of(reason: str) -> str:
+    if reason == MISSING:
+        return "missing"
+    # What a reason says itself to do comes after a colon; in brackets is what a decoder said.
+    return "foreign" if ": " in reason.partition(" (")[0] else "damaged"
+
+
+def _refuse_measurements(source: Source) -> None:
+    """Refuse labels that are numbers of which nearly each image has its own: they are no classes."""
+    names = source.class_names
+    if 3 * len(names) > len(source.labels) and (line := measurements_told(names)) is not None:
+        raise DataError(f"{source.location}: {line}")
 
 
 def _declared_or_drawn(
@@ -129,8 +160,9 @@ def _check_classes(data: str, source: Source, splits: Mapping[str, NDArray[np.in
                 f"{data}: class {name} has images in {listed(elsewhere)} but none to train on: add some to "
                 "train, or remove the class; images without labels are for `foveate predict`"
             )
-        why = "no image that can be read" if (source.labels == label).any() else "no images"
-        raise DataError(f"{data}: class {name} is empty, it has {why}: add some, or remove the class")
+        if (source.labels == label).any():
+            raise DataError(f"{data}: no image of class {name} can be read: {UNREADABLE_CLASS}")
+        raise DataError(f"{data}: class {name} is empty, it has no images: add some, or remove the class")
     for split in ("validation", "test"):
         missing = [name for label, name in enumerate(source.class_names) if not counts[split][label]]
         if missing and len(splits[split]):

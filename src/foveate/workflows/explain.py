@@ -155,7 +155,8 @@ def explain_run(
     for line in (unfinished_told(run), *passed):
         if line is not None:
             display.say(line)
-    dataset = dataset_of_run(folder, config, record, None, data_dir, display)
+    fix = "put it back, as maps are measured on its validation images, or give images to explain"
+    dataset = dataset_of_run(folder, config, record, None, data_dir, display, fix=fix)
     if "validation" not in dataset.splits:
         raise ConfigError(f"{run} has no validation images to measure maps on")
     indices = dataset.splits["validation"]

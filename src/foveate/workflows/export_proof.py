@@ -56,12 +56,8 @@ def proof_images(
     if model.is_dir():
         folder = RunFolder.open(model)
         config, record = folder.read_config(), folder.read_record()
-        try:
-            dataset = dataset_of_run(folder, config, record, data, data_dir, display)
-        except DataError as error:
-            if data is not None:
-                raise
-            raise DataError(f"{error}; or say where the run's images are now by --data") from error
+        fix = "give its new place by --data, or leave the proof out by --unproved"
+        dataset = dataset_of_run(folder, config, record, data, data_dir, display, fix=fix)
         if record.class_names != about.class_names:
             raise CheckpointError(f"the weights in {model} have other classes than its run.json: restore them")
         held_out, seed = not record.final, config.data.split_seed

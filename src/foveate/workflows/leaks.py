@@ -19,7 +19,7 @@ def copies_told(dataset: Dataset, split: str, other: Dataset, splits: Sequence[s
     Args:
         trained: what was trained on the images of `other`, for the line.
     """
-    exact = copies_among(dataset, split, other, splits)
+    exact, conflicts = copies_among(dataset, split, other, splits)
     near = np.setdiff1d(near_copies_among(dataset, split, other, splits), exact)
     if not len(exact) and not len(near):
         return None
@@ -27,10 +27,12 @@ def copies_told(dataset: Dataset, split: str, other: Dataset, splits: Sequence[s
     if len(exact) and len(near):
         kinds = f"copies ({len(exact):,}) or near copies ({len(near):,})"
     of_split = "images" if split == "all" else f"{split} images"
-    return (
-        f"{len(exact) + len(near):,} of {len(dataset.splits[split]):,} {of_split} are {kinds} of images that "
-        f"{trained}: on others it will do worse"
-    )
+    count = len(exact) + len(near)
+    told = f"{count:,} of {len(dataset.splits[split]):,} {of_split} are {kinds} of images that {trained}"
+    if not len(conflicts):
+        return f"{told}: on others it will do worse"
+    of_them = "with another label" if len(conflicts) == count else f"{len(conflicts):,} of them with another label"
+    return f"{told}, {of_them}: the figures are wrong until the labels are corrected, or the copies removed"
 
 
 def tell_own_copies(dataset: Dataset, display: Display, *, final: bool = False, folds: bool = False) -> None:

@@ -110,14 +110,18 @@ def dataset_of_run(
     data: str | Path | None,
     data_dir: Path | str | None,
     display: Display,
+    *,
+    fix: str | None = None,
 ) -> Dataset:
-    """The data set that the run was trained on, from `data` or where its record says, and proof that it is it."""
+    """The data set that the run was trained on, from `data` or where its record says, and proof that it is it.
+
+    Args:
+        fix: how the new place of data that has moved is given; None: after the run, as to `evaluate`.
+    """
     known, place = folder.known_data(record), data_dir or record.data_dir
     if data is None and Path(record.dataset).is_absolute() and not Path(record.dataset).exists():
-        raise DataError(
-            f"the data of {folder.path} is not at {record.dataset} any more: give its new place after the run, as "
-            f"in `foveate evaluate {folder.path} NEW/PLACE`"
-        )
+        fix = fix or f"give its new place after the run, as in `foveate evaluate {folder.path} NEW/PLACE`"
+        raise DataError(f"the data of {folder.path} is not at {record.dataset} any more: {fix}")
     dataset = load_known(str(data or record.dataset), config.data, known, data_dir=place, track=display.track)
     if known.splits is None:
         # An earlier version kept none: those drawn again must be what the run was measured on.

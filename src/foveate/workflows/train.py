@@ -210,7 +210,8 @@ def resume(
         if threads is not None:
             config = config.replacing(threads=threads)
         prepare_process(config)
-        dataset = dataset_of_run(folder, config, record, data, data_dir, display)
+        fix = f"give its new place, as in `{resuming(folder.path, moved='NEW/PLACE')}`"
+        dataset = dataset_of_run(folder, config, record, data, data_dir, display, fix=fix)
         own = DeviceData.load(dataset, picked)
         training = own.with_splits(dataset.for_final().splits) if record.final else own
         if world.size > 1:
