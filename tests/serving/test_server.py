@@ -12,6 +12,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -208,6 +209,52 @@ def test_what_it_cannot_bear_gets_503_and_the_rest_is_answered(serve: Any) -> No
     assert all("retry-after" in answer.headers for answer in answers if answer.status_code == 503)
 
 
+def sent_and_answered(url: str, head: str, count: int) -> tuple[int, bytes]:
+    """How many of `count` bytes a client could send that reads once it has sent all; and the answer."""
+    host, port = url.removeprefix("http://").rstrip("/").split(":")
+    sent, part = 0, bytes(100_000)
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        connection.sendall(f"{head}\r\nHost: {host}\r\nContent-Length: {count}\r\n\r\n".encode())
+        with contextlib.suppress(ConnectionError):
+            for _ in range(0, count, len(part)):
+                connection.sendall(part)
+                sent += len(part)
+        return sent, b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_a_client_that_is_still_sending_on_a_connection_that_ends_reads_its_answer(
+    server: Server, version: str
+) -> None:
+    head = f"POST /predict HTTP/{version}\r\nConnection: close"
+    sent, answer = sent_and_answered(server.url, head, 20_000_000)
+    assert sent == 20_000_000
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert answer.endswith(b'send a smaller image, or fewer"}')
+
+
+@pytest.mark.slow
+def test_a_client_that_is_still_sending_reads_that_the_server_is_busy(serve: Any) -> None:
+    large, over = picture(side=1800), threading.Event()
+    with serve("--queue", "1") as running, running.client() as client:
+
+        def keep_busy() -> None:
+            while not over.is_set():
+                client.post("/predict", content=large)
+
+        busy = threading.Thread(target=keep_busy)
+        busy.start()
+        head = "POST /predict HTTP/1.1\r\nConnection: close"
+        try:
+            found = [sent_and_answered(running.url, head, 8_000_000) for _ in range(30)]
+        finally:
+            over.set()
+            busy.join()
+    assert {sent for sent, _ in found} == {8_000_000}
+    assert any(answer.startswith(b"HTTP/1.1 503") for _, answer in found)
+
+
 def test_a_token_is_asked_for_and_the_page_is_open(serve: Any) -> None:
     token = "a-token-of-some-length"
     with serve("--host", "0.0.0.0", FOVEATE_TOKEN=token) as running, running.client() as client:
@@ -275,7 +322,7 @@ def test_garbage_and_slow_senders_leave_it_serving(server: Server) -> None:
         (("--allow-origin", "example"), "--allow-origin example: give a site"),
         (("--name", "a/b"), "--name a/b: give letters"),
         (("--port", "TAKEN"), "is in use"),
-        (("--device", "cuda:9"), "device='cuda:9' is not there"),
+        (("--device", "cuda:9"), "--device cuda:9 is not there"),
     ],
 )
 def test_what_cannot_be_served_is_one_line(model: Path, flags: tuple[str, ...], line: str) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -38,6 +38,25 @@ _FULL = _answer(
 _BUSY = _answer("503 Service Unavailable", BUSY, f"Retry-After: {RETRY_S}")
 
 
+class _Transport:
+    """A connection's transport, which uvicorn closes as `_BoundedProtocol.close` has it; else as it is."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: "_BoundedProtocol") -> None:
+        self._transport = transport
+        self._protocol = protocol
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """Whether nothing is answered any more."""
+        return self._protocol in self._protocol.ending or self._transport.is_closing()
+
+    def close(self) -> None:
+        """End the connection once its client can have read the last answer."""
+        self._protocol.close()
+
+
 class _BoundedProtocol(H11Protocol):
     """Within `limits`, a request must be there in `request_s`, its headers and its body together, and an answer be
     taken in as long: else the connection is ended. Where all connections are taken, that which has waited longest
@@ -61,7 +80,8 @@ class _BoundedProtocol(H11Protocol):
         """Bytes that are still to come of a request that was refused."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        self._own_transport = transport
+        super().connection_made(cast("asyncio.Transport", _Transport(transport, self)))
         # An answer of any size is watched until all of it was taken.
         transport.set_write_buffer_limits(high=0)
         if len(self.connections) > self.limits.connections and not self._make_room():
@@ -194,9 +214,19 @@ class _BoundedProtocol(H11Protocol):
 
     def _end(self, answer: bytes) -> None:
         """Give the connection's last answer."""
-        if self.transport.is_closing() or self in self.ending:
-            return
-        self.transport.write(answer)
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self._drop_what_comes()
+
+    def close(self) -> None:
+        """End the connection: at once, unless the client is still sending a request that has its answer."""
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self._drop_what_comes()
+        elif self not in self.ending:
+            self._own_transport.close()
+
+    def _drop_what_comes(self) -> None:
+        """End the connection after its last answer: what the client still sends is read until it has that."""
         self.waiting.pop(self, None)
         self.connections.discard(self)
         try:
@@ -205,7 +235,7 @@ class _BoundedProtocol(H11Protocol):
             self.transport.abort()
             return
         if len(self.ending) >= self.limits.connections // 4:
-            self.transport.close()
+            self._own_transport.close()
             return
         self.ending.add(self)
         self.flow.resume_reading()
