@@ -2,7 +2,7 @@
 
 import pytest
 
-from foveate.durations import seconds, told, written
+from foveate.durations import left, seconds, told, written
 from foveate.errors import ConfigError
 
 
@@ -50,3 +50,8 @@ def test_times_are_told_in_the_unit_that_fits(duration_s: float, expected: str) 
 def test_times_are_written_as_they_are_read_and_never_shorter(duration_s: float, expected: str) -> None:
     assert written(duration_s) == expected
     assert seconds(expected) >= duration_s
+
+
+@pytest.mark.parametrize(("duration_s", "line"), [(420, "0:07:00 left"), (0.6, "0:00:01 left"), (0.4, "")])
+def test_what_is_left_is_told_from_a_second_on(duration_s: float, line: str) -> None:
+    assert left(duration_s) == line

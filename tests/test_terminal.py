@@ -77,9 +77,10 @@ def test_a_study_says_its_cost_first_and_a_line_a_job(
     left = iter([True])
 
     def fate(message: Any) -> Any:
-        folder, size = Path(message["folder"]), 5_000_000 if message["folder"].endswith("0005") else 1_000_000
+        folder = Path(message["folder"])
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "state.safetensors").write_bytes(b"0" * size)
+        with (folder / "state.safetensors").open("wb") as file:
+            file.truncate({"0000": 5, "0005": 50}.get(folder.name[-4:], 10) * 1_000_000)
         if message["folder"].endswith("0002"):
             return {"kind": "failed", "value": {"kind": "TrainingError", "message": "no", "where": "loop.py:1"}}
         if message["folder"].endswith("0003") and next(left, False):
@@ -92,12 +93,45 @@ def test_a_study_says_its_cost_first_and_a_line_a_job(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "hyperband, li2018: 17 trials, 22 jobs, 69 epochs on 1 worker"
     told = "checkpoints: {} MB at most, if none becomes larger than the largest so far"
-    assert lines[2] == told.format(17)
-    assert [line for line in lines if "MB" in line][1:] == [told.format(85)]  # 17 of the fifth's size
+    # 17 of the first's size are too few to be told; then 17 of the second's and of the fifth's.
+    assert [line for line in lines if "MB" in line] == [told.format(170), told.format(850)]
+    assert lines[3] == told.format(170)
     assert "trial   2  bracket 0  rung 0  to epoch   1  failed: TrainingError: no (loop.py:1)" in lines
     assert any(line.endswith("begins again: killed") for line in lines)
     assert lines[-1].startswith("trial")
     assert "best" in lines[-1]
+
+
+def test_a_study_with_a_time_tells_of_the_checkpoints_of_brackets_that_have_begun(
+    open_search: Callable[..., Search], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fate(message: Any) -> None:
+        Path(message["folder"]).mkdir(parents=True, exist_ok=True)
+        with Path(message["folder"], "state.safetensors").open("wb") as file:
+            file.truncate(50_000_000)
+
+    search = open_search(time_s=1e6, iterations=1000)
+    events = PlainDisplay(sys.stdout).follow(run_campaign(search, SimulatedPool(1, fate=fate)), search, 1)
+    for _ in zip(range(400), events, strict=False):
+        pass
+    lines = capsys.readouterr().out.splitlines()
+    assert len(search.trials) > 40  # of 17,000
+    told = [int(line.split()[1].replace(",", "")) for line in lines if "MB" in line]
+    assert told
+    assert max(told) <= 50 * 2 * 9  # nine trials are in a bracket at most
+
+
+def test_no_time_is_told_where_none_is_left(
+    open_search: Callable[..., Search], capsys: pytest.CaptureFixture[str]
+) -> None:
+    search = open_search(time_s=1e-9)
+    for _ in PlainDisplay(sys.stdout).follow(run_campaign(search, SimulatedPool(1)), search, 1):
+        pass
+    PlainDisplay(sys.stdout).epoch(EPOCH, epochs=EPOCH.epoch, best=True)
+    told = capsys.readouterr().out
+    assert " left" not in told
+    assert "epochs  best" in told
+    assert told.endswith("images/s  best\n")
 
 
 def test_a_terminal_gets_a_table_of_what_runs(

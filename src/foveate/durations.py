@@ -2,6 +2,7 @@
 
 import math
 import re
+from datetime import timedelta
 
 from foveate.errors import ConfigError
 
@@ -33,6 +34,12 @@ def told(duration_s: float) -> str:
     if duration_s < 90 * 60:
         return f"{duration_s / 60:.0f} min"
     return f"{duration_s / 3600:.1f} h"
+
+
+def left(duration_s: float) -> str:
+    """The time that is left, as a line of progress has it: `0:07:00 left`; empty where less than a second is."""
+    whole = round(duration_s)
+    return f"{timedelta(seconds=whole)} left" if whole > 0 else ""
 
 
 def written(duration_s: float) -> str:

@@ -3,9 +3,9 @@
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from datetime import timedelta
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
+from foveate.durations import left
 from foveate.progress import Track, untracked
 
 if TYPE_CHECKING:
@@ -43,10 +43,9 @@ class PlainDisplay:
         ]
         if result.val_loss is not None and result.val_accuracy is not None:
             parts += [f"val loss {result.val_loss:.4f}", f"val accuracy {result.val_accuracy:6.2%}"]
-        left = timedelta(seconds=round((epochs - result.epoch) * result.seconds))
         kept = " (features kept from before)" if result.features_kept else ""
-        parts += [f"{result.images_per_s:,.0f} images/s{kept}", f"{left} left"]
-        self.say("  ".join(parts) + ("  best" if best else ""))
+        parts += [f"{result.images_per_s:,.0f} images/s{kept}", left((epochs - result.epoch) * result.seconds)]
+        self.say("  ".join(filter(None, [*parts, "best" if best else ""])))
 
     def follow(
         self, events: "Iterable[Event | None]", campaign: "Campaign", workers: int

@@ -4,13 +4,13 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import timedelta
 from functools import cached_property
 from itertools import count
 from typing import ClassVar, Generic, Literal, Protocol, TypeVar
 
 from pydantic import Field
 
+from foveate.durations import left
 from foveate.errors import FoveateError
 from foveate.execution.pool import Event, Message, Pool
 from foveate.execution.supervision import Supervisor
@@ -215,8 +215,8 @@ class Backlog(ABC, Generic[T]):
     def progress(self) -> str:
         """How many jobs have ended, and how long the others take at the pace so far."""
         done, total, seconds = self._ended, len(self._todo), time.monotonic() - self._clock
-        left = timedelta(seconds=round(seconds / done * (total - done))) if done else "?"
-        return f"{done}/{total} {self.things}, {left} left"
+        rest = left(seconds / done * (total - done)) if done else "? left"
+        return ", ".join(filter(None, [f"{done}/{total} {self.things}", rest]))
 
 
 def failure_words(event: Event) -> str:

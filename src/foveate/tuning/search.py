@@ -2,18 +2,19 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Literal, cast
 
 from pydantic import ValidationError
 
+from foveate.durations import left
 from foveate.errors import CheckpointError, ConfigError, DataError, OutputError, StudyError
 from foveate.execution.campaign import failure_words
 from foveate.execution.pool import Event, Message
 from foveate.records import first_problem
 from foveate.tuning.asha import Asha
+from foveate.tuning.brackets import budget_of
 from foveate.tuning.hyperband import Hyperband, Job, Outcome, Plan, Scores
 from foveate.tuning.hyperparameters import Value
 from foveate.tuning.journal import Asked, Ended, Entry, Journal, Opened, Returned, Times
@@ -25,6 +26,10 @@ from foveate.tuning.trials import Trial
 
 _MIN_FAILURES = 3
 """Trials that must have failed before their share can end a study."""
+
+
+_TOLD_BYTES = 100_000_000
+"""Of checkpoints, from which it is told what they may take on the disk."""
 
 
 class _ImpossibleError(Exception):
@@ -159,13 +164,24 @@ class Search:
         early = "  stopped early" if event.value["stopped"] else ""
         metric = self.config.score.replace("_", " ")
         lines = [f"{title}  {metric} {event.value['score']:6.2%}{early}  {self.progress()}"]
-        files = self.config.budget.trials * (2 if self.config.semantics == "kerastuner" else 1)
-        if (most := files * self._storage.largest_bytes()) > 1.2 * self._shown_bytes:
+        files = self._most_trials() * (2 if self.config.semantics == "kerastuner" else 1)
+        most = files * self._storage.largest_bytes()
+        if most >= _TOLD_BYTES and most > 1.2 * self._shown_bytes:
             self._shown_bytes = most
             lines.append(
                 f"checkpoints: {most / 1e6:,.0f} MB at most, if none becomes larger than the largest so far"
             )
         return lines
+
+    def _most_trials(self) -> int:
+        """How many trials can have checkpoints at one time. Of a study with a time, those of brackets that have
+        begun and are not done: a later one begins as an earlier one ends.
+        """
+        if self.config.time_s is None or not isinstance(self._plan, Hyperband):
+            return self.config.budget.trials
+        begun = budget_of(self._plan.brackets[: self._plan.allowed]).trials
+        gone = sum(trial.state in ("pruned", "finished", "failed") for trial in self.trials.values())
+        return begun - gone + 1  # the best one's stays
 
     def progress(self) -> str:
         """Epochs, the time left at the pace so far, and the best trial."""
@@ -173,11 +189,10 @@ class Search:
         seconds = self.elapsed_s / cost * max(0.0, budget.cost - cost) if cost else 0.0
         if time_s is not None:
             seconds = min(seconds, max(0.0, time_s - self.elapsed_s))
-        left = timedelta(seconds=round(seconds)) if done else "?"
         best = self.best
-        words = "" if best is None or best.score is None else f"  best {best.score:.2%} (trial {best.number})"
+        words = "" if best is None or best.score is None else f"best {best.score:.2%} (trial {best.number})"
         epochs = f"{done}/{budget.epochs} epochs" if time_s is None else f"{done} epochs"
-        return f"{epochs}  {left} left{words}"
+        return "  ".join(filter(None, [epochs, left(seconds) if done else "? left", words]))
 
     def _replay_all(self) -> tuple[int, str] | None:
         """Do again what the journal says; or how many entries can have happened, and why the next one cannot."""
