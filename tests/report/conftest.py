@@ -171,7 +171,7 @@ def run(
 
 @pytest.fixture
 def look() -> Callable[[Path, int, str], None]:
-    """Opens a page in a browser: nothing is wider than it, nothing is loaded, no text is faint."""
+    """Opens a page in a browser: nothing is too wide, nothing is loaded, no text is faint, or large in a plot."""
 
     def look(path: Path, width: int, scheme: str) -> None:
         sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install '.[browser]'")
@@ -192,6 +192,8 @@ def look() -> Callable[[Path, int, str], None]:
             assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
             assert complaints == []
             assert min(page.evaluate(CONTRASTS)) >= 4.5
+            assert max(page.evaluate(LETTERS), default=0) <= 16  # the page's own
+            assert page.evaluate(MOVING_CAPTIONS) == []
             browser.close()
 
     return look
@@ -215,6 +217,14 @@ OVERFLOWS = """() => {
     return out;
   });
 }"""
+
+LETTERS = """() => [...document.querySelectorAll('figure svg')].flatMap(svg => {
+  const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+  return [...svg.querySelectorAll('text')].map(text => scale * parseFloat(getComputedStyle(text).fontSize));
+})"""
+
+MOVING_CAPTIONS = """() => [...document.querySelectorAll('caption, .caption')]
+  .filter(e => e.closest('.scroll') || e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"""
 
 CONTRASTS = """() => {
   const parse = text => text.match(/[\\d.]+/g).map(Number);

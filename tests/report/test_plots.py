@@ -1,10 +1,14 @@
 import io
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
@@ -32,6 +36,49 @@ def test_nasty_names_are_drawn_as_they_are(
     assert "<script" not in svg
     assert "x" * 30 not in svg
     plots.to_png(plot(scored(nasty)))
+
+
+def make_font(path: Path, letters: str) -> None:
+    """A font of squares."""
+    pen = TTGlyphPen(None)
+    for place, point in enumerate([(0, 0), (0, 500), (500, 500), (500, 0)]):
+        (pen.lineTo if place else pen.moveTo)(point)
+    pen.closePath()
+    names = [".notdef", *(f"letter{number}" for number in range(len(letters)))]
+    font = FontBuilder(1000)
+    font.setupGlyphOrder(names)
+    font.setupCharacterMap({ord(letter): name for letter, name in zip(letters, names[1:], strict=True)})
+    font.setupGlyf(dict.fromkeys(names, pen.glyph()))
+    font.setupHorizontalMetrics(dict.fromkeys(names, (600, 0)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    font.save(path)
+
+
+def test_letters_that_matplotlibs_font_lacks_are_drawn_by_another_or_said_to_be_boxes(
+    tmp_path: Path, scored: Scored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw() -> Figure:
+        return run_plots.per_class_bars(scored(("\u732b", "caf\u00e9", "\u0642\u0637")))
+
+    assert not plots.has_boxes(run_plots.per_class_bars(scored()))
+    known = [font for font in font_manager.fontManager.ttflist if "DejaVu" in font.name]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", known)
+    plots._fonts.cache_clear()
+    assert plots.has_boxes(draw())
+    boxes = plots.to_png(draw())
+    make_font(tmp_path / "squares.ttf", "\u732b")
+    entry = font_manager.ttfFontProperty(font_manager.get_font(tmp_path / "squares.ttf"))
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [*known, entry])
+    plots._fonts.cache_clear()
+    assert not plots.has_boxes(draw())
+    assert plots.to_png(draw()) != boxes
+    svg = plots.to_svg(draw())
+    assert "Squares" not in svg
+    assert "var(--font" in svg
+    plots._fonts.cache_clear()
 
 
 def test_names_are_shortened_to_one_line() -> None:

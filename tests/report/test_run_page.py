@@ -50,7 +50,10 @@ class Parsed(html.parser.HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        if self.words and self.tags[-1][0] == "wbr":  # within a word, and not between two
+            self.words[-1] += data
+        else:
+            self.words.append(data)
 
     @property
     def text(self) -> str:
@@ -76,6 +79,16 @@ def test_every_metric_stands_with_its_interval(run: Run) -> None:
     for metric in set(report.intervals) - {"loss"}:
         low, high = report.intervals[metric]
         assert f"{100 * getattr(report, metric):.1f} % {100 * low:.1f}–{100 * high:.1f}" in text
+
+
+def test_a_precision_of_no_predictions_is_a_dash(paged: Run) -> None:
+    for scale, told in (
+        (0.1, "those of the true class – no score is above 0.5"),
+        (9, "those of the true class 100"),
+    ):
+        found = score(scale * np.eye(3)[[0, 1, 2, 0]], [0, 1, 2, 0], ("a", "b", "c"), resamples=50).to_dict()
+        reports = measured_splits({"validation": {**found, "variants": {}, "gate": None}})
+        assert told in Parsed(render(paged(("a", "b", "c"), reports=reports))).text
 
 
 @pytest.mark.parametrize("settings", [{}, {"class_weights": [1.0, 2.0]}, {"sampler": "balanced"}])
@@ -335,6 +348,14 @@ def test_a_time_without_the_features_that_were_kept_before_says_so(run: Run) -> 
     timing = {"train_s": 1.3, "images_per_s": 50.0, "epochs": 1}
     for kept, told in ((False, "1 epoch, 50 images/s"), (True, "features that were computed and kept before")):
         assert told in Parsed(render(run(timing={**timing, "features_kept": kept}))).text
+
+
+def test_folds_are_told_apart_from_a_test_split_that_was_measured_after_them(run: Run, scored: Scored) -> None:
+    folds = [FoldScore(images=300, accuracy=accuracy) for accuracy in (0.5, 0.6)]
+    text = Parsed(render(run(reports={"test": scored(), "out-of-fold": replace(scored(), folds=folds)}))).text
+    assert "Accuracy, test" in text
+    assert "Fold by fold, out-of-fold images" in text
+    assert "that of the out-of-fold accuracy is over images" in text
 
 
 def test_copies_in_two_folds_are_told_beside_the_folds(run: Run) -> None:

@@ -136,6 +136,8 @@ def _print_uneven(split: str, report: "Mapping[str, Any]", *, balanced: bool) ->
 
 def _print_metrics(metrics: "Mapping[str, Any]") -> None:
     """The table of every metric, and what was measured of the same weights in other ways."""
+    from foveate.report.caveats import undefined
+
     titles, rows = ["Metric"], []
     for split, report in metrics.items():
         titles += [f"{split} (n = {report['n']:,})", "95 % interval"]
@@ -143,7 +145,10 @@ def _print_metrics(metrics: "Mapping[str, Any]") -> None:
         rows.append([metric.replace("_", " ")])
         for report in metrics.values():
             low, high = report["intervals"][metric]
-            rows[-1] += [f"{report[metric]:.4f}", f"{low:.4f} to {high:.4f}"]
+            none = undefined(metric, report[metric], (low, high))
+            rows[-1] += (
+                ["–", "no score above 0.5"] if none else [f"{report[metric]:.4f}", f"{low:.4f} to {high:.4f}"]
+            )
     print_table(titles, rows, left=("Metric",), width=120)
     for split, report in metrics.items():
         for name, variant in report.get("variants", {}).items():

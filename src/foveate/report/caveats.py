@@ -30,6 +30,14 @@ def few_images_told(split: str, images: int, interval: Sequence[float], smallest
     return told + "train with --folds 5, which measures every image by a network that never saw it"
 
 
+def undefined(metric: str, value: float | None, interval: Sequence[float] | None) -> bool:
+    """Whether a metric is 0/0, though its record has a number: no score is above the threshold.
+
+    Of all shares of none right, only that of nothing has an interval that ends at 1.
+    """
+    return metric == "thresholded_micro_precision" and value == 0 and interval is not None and interval[1] == 1
+
+
 def uneven_told(images: Mapping[str, int], *, balanced: bool = False) -> str | None:
     """A line where the largest class has ten times the images of the smallest, or more; else None.
 

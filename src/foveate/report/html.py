@@ -2,8 +2,9 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -11,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveate.files import write_atomically
-from foveate.report.plots import to_png, to_svg
-from foveate.report.sections import Page
+from foveate.report.plots import has_boxes, to_png, to_svg
+from foveate.report.sections import Page, breakable, prose
 
 
 def render(page: Page) -> str:
@@ -27,12 +28,16 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[[Any], str]] = {
         "svg": to_svg,
         "data_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
         "kind": lambda body: type(body).__name__,
+        "breakable": breakable,
+        "prose": prose,
     }
-    return environment.get_template("base.html").render(page=page)
+    environment.filters |= filters
+    boxed = [f"{plot.name}.png" for plot in page.plots if has_boxes(plot.figure)]
+    return environment.get_template("base.html").render(page=page, boxed=boxed)
 
 
 def write_page(page: Page, path: Path) -> Path:

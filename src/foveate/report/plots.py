@@ -3,13 +3,17 @@
 import contextlib
 import io
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 # Blue and vermilion of Okabe and Ito's palette, told apart under every common colour blindness.
 INK, MUTED, LINE, BLUE, ORANGE = "#1c2530", "#5d6875", "#d8dee6", "#0072b2", "#d55e00"
@@ -49,7 +53,7 @@ WIDTH = 5.4  # inches: at a phone's width the 9.5 pt letters are still read
 @contextlib.contextmanager
 def styled() -> Iterator[None]:
     """Foveate's style for all that is drawn inside; also a decorator of what draws."""
-    # Names in a script that matplotlib's font lacks are boxes in the PNG; the page's fonts draw them.
+    # What no font of this machine draws is a box in the PNG, which the page says; the page's fonts may draw it.
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
@@ -77,6 +81,39 @@ def rows_axes(names: Sequence[str], label: str, *, inches: float, above: float =
     return figure, axes
 
 
+def has_boxes(figure: Figure) -> bool:
+    """Whether it has letters that no font of this machine can draw."""
+    return bool(_fonts(_foreign_letters(figure))[1])
+
+
+def _foreign_letters(figure: Figure) -> frozenset[int]:
+    """Letters that matplotlib's own font lacks."""
+    for axes in figure.axes:
+        axes.get_xticklabels(), axes.get_yticklabels()  # else they have no text before they are drawn
+    texts = "".join(text.get_text() for text in figure.findobj(Text))
+    shown = {ord(letter) for letter in set(texts) if unicodedata.category(letter) not in ("Cc", "Cf", "Mn")}
+    return frozenset(shown - _letters(font_manager.findfont(_FONT)))
+
+
+@cache
+def _letters(path: str) -> frozenset[int]:
+    return frozenset(font_manager.get_font(path).get_charmap())
+
+
+@cache
+def _fonts(letters: frozenset[int]) -> tuple[tuple[str, ...], frozenset[int]]:
+    """Families of this machine that draw `letters`, and the letters that none of them draws."""
+    families: list[str] = []
+    for font in font_manager.fontManager.ttflist if letters else ():
+        if font.name.startswith("Last Resort"):  # comes with matplotlib, and has a box for every letter
+            continue
+        with contextlib.suppress(OSError, RuntimeError):  # a font that was removed, or is damaged
+            if drawn := letters & _letters(font.fname):
+                families.append(font.name)
+                letters -= drawn
+    return tuple(families), letters
+
+
 def to_png(figure: Figure) -> bytes:
     """The figure on white, at a resolution for slides and papers; the same bytes each time."""
     buffer = io.BytesIO()
@@ -87,11 +124,14 @@ def to_png(figure: Figure) -> bytes:
 
 
 def _lay_out(figure: Figure) -> None:
-    """Give the parts of a figure their places, once for both formats.
+    """Give the parts of a figure their fonts and places, once for both formats.
 
     With an engine of layout each of them would lay it out again, and draw it once more for that.
     """
     if (engine := figure.get_layout_engine()) is not None:
+        if families := _fonts(_foreign_letters(figure))[0]:
+            for text in figure.findobj(Text):
+                text.set_fontfamily([_FONT, *families])  # a list for which each letter is looked up in turn
         engine.execute(figure)
         figure.set_layout_engine(None)
 
@@ -106,7 +146,8 @@ def to_svg(figure: Figure) -> str:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     # Names like figure_1 would occur once per figure of the page; nothing refers to them.
-    svg = re.sub(r' id="[\w.]+_\d+"', "", svg).replace(f"'{_FONT}', sans-serif", "var(--font, sans-serif)")
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg)
+    svg = re.sub(rf"'{_FONT}'(?:, [^;\"]*)?", "var(--font, sans-serif)", svg)
     for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{variable}, {colour})")
     return svg

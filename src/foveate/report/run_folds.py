@@ -10,7 +10,10 @@ from foveate.training.measured import Measured
 
 
 def folds_section(measured: Measured) -> Section:
-    """The accuracy of each fold, their mean and their spread."""
+    """The accuracy of each fold, their mean and their spread: of the images that were trained on in other folds.
+
+    These stay what they are once the test split was measured too, and then head the page no more.
+    """
     accuracies = [each.accuracy for each in measured.folds]
     rows = []
     for number, each in enumerate(measured.folds, start=1):
@@ -42,7 +45,7 @@ def folds_section(measured: Measured) -> Section:
         f"Each of {measured.n:,} images was predicted by one of {len(rows)} networks, which was trained without "
         f"it, to a length that was fixed before.{copies} The accuracy of the folds is {average} on average, "
         f"with a standard deviation of {spread}: the choice of training images matters that much. It is not "
-        f"an interval; that of the headline is over images.{grouped} The final model "
+        f"an interval; that of the out-of-fold accuracy is over images.{grouped} The final model "
         f"was trained on all of these images, by the same settings and to the same length.{fitted}"
     )
-    return Section("folds", "Folds", "Fold by fold", [Card("", [table])], note)
+    return Section("folds", "Folds", "Fold by fold, out-of-fold images", [Card("", [table])], note)

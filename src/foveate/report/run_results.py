@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from foveate.report.caveats import few_images_told, uneven_told
+from foveate.report.caveats import few_images_told, undefined, uneven_told
 from foveate.report.html import interval, metric, percent, sentence
 from foveate.report.sections import Card, Column, Section, Table, Text, code, numbers, small
 from foveate.training.measured import Measured
@@ -48,6 +48,8 @@ _VARIANTS = {"attention taken out": "attention ablated"}
 def measured_cell(scores: Any, key: str) -> Markup:
     """A metric over its interval, of anything that has both."""
     value, bounds = getattr(scores, key), scores.intervals.get(key)
+    if undefined(key, value, bounds):
+        return small("–", "no score is above 0.5")
     return small("–" if value is None else metric(value, key), interval(bounds, key) if bounds else "")
 
 

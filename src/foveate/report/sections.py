@@ -4,6 +4,7 @@ A text is a `str`, which is escaped, or a `Markup`, which has emphasis or code i
 of a body leaves it out.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -166,15 +167,60 @@ def code(text: str) -> Markup:
     return Markup("<code>{}</code>").format(text)
 
 
+_COMMAND = re.compile(r"(?<![^\s(])`([^`]+)`(?=[\s.,:;)]|$)")
+
+
+def prose(text: str) -> Markup:
+    """A sentence in which messages put commands between backticks, as they do on a terminal."""
+    if isinstance(text, Markup):
+        return text
+    parts = _COMMAND.split(text)  # every second one is what the pattern's group holds
+    return Markup("").join(code(part) if place % 2 else escape(part) for place, part in enumerate(parts))
+
+
+_AFTER = re.compile(
+    r"(?<=\w[/;|])(?=[\w\[{(])|(?<=[\]}])(?=[\w\[{(])|(?<=[,.:])(?=[^\W\d]|[\[{(])|(?<=[a-z])(?=[A-Z])"
+)
+"""Where a line may end: never within a number."""
+_WITHIN = re.compile(r"(?<=[=_])(?=[\w\[{(])")
+_LONGEST, _PIECE = 24, 16
+
+
+def breakable(text: str) -> Markup:
+    """A text for a narrow cell: a line may end after a comma, a slash and the like, and within very long words.
+
+    A browser itself ends a line nowhere within `minute,attention=none`, or else after any letter of it.
+    """
+    if isinstance(text, Markup) or len(text) <= _PIECE:
+        return escape(text)
+    parts: list[str] = []
+    for part in _AFTER.split(text):
+        for piece in _WITHIN.split(part) if _too_long(part) else [part]:
+            cut = range(0, len(piece), _PIECE if _too_long(piece) else len(piece))
+            parts += [piece[at : at + cut.step] for at in cut]
+    return Markup("<wbr>").join(parts)
+
+
+def _too_long(text: str) -> bool:
+    return max(map(len, text.split()), default=0) > _LONGEST
+
+
 def small(text: str, note: str) -> Markup:
     """A cell with a second, smaller line where there is something to note."""
-    return Markup("{}<small>{}</small>").format(text, note) if note else escape(text)
+    noted = prose(note) if "`" in note else breakable(note)
+    return Markup("{}<small>{}</small>").format(breakable(text), noted) if note else breakable(text)
 
 
 def settings_table(caption: str, values: Mapping[str, Any], *, tall: bool = False) -> Table:
     """Nested settings as a table of dotted names; mappings in a list are numbered from 1."""
     columns = [Column("Name"), Column("Value", "break")]
-    return Table(caption, columns, [[code(name), text] for name, text in _flat(values)], caption, tall=tall)
+    return Table(
+        caption,
+        columns,
+        [[Markup("<code>{}</code>").format(breakable(name)), text] for name, text in _flat(values)],
+        caption,
+        tall=tall,
+    )
 
 
 def record_section(
