@@ -105,6 +105,24 @@ def test_a_short_label_is_what_an_arm_has_of_its_own() -> None:
     common = "attention_mode=residual,stages=[{filters: 8}, {filters: 8}]"
     arms = [parse_arm(f"small,{each}{common}", {}) for each in ("attention=eca,", "attention=none,", "")]
     control = Arm(name="a control", config=arms[1].config, matched={arms[0].name: "FLOPs"})
-    assert short_labels([*arms, control]) == ["attention=eca", "attention=none", "small", "control, FLOPs"]
+    assert short_labels([*arms, control]) == [
+        "attention=eca",
+        "attention=none",
+        "small",
+        "control of attention=eca, FLOPs",
+    ]
     presets = [parse_arm(each, {}) for each in ("small,lr=1", "minute,lr=1")]
     assert short_labels(presets) == ["small", "minute"]
+
+
+def test_labels_are_short_and_each_another_however_long_the_settings_are() -> None:
+    stages = (
+        "stages=[{filters: 32, kernels: [3, 3]}, {filters: %d, kernels: [3, 3]}, {filters: 128, kernels: [3, 3]}]"
+    )
+    texts = ("minute", f"minute,{stages % 64}", f"minute,{stages % 96}")
+    labels = short_labels([parse_arm(text, {}) for text in texts])
+    assert len(set(labels)) == 3
+    assert max(map(len, labels)) < 45
+    assert labels[0] == "minute"
+    assert labels[1].startswith("stages=[{filte")
+    assert labels[2].endswith("(arm 3)")

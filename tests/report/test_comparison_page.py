@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from foveate.comparison.arms import Arm
 from foveate.comparison.controls import NetworkCost
 from foveate.comparison.experiment import ArmRun
 from foveate.comparison.findings import Pair, PairFinding
-from foveate.comparison.outcomes import ArmSummary
+from foveate.comparison.outcomes import ArmSummary, verdict_lines
 from foveate.comparison.planning import Plan
 from foveate.comparison.pooling import Spread
 from foveate.comparison.settings import ComparisonConfig
@@ -154,13 +155,41 @@ def test_where_no_run_ended_there_is_a_page_all_the_same(make: MakePage) -> None
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1280, "light")])
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1050, "light"), (1280, "light")])
 def test_a_browser_shows_it_without_overflow_network_or_faint_text(
     make: MakePage, tmp_path: Path, look: Callable[[Path, int, str], None], width: int, scheme: str
 ) -> None:
+    make()  # with a plot that stands alone
+    look(tmp_path / "compare.html", width, scheme)
     pairs = [finding(subset=500), finding()]
     make(config=config(subsets=(500, None)), pairs=pairs, summaries=[*SUMMARIES, summary(1, subset=500)])
     look(tmp_path / "compare.html", width, scheme)
+
+
+def test_long_settings_stand_once_whole_and_elsewhere_short(make: MakePage) -> None:
+    stages = (
+        "stages=[{filters: 32, kernels: [3, 3]}, {filters: 128, kernels: [3, 3]}, {filters: 128, dilation: 2}]"
+    )
+    settings = resolve_config(settings={"size": 32})
+    arms = [Arm(name="minute", config=settings), Arm(name=f"minute,{stages}", config=settings)]
+    label = "stages=[{filte…, dilation: 2}]"
+    html = make(
+        config=config(arms=arms), pairs=[finding(arm=arms[1].name, other="minute", labels=(label, "minute"))],
+        failures={},
+    )  # fmt: skip
+    plain = html.replace("<wbr>", "")
+    assert plain.count(f"minute,{stages}") == 2  # in the table of arms, and in the settings
+    assert plain.count(f">{label}<small>minus minute") == 3  # a verdict, and a test of each seed
+    assert "attention=<wbr>" not in html
+
+
+def test_it_says_of_how_many_images_it_is(make: MakePage) -> None:
+    assert "measured on the 500 validation images of cifar10" in make()
+    outcome: Any = SimpleNamespace(
+        config=config(), failures={}, findings=[finding(), finding(difference=None)], summaries=SUMMARIES,
+        experiment=SimpleNamespace(split="validation"),
+    )  # fmt: skip
+    assert verdict_lines(outcome)[0].startswith("accuracies are of 500 validation images; differences in points [")
 
 
 def test_an_attention_that_its_networks_hardly_use_is_told_with_what_would_ask_again(make: MakePage) -> None:

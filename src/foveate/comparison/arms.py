@@ -1,6 +1,7 @@
 """Arms of a comparison: what a person writes to settings, and whether they can be compared."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -80,18 +81,34 @@ def without_attention(arm: Arm, common: Mapping[str, Any]) -> Arm:
     return parse_arm(",".join([*others, "attention=none"]), common)
 
 
+_LONGEST_PART = 30
+"""Characters of a setting in a label."""
+
+
 def short_labels(arms: Sequence[Arm]) -> list[str]:
-    """For a plot: the settings of each arm that not all arms share, and what a control is matched in."""
-    parts = [_split(arm.name) for arm in arms if not arm.matched]
-    common = set.intersection(*map(set, parts))
+    """For plots and tables, each another: the settings of an arm that not all arms share, the long ones shortened.
 
-    def label(arm: Arm) -> str:
+    Of a control: which arms it is matched to, and in what.
+    """
+    parts = {arm.name: _split(arm.name) for arm in arms if not arm.matched}
+    common = set.intersection(*map(set, parts.values()))
+    labels: dict[str, str] = {}
+    for name, (preset, *settings) in parts.items():
+        labels[name] = ",".join(_short(part) for part in (preset, *settings) if part not in common) or preset
+    times = Counter(labels.values())
+    for number, (name, label) in enumerate(labels.items(), start=1):
+        labels[name] = label if times[label] == 1 else f"{label} (arm {number})"
+    for arm in arms:
         if arm.matched:
-            return f"control, {' and '.join(dict.fromkeys(arm.matched.values()))}"
-        preset, *settings = _split(arm.name)
-        return ",".join(part for part in (preset, *settings) if part not in common) or preset
+            matched = " and ".join(labels.get(name, name) for name in arm.matched)
+            labels[arm.name] = f"control of {matched}, {' and '.join(dict.fromkeys(arm.matched.values()))}"
+    return [labels[arm.name] for arm in arms]
 
-    return [label(arm) for arm in arms]
+
+def _short(part: str) -> str:
+    """A setting on little room; the end stays, where long ones tend to differ."""
+    end = _LONGEST_PART // 2
+    return part if len(part) <= _LONGEST_PART else f"{part[: end - 1]}…{part[-end:]}"
 
 
 def _split(text: str) -> list[str]:

@@ -140,8 +140,9 @@ def verdict_lines(outcome: Outcome) -> list[str]:
         arm = arm_words(config.arms[run.arm].name, config.subsets[run.subset])
         lines.append(f"failed and left out: {arm}, seed {run.seed}: {reason}")
     over = "seeds" if config.rule == "seeds" else "seeds and images"
+    images = measured_images(outcome.findings, outcome.experiment.split)
     lines.append(
-        f"on the {outcome.experiment.split} images, differences in points "
+        f"accuracies are of {images}; differences in points "
         f"[interval over {over}, all together at {100 * (1 - config.alpha):g} %]:"
     )
     for finding in outcome.findings:
@@ -150,6 +151,12 @@ def verdict_lines(outcome: Outcome) -> list[str]:
             bounds = f" [{100 * interval[0]:+.2f}, {100 * interval[1]:+.2f}]"
         lines += [f"{finding.title}:", f"  {finding.words}{bounds}"]
     return [*lines, *unused_attention(outcome.summaries, config)]
+
+
+def measured_images(findings: Sequence[PairFinding], split: str) -> str:
+    """`287 validation images`: what every run was measured on; without the number where no pair has a result."""
+    counts = {each.difference.images for each in findings if each.difference}
+    return "".join(f"{count:,} " for count in counts) + f"{split} images"
 
 
 def plan_lines(outcome: Outcome) -> list[str]:

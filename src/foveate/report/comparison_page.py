@@ -9,7 +9,7 @@ from markupsafe import Markup
 from foveate.comparison.arms import short_labels
 from foveate.comparison.experiment import ArmRun
 from foveate.comparison.findings import PairFinding
-from foveate.comparison.outcomes import PLAN_WORDS, ArmSummary, unused_attention
+from foveate.comparison.outcomes import PLAN_WORDS, ArmSummary, measured_images, unused_attention
 from foveate.comparison.planning import POWER
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.statistics import Interval
@@ -51,8 +51,9 @@ def comparison_page(
     """
     sizes = [_images(size) for size in config.subsets]
     trained = "" if sizes == ["all"] else f", trained on {' and '.join(sizes)} images"
-    images = f"{split} images of {Path(config.data).name}"
-    subtitle = f"Against {config.arms[0].name}, {plural(config.seeds, 'seed')}{trained}, measured on the {images}"
+    images = f"{measured_images(pairs, split)} of {Path(config.data).name}"
+    reference = short_labels(config.arms)[0]
+    subtitle = f"Against {reference}, {plural(config.seeds, 'seed')}{trained}, measured on the {images}"
     sized = any(config.subsets)
     again = " More seeds make a new comparison: seeds must not be added until a verdict comes."
     if config.pilot:
@@ -165,13 +166,17 @@ def _verdicts(
 
 
 def _arms(summaries: Sequence[ArmSummary], config: ComparisonConfig, *, sized: bool) -> Section:
-    rows = []
+    rows, labels = [], short_labels(config.arms)
     for found in summaries:
         arm = config.arms[found.arm]
         control = "; ".join(dict.fromkeys(arm.matched.values()))
-        name = small(arm.name, f"a control, matched in {control}" if control else "")
+        whole = f"a control, matched in {control}: {arm.name}" if control else arm.name
+        name = small(labels[found.arm], whole if whole != labels[found.arm] else "")
         rows.append([name, *([_images(found.subset)] if sized else []), *found.cells.values()])
-    caption = "Mean over seeds ± standard deviation; cost of training on one image"
+    caption = (
+        "The settings in which the arms differ, over the whole arm. Accuracy: the mean over seeds ± the standard "
+        "deviation. Costs are those of training on one image."
+    )
     terms = (
         "Attention ablated: the accuracy of the same weights without it. Gate: the factor of a residual "
         "attention, which begins at 0; of all seeds. MFLOP: millions of operations to train on one image, "
@@ -205,11 +210,7 @@ def _seeds(
         told = " and ".join(f"{arm.name} (from {arm.first_seed:,} on)" for arm in own)
         note += f" With seeds of its own: {told}; it shares nothing of this with the others."
     labels = short_labels(config.arms)
-    ended = []
-    for each in summaries:
-        matched = ", ".join(config.arms[each.arm].matched)
-        label = labels[each.arm] + (f", {matched}" if matched else "")
-        ended += [(label, each)] if each.accuracies else []
+    ended = [(labels[each.arm], each) for each in summaries if each.accuracies]
     if not ended:
         return Section("seeds", "Seeds", "Seed by seed", [Text("No run has ended.", note=True)], note)
     runs = Plot(
@@ -243,7 +244,8 @@ def _subject(title: str, *, sized: bool) -> list[Column]:
 
 
 def _names(pair: PairFinding, *, sized: bool) -> list[str]:
-    return [small(pair.arm, f"minus {pair.other}"), *([_images(pair.subset)] if sized else [])]
+    arm, other = pair.labels
+    return [small(arm, f"minus {other}"), *([_images(pair.subset)] if sized else [])]
 
 
 def _seed_names(pair: PairFinding) -> list[str]:
