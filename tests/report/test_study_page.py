@@ -57,6 +57,7 @@ def make() -> MakePage:
             },
             "importance": [("lr", 0.75), ("kind", 0.25), ("stage", 0.0)],
             "best": TRIALS[0],
+            "ranking": 200,
             "too_high": "0.43 points too high on average, as the best of 7 on these images",
             "halved": False,
             "seconds": 12.0,
@@ -75,7 +76,9 @@ def test_it_tells_the_winner_the_trials_and_the_command(make: MakePage, tmp_path
     html = write_page(make(), tmp_path / "study.html").read_text()
     assert "90.0\N{NO-BREAK SPACE}%" in html
     assert "foveate train --from runs/tune/study" in html
-    assert "on all validation images; trial 0; 0.43 points too high on average" in html
+    assert (
+        "95\N{NO-BREAK SPACE}%: 85.1–93.4, without the choice; of all 200 validation images; trial 0; 0.43" in html
+    )
     assert "Bracket 0: 3 to epoch 1, 1 to epoch 3" in html
     assert re.findall(r'<tr><th class="n" scope="row">(\d)', html) == ["0", "2", "1"]  # the furthest first
     assert "&lt;b&gt;no&lt;/b&gt;" in html
@@ -83,6 +86,12 @@ def test_it_tells_the_winner_the_trials_and_the_command(make: MakePage, tmp_path
     assert "<b>no" not in html
     pngs = {"rung_curves.png", "parallel_coordinates.png", "worker_timeline.png", "knob_importance.png"}
     assert {path.name for path in tmp_path.iterdir()} == {"study.html", *pngs}
+
+
+def test_a_score_that_is_no_share_of_images_has_no_interval(make: MakePage, tmp_path: Path) -> None:
+    html = write_page(make(metric="balanced accuracy", halved=True), tmp_path / "study.html").read_text()
+    assert "of 200 images that rank trials and stop none; trial 0" in html
+    assert "without the choice" not in html
 
 
 def test_it_loads_nothing(make: MakePage, tmp_path: Path) -> None:

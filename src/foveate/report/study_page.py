@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from foveate.counts import plural
+from foveate.metrics import wilson_ends
 from foveate.report import study_plots as plots
-from foveate.report.html import duration, percent
+from foveate.report.html import duration, interval, percent
 from foveate.report.sections import (
     Card,
     Code,
@@ -38,6 +39,7 @@ def study_page(
     hyperparameters: Mapping[str, Hyperparameter],
     importance: Sequence[tuple[str, float]],
     best: Trial | None,
+    ranking: int,
     too_high: str,
     metric: str = "accuracy",
     halved: bool,
@@ -54,6 +56,7 @@ def study_page(
     Args:
         brackets: the plan: (trials, epochs) of every rung.
         importance: of each hyperparameter, the most important first; may be empty.
+        ranking: the images that rank trials.
         too_high: by how much the best score is too good, in words; may be empty.
         metric: what trials are ranked by, in words.
         halved: whether the validation images that rank trials are others than those that stop them.
@@ -64,10 +67,22 @@ def study_page(
         train: the command that trains the winner.
     """
     finished, failed = (sum(trial.state == state for trial in trials) for state in ("finished", "failed"))
-    on = "on images that rank trials and stop none" if halved else "on all validation images"
-    chosen = on + (f"; trial {best.number}" if best else "") + (f"; {too_high}" if too_high else "")
+    score = best.score if best else None
+    # Other scores are no shares of these images.
+    bounds = None if score is None or metric != "accuracy" else wilson_ends(round(score * ranking), ranking)
+    on = (
+        f"of {ranking:,} images that rank trials and stop none"
+        if halved
+        else f"of all {ranking:,} validation images"
+    )
+    chosen = [
+        *([f"95\u00a0%: {interval(bounds)}, without the choice"] if bounds else []),
+        on,
+        *([f"trial {best.number}"] if best else []),
+        *([too_high] if too_high else []),
+    ]
     facts = [
-        Fact(f"Best {metric}", percent(best.score if best else None), chosen),
+        Fact(f"Best {metric}", percent(score), "; ".join(chosen), bounds),
         Fact("Trials", str(len(trials)), f"{finished} to the last epoch, {failed} failed"),
         Fact("Epochs", f"{epochs:,}", "of all jobs together"),
         Fact("Time", duration(seconds), f"workers had a job {percent(worked)} of it"),

@@ -178,6 +178,7 @@ def _page(search: Search, workers: int, ranking: int) -> Page:
         brackets=[[(rung.trials, rung.epochs) for rung in bracket] for bracket in plan],
         hyperparameters=config.space.hyperparameters,
         importance=importances(config.space, trials),
+        ranking=ranking,
         best=search.best,
         too_high=_too_high(search, search.best, ranking) if search.best else "",
         metric=search.config.score.replace("_", " "),
