@@ -70,14 +70,16 @@ def test_a_map_of_what_the_network_uses_is_better_than_those_that_know_nothing(i
         "Occlusion is better than an equally smooth random map, no better than the map of"
     )
     assert "coarse: 8 × 8" in found.words
-    assert f"{len(images)} images tell little: 30 or more" in found.words
-    assert "tell little" not in found.model_copy(update={"images": 30}).words
+    assert f"These are {len(images)} images only: 30 or more are needed to know" in found.words
+    assert "only" not in found.model_copy(update={"images": 30}).words
 
 
 def test_a_map_of_all_else_is_worse_and_shows_nothing(images: NDArray[np.uint8]) -> None:
     found = judged(lambda _: 1 - true_map(), images)
     assert {each.control: each.outcome for each in found.against}["random"] == "worse"
-    assert "It does not show what the network uses." in found.words
+    shown = "it does not show what the network uses"
+    assert f"So over 30 images {shown}." in found.model_copy(update={"images": 30}).words
+    assert shown not in found.words  # so few images cannot tell
 
 
 def test_a_map_of_nothing_is_no_better_than_chance(images: NDArray[np.uint8]) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 from pydantic import Field
 
+from foveate.counts import plural
 from foveate.inference.engine import BATCH, Engine
 from foveate.inference.explanation import METHODS, Map, map_side
 from foveate.records import Count, Name, Record
@@ -90,8 +91,8 @@ class Verdict(Record):
             return f"{name} shows nothing here: each map has one value everywhere (it has {size} values)."
         outcomes = [f"{each.outcome} than {CONTROLS[each.control]}" for each in self.against]
         said = f"{name} is {', '.join(outcomes[:-1])}, and {outcomes[-1]}."
-        if not any(each.outcome == "better" for each in self.against):
-            said += " It does not show what the network uses."
+        if self.images >= _FEW and not any(each.outcome == "better" for each in self.against):
+            said += f" So over {self.images:,} images it does not show what the network uses."
         if self.shuffled:
             last = self.shuffled[-1].correlation
             hardly = "It hardly depends on the weights" if last.mean > _ALIKE else "It depends on the weights"
@@ -101,7 +102,10 @@ class Verdict(Record):
         if self.blank:
             said += f" {self.blank:,} of {self.images:,} maps have one value everywhere."
         if self.images < _FEW:
-            said += f" {self.images:,} images tell little: {_FEW} or more are needed to trust this."
+            said += (
+                f" These are {plural(self.images, 'image')} only: {_FEW} or more are needed to know whether it "
+                "shows what the network uses."
+            )
         return said
 
 
