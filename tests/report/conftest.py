@@ -194,6 +194,7 @@ def look() -> Callable[[Path, int, str], None]:
             assert min(page.evaluate(CONTRASTS)) >= 4.5
             assert max(page.evaluate(LETTERS), default=0) <= 16  # the page's own
             assert page.evaluate(MOVING_CAPTIONS) == []
+            assert page.evaluate(TOWERS) == []
             browser.close()
 
     return look
@@ -225,6 +226,14 @@ LETTERS = """() => [...document.querySelectorAll('figure svg')].flatMap(svg => {
 
 MOVING_CAPTIONS = """() => [...document.querySelectorAll('caption, .caption')]
   .filter(e => e.closest('.scroll') || e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"""
+
+TOWERS = """() => [...document.querySelectorAll('thead th:not(:has(small))')].filter(e => {
+  // A heading of a column that has more lines than words: it is broken within them.
+  const range = document.createRange();
+  range.selectNodeContents(e);
+  const lines = new Set([...range.getClientRects()].map(rect => Math.round(rect.top)));
+  return lines.size > e.innerText.split(/[\\s_]+/).length;
+}).map(e => e.textContent)"""
 
 CONTRASTS = """() => {
   const parse = text => text.match(/[\\d.]+/g).map(Number);

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from foveate.report.html import write_page
+from foveate.report.html import render, write_page
 from foveate.report.sections import Page
 from foveate.report.study_page import study_page
 from foveate.report.study_plots import parallel_coordinates, value_text
@@ -86,6 +86,12 @@ def test_it_tells_the_winner_the_trials_and_the_command(make: MakePage, tmp_path
     assert "<b>no" not in html
     pngs = {"rung_curves.png", "parallel_coordinates.png", "worker_timeline.png", "knob_importance.png"}
     assert {path.name for path in tmp_path.iterdir()} == {"study.html", *pngs}
+
+
+def test_a_long_plot_keeps_its_size_and_scrolls_where_others_shrink(make: MakePage, tmp_path: Path) -> None:
+    many = {f"lr{number}": FloatRange(type="float", low=0.01, high=1.0, log=True) for number in range(9)}
+    assert 'class="scroll long"' not in render(make())
+    assert render(make(hyperparameters=many)).count('class="scroll long"') == 1
 
 
 def test_a_score_that_is_no_share_of_images_has_no_interval(make: MakePage, tmp_path: Path) -> None:

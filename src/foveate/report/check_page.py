@@ -57,7 +57,7 @@ def check_page(
             "Findings",
             cards or [Text("No problems found.", note=True)],
             "An error makes a measured value wrong; a warning may; information needs no action. Every finding, "
-            "with all its images, is in check.json.",
+            "with all its images, is in check.json. A picture shows what a network would see of the image.",
         ),
         Section("classes", "Classes", "Classes", [Grid([bars])]),
     ]
@@ -79,7 +79,7 @@ def _kind(findings: Sequence[Finding], pictures: Mapping[str, Pixels]) -> Card:
 
 
 def _finding(finding: Finding, pictures: Mapping[str, Pixels]) -> list[Text | Pictures]:
-    bodies: list[Text | Pictures] = [Text(finding.text)]
+    bodies: list[Text | Pictures] = [Text(finding.text if finding.text.endswith(".") else f"{finding.text}.")]
     shown = []
     for number, group in enumerate(finding.groups[:GROUPS_SHOWN], start=1):
         of_group = f"group {number} ({len(group)} images)" if len(group) > 1 else ""

@@ -29,6 +29,7 @@ from foveate.report.sections import (
     Table,
     Text,
     code,
+    isolated,
     numbers,
     small,
 )
@@ -139,7 +140,9 @@ def explained_section(found: Explained) -> Section:
         Picture(
             [(base64.b64decode(each.shown), each.id)]
             + [(base64.b64decode(image), NAMES[method]) for method, image in each.maps.items()],
-            each.predicted + (f", in truth {each.true}" if each.predicted != each.true else ""),
+            Markup("{}, in truth {}").format(isolated(each.predicted), isolated(each.true))
+            if each.predicted != each.true
+            else each.predicted,
         )
         for each in found.grid
     ]
@@ -153,8 +156,12 @@ def _explained_bodies(image: ExplainedImage) -> list[Pictures | Text]:
     pictures = [Picture([(image.shown, seen)], seen)]
     for method, content in image.maps.items():
         pictures.append(Picture([(content, f"{NAMES[method]} for {image.of_class}")], NAMES[method]))
-    likely = ", ".join(f"{name} ({percent(probability)})" for name, probability in image.classes)
-    said = Markup("Maps for <b>{}</b>. The network predicts {}. {}").format(image.of_class, likely, image.note)
+    likely = Markup(", ").join(
+        Markup("{} ({})").format(isolated(name), percent(probability)) for name, probability in image.classes
+    )
+    said = Markup("Maps for <b>{}</b>. The network predicts {}. {}").format(
+        isolated(image.of_class), likely, image.note
+    )
     return [Pictures(pictures), Text(said, note=True)]
 
 

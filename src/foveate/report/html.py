@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from foveate.files import write_atomically
-from foveate.report.plots import has_boxes, to_png, to_svg
+from foveate.report.plots import has_boxes, is_long, to_png, to_svg
 from foveate.report.sections import Page, breakable, prose
 
 
@@ -28,8 +28,9 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Callable[[Any], str]] = {
+    filters: dict[str, Callable[[Any], Any]] = {
         "svg": to_svg,
+        "is_long": is_long,
         "data_uri": lambda png: "data:image/png;base64," + base64.b64encode(png).decode(),
         "kind": lambda body: type(body).__name__,
         "breakable": breakable,

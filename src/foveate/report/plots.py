@@ -81,6 +81,11 @@ def rows_axes(names: Sequence[str], label: str, *, inches: float, above: float =
     return figure, axes
 
 
+def is_long(figure: Figure) -> bool:
+    """Whether it is so much wider than others that a phone shows it at its own size, to be scrolled."""
+    return bool(figure.get_figwidth() > WIDTH)
+
+
 def has_boxes(figure: Figure) -> bool:
     """Whether it has letters that no font of this machine can draw."""
     return bool(_fonts(_foreign_letters(figure))[1])

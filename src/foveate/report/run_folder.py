@@ -17,7 +17,7 @@ from foveate.report.abstaining import abstaining
 from foveate.report.explanation_page import read_explained
 from foveate.report.html import percent, png
 from foveate.report.run_page import DatasetSummary, RunPage, lead_split, run_page
-from foveate.report.sections import Page, Picture
+from foveate.report.sections import Page, Picture, isolated
 from foveate.training.loop import best_epoch
 from foveate.training.measured import Measured, MeasuredSplits
 from foveate.training.runs import RunFolder
@@ -98,7 +98,7 @@ def mistake(content: bytes, name: str, *, true: str, predicted: str, confidence:
     caption = Markup('<b>{}, {}</b><span>is {}</span><small title="{}">{}</small>')
     return Picture(
         [(content, f"{true}, predicted as {predicted}")],
-        caption.format(predicted, percent(confidence), true, name, name),
+        caption.format(isolated(predicted), percent(confidence), isolated(true), name, isolated(name)),
     )
 
 

@@ -179,7 +179,7 @@ def prose(text: str) -> Markup:
 
 
 _AFTER = re.compile(
-    r"(?<=\w[/;|])(?=[\w\[{(])|(?<=[\]}])(?=[\w\[{(])|(?<=[,.:])(?=[^\W\d]|[\[{(])|(?<=[a-z])(?=[A-Z])"
+    r"(?<=\w[/;|×])(?=[\w\[{(])|(?<=[\]}])(?=[\w\[{(])|(?<=[,.:])(?=[^\W\d]|[\[{(])|(?<=[a-z])(?=[A-Z])|(?<=\dT)(?=\d)"
 )
 """Where a line may end: never within a number."""
 _WITHIN = re.compile(r"(?<=[=_])(?=[\w\[{(])")
@@ -191,18 +191,23 @@ def breakable(text: str) -> Markup:
 
     A browser itself ends a line nowhere within `minute,attention=none`, or else after any letter of it.
     """
-    if isinstance(text, Markup) or len(text) <= _PIECE:
-        return escape(text)
+    if isinstance(text, Markup):
+        return text
     parts: list[str] = []
     for part in _AFTER.split(text):
         for piece in _WITHIN.split(part) if _too_long(part) else [part]:
-            cut = range(0, len(piece), _PIECE if _too_long(piece) else len(piece))
-            parts += [piece[at : at + cut.step] for at in cut]
+            step = _PIECE if _too_long(piece) else max(len(piece), 1)
+            parts += [piece[at : at + step] for at in range(0, len(piece), step)]
     return Markup("<wbr>").join(parts)
 
 
 def _too_long(text: str) -> bool:
     return max(map(len, text.split()), default=0) > _LONGEST
+
+
+def isolated(name: str) -> Markup:
+    """A name within a text: one written from right to left does not turn around what stands beside it."""
+    return Markup("<bdi>{}</bdi>").format(name)
 
 
 def small(text: str, note: str) -> Markup:

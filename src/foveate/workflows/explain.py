@@ -105,7 +105,7 @@ def explain(
             continue
         shown.append(_explained(engine, path, pixels, chosen, of_class))
     verdicts = _known(model, engine, chosen)
-    hint = "What these maps are worth can be measured on a run: foveate explain RUN, without images."
+    hint = "What these maps are worth can be measured on a run by `foveate explain RUN`, without images."
     page = explanation_page(
         title=f"Where {Path(model).name or 'the model'} looks",
         subtitle=plural(len(shown), "image")
