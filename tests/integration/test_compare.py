@@ -105,7 +105,7 @@ def test_the_test_split_is_opened_after_all_and_by_the_same_networks(folder: Pat
     before = rows(whole)
     printed = finish(folder, "compare", "--resume", str(whole), "--final")
     assert "opening the test split: " in printed
-    assert "on the test images" in printed
+    assert "test images; differences in points" in printed
     assert rows(whole) == before
     assert len(rows(whole, "test")) == len(before)
     assert findings(whole, "test") != findings(whole)
