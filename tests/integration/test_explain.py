@@ -36,7 +36,7 @@ def test_images_are_explained_by_every_method_on_a_page(
         assert min(picture.size) >= 224
     page = (folder / "explain.html").read_text()
     assert "<script" not in page
-    assert "can be measured on a run: foveate explain RUN" in page
+    assert "can be measured on a run by <code>foveate explain RUN</code>" in page
 
 
 def test_a_run_that_was_trained_on_its_validation_images_is_refused(
