@@ -74,7 +74,7 @@ def test_a_folder_of_photographs_is_trained_on_and_left_as_it_was(
     run = fv.open_run(tmp_path / "runs" / "train" / "mine")
     assert run.metrics["validation"]["accuracy"] > 0.8
     page = run.report.read_text()
-    assert "broken.jpg" in page
+    assert "broken.jpg" in page.replace("<wbr>", "")
     # Of 14 validation images nothing is fitted, and each place that shows probabilities says so.
     few = (
         f"{run.metrics['validation']['n']} held-out images are too few to fit confidence on: probabilities are not"
@@ -223,7 +223,7 @@ def test_names_that_are_not_utf8_are_spelled_out(
     assert done.status == 0, done.err
     run = fv.open_run(tmp_path / "runs" / "train" / "odd")
     assert run.checkpoint().class_names == ("blue", "caf\\xe9", "green")
-    assert "bad\\xfe.jpg" in run.report.read_text(encoding="utf-8")
+    assert "bad\\xfe.jpg" in run.report.read_text(encoding="utf-8").replace("<wbr>", "")
     unwritable = tmp_path / os.fsdecode(b"\xe9")
     folder.rename(unwritable)
     refused = foveate("train", unwritable)
