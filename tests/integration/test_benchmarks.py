@@ -433,7 +433,7 @@ def test_schedules_are_recorded_once_and_every_plan_is_replayed_on_them(run: Run
     assert bits[: images["validation"]].mean() == pytest.approx(each["rows"][0]["val_accuracy"])
     only = ("--only", "random", "screening 6, anew", "asha", "li2018", "optuna")
     printed, regret = run("regret.py", recorded, "--replays", 4, "--slow-replays", 1, *only)
-    assert len(regret["rows"]) == 11
+    assert len(regret["rows"]) == 12
     for row in regret["rows"]:
         assert row["method"] in printed
         assert all(points >= 0 for points in row["regret"])
@@ -508,7 +508,7 @@ def test_recorded_comparisons_are_judged_by_every_rule(run: Run) -> None:
 def test_a_study_beside_kerastuner_trains_both_and_measures_both_winners(run_apart: Run) -> None:
     sizes = ("--data", "digits", "--subset", 100, "--rounds", 1, "--threads", 1, "--max-epochs", 2)
     _, record = run_apart("study_keras_tuner.py", *sizes)
-    assert [row["who"] for row in record["rows"]] == ["KerasTuner", "ours, its semantics", "ours"]
+    assert [row["who"] for row in record["rows"]] == ["KerasTuner", "ours, its semantics", "ours, in as long"]
     for row in record["rows"]:
         assert row["epochs"] >= row["trials"] > 1
         assert 0 <= row["worth"] <= 1

@@ -237,7 +237,7 @@ class TestBadInput:
             ({"seeds": 0}, "seeds=0: "),
             ({"hang_limit_s": -1}, "hang_limit_s=-1: "),
             ({"zzz": 1}, "zzz"),
-            ({"rule": "seeds"}, "rule='seeds': it judges by these images alone"),
+            ({"rule": "seeds"}, "rule='seeds': give blocks, dunnett or pairs"),
             ({"rule": "dunet"}, "did you mean 'dunnett'"),
             ({"name": "taken"}, "taken exists: choose another --name"),
         ],

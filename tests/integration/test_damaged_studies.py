@@ -20,6 +20,7 @@ import pytest
 import torch
 import yaml
 from benchmarks.mutations import mutated
+from matplotlib.figure import Figure
 from tests.comparison.test_experiment import SimulatedPool as SimulatedArms
 from tests.studies import SPACE, SimulatedPool
 
@@ -73,7 +74,7 @@ def simulated(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     for plot in [f"study_plots.{name}" for name in study_plots] + [
         f"comparison_plots.{name}" for name in ("differences", "accuracies", "over_data_size")
     ]:
-        monkeypatch.setattr(f"foveate.report.{plot}", lambda *_: None)
+        monkeypatch.setattr(f"foveate.report.{plot}", lambda *_: Figure())
     monkeypatch.setattr("foveate.report.html.to_svg", lambda _: "")
     monkeypatch.setattr("foveate.report.html.to_png", lambda _: b"")
     costs = NetworkCost(parameters=1, training_flops=1)

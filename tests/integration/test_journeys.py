@@ -57,7 +57,7 @@ def test_digits_by_default_learn_and_leave_a_whole_run_folder(foveate: Foveate, 
     right = np.mean([a == b for a, b in zip(table["label"], table["predicted"], strict=True)])
     assert right == pytest.approx(metrics["validation"]["accuracy"])
     # Lines, not bars, where there is no terminal.
-    assert len(re.findall(r"^epoch \d/8 .* images/s ", done.out, re.MULTILINE)) == 8
+    assert len(re.findall(r"^epoch \d/8 .* images/s", done.out, re.MULTILINE)) == 8
     assert "\x1b" not in done.out
 
 

@@ -260,7 +260,7 @@ def test_a_first_rung_of_smaller_images(folder: Path, foveate: Callable[..., Any
     assert yaml.safe_load((study / "best.yaml").read_text())["data"]["size"] == 20
     refused = foveate(*words, "--first-size", "20", "--runs", "none")
     assert refused.status == 2
-    assert "first_size=20: the other rungs have images of 20 px" in refused.err
+    assert "--first-size 20: the other rungs have images of 20 px" in refused.err
 
 
 def test_asha_and_tpe(folder: Path) -> None:
@@ -277,8 +277,8 @@ def test_asha_and_tpe(folder: Path) -> None:
         (["digits", "--factor", "1"], "--factor 1: "),
         (["digits", "--space", "papre"], "did you mean 'paper'"),
         (["digits", "--knob", "lrr"], "did you mean 'lr'"),
-        (["digits", "--workers", "-1"], "workers=-1"),
-        (["digits", "--threads", "0"], "threads=0"),
+        (["digits", "--workers", "-1"], "--workers -1"),
+        (["digits", "--threads", "0"], "--threads 0"),
         (["digits", "--time", "soon"], "--time soon: give a time such as 90s, 30m, 1h or 1h30m"),
         (["digits", "--time", "0h"], "--time 0h: give a time"),
         (["digits", "--time", "1h", "--algorithm", "asha"], "asha has no brackets"),
@@ -288,11 +288,11 @@ def test_asha_and_tpe(folder: Path) -> None:
         (["digits", "--set", "epochs=5"], "--max-epochs"),
         (["digits", "--set", "train.images_seen=5"], "--max-epochs"),
         (["digits", "--search", "attention_stage"], "'attention', which is not declared before it"),
-        (["digits", "--algorithm", "asha", "--sampler", "tpe"], "sampler=tpe learns from finished brackets"),
+        (["digits", "--algorithm", "asha", "--sampler", "tpe"], "--sampler tpe learns from finished brackets"),
         (["digits", "--trials", "5"], "trials is asha's"),
         (["digits", "--set", "resize_scale=0.25"], "size=4: the pools"),
-        (["digits", "--formula", "li"], "formula='li'"),
-        (["digits", "--subset", "3"], "subset=3"),
+        (["digits", "--formula", "li"], "--formula li:"),
+        (["digits", "--subset", "3"], "--subset 3:"),
         (["digits", "--set", "colour=1"], "unknown setting 'colour'"),
         (["nowhere"], "nowhere"),
         ([], "nothing to tune on"),
