@@ -135,7 +135,6 @@ def test_a_file_whose_name_begins_with_a_dash_is_told_how_to_be_given(
         ("train digits --preset small --lr=-1", "--lr -1.0: input should be greater than 0"),
         ("train digits --preset small --set lr=-1", "train.lr=-1: input should be greater than 0"),
         ("train digits --set attention=null", "model.attention=None: for a network without attention wri"),
-        ("train digits --batch 8 --set micro_batch=9", "micro_batch=9: a step has batch=8 images: give fewer"),
         ("summary --classes 1000000000", "--classes 1000000000: give 1 to 1,000,000"),
     ],
 )  # fmt: skip

@@ -375,15 +375,6 @@ def test_the_functions_with_further_keywords_refuse_them_before_they_begin(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_part_of_a_batch_is_no_more_than_the_batch(tmp_path: Path) -> None:
-    assert resolve_config(settings={"batch": 8, "micro_batch": 8}).train.micro_batch == 8
-    with pytest.raises(ConfigError, match="micro_batch=9: a step has batch=8 images: give fewer, or leave it out"):
-        resolve_config(settings={"batch": 8, "micro_batch": 9})
-    old = tmp_path / "args.yaml"  # of a run that had one
-    old.write_text("preset: small\ntrain: {batch: 8, micro_batch: 9}\n")
-    assert resolve_config(file=old).train.micro_batch == 9
-
-
 @pytest.mark.parametrize("value", [None, False])
 def test_no_attention_has_a_name(value: object) -> None:
     with pytest.raises(ConfigError, match=f"attention={value}: for a network without attention write 'none'$"):

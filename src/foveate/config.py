@@ -93,15 +93,7 @@ def resolve_config(
     config = _validate(_onto(_onto(values, from_file), given))
     if config.train.optimizer == "logistic_regression":
         _refuse_settings_of_steps(config, given.get("train", {}))
-    _refuse_parts_of_more_than_a_batch(config, given.get("train", {}))
     return config
-
-
-def _refuse_parts_of_more_than_a_batch(config: Config, given: Iterable[str]) -> None:
-    """Refuse a `micro_batch` that is given and parts no batch; in the file of an earlier run there may be one."""
-    micro, batch = config.train.micro_batch, config.train.batch
-    if "micro_batch" in given and micro is not None and micro > batch:
-        raise ConfigError(f"micro_batch={micro}: a step has batch={batch} images: give fewer, or leave it out")
 
 
 def _refuse_settings_of_steps(config: Config, given: Iterable[str]) -> None:

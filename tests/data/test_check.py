@@ -88,7 +88,7 @@ def test_files_that_are_missing_are_not_to_be_converted(tmp_path: Path) -> None:
     assert told in findings(tmp_path / "all.csv")["untrainable"].text
     (tmp_path / "1.png").write_bytes(b"")
     text = findings(tmp_path / "all.csv")["unreadable"].text
-    assert text.endswith(f"{told}, and repair or remove those that are damaged")
+    assert text.endswith(f"{told}, and repair or remove the others")
 
 
 def test_a_class_of_photos_in_a_format_that_is_not_read_is_not_told_to_be_empty(folder: Path) -> None:
@@ -123,9 +123,13 @@ def test_labels_that_are_measurements_are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=told):
         load_dataset(str(own), DataConfig(size=32))
     assert load_dataset(str(own), DataConfig(size=32), for_training=False).splits.keys() == {"all"}
-    names = [str(number + 0.5) for number in range(12)]
+    names = [f"{number},5" for number in range(12)]
+    assert (
+        "12 of its 13 classes are numbers, such as 0,5 and 1,5"
+        in dict(name_warnings([*names, "other"]))["measured_names"]
+    )
     assert dict(name_warnings(names)).keys() == {"measured_names"}
-    for others in (map(str, range(12)), ["1.5", "2.5"], [*names, "other"]):
+    for others in (map(str, range(12)), ["1.5", "2.5"], [*names, "red", "green"], ["nan"] * 12):
         assert "measured_names" not in dict(name_warnings([*others]))
 
 

@@ -1,11 +1,12 @@
 """What is refused of a model by its name alone."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from foveate.errors import CheckpointError, ConfigError
-from foveate.inference.engine import check_class, check_model
+from foveate.inference.engine import Kind, check_class, check_model
 from foveate.training.runs import RunFolder
 
 
@@ -19,10 +20,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("exported", [True, False])
-def test_what_is_there_may_be_a_model(here: Path, exported: bool) -> None:
-    check_model("runs/train/mine", exported=exported)
-    check_model("runs", exported=exported)  # no run, which is found when it is opened
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_what_is_there_may_be_a_model(here: Path, kind: Kind) -> None:
+    check_model("runs/train/mine", kind)
+    check_model("runs", kind)  # no run, which is found when it is opened
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,17 @@ def test_what_is_not_is_told_with_what_may_be_meant(here: Path, name: str, told:
 @pytest.mark.parametrize("name", ["out", "out/model.onnx"])
 def test_an_exported_file_is_not_always_one(here: Path, name: str) -> None:
     with pytest.raises(CheckpointError, match=f"^{name} is exported already: give the run"):
-        check_model(name, exported=False)
+        check_model(name, "weights")
+
+
+def test_nothing_is_suggested_that_will_not_do(here: Path) -> None:
+    for kind, told in (
+        ("run", "`foveate train`$"),
+        ("weights", "or a .safetensors file$"),
+        ("any", "did you mean"),
+    ):
+        with pytest.raises(CheckpointError, match=f"no model at out/modle.onnx: .*{told}"):
+            check_model("out/modle.onnx", kind)
 
 
 def test_a_run_that_is_meant_is_named_where_only_runs_will_do(here: Path) -> None:

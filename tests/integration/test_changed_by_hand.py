@@ -94,7 +94,7 @@ def test_a_measurement_that_cannot_be_is_damage(
 
 
 def test_data_that_was_moved_is_asked_for(
-    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path
+    foveate: Foveate, photographs: Photographs, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = photographs()
     foveate("train", folder, "--epochs", 1, "--name", "m", *tiny)
@@ -115,3 +115,6 @@ def test_data_that_was_moved_is_asked_for(
     fix = "any more: give its new place, as in `foveate train NEW/PLACE --resume runs/train/m`"
     assert fix in foveate("train", "--resume", "runs/train/m").err
     assert foveate("evaluate", "runs/train/m", tmp_path / "moved").status == 0
+    monkeypatch.chdir(tmp_path / "moved")  # nothing is written to its `runs`
+    done = foveate("evaluate", tmp_path / "runs/train/m", ".")
+    assert done.status == 0, done.err

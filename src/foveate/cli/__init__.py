@@ -57,7 +57,7 @@ def main() -> None:
         status = app(prog_name="foveate", standalone_mode=False)
     except FoveateError as error:
         verbs: Any = typer.main.get_command(app)
-        command = next((verbs.commands.get(word) for word in sys.argv[1:]), None)
+        command = next((verbs.commands[word] for word in sys.argv[1:] if word in verbs.commands), None)
         status = complain(as_given(str(error), sys.argv[1:], command), error.exit_code)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EPIPE):

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from foveate.config import resolve_config
 from foveate.records import read_record
+
+if TYPE_CHECKING:
+    from foveate.inference.engine import Kind
 
 
 def check_request(
@@ -14,6 +17,7 @@ def check_request(
     runs: Path,
     name: str | None,
     *,
+    apart: bool = True,
     preset: str | None = None,
     config: Path | None = None,
     settings: Mapping[str, Any] = {},
@@ -22,6 +26,7 @@ def check_request(
 
     Args:
         verb: in whose folder of `runs` the command writes.
+        apart: whether it is known already that the command writes to `runs`, which the data must not hold then.
         settings: over a `preset` or the file `config`; without either of them the data choose what they are over.
 
     Raises:
@@ -32,19 +37,20 @@ def check_request(
 
     if data is not None:
         check_data(data)
-        refuse_within(runs, data)
+        if apart:
+            refuse_within(runs, data)
     check_output_name(runs, verb, name)
     if preset is not None or config is not None:
         resolve_config(preset, config, settings)
 
 
 def check_use(
-    model: Path, images: Sequence[str] = (), *, exported: bool = True, of_class: str | None = None
+    model: Path, images: Sequence[str] = (), *, kind: "Kind" = "any", of_class: str | None = None
 ) -> None:
     """Refuse a model that is not there, words that name no images, and a class that a run does not have.
 
     Args:
-        exported: whether an exported file will do.
+        kind: of models that will do.
 
     Raises:
         CheckpointError, ConfigError, DataError: for the first of them.
@@ -52,7 +58,7 @@ def check_use(
     from foveate.data.listing import check_images
     from foveate.inference.engine import check_class, check_model
 
-    check_model(model, exported=exported)
+    check_model(model, kind)
     check_images(images)
     record = model / "run.json"
     if of_class is not None and record.is_file():

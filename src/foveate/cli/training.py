@@ -214,7 +214,7 @@ def evaluate(
     shared["display"] = terminal.display()
     check_use(run)
     if data is not None:
-        check_request("evaluate", data, runs, name)
+        check_request("evaluate", data, runs, name, apart=False)  # of a run's own data nothing is written there
     if run.suffix.lower() in (".onnx", ".safetensors") and not run.is_dir():
         if data is None:
             raise ConfigError(f"{run} does not know its data: give some, as in `foveate evaluate {run} DATA`")

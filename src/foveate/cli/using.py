@@ -112,7 +112,7 @@ def explain(
     """Show where a network looks in IMAGES. Without images, measure whether the maps of a run mean anything."""
     display = terminal.display()
     methods = tuple(method or ())
-    check_use(model, images or (), exported=bool(images), of_class=of_class)
+    check_use(model, images or (), kind="any" if images else "run", of_class=of_class)
     if not images:
         if of_class is not None or name is not None:
             raise ConfigError("--class and --name are for images: give some")
@@ -171,7 +171,7 @@ def export(
     """Write a trained MODEL as ONNX. The file must first give the same answers."""
     from foveate.workflows.output import check_new_folder
 
-    check_use(model, exported=False)
+    check_use(model, kind="weights")
     check_new_folder(to)
     done = foveate.export(
         model,

@@ -178,8 +178,8 @@ def _told_names(names: Sequence[str]) -> tuple[str, ...]:
     return told
 
 
-_FEWEST_MEASURED = 10
-"""Classes whose names are numbers with fractions, from which they count as measurements."""
+_FEWEST_MEASURED, _MOSTLY = 10, 0.9
+"""Classes from which their names may be measurements, and the share of them that are numbers then."""
 
 
 def name_warnings(names: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -208,19 +208,26 @@ def name_warnings(names: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def measurements_told(names: Sequence[str]) -> str | None:
-    """A line where names of classes are numbers with fractions for the most part; None where they are not."""
-    numbers = []
-    for name in names:
-        try:
-            numbers.append(float(name))
-        except ValueError:
-            return None
-    if len(names) < _FEWEST_MEASURED or 2 * sum(each % 1 != 0 for each in numbers) < len(names):
+    """A line where nearly all names of classes are numbers, and most of those have fractions; None where not."""
+    numbers = {name: value for name in names if math.isfinite(value := _number(name))}
+    fractions = sum(value % 1 != 0 for value in numbers.values())
+    if len(names) < _FEWEST_MEASURED or len(numbers) < _MOSTLY * len(names) or 2 * fractions < len(names):
         return None
+    first, second, *_ = numbers
+    of = "its" if len(numbers) == len(names) else f"{len(numbers):,} of its"
     return (
-        f"its {len(names):,} classes are numbers, such as {listed(names[:1])} and {listed(names[1:2])}: a network "
-        "tells classes apart and predicts no quantity; give all numbers in a range one label, such as low or high"
+        f"{of} {len(names):,} classes are numbers, such as {listed([first])} and {listed([second])}: a network "
+        "tells classes apart and predicts no quantity; if they are measurements, give all numbers in a range one "
+        "label, such as low or high"
     )
+
+
+def _number(name: str) -> float:
+    """A name as a number, with a decimal point or comma; NaN where it is none."""
+    try:
+        return float(name.replace(",", "."))
+    except ValueError:
+        return math.nan
 
 
 def listed(names: Sequence[str], limit: int = 10) -> str:

@@ -17,7 +17,7 @@ UNREADABLE_CLASS = "convert or repair them, or remove the class"
 _FIXES = {
     "foreign": "convert those of other formats",
     "missing": "correct or remove the names of files that are missing",
-    "damaged": "repair or remove those that are damaged",
+    "other": "repair or remove the others",
 }
 """By the kind of reason for which images cannot be read."""
 
@@ -60,6 +60,8 @@ def _check_share(data: str, bad: tuple[BadImage, ...], count: int, allowed: floa
 def unreadable_fix(reasons: Iterable[str]) -> str:
     """What to do with images that cannot be read for these `reasons`."""
     kinds = {_kind_of(reason) for reason in reasons}
+    if kinds == {"other"}:
+        return "repair or remove them"
     return ", and ".join(fix for kind, fix in _FIXES.items() if kind in kinds)
 
 
@@ -67,13 +69,13 @@ def _kind_of(reason: str) -> str:
     if reason == MISSING:
         return "missing"
     # What a reason says itself to do comes after a colon; in brackets is what a decoder said.
-    return "foreign" if ": " in reason.partition(" (")[0] else "damaged"
+    return "foreign" if ": " in reason.partition(" (")[0] else "other"
 
 
 def _refuse_measurements(source: Source) -> None:
-    """Refuse labels that are numbers of which nearly each image has its own: they are no classes."""
+    """Refuse labels that are numbers where a class has two images or fewer: none could be held out of it."""
     names = source.class_names
-    if 3 * len(names) > len(source.labels) and (line := measurements_told(names)) is not None:
+    if 2 * len(names) >= len(source.labels) and (line := measurements_told(names)) is not None:
         raise DataError(f"{source.location}: {line}")
 
 

@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,29 +71,36 @@ def load_engine(model: Path | str, *, device: str | None = None) -> Engine:
     return NetworkEngine.load(path, device=device)
 
 
-def check_model(model: Path | str, *, exported: bool = True) -> None:
-    """Refuse what is no model by its name, before anything slow is done.
+Kind = Literal["run", "weights", "any"]
+"""What will do for a model: a run folder, a .safetensors file too, or an exported .onnx file as well."""
+_GIVE: Mapping[Kind, str] = {
+    "run": "give a run folder made by `foveate train`",
+    "weights": "give a run folder made by `foveate train`, or a .safetensors file",
+    "any": "give a run folder made by `foveate train`, a .safetensors or an exported .onnx file",
+}
+_SUFFIXES: Mapping[Kind, tuple[str, ...]] = {
+    "run": (),
+    "weights": (".safetensors",),
+    "any": (".safetensors", ".onnx"),
+}
 
-    Args:
-        exported: whether an exported file is one for what is asked.
+
+def check_model(model: Path | str, kind: Kind = "any") -> None:
+    """Refuse what is no model by its name, before anything slow is done.
 
     Raises:
         CheckpointError: when there is nothing, or a folder or a file of another kind.
     """
     path = Path(model)
     if not os.path.lexists(path):
-        kinds = "a .safetensors or an exported .onnx file" if exported else "or a .safetensors file"
-        raise CheckpointError(
-            f"no model at {path}: give a run folder made by `foveate train`, {kinds}{similar_model(path)}"
-        )
+        raise CheckpointError(f"no model at {path}: {_GIVE[kind]}{similar_model(path, kind)}")
     inside = path / "model.onnx"
     of_export = path.is_dir() and inside.is_file() and not (path / "args.yaml").exists()
-    if of_export and exported:
+    if of_export and kind == "any":
         raise CheckpointError(f"{path} is not a run: to use the exported file in it, give {inside}")
-    if not exported and (of_export or (path.suffix.lower() == ".onnx" and not path.is_dir())):
-        raise CheckpointError(
-            f"{path} is exported already: give the run or the .safetensors file that it was made from"
-        )
+    if kind != "any" and (of_export or (path.suffix.lower() == ".onnx" and not path.is_dir())):
+        weights = "" if kind == "run" else " or the .safetensors file"
+        raise CheckpointError(f"{path} is exported already: give the run{weights} that it was made from")
 
 
 def check_class(name: str, known: Sequence[str]) -> None:
@@ -102,15 +109,15 @@ def check_class(name: str, known: Sequence[str]) -> None:
         raise ConfigError(f"class={name!r}: the model has no such class{nearest(name, known)}")
 
 
-def similar_model(path: Path) -> str:
+def similar_model(path: Path, kind: Kind) -> str:
     """The end of a message: the run or file of about that name that lies beside it, or in `runs/train`."""
     found: dict[str, Path] = {}
     for folder in (Path("runs", "train"), path.parent):
         with contextlib.suppress(OSError):
-            found |= {each.name: each for each in folder.iterdir() if _is_model(each)}
+            found |= {each.name: each for each in folder.iterdir() if _is_model(each, kind)}
     close = closest(path.name, found)
     return "" if close is None else f"; did you mean {found[close]}?"
 
 
-def _is_model(path: Path) -> bool:
-    return path.suffix.lower() in (".onnx", ".safetensors") or (path / "run.json").is_file()
+def _is_model(path: Path, kind: Kind) -> bool:
+    return path.suffix.lower() in _SUFFIXES[kind] or (path / "run.json").is_file()

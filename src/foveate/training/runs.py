@@ -57,7 +57,7 @@ class RunFolder:
             CheckpointError: when it is not one.
         """
         if not path.exists():
-            near = similar_model(path)
+            near = similar_model(path, "run")
             raise CheckpointError(f"no run folder at {path}: give one made by `foveate train`{near}")
         if not (path / "run.json").is_file() or not (path / "args.yaml").is_file():
             raise CheckpointError(

@@ -151,7 +151,7 @@ def _check_request(
     model: Path, to: Path, data: str | Path | None, *, int8: bool, unproved: bool, examples: int, web: bool
 ) -> None:
     """Raises ConfigError or OutputError for what cannot be met, before anything is read."""
-    check_model(model, exported=False)
+    check_model(model, "weights")
     check_new_folder(to)
     if data is not None:
         refuse_within(to, data, fix=TO_FIX)
