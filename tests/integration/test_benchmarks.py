@@ -510,8 +510,10 @@ def test_a_study_beside_kerastuner_trains_both_and_measures_both_winners(run_apa
     _, record = run_apart("study_keras_tuner.py", *sizes)
     assert [row["who"] for row in record["rows"]] == ["KerasTuner", "ours, its semantics", "ours, in as long"]
     for row in record["rows"]:
-        assert row["epochs"] >= row["trials"] > 1
+        # In the seconds that KerasTuner takes for so little one trial may be all.
+        assert row["epochs"] >= row["trials"] >= (1 if row["who"] == "ours, in as long" else 2)
         assert 0 <= row["worth"] <= 1
+        assert 0 <= row["retrained"] <= 1
 
 
 @pytest.mark.parametrize(
