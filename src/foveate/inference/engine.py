@@ -104,7 +104,7 @@ def check_model(model: Path | str, kind: Kind = "any") -> None:
 
 
 def check_class(name: str, known: Sequence[str]) -> None:
-    """Raises ConfigError for a class that is none of those that are `known`."""
+    """Raise ConfigError for a class that is not among the `known` ones."""
     if name not in known:
         raise ConfigError(f"class={name!r}: the model has no such class{nearest(name, known)}")
 
