@@ -99,7 +99,9 @@ def main() -> None:
     """Train what is missing, and tell what is there."""
     parser = command_line(
         __doc__,
-        seeds=5,
+        "set",
+        seeds=(5, "networks of each cell"),
+        first_seed=0,
         images_seen=(30_000, "length of each run in training images"),
         parts=(list(PARTS), "which parts of the map"),
         only=(str, "only cells that begin so, as in '32, 14, 3×3'"),
@@ -111,17 +113,20 @@ def main() -> None:
     )
     options = begin(parser)
     record: dict[str, Any] = read_record(options.json, {})
-    runs: list[dict[str, Any]] = record.get("runs", [])
+    runs: list[dict[str, Any]] = [{"set": []} | run for run in record.get("runs", [])]
+    recipe = {"images_seen": options.images_seen, "set": options.set}
     missing = [
         (cell, seed, own)
-        for cell, seed in planned(options.parts, options.seeds)
+        for cell, seed in planned(options.parts, range(options.first_seed, options.first_seed + options.seeds))
         if not options.only or str(cell).startswith(options.only)
-        for own in [{**asdict(cell), "seed": seed, "images_seen": options.images_seen}]
+        for own in [{**asdict(cell), "seed": seed, **recipe}]
         if not any(own.items() <= run.items() for run in runs)
     ]
     with ProcessPoolExecutor(options.workers, multiprocessing.get_context("spawn")) as pool:
         begun = {
-            pool.submit(measured, cell, seed, options.images_seen, options.device, options.threads): own
+            pool.submit(
+                measured, cell, seed, options.images_seen, options.device, options.threads, options.set
+            ): own
             for cell, seed, own in missing[: options.runs]
         }
         try:
@@ -132,22 +137,22 @@ def main() -> None:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    of_length = [run for run in runs if run["images_seen"] == options.images_seen]
-    print_table(of_length)
+    alike = [run for run in runs if recipe.items() <= run.items()]
+    print_table(alike)
     if options.plot:
-        draw(of_length, options.plot)
+        draw(alike, options.plot)
 
 
-def planned(parts: list[str], seeds: int) -> Iterator[tuple[Cell, int]]:
+def planned(parts: list[str], seeds: range) -> Iterator[tuple[Cell, int]]:
     """All runs, one seed of every cell after the other, so that what is there is complete wherever it stops."""
     cells = dict.fromkeys(cell for part in parts for cell in PARTS[part])
-    for seed in range(seeds):
+    for seed in seeds:
         for cell in cells:
             yield cell, seed
 
 
-def settings(cell: Cell, width: int = WIDTH) -> Config:
-    """The settings of a cell's network, whose third stage has `width` filters."""
+def settings(cell: Cell, more: tuple[str, ...] = (), width: int = WIDTH) -> Config:
+    """The settings of a cell's network, whose third stage has `width` filters, and `more` as `--set` has them."""
     dilated, kernels = cell.arm == "dilated", KERNELS[cell.kernels]
     stages = [
         {"filters": 32, "kernels": [3, 3]},
@@ -159,19 +164,20 @@ def settings(cell: Cell, width: int = WIDTH) -> Config:
         "resize_until": 0.0,  # on the preset's smaller first images no distance is what it is called
         "label_smoothing": 0.0, "augmentation": False, "passes_per_epoch": 1, "batch": 125, "precision": "fp32",
     }  # fmt: skip
-    own = {"stages": stages, "gate_lr": GATE_LR, **ARMS[cell.arm]}
+    given = dict(each.split("=", 1) for each in more)
+    own = {"stages": stages, "gate_lr": GATE_LR, **ARMS[cell.arm], **given}
     return resolve_config("minute", settings={**recipe, **own})
 
 
 @cache
-def matched(cell: Cell) -> Config:
+def matched(cell: Cell, more: tuple[str, ...]) -> Config:
     """The settings of a cell's network; of the dilated one, as wide as takes the FLOPs of attention's."""
     if cell.arm != "dilated":
-        return settings(cell)
-    goal = flops(settings(replace(cell, arm="luong_scaled")), cell.size)
+        return settings(cell, more)
+    goal = flops(settings(replace(cell, arm="luong_scaled"), more), cell.size)
     widths = range(8, 2 * WIDTH)
-    place = bisect_left(widths, goal, key=lambda width: flops(settings(cell, width), cell.size))
-    near = [settings(cell, width) for width in widths[max(0, place - 1) : place + 1]]
+    place = bisect_left(widths, goal, key=lambda width: flops(settings(cell, more, width), cell.size))
+    near = [settings(cell, more, width) for width in widths[max(0, place - 1) : place + 1]]
     return min(near, key=lambda each: abs(flops(each, cell.size) - goal))
 
 
@@ -189,10 +195,12 @@ def pictures(size: int, distance: int, seed: int, device: torch.device) -> Devic
         return DeviceData.load(dataset, device)
 
 
-def measured(cell: Cell, seed: int, images_seen: int, device: str, threads: int) -> dict[str, Any]:
+def measured(
+    cell: Cell, seed: int, images_seen: int, device: str, threads: int, more: list[str]
+) -> dict[str, Any]:
     """Train a network, and measure it on the validation images."""
     prepare(threads)
-    data, config = pictures(cell.size, cell.distance, seed, pick_device(device)), matched(cell)
+    data, config = pictures(cell.size, cell.distance, seed, pick_device(device)), matched(cell, tuple(more))
     config = config.replacing(seed=seed, images_seen=images_seen, threads=threads, device=device)
     began = time.perf_counter()
     training = data.with_splits({"train": data.dataset.splits["train"]})
