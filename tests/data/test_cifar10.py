@@ -187,7 +187,9 @@ def test_damaged_batches(tmp_path: Path) -> None:
         open_cifar10(tmp_path / "data", untracked)
 
 
-@pytest.mark.parametrize("content", [b"", b"not gzip", tarball(batches())[:5000]])
+@pytest.mark.parametrize(
+    "content", [b"", b"not gzip", tarball(batches())[:5000]], ids=["empty", "not gzip", "cut off"]
+)
 def test_a_damaged_archive(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "cifar-10-binary.tar.gz").write_bytes(content)
     with pytest.raises(DataError, match=r"cannot read .*cifar-10-binary\.tar\.gz: .*: copy or download it again"):

@@ -8,7 +8,7 @@ import pytest
 from foveate.config import Config, resolve_config
 from foveate.training.record import RunRecord
 from foveate.training.record import TestOpening as Opening
-from foveate.workflows.next_step import next_step
+from foveate.workflows.next_step import few_to_tune_told, next_step
 
 RUN = Path("runs/train/mine")
 RECORD = RunRecord(
@@ -44,8 +44,7 @@ def report(low: float, n: int = 200) -> dict[str, Any]:
         ("minute", {"epochs": 10}, 200, "train with --preset fast"),
         ("fast", {}, 200, "train with --preset strong"),
         ("small", {}, 200, "train with --preset minute"),
-        ("photos", {}, 200, "train with --preset photos-tuned"),
-        ("photos", {}, 40, USE),
+        ("photos", {}, 200, USE),
         ("photos-tuned", {}, 200, USE),
         ("best", {}, 200, "foveate explain runs/train/mine"),
     ],
@@ -54,6 +53,24 @@ def test_what_comes_next_follows_from_what_was_done(
     preset: str, settings: dict[str, Any], n: int, begins: str
 ) -> None:
     assert told(RUN, resolve_config(preset, settings=settings), report(0.7, n)).startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("images", "begins"), [(500, "train with --preset photos-tuned"), (499, USE), (None, USE)]
+)
+def test_a_part_of_the_backbone_is_trained_where_there_are_enough_images_for_it(
+    images: int | None, begins: str
+) -> None:
+    assert told(RUN, resolve_config("photos"), report(0.7), trained_images=images).startswith(begins)
+
+
+def test_a_backbone_that_is_trained_on_few_images_is_told() -> None:
+    tuned = resolve_config("photos-tuned")
+    line = few_to_tune_told(tuned, 499)
+    assert line is not None
+    assert line.startswith("photos-tuned is for 500 training images and more")
+    assert few_to_tune_told(tuned, 500) is None
+    assert few_to_tune_told(resolve_config("photos"), 10) is None
 
 
 def test_a_network_that_is_good_is_used() -> None:

@@ -71,7 +71,7 @@ def to_onnx(network: nn.Module, size: int, temperature: float | None) -> bytes:
         by = ", ".join(f"{name} {version(name)}" for name in ("torch", "onnx", "onnxscript"))
         raise ExportError(
             f"{by} cannot write this network as ONNX ({one_line(cause)}): an attention of your own must be made "
-            "of what torch.onnx.export knows; for a network of Foveate's install other versions of these"
+            "of what torch.onnx.export knows; for a network of Foveate's install newer versions of these"
         ) from error
     _strip(proto)
     return _serialized(proto)

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import cast
 
@@ -215,8 +216,16 @@ def _compiled(model: nn.Module, config: TrainConfig, device: torch.device) -> nn
     On a GPU with CUDA graphs, as the launches of a small network cost more than its arithmetic; but the gradients
     that parts of a batch add to would lie in a graph's own memory.
     """
+    # The setting `precision` says whether TF32 is wanted.
+    warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores for float32")
     # What torch keeps on the disk does not tell TF32 in convolutions from float32.
     torch.compiler.config.cache_key_tag = f"foveate {config.precision}"
     torch.compiler.reset()  # what an earlier run in this process compiled counts against a limit
-    graphs = "max-autotune-no-cudagraphs" if config.micro_batch else "max-autotune"
-    return cast("nn.Module", torch.compile(model, mode=graphs if device.type == "cuda" else None, dynamic=False))
+    options = None
+    if device.type == "cuda":
+        from torch._inductor import list_mode_options
+
+        mode = "max-autotune-no-cudagraphs" if config.micro_batch else "max-autotune"
+        # Else the ten fastest ways that were tried for each kernel are printed.
+        options = list_mode_options(mode) | {"autotune_num_choices_displayed": 0}
+    return cast("nn.Module", torch.compile(model, options=options, dynamic=False))

@@ -42,6 +42,8 @@ class RunRecord(Record):
     class_names: ClassNames
     final: bool
     """Trained on train + validation, so that there is nothing to validate on."""
+    trained_images: int | None = Field(default=None, ge=1)
+    """How many images were trained on; None: a run of an earlier version, or a measurement on other data."""
     splits: str | None = None
     """sha256 of `splits.npy`, which says which images are in which split; None: a run of an earlier version."""
     folds: FoldsRecord | None = None
@@ -53,7 +55,15 @@ class RunRecord(Record):
     """Trained to its end, measured and reported."""
 
     @classmethod
-    def of(cls, dataset: Dataset, data_dir: Path | str | None, command: str, *, final: bool) -> "RunRecord":
+    def of(
+        cls,
+        dataset: Dataset,
+        data_dir: Path | str | None,
+        command: str,
+        *,
+        final: bool,
+        trained_images: int | None = None,
+    ) -> "RunRecord":
         """The record of a run that begins, without the digest of its splits."""
         return cls(
             command=command,
@@ -62,4 +72,5 @@ class RunRecord(Record):
             fingerprint=dataset.fingerprint,
             class_names=dataset.class_names,
             final=final,
+            trained_images=trained_images,
         )

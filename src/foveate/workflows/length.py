@@ -22,11 +22,11 @@ from foveate.training.length import (
     plan,
 )
 from foveate.training.settings import resolve_settings
+from foveate.workflows.next_step import TUNED_FROM
 from foveate.workflows.request import Display
 
 _LENGTHS = ("epochs", "images_seen")
-_TUNED, _TUNED_FROM = "photos-tuned", 500
-"""With fewer photographs, training a part of the backbone gave nothing over the regression (docs/photos.md)."""
+_TUNED = "photos-tuned"
 _NO_LENGTH = "preset {} looks at each image once: --time does not change how long that takes"
 
 
@@ -118,7 +118,7 @@ def default_length(config: Config, given: Iterable[str], loaded: Loaded, display
 
 def photos_in_time(loaded: Loaded, budget: Budget, settings: dict[str, Any], display: Display) -> str:
     """Which preset for photographs the time allows: `photos-tuned` from 500 training images on, where it fits."""
-    if loaded.counts.train < _TUNED_FROM:
+    if loaded.counts.train < TUNED_FROM:
         display.say(_NO_LENGTH.format("photos"))
         return "photos"
     tuned = resolve_config(_TUNED, settings=settings)

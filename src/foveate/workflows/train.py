@@ -26,7 +26,7 @@ from foveate.workflows.devices import check_shared, run_command
 from foveate.workflows.folds import check_folds, cross_validate, draw_run_folds
 from foveate.workflows.leaks import tell_own_copies
 from foveate.workflows.measure import Measurement
-from foveate.workflows.next_step import resuming
+from foveate.workflows.next_step import few_to_tune_told, resuming
 from foveate.workflows.output import check_output_name, new_output, refuse_within
 from foveate.workflows.prepare import prepare
 from foveate.workflows.request import Display, NullDisplay, command_line, find_device
@@ -125,10 +125,14 @@ def train(
         drawn = draw_run_folds(resolved, training.dataset, folds)
     tell_own_copies(dataset, display, final=final, folds=folds is not None)
     fit = Fit(resolved, training, world=world)
-    if fit.origin is not None:
-        display.say(f"training starts from {fit.origin.words}")
-    if (line := start_told(resolved, own.dataset, on_all=on_all)) is not None:
-        display.say(line)
+    trained_images = len(training.dataset.splits["train"])
+    for line in (
+        None if fit.origin is None else f"training starts from {fit.origin.words}",
+        start_told(resolved, own.dataset, on_all=on_all),
+        few_to_tune_told(resolved, trained_images),
+    ):
+        if line is not None:
+            display.say(line)
     command = command or command_line(
         "train",
         data,
@@ -142,7 +146,7 @@ def train(
     def make_folder() -> str:
         with new_output(Path(runs), "train", name, fallback=f"{dataset.name}-{resolved.preset}") as output:
             folder = RunFolder(output.draft)
-            record = RunRecord.of(dataset, data_dir, command, final=on_all)
+            record = RunRecord.of(dataset, data_dir, command, final=on_all, trained_images=trained_images)
             record = record.model_copy(update={"splits": folder.write_splits(dataset)})
             if folds is not None:
                 stored = StoredFolds.write(folder.path, training.dataset, drawn, folds)
