@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from foveate.data.dataset import Dataset, load_dataset
-from foveate.data.folds import StoredFolds, check_units, draw_folds, fold_units
+from foveate.data.folds import StoredFolds, check_units, draw_folds, fold_units, hold_out
 from foveate.errors import CheckpointError, DataError
 from foveate.settings import DataConfig
 
@@ -134,3 +134,17 @@ def test_stored_folds_are_those_that_were_drawn_and_damage_is_told(tmp_path: Pat
     stored.path.write_bytes(stored.path.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="damaged"):
         stored.held_out(joined)
+
+
+def test_one_training_image_in_five_is_held_out_and_no_other_is_touched() -> None:
+    digits = load_dataset("digits", DataConfig())
+    train = digits.splits["train"]
+    parts = hold_out(digits, 5, seed=3)
+    assert parts is not None
+    assert sorted(np.concatenate([parts["train"], parts["validation"]])) == train.tolist()
+    assert len(parts["validation"]) == pytest.approx(len(train) / 5, abs=2)
+    grouped = replace(digits, groups=[str(index % 40) for index in range(len(digits.labels))])
+    parts = hold_out(grouped, 5, seed=3)
+    assert parts is not None
+    assert not {index % 40 for index in parts["train"]} & {index % 40 for index in parts["validation"]}
+    assert hold_out(replace(digits, splits={"train": train[:30]}), 5, seed=3) is None

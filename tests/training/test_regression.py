@@ -216,6 +216,50 @@ class TestRegressionFirst:
         for name, tensor in fit.state.model.state_dict().items():
             assert torch.equal(tensor, again.state.model.state_dict()[name])
 
+    @pytest.fixture
+    def unmeasured(self) -> DeviceData:
+        """200 training images, and none to measure on while training."""
+        whole = load_dataset("digits", DataConfig(size=16))
+        return DeviceData.load(replace(whole, splits={"train": whole.splits["train"][:200]}), CPU)
+
+    def test_without_validation_it_is_kept_where_held_out_images_do_not_show_a_gain(
+        self, unmeasured: DeviceData, config: Callable[..., Config], tmp_path: Path
+    ) -> None:
+        fit = Fit(config("photos-tuned", epochs=2, lr=1.0), unmeasured, path=tmp_path / "state.safetensors")
+        first = next(epochs := fit.epochs())
+        before = {name: tensor.clone() for name, tensor in fit.state.model.state_dict().items()}
+        again = Fit(config("photos-tuned", epochs=2, lr=1.0), unmeasured)
+        again.resume(tmp_path / "state.safetensors")
+        assert list(epochs) == list(again.epochs()) == []
+        assert fit.state.history == [first]
+        assert all(torch.equal(tensor, before[name]) for name, tensor in fit.state.model.state_dict().items())
+        assert fit.told == again.told
+        assert fit.told is not None
+        assert fit.told.startswith("of 40 training images held out the regression predicts ")
+        assert fit.told.endswith(": the regression is kept")
+
+    def test_and_trained_on_where_they_show_one_as_if_they_had_not_been_asked(
+        self, unmeasured: DeviceData, config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("foveate.training.regression._STRENGTHS", np.array([1e-8]))  # a poor regression
+        settings = {"epochs": 4, "lr": 1e-3, "backbone_lr": 1e-6, "label_smoothing": 0.0, "augmentation": False}
+        tuned = config("photos-tuned", **settings)
+        fit = Fit(tuned, unmeasured)
+        rows = list(fit.epochs())
+        assert [row.epoch for row in rows] == [1, 2, 3, 4]
+        assert fit.told is None
+        unasked = Fit(tuned, unmeasured)
+        monkeypatch.setattr(Fit, "_regression_kept", lambda *_: None)
+        assert [row.train_loss for row in unasked.epochs()] == [row.train_loss for row in rows]
+
+    def test_of_a_class_with_too_few_images_to_hold_out_it_is_kept(
+        self, unmeasured: DeviceData, config: Callable[..., Config]
+    ) -> None:
+        few = unmeasured.with_splits({"train": unmeasured.dataset.splits["train"][:30]})
+        fit = Fit(config("photos-tuned", epochs=2), few)
+        assert len(list(fit.epochs())) == 1
+        assert fit.told == "a class has fewer than 5 training images to hold out: the regression is kept"
+
     @pytest.mark.parametrize("settings", [{"head": "attention_pool"}, {"attention": "luong_scaled"}])
     def test_a_head_that_is_no_regression_is_refused(self, settings: dict[str, object]) -> None:
         with pytest.raises(ConfigError, match=r"train\.regression_first=true fits a classifier"):

@@ -100,6 +100,20 @@ def draw_folds(labels: NDArray[np.int64], units: NDArray[np.int64], count: int, 
     return folds
 
 
+def hold_out(joined: Dataset, count: int, seed: int) -> dict[str, NDArray[np.int64]] | None:
+    """The training images of `joined` in `train` and `validation`, which has one in `count`; units stay together.
+
+    None where the images of a class cannot be parted so.
+    """
+    train, units = joined.splits["train"], fold_units(joined)
+    try:
+        check_units(joined, units, count)
+        folds = draw_folds(joined.labels[train], units, count, seed)
+    except DataError:
+        return None
+    return {"train": train[folds != 0], "validation": train[folds == 0]}
+
+
 @dataclass(frozen=True)
 class StoredFolds:
     """The folds of a data set in a file: a byte for each image, its fold counted from 0, or `UNDECLARED`.

@@ -1,13 +1,15 @@
 """One training, from its settings to its epochs: what `train`, trials, arms and out-of-fold labels all do."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -15,6 +17,7 @@ from foveate.checkpoint import BEST, LAST, checkpoint_metadata, weights_origin
 from foveate.config import Config
 from foveate.data.augment import as_they_are, build_augment
 from foveate.data.dataset import Dataset
+from foveate.data.folds import hold_out
 from foveate.data.loader import channel_statistics, fold_in_seed
 from foveate.errors import ConfigError
 from foveate.inference.network import out_of_memory_explained, weights_of
@@ -36,12 +39,15 @@ from foveate.training.optim import build_optimizer, run_length
 from foveate.training.regression import regression_epochs
 from foveate.training.state import EpochResult, TrainingState, restore_state, save_state
 
+T = TypeVar("T")
 DRAWS = 2
 """Version of what random numbers are drawn from. 1: initial weights, dropout and augmentation drew from one seed,
 and the other families from that of the first pass' order. 2: each draws from a seed of its own."""
 _PURPOSES = ("weights", "custom weights", "dropout", "augmentation", "extras")
 _FIRST_PURPOSE = 2**32
 """Added to a purpose's place: no purpose shares its seed with the order of a pass, whose number is below it."""
+_HELD_OUT = 5
+"""One training image in so many decides whether to train on after a regression."""
 _STEM_SAMPLE = 2000
 """Training images whose patches the whitening is made from: their covariance has converged by then."""
 
@@ -82,6 +88,8 @@ class Fit:
         self.origin = start_weights(config, self.state.model, dataset.class_names) if start else None
         """Of the weights that it starts from; None: they were all drawn at random."""
         self._tell_origin()
+        self.told: str | None = None
+        """Why the regression that it began with is all that it does; None: it trains on, or may."""
 
     @property
     def length(self) -> int:
@@ -125,7 +133,41 @@ class Fit:
             world=self.world,
             track=track,
         )
-        return chain(first, steps)
+        return chain(first, self._where_they_pay(steps, track))
+
+    def _where_they_pay(self, steps: Iterator[EpochResult], track: Track) -> Iterator[EpochResult]:
+        """`steps`, but none where they are not shown to predict better than the regression before them.
+
+        With validation images the best epoch on them is kept, which may be the regression. Without any, as in
+        folds and with `--final`, a fifth of the training images is held out from a first training on the others:
+        its last epoch must predict that fifth more accurately than its regression, and with less log-loss.
+        """
+        dataset, train = self.data.dataset, self.config.train
+        decided = not train.regression_first or "validation" in dataset.splits
+        if not decided and (self.state.epoch, self.state.step) == (2, 0):
+            self.told = self._regression_kept(hold_out(dataset, _HELD_OUT, train.seed), track)
+        if self.told is None:
+            yield from steps
+
+    def _regression_kept(self, parts: Mapping[str, NDArray[np.int64]] | None, track: Track) -> str | None:
+        """Why the regression is kept, by a training in these `parts`; None where the steps after it pay."""
+        if parts is None:
+            return f"a class has fewer than {_HELD_OUT} training images to hold out: the regression is kept"
+
+        def told_apart(items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterable[T]:
+            return track(items, total=total, label=f"held out: {label}", images_each=images_each)
+
+        with torch.random.fork_rng([self.data.device] if self.data.device.type == "cuda" else []):
+            first, *_, last = Fit(self.config, self.data.with_splits(parts)).epochs(track=told_apart)
+        assert first.val_accuracy is not None and first.val_loss is not None  # noqa: PT018
+        assert last.val_accuracy is not None and last.val_loss is not None  # noqa: PT018
+        if last.val_accuracy > first.val_accuracy and last.val_loss < first.val_loss:
+            return None
+        return (
+            f"of {len(parts['validation']):,} training images held out the regression predicts "
+            f"{first.val_accuracy:.1%}, and training on {last.val_accuracy:.1%}, with log-losses of "
+            f"{first.val_loss:.3f} and {last.val_loss:.3f}: the regression is kept"
+        )
 
     def save(self, path: Path, **sections: Any) -> None:
         """Write the state, from which `resume` goes on, with `sections` of metadata beside it.

@@ -245,6 +245,8 @@ def _train(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display
     try:
         if world.leads:
             _lead(run, fit, data, crew, display)
+            if fit.told is not None:
+                display.say(fit.told)
         else:
             with interruptible(command, heeded=False):
                 for _ in fit.epochs():
