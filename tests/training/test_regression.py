@@ -255,6 +255,8 @@ class TestRegressionFirst:
     def test_of_a_class_with_too_few_images_to_hold_out_it_is_kept(
         self, unmeasured: DeviceData, config: Callable[..., Config]
     ) -> None:
+        alone = Fit(config("photos-tuned", epochs=1), unmeasured)
+        assert (len(list(alone.epochs())), alone.told) == (1, None)  # there is nothing to decide
         few = unmeasured.with_splits({"train": unmeasured.dataset.splits["train"][:30]})
         fit = Fit(config("photos-tuned", epochs=2), few)
         assert len(list(fit.epochs())) == 1

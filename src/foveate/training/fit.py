@@ -143,7 +143,7 @@ class Fit:
         its last epoch must predict that fifth more accurately than its regression, and with less log-loss.
         """
         dataset, train = self.data.dataset, self.config.train
-        decided = not train.regression_first or "validation" in dataset.splits
+        decided = not train.regression_first or "validation" in dataset.splits or self.length == 1
         if not decided and (self.state.epoch, self.state.step) == (2, 0):
             self.told = self._regression_kept(hold_out(dataset, _HELD_OUT, train.seed), track)
         if self.told is None:
