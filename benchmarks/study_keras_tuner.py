@@ -150,7 +150,9 @@ def ours(arguments: Namespace, whole: Dataset, seed: int, **plan: Any) -> dict[s
         winner = int(study.best.read_text(encoding="utf-8").split()[2])
         last = {entry["event"]: entry for entry in entries if entry.get("trial") == winner}
         _, _, left = parts(whole, arguments.subset)
-        state = study.path / "trials" / f"{winner:04}" / "state.safetensors"
+        trial = study.path / "trials" / f"{winner:04}"
+        # Under KerasTuner's semantics the best epoch's weights are kept too, which its `get_best_models` gives.
+        (state,) = list(trial.glob("best-*.safetensors")) or [trial / "state.safetensors"]
         return {
             "trials": len({entry["trial"] for entry in entries if "trial" in entry}),
             "epochs": sum(len(entry["rows"]) for entry in entries if entry["event"] == "told"),
