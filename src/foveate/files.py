@@ -28,6 +28,11 @@ _FIXES = {
 }
 
 
+def temporary_told(error: OSError) -> str:
+    """What to do where temporary files cannot be written."""
+    return f"no temporary files can be written ({error.strerror}): make room, or name another folder in TMPDIR"
+
+
 def cache_folder() -> Path:
     """Where derived data is kept: `$FOVEATE_CACHE`, else `$XDG_CACHE_HOME/foveate`, else `~/.cache/foveate`."""
     if chosen := os.environ.get("FOVEATE_CACHE"):

@@ -19,6 +19,7 @@ from foveate.data.source import FileBlock
 from foveate.data.worker import decode_job
 from foveate.errors import DataError
 from foveate.execution.pool import Work
+from foveate.files import temporary_told
 from foveate.preprocessing import Preprocessing
 
 _AT_ONCE = 16
@@ -115,7 +116,7 @@ class ArrivingImages:
         try:
             self._decode_in_folder()
         except OSError as error:
-            reason = _cannot_write(error)
+            reason = temporary_told(error)
         except Exception as error:  # those who wait must hear of it, whatever it is
             reason = f"images cannot be decoded any more ({error}): start it again"
         # In this order: who does not see that it has ended yet has put its image where it is found here.
@@ -138,7 +139,7 @@ class ArrivingImages:
                 except DataError as error:
                     self._fail(str(error))
                 except OSError as error:
-                    self._fail(_cannot_write(error))
+                    self._fail(temporary_told(error))
 
     def _decode_until_closed(self, folder: Path, pixels: NDArray[np.uint8]) -> None:
         with contextlib.closing(
@@ -221,7 +222,3 @@ def _overwrite(file: int, content: bytes) -> None:
     while done < len(content):  # a nearly full disk takes a part of it, and says so only on the next call
         done += os.pwrite(file, content[done:] if done else content, done)
     os.ftruncate(file, done)
-
-
-def _cannot_write(error: OSError) -> str:
-    return f"no temporary files can be written ({error.strerror}): make room, or name another folder in TMPDIR"

@@ -6,6 +6,7 @@ fit is made again.
 """
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import json
@@ -15,6 +16,7 @@ import os
 import platform
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,17 +36,21 @@ from foveate.data.cache_entry import (
     read_entry,
     remove_entry,
 )
-from foveate.data.cache_shards import Shards, digests
+from foveate.data.cache_shards import Shards, begin_again, digests, shard_images
 from foveate.data.decode import DECODERS
-from foveate.data.decoding import TOO_SLOW, decode_in_workers
+from foveate.data.decoding import TOO_SLOW, decode_in_workers, is_of_the_machine
 from foveate.data.source import Source
 from foveate.data.worker import Progress, decode_blocks
 from foveate.errors import DataError, FoveateError, OutputError
 from foveate.files import cache_folder, open_regular, put_in_place, write_json, writing_to
 from foveate.preprocessing import Preprocessing
+from foveate.processors import usable_processors
 from foveate.progress import Track
 from foveate.records import Record, printable, read_record
 
+_AGAIN_AFTER_S = 60.0
+"""Age of an entry from which images are decoded again that were not because of the machine. The processes of one
+piece of work, as the trials of a study, do not each try again at once."""
 _FORMAT = 3
 """Raised when the preprocessing changes, so that arrays of an earlier one are not used."""
 
@@ -75,14 +81,23 @@ class _Wanted:
     shape: tuple[int, int, int, int]
     timeout_s: float
 
-    def is_met_by(self, kept: EntryRecord) -> bool:
-        """Whether an entry of that record is it, so far as the record can say."""
+    def is_met_by(self, kept: EntryRecord, age_s: float = 0.0) -> bool:
+        """Whether an entry of that record, made `age_s` seconds ago, is it, so far as the record can say."""
         count, size = self.shape[:2]
         if kept != kept.sealed() or (kept.key, kept.images, kept.size) != (self.key, count, size):
             return False
         # Images that took too long may be good if they are given more time.
         late = kept.timeout_s < self.timeout_s and any(reason.startswith(TOO_SLOW) for reason in kept.bad)
-        return not late and all(0 <= index < count for index in kept.reasons)
+        if late or not all(0 <= index < count for index in kept.reasons):
+            return False
+        return age_s < _AGAIN_AFTER_S or not any(map(is_of_the_machine, kept.bad))
+
+    def shards_again(self, kept: EntryRecord) -> set[int]:
+        """Shards of an entry which has images that another try may decode; all others are as they should be."""
+        each = shard_images(math.prod(self.shape[1:]))
+        if not self.is_met_by(kept):
+            return set()
+        return {index // each for index, reason in kept.reasons.items() if is_of_the_machine(reason)}
 
 
 def decoded_images(
@@ -91,7 +106,7 @@ def decoded_images(
     *,
     timeout_s: float,
     track: Track,
-    workers: int = os.cpu_count() or 1,
+    workers: int | None = None,
 ) -> Decoded:
     """The images of `source`, decoded by all cores, or found in the cache by their content.
 
@@ -119,9 +134,10 @@ def decoded_images(
             if found := _open(folder, wanted, track):  # another process was faster
                 return found
             with writing_to(folder):
+                _keep_good_shards(folder, wanted)
                 if not remove_entry(folder) and os.path.lexists(folder):  # what is not Foveate's is kept
                     folder.rename(folder.with_name(f"{folder.name}-{secrets.token_hex(6)}"))
-            _make(folder, source, wanted, preprocessing, track, workers)
+            _make(folder, source, wanted, preprocessing, track, workers or usable_processors())
         finally:
             lock.release()
     except OutputError as error:
@@ -131,6 +147,19 @@ def decoded_images(
     raise OutputError(
         f"{folder} was removed while it was in use: run again, or name another cache by $FOVEATE_CACHE"
     )
+
+
+def _keep_good_shards(folder: Path, wanted: _Wanted) -> None:
+    """Where an entry is wanted, but for images that another try may decode, go on from its other shards."""
+    with contextlib.suppress(FoveateError):
+        kept = read_entry(folder)
+        if shards := wanted.shards_again(kept):
+            begin_again(folder, _begun(folder), kept, timeout_s=wanted.timeout_s, shards=shards)
+
+
+def _begun(folder: Path) -> Path:
+    """Where an entry is made."""
+    return folder.with_name(f".{folder.name}.part")
 
 
 def _key(source: Source, preprocessing: Preprocessing) -> str:
@@ -162,12 +191,22 @@ def _open(folder: Path, wanted: _Wanted, track: Track) -> Decoded | None:
     try:
         kept = read_entry(folder)
         with open_regular(folder / IMAGES) as file:
-            if not wanted.is_met_by(kept) or os.fstat(file.fileno()).st_size != math.prod(wanted.shape):
+            status = os.fstat(file.fileno())
+            if not wanted.is_met_by(kept, time.time() - status.st_mtime):
+                return None
+            if status.st_size != math.prod(wanted.shape):
                 return None
             if not _is_verified(folder, kept, file, track):
                 return None
             images = _mapped(file, wanted.shape)
-    except (FoveateError, OSError, ValueError):
+    except OSError as error:
+        if error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE):
+            raise OutputError(
+                f"{folder} cannot be mapped into memory ({error.strerror}): raise the limits of this process "
+                "(`ulimit -v` for memory, `ulimit -n` for open files)"
+            ) from error
+        return None
+    except (FoveateError, ValueError):
         return None
     with contextlib.suppress(OSError):  # when it was used last; a cache may be read-only
         os.utime(folder / RECORD)
@@ -204,7 +243,7 @@ def _make(
     folder: Path, source: Source, wanted: _Wanted, preprocessing: Preprocessing, track: Track, workers: int
 ) -> None:
     """Make an entry, or go on with one that a process left unfinished; DataError where the files have changed."""
-    begun = folder.with_name(f".{folder.name}.part")
+    begun = _begun(folder)
     try:
         with writing_to(folder):
             _fill(begun, source, wanted, preprocessing, track, workers)

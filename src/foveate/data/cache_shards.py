@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from foveate.data.cache_entry import IMAGES, JOURNAL, Digest, remove_entry
+from foveate.data.cache_entry import IMAGES, JOURNAL, RECORD, VERIFIED, Digest, EntryRecord, remove_entry
 from foveate.data.source import Block
 from foveate.data.worker import Progress
 from foveate.errors import FoveateError, OutputError
@@ -162,6 +162,26 @@ class Shards:
     def _lines(self) -> list[bytes]:
         """Of the journal, those that were written as a whole."""
         return read_regular(self.folder / JOURNAL, MAX_BYTES).split(b"\n")[:-1]
+
+
+def begin_again(folder: Path, begun: Path, kept: EntryRecord, *, timeout_s: float, shards: Iterable[int]) -> None:
+    """Make of the finished entry in `folder` one that is `begun`, of which these `shards` are to be made again."""
+    image_bytes, again = 3 * kept.size**2, set(shards)
+    each = shard_images(image_bytes)
+    bad: dict[int, list[tuple[int, str]]] = {}
+    for index, reason in kept.reasons.items():
+        bad.setdefault(index // each, []).append((index, reason))
+    plan = _Plan(key=kept.key, images=kept.images, image_bytes=image_bytes, shard_images=each, timeout_s=timeout_s)
+    finished = [
+        _Finished(shard=shard, sha256=digest, bad=bad.get(shard, []))
+        for shard, digest in enumerate(kept.shards)
+        if shard not in again
+    ]
+    remove_entry(begun)
+    folder.rename(begun)
+    for name in (RECORD, VERIFIED):
+        (begun / name).unlink(missing_ok=True)
+    write_atomically(begun / JOURNAL, "".join(map(_line, (plan, *finished))))
 
 
 def _line(record: Record) -> str:

@@ -218,12 +218,13 @@ def _groups(dataset: Dataset) -> Iterator[Finding]:
 def _copies(dataset: Dataset, drawn: Splits | None) -> Iterator[Finding]:
     """The same image twice, and nearly: with two labels, in two splits, or neither.
 
-    Where no split is declared, they are those that training would draw.
+    Splits that are not declared are those that training would draw.
     """
     every = np.sort(np.concatenate(list(dataset.splits.values())))
     labels, splits = dataset.labels, np.full(len(dataset.labels), "", dtype="<U10")
     is_drawn = drawn is not None and "all" in dataset.splits
-    for split, indices in (drawn if drawn is not None and is_drawn else dataset.splits).items():
+    in_training = drawn is not None and "validation" not in dataset.splits
+    for split, indices in (drawn if drawn is not None and in_training else dataset.splits).items():
         splits[indices] = split
     copy_of = np.arange(len(labels))
     same: dict[str, list[NDArray[np.int64]]] = defaultdict(list)

@@ -37,6 +37,7 @@ HOLE = bytes(16)
 
 
 MISSING = "missing file"
+NO_MEMORY = "too large for the memory"
 """Why a file that is not there cannot be read."""
 
 

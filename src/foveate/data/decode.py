@@ -15,7 +15,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFile, ImageOps, features
 
-from foveate.data.container import MISSING, BadImageError, Container, Frame
+from foveate.data.container import MISSING, NO_MEMORY, BadImageError, Container, Frame
 from foveate.data.foreign import name_of
 from foveate.data.formats import open_container
 from foveate.data.ifd import orientation_of
@@ -254,7 +254,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS:,} pixels"
     if isinstance(error, MemoryError):
-        return "too large for the memory"
+        return NO_MEMORY
     if isinstance(error, PIL.UnidentifiedImageError):
         return "damaged (its beginning is not that of its format)"
     if "truncated" in str(error).lower() or "decoder object" in str(error):  # libwebp, of a file cut short
@@ -386,7 +386,8 @@ def _raster_to_rgb(raster: Raster, white: int | None) -> Image.Image:
     if raster.bits <= 8 or white is None:
         values = to_8_bits(values, raster.bits)
     else:
-        values = (np.minimum(values, white) * (255 / white) + 0.5).astype(np.uint8)
+        most = min(white, np.iinfo(values.dtype).max)  # of images with other depths it may be larger
+        values = (np.minimum(values, most) * (255 / white) + 0.5).astype(np.uint8)
     image = Image.fromarray(np.ascontiguousarray(values[..., 0] if values.shape[2] == 1 else values)).convert(
         "RGB"
     )

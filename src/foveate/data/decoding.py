@@ -1,12 +1,14 @@
 """Decodes blocks in processes that can be ended: an image that hangs or kills its process costs itself alone."""
 
 import contextlib
+import errno
 import itertools
 import os
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from foveate.data.container import NO_MEMORY
 from foveate.data.source import Block
 from foveate.data.worker import Progress, decode_job, decoding_job
 from foveate.errors import DataError
@@ -21,6 +23,13 @@ _MEMORY_BYTES = 2 << 30
 """That decoding one image may take: one of 89 million pixels with transparency takes 1.4 GB."""
 _POLL_INTERVAL_S = 0.1
 """Seconds between looks at whether an image takes too long."""
+_OF_THE_MACHINE = ("its process ended with exit code -9", NO_MEMORY, os.strerror(errno.EIO).lower())
+"""How reasons begin that may not be the image's: memory that ran out, and a disk that failed."""
+
+
+def is_of_the_machine(reason: str) -> bool:
+    """Whether an image that was bad for this reason may be good when it is tried again."""
+    return reason.startswith(_OF_THE_MACHINE)
 
 
 @dataclass

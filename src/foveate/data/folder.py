@@ -295,7 +295,9 @@ def _loose_files(folders: Sequence[Path]) -> list[str]:
 def _refuse_broken_links(folder: Path) -> None:
     """Refuse a link that leads nowhere where class folders are: whether one of them is missing cannot be known."""
     for path in folder.iterdir():
-        if path.is_symlink() and not path.exists() and path.suffix.lower() not in IMAGE_SUFFIXES:
+        if is_clutter(path.name) or path.suffix.lower() in IMAGE_SUFFIXES:
+            continue
+        if path.is_symlink() and not path.exists():
             raise DataError(f"{path} is a link that leads nowhere: repair or remove it")
 
 
@@ -314,7 +316,8 @@ def _find_image(folder: Path) -> Path | None:
 
 
 def _table_in(folder: Path) -> Path | None:
-    return next((path for path in sorted(folder.iterdir()) if path.suffix.lower() in _READ_TABLES), None)
+    tables = (path for path in sorted(folder.iterdir()) if not is_clutter(path.name))
+    return next((path for path in tables if path.suffix.lower() in _READ_TABLES), None)
 
 
 def _is_image(path: Path) -> bool:

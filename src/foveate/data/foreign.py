@@ -3,6 +3,7 @@
 import re
 
 _NO_READER = "{}, which is not read: save it as JPEG or PNG"
+RAW = _NO_READER.format("a camera's raw photo")
 _TEXT = rb"(?:\xef\xbb\xbf)?\s*"
 _NAMES: tuple[tuple[bytes, str], ...] = (
     (
@@ -10,7 +11,7 @@ _NAMES: tuple[tuple[bytes, str], ...] = (
         "a HEIC photo, which is not read: convert it to JPEG, for example by `heif-convert photo.heic photo.jpg`",
     ),
     (rb".{4}ftyp(?:avi[fs]|miaf)", "an AVIF image, which this Pillow cannot read: save it as JPEG or PNG"),
-    (rb".{4}ftypcrx|II\x2a\0.{4}CR|IIRO|IIU\0|FUJIFILMCCD-RAW|FOVb", _NO_READER.format("a camera's raw photo")),
+    (rb".{4}ftypcrx|II\x2a\0.{4}CR|IIRO|IIU\0|FUJIFILMCCD-RAW|FOVb", RAW),
     (rb".{4}ftyp|\x1aE\xdf\xa3|RIFF.{4}AVI |\0\0\x01\xba", "a video, not an image: save its frames as PNG"),
     (_TEXT + rb"(?i:<!doctype html|<html|<head|<body)", "a web page, not an image: download the image itself"),
     (

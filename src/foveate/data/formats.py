@@ -13,10 +13,13 @@ from foveate.data.container import (
     check_limits,
     find_orientation,
 )
-from foveate.data.foreign import name_of
+from foveate.data.foreign import RAW, name_of
 from foveate.data.ifd import Directory
 from foveate.data.jpeg import open_jpeg
 from foveate.data.png import MAGIC, open_png
+
+_NEW_SUBFILE_TYPE, _SUB_IFDS, _DNG_VERSION = 254, 330, 50706
+"""Tags of TIFF 6.0, of its supplement and of DNG."""
 
 
 def open_container(data: bytes, *, whole: bool = True) -> Container:
@@ -99,11 +102,22 @@ def _tiff(data: bytes, _whole: bool) -> Container:
         directory = Directory(data)
     except ValueError as error:
         raise BadImageError("truncated" if "truncated" in str(error) else f"damaged ({error})") from error
+    if _is_raw(directory):
+        raise BadImageError(RAW)
     try:
         xmp = directory.raw(700, MAX_TEXT)[2]
     except ValueError:
         xmp = b""
     return Container("TIFF", data, find_orientation(data, xmp), directory=directory)
+
+
+def _is_raw(directory: Directory) -> bool:
+    """Whether it is a camera's raw photo, whose first picture is a thumbnail, such as a DNG, CR2 or NEF."""
+    try:
+        reduced = directory.integer(_NEW_SUBFILE_TYPE, 0) & 1
+    except ValueError:
+        reduced = 0
+    return _DNG_VERSION in directory or directory.data[8:10] == b"CR" or bool(reduced and _SUB_IFDS in directory)
 
 
 def _as_it_is(name: str) -> Callable[[bytes, bool], Container]:

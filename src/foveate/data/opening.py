@@ -110,7 +110,7 @@ def _open_folder(path: Path, track: Track) -> Source:
 
         shards = [Path(file) for file in files if Path(file).suffix.lower() == ".parquet"]
         others = [Path(file) for file in files if Path(file).suffix.lower() != ".parquet"]
-        source = open_parquet(path, shards, track)
+        source = open_parquet(path, shards, track, beside=others)
         refuse_other_splits(path, others, set(np.unique(source.declared).tolist()))
         return replace(source, notes=(*source.notes, *notes))
     del trees, files  # a million paths, which are read again

@@ -1,8 +1,7 @@
 """Data sets in Parquet as the Hugging Face hub lays them out: shards of encoded images and their labels."""
 
-import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from foveate.data.hashing import hash_files
+from foveate.data.parquet_beside import passed_over
 from foveate.data.parquet_images import ParquetBlock, chunks_of, find_images, opened_parquet, text_of
 from foveate.data.source import Block, Source, index_classes, listed, reading, refuse_claim, whole_numbers
 from foveate.data.splits import (
@@ -27,6 +27,7 @@ from foveate.data.table import SPLIT_COLUMNS, refuse_other_columns
 from foveate.data.texts import Texts, row_names
 from foveate.errors import DataError
 from foveate.parsing import MalformedError, parse_json
+from foveate.processors import usable_processors
 from foveate.progress import Track
 from foveate.records import printable
 
@@ -47,8 +48,10 @@ class _Shard:
     groups: list[str] | None
 
 
-def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int = os.cpu_count() or 1) -> Source:
-    """Read the data set in `shards`, files below `root` or `root` itself.
+def open_parquet(
+    root: Path, shards: Sequence[Path], track: Track, *, beside: Iterable[Path] = (), workers: int | None = None
+) -> Source:
+    """Read the data set in `shards`, files below `root` or `root` itself; `beside` are the other files there.
 
     The images are the column `img` or `image`: a struct with `bytes`, and with `path` where these are null, or
     plain binary. The classes are the column `label`: strings, or integers that the hub's ClassLabel in the schema
@@ -77,7 +80,7 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
         parts.append((f"{printable(path.relative_to(base).as_posix())}#", len(shard.labels)))
         for row_group, rows in enumerate(shard.group_rows):
             # A row group of pandas' default size would keep one worker busy and the others idle.
-            part = rows if rows <= 2048 else -(-rows // workers)
+            part = rows if rows <= 2048 else -(-rows // (workers or usable_processors()))
             blocks += [
                 ParquetBlock(count + first, min(part, rows - first), str(path), row_group, first, shard.column)
                 for first in range(0, rows, part or 1)
@@ -92,11 +95,13 @@ def open_parquet(root: Path, shards: Sequence[Path], track: Track, workers: int 
             "bytes into it, or their paths into the field path"
         )
     declared = np.concatenate([shard.declared for shard in read])
-    notes = _check_shards(root, read)
+    named = {file for shard in read for file in shard.named_files}
+    notes = (*_check_shards(root, read), *passed_over(shards, beside, named))
     class_names, labels = _name_classes(root, read, ids)
     return Source(
         name=root.resolve().stem or "data",
-        location=str(root.resolve()),
+        # Images that rows name lie beside a link, not where it leads.
+        location=str(root.resolve() if root.is_dir() else root.parent.resolve() / root.name),
         class_names=class_names,
         labels=labels,
         declared=declared,

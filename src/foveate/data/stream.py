@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import os
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,10 @@ from numpy.typing import NDArray
 from foveate.data.decoding import decode_in_workers
 from foveate.data.source import Block, FileBlock
 from foveate.data.worker import decode_blocks
+from foveate.errors import OutputError
+from foveate.files import temporary_told
 from foveate.preprocessing import Preprocessing
+from foveate.processors import usable_processors
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,18 @@ def stream_files(
 
     Raises:
         DataError: when no process can decode.
-        OSError: when there is no room for the pixels of a few batches among the temporary files.
+        OutputError: when there is no room for the pixels of a few batches among the temporary files.
     """
-    workers = (os.cpu_count() or 1) if workers is None else workers
+    try:
+        yield from _streamed(paths, preprocessing, at_once, workers, timeout_s)
+    except OSError as error:
+        raise OutputError(temporary_told(error)) from error
+
+
+def _streamed(
+    paths: Iterable[str], preprocessing: Preprocessing, at_once: int, workers: int | None, timeout_s: float
+) -> Generator[Decoded]:
+    workers = usable_processors() if workers is None else workers
     slots = list(range(max(1, workers)))
     held: dict[int, tuple[int, list[str]]] = {}
 

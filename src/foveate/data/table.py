@@ -71,7 +71,7 @@ def open_csv(file: Path, track: Track) -> Source:
     class_names, labels = index_classes(columns["label"], None, str)
     return Source(
         name=file.stem,
-        location=str(file.resolve()),
+        location=str(file.parent.resolve() / file.name),  # images lie beside a link, not where it leads
         class_names=class_names,
         labels=labels,
         declared=split_codes(columns.get("split", [None] * len(lines)), lambda i: f"{file}, line {lines[i]}"),

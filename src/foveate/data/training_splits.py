@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.counts import plural
 from foveate.data.container import MISSING
 from foveate.data.source import Source, listed, measurements_told, name_warnings
 from foveate.data.splits import SPLITS, UNDECLARED, group_numbers, grouped_split, stratified_split
@@ -87,6 +88,12 @@ def _declared_or_drawn(
     validation, test = (np.flatnonzero(good & (declared == SPLITS.index(name))) for name in ("validation", "test"))
     if not len(train):
         raise DataError(f"{source.location} has no training images: add a train split, or leave the splits out")
+    for name, left in (("validation", validation), ("test", test)):
+        if not len(left) and (count := int((declared == SPLITS.index(name)).sum())):
+            raise DataError(
+                f"{source.location}: none of the {plural(count, 'image')} of its {name} split can be read: "
+                "convert or repair them, or remove the split"
+            )
     if len(validation) and not len(test):
         notes.append("the data declares a validation split but no test split: there is no test split")
     if (undeclared := np.count_nonzero(good & (declared == UNDECLARED))) and undeclared < good.sum():

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.data.container import NO_MEMORY
 from foveate.data.decode import BadImageError, decode
 from foveate.data.source import Block, FileBlock
 from foveate.errors import DataError
@@ -184,6 +185,8 @@ class _MemoryLimit:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         self._set(self._kind, (self._soft, self._hard))
         if isinstance(error, MemoryError) or (error and isinstance(error.__cause__, MemoryError)):
+            if self._hard >= 0:  # the limit of this process may have been less than that
+                raise BadImageError(NO_MEMORY) from error
             mebibytes = self._extra_bytes >> 20
             raise BadImageError(f"decoding it takes more than {mebibytes:,} MiB of memory") from error
 

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import IO, Any, NamedTuple
 
 from foveate.errors import ConfigError
+from foveate.processors import usable_processors
 
 RENDEZVOUS = "FOVEATE_RENDEZVOUS"
 """Names the file by which the processes of `run_on_devices` find each other: no port is opened for it."""
@@ -125,7 +126,7 @@ def _beside(store: Path) -> Path:
 
 def _environment(rank: int, devices: int, store: Path) -> dict[str, str]:
     """The variables of one process; what the user has set for all of them stays."""
-    shared = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // devices))}
+    shared = {"OMP_NUM_THREADS": str(max(1, usable_processors() // devices))}
     if (loopback := _LOOPBACK.get(sys.platform)) is not None:
         shared["GLOO_SOCKET_IFNAME"] = loopback
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": devices, "LOCAL_WORLD_SIZE": devices}

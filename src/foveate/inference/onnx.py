@@ -12,6 +12,7 @@ from foveate.errors import CheckpointError, ConfigError, one_line
 from foveate.inference.engine import About
 from foveate.inference.onnx_file import Card, read_onnx
 from foveate.memory import host_memory
+from foveate.processors import usable_processors
 
 # ONNX Runtime reads it when it is imported, here or in `exporting`: switched off later, its telemetry has begun.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -107,9 +108,10 @@ def _cores() -> int:
     try:
         processors = os.sched_getaffinity(0)
         folders = [Path(f"/sys/devices/system/cpu/cpu{number}/topology") for number in processors]
-        return len({folder.joinpath("thread_siblings_list").read_text() for folder in folders})
+        cores = {folder.joinpath("thread_siblings_list").read_text() for folder in folders}
+        return min(len(cores), usable_processors())
     except (AttributeError, OSError):  # only Linux tells it so
-        return os.cpu_count() or 1
+        return usable_processors()
 
 
 @cache

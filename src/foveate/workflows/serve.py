@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from foveate.errors import ConfigError
 from foveate.inference.predictor import Predictor
+from foveate.processors import usable_processors
 
 if TYPE_CHECKING:
     from foveate.serving.guard import Access
@@ -126,7 +127,7 @@ def serve(
     token = token if token is not None else os.environ.get(_TOKEN_VARIABLE)
     _check_token(token, host, loopback=is_loopback(host))
     queue = Limits.images if queue is None else queue
-    decoders = (1 if ray is not None else os.cpu_count() or 1) if decoders is None else decoders
+    decoders = (1 if ray is not None else usable_processors()) if decoders is None else decoders
     least, most = _replicas(replicas, ray)
     of_gpus = _gpus(gpus, device, ray)
     _check_number("port", port, 0, 65535)

@@ -14,6 +14,7 @@ from foveate.execution.pool import Pool, Work
 from foveate.execution.serial import SerialPool
 from foveate.inference.network import pick_device
 from foveate.model.attention_kinds import attention_named
+from foveate.processors import usable_processors
 from foveate.settings import CUSTOM
 
 
@@ -56,7 +57,7 @@ class Workers:
         if self.count is None and self.ray is not None:
             return 1
         asked = next((value for name, value in settings.items() if name.rpartition(".")[2] == "device"), "auto")
-        return max(1, (os.cpu_count() or 1) // (self.count or _local_workers(pick_device(str(asked)))))
+        return max(1, usable_processors() // (self.count or _local_workers(pick_device(str(asked)))))
 
     def check_device(self, device: torch.device) -> None:
         """Refuse a device that does not go with the workers.
