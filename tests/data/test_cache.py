@@ -374,6 +374,36 @@ def test_more_time_decodes_again_what_took_too_long(paths: list[str], own_cache:
     assert decoded_images(blocks, "content", 16, timeout_s=5.0)[1] == {}
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "its process ended with exit code -9: killed, perhaps by the system because memory ran out",
+        "too large for the memory",
+        "input/output error",
+    ],
+)
+def test_what_the_machine_could_not_decode_is_tried_again_by_a_later_run_and_nothing_else_is(
+    reason: str, paths: list[str], own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("foveate.data.cache_shards.SHARD_BYTES", 10 * 3 * 16**2)  # of ten images
+    blocks, totals = [FileBlock(0, len(paths), paths)], {}
+
+    def track(items: Any, *, total: int, label: str, images_each: int = 1) -> Any:
+        totals[label] = total
+        yield from items
+
+    whole, _ = decoded_images(blocks, "content", 16)
+    entry = own_cache / "decoded" / entries(own_cache)[0]
+    sealed(bad={reason: [13], "truncated": [2]})(entry)
+    assert decoded_images(blocks, "content", 16)[1] == {2: "truncated", 13: reason}  # not at once
+    os.utime(entry / "images.bin", (0, 0))
+    again, bad = decoded_images(blocks, "content", 16, track=track)
+    assert bad == {2: "truncated"}
+    assert totals["decoding images"] == 10
+    assert np.array_equal(again, whole)
+    assert len(entries(own_cache)) == 1
+
+
 def test_whoever_waits_for_another_process_shows_that_it_waits(paths: list[str], own_cache: Path) -> None:
     decoded_images(in_process(paths), "content", 16)
     (name,) = entries(own_cache)

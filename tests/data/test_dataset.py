@@ -434,3 +434,26 @@ def test_groups_that_cannot_be_parted_into_splits_are_refused(write_folder: Writ
     table.write_text("\n".join(["image,label,group", *rows]))
     with pytest.raises(DataError, match="its 2 groups cannot be parted"):
         load_dataset(str(table), CONFIG)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_a_declared_split_of_which_nothing_can_be_read_is_not_drawn_from_train(
+    split: str, write_folder: WriteFolder
+) -> None:
+    folder = write_folder({"train/cat": 60, "train/dog": 60, f"{split}/cat": 1, f"{split}/dog": 1})
+    for path in (folder / split).rglob("*.png"):
+        path.write_bytes(b"no image")
+    name = {"val": "validation"}.get(split, split)
+    with pytest.raises(
+        DataError, match=rf"none of the 2 images of its {name} split can be read: convert or repair"
+    ):
+        load_dataset(str(folder), CONFIG)
+
+
+def test_a_class_that_is_spelled_otherwise_in_another_split_is_told_beside_it(write_folder: WriteFolder) -> None:
+    folder = write_folder({"train/Newt": 6, "train/dog": 6, "val/newt": 2, "val/dog": 2})
+    message = (
+        r"class newt has images in validation but none .*; classes whose names look the same: 'Newt' and 'newt'"
+    )
+    with pytest.raises(DataError, match=message):
+        load_dataset(str(folder), CONFIG)

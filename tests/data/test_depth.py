@@ -8,9 +8,11 @@ from tests.data.files import plain_png
 
 from foveate.data.check import audit, pooled
 from foveate.data.dataset import Dataset, dataset_of, load_dataset
+from foveate.data.decode import decode_file
 from foveate.data.depth import faint_images, white_of
 from foveate.data.opening import open_source
 from foveate.data.source import file_blocks
+from foveate.preprocessing import Preprocessing
 from foveate.settings import DataConfig
 
 LARGEST = 3000
@@ -96,3 +98,9 @@ def test_nothing_is_looked_for_in_arrays_and_bad_images(tmp_path: Path) -> None:
     blocks = file_blocks([str(path), str(tmp_path / "missing.png")])
     assert not len(faint_images(blocks, np.zeros((2, 16, 16, 3), np.uint8), np.array([True, False])))
     assert white_of(blocks, "auto") is None
+
+
+def test_a_white_above_what_16_bits_hold_leaves_their_images_readable(tmp_path: Path) -> None:
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.full((8, 8), 65_535, np.uint16)).save(path)
+    assert decode_file(path, Preprocessing(8, white=100_000)).max() == 167  # 255 · 65,535 / 100,000

@@ -11,6 +11,7 @@ from PIL import Image
 
 from foveate.data.decode import decode_file
 from foveate.data.stream import stream_files
+from foveate.errors import OutputError
 from foveate.preprocessing import Preprocessing
 
 
@@ -73,3 +74,14 @@ def test_the_white_of_a_model_is_that_of_its_images(tmp_path: Path) -> None:
     for workers in (0, 1):
         (some,) = stream_files([str(path)], Preprocessing(8, white=4000), workers=workers, at_once=1)
         assert some.pixels[0].max() == 128
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_where_no_temporary_files_can_be_written_the_fix_is_told(
+    workers: int, paths: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+    with pytest.raises(
+        OutputError, match=r"^no temporary files can be written \(.*\): .* another folder in TMPDIR"
+    ):
+        list(stream_files(paths, Preprocessing(8), workers=workers, at_once=4))

@@ -192,3 +192,16 @@ def test_one_image_in_two_splits_must_not_be_trained_on(tmp_path: Path, other: s
     )
     same = text.replace(",test", ",training")
     assert open_csv(table(tmp_path, same), untracked).fault is None
+
+
+@pytest.mark.skipif(not hasattr(os, "symlink"), reason="no links here")
+def test_a_table_that_is_a_link_is_found_again_where_its_images_are(tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "v3.csv").write_text("image,label\na.png,cat\nb.png,dog\n")
+    (tmp_path / "labels.csv").symlink_to(tmp_path / "tables" / "v3.csv")
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    source = open_csv(tmp_path / "labels.csv", untracked)
+    again = open_csv(Path(source.location), untracked)
+    assert again.content.digest == source.content.digest
+    assert list(again.blocks[0].images()) == list(source.blocks[0].images())

@@ -290,3 +290,23 @@ def test_damage_only_raises_bad_image(draw: st.DataObject) -> None:
         decode_image(bytes(data), Preprocessing(16))
     largest_value(bytes(data))
     read_header(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("tags", "raw"),
+    [
+        ({50706: 1}, True),  # a DNG
+        ({254: 1, 330: 8}, True),  # a thumbnail before the picture, as in a NEF
+        ({254: 1}, False),
+        ({330: 8}, False),
+    ],
+)
+def test_a_cameras_raw_photo_is_named_and_not_read_as_its_thumbnail(tags: dict[int, int], raw: bool) -> None:
+    data = tiff(bytes([10, 20, 30]) * PIXELS, {**RGB, **tags})
+    if raw:
+        with pytest.raises(
+            BadImageError, match=r"^a camera's raw photo, which is not read: save it as JPEG or PNG"
+        ):
+            decode_image(data, Preprocessing(SIDE))
+    else:
+        assert colour(data) == (10, 20, 30)

@@ -222,13 +222,25 @@ class TestRegressionFirst:
         whole = load_dataset("digits", DataConfig(size=16))
         return DeviceData.load(replace(whole, splits={"train": whole.splits["train"][:200]}), CPU)
 
+    def test_with_validation_the_best_epoch_is_kept_which_may_be_it(
+        self, digits: Dataset, unmeasured: DeviceData
+    ) -> None:
+        asked = resolve_config("photos-tuned", settings=SMALL)
+        assert resolve_settings(asked, digits).train.keep == "best"
+        assert resolve_settings(asked, unmeasured.dataset).train.keep == "last"
+
     def test_without_validation_it_is_kept_where_held_out_images_do_not_show_a_gain(
         self, unmeasured: DeviceData, config: Callable[..., Config], tmp_path: Path
     ) -> None:
-        fit = Fit(config("photos-tuned", epochs=2, lr=1.0), unmeasured, path=tmp_path / "state.safetensors")
+        fit = Fit(
+            config("photos-tuned", epochs=2, lr=1.0),
+            unmeasured,
+            path=tmp_path / "state.safetensors",
+            holds_out=True,
+        )
         first = next(epochs := fit.epochs())
         before = {name: tensor.clone() for name, tensor in fit.state.model.state_dict().items()}
-        again = Fit(config("photos-tuned", epochs=2, lr=1.0), unmeasured)
+        again = Fit(config("photos-tuned", epochs=2, lr=1.0), unmeasured, holds_out=True)
         again.resume(tmp_path / "state.safetensors")
         assert list(epochs) == list(again.epochs()) == []
         assert fit.state.history == [first]
@@ -244,23 +256,23 @@ class TestRegressionFirst:
         monkeypatch.setattr("foveate.training.regression._STRENGTHS", np.array([1e-8]))  # a poor regression
         settings = {"epochs": 4, "lr": 1e-3, "backbone_lr": 1e-6, "label_smoothing": 0.0, "augmentation": False}
         tuned = config("photos-tuned", **settings)
-        fit = Fit(tuned, unmeasured)
+        fit = Fit(tuned, unmeasured, holds_out=True)
         rows = list(fit.epochs())
         assert [row.epoch for row in rows] == [1, 2, 3, 4]
         assert fit.told is None
         unasked = Fit(tuned, unmeasured)
-        monkeypatch.setattr(Fit, "_regression_kept", lambda *_: None)
         assert [row.train_loss for row in unasked.epochs()] == [row.train_loss for row in rows]
 
     def test_of_a_class_with_too_few_images_to_hold_out_it_is_kept(
         self, unmeasured: DeviceData, config: Callable[..., Config]
     ) -> None:
-        alone = Fit(config("photos-tuned", epochs=1), unmeasured)
+        alone = Fit(config("photos-tuned", epochs=1), unmeasured, holds_out=True)
         assert (len(list(alone.epochs())), alone.told) == (1, None)  # there is nothing to decide
         few = unmeasured.with_splits({"train": unmeasured.dataset.splits["train"][:30]})
-        fit = Fit(config("photos-tuned", epochs=2), few)
+        fit = Fit(config("photos-tuned", epochs=2), few, holds_out=True)
         assert len(list(fit.epochs())) == 1
-        assert fit.told == "a class has fewer than 5 training images to hold out: the regression is kept"
+        assert fit.told is not None
+        assert fit.told.startswith("a class has fewer than 5 training images, or groups of them, so that a fifth")
 
     @pytest.mark.parametrize("settings", [{"head": "attention_pool"}, {"attention": "luong_scaled"}])
     def test_a_head_that_is_no_regression_is_refused(self, settings: dict[str, object]) -> None:

@@ -165,9 +165,11 @@ def _check_classes(data: str, source: Source, splits: Mapping[str, NDArray[np.in
         if counts["train"][label]:
             continue
         if elsewhere := [split for split in counts if counts[split][label]]:
+            alike = dict(name_warnings(source.class_names)).get("alike_names")
             raise DataError(
                 f"{data}: class {name} has images in {listed(elsewhere)} but none to train on: add some to "
                 "train, or remove the class; images without labels are for `foveate predict`"
+                + (f"; {alike}" if alike else "")
             )
         if (source.labels == label).any():
             raise DataError(f"{data}: no image of class {name} can be read: {UNREADABLE_CLASS}")

@@ -64,7 +64,7 @@ def run_fold(message: Message, report: Callable[[Message], None]) -> Message:
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = folder / f"{result_path(folder, job.fold).stem}-state.safetensors"
-    fit = Fit(config, data, path=state, draws=job.draws)
+    fit = Fit(config, data, path=state, draws=job.draws, holds_out=True)
     if state.exists():
         fit.resume(state)
     for result in fit.epochs(track=track):

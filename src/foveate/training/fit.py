@@ -64,6 +64,8 @@ class Fit:
         draws: version of what is drawn from which seed: that of the work that this is part of.
         start: whether to load the weights that it starts from; False: `resume` brings those that it has.
         world: the processes that share the work; only the first is given a `path`.
+        holds_out: whether training images that are held out decide, where there are no validation images, if to
+            train on after a regression.
 
     Raises:
         ConfigError: when the feature maps of one step are more than there is memory, and as `start_weights`.
@@ -79,6 +81,7 @@ class Fit:
         draws: int = DRAWS,
         start: bool = True,
         world: World = ALONE,
+        holds_out: bool = False,
     ) -> None:
         self.config, self.data, self.path, self.world = config, data, path, world
         self.state = new_state(config, data.dataset, data.device, draws=draws, devices=world.size)
@@ -88,6 +91,7 @@ class Fit:
         self.origin = start_weights(config, self.state.model, dataset.class_names) if start else None
         """Of the weights that it starts from; None: they were all drawn at random."""
         self._tell_origin()
+        self._holds_out = holds_out
         self.told: str | None = None
         """Why the regression that it began with is all that it does; None: it trains on, or may."""
 
@@ -138,13 +142,13 @@ class Fit:
     def _where_they_pay(self, steps: Iterator[EpochResult], track: Track) -> Iterator[EpochResult]:
         """`steps`, but none where they are not shown to predict better than the regression before them.
 
-        With validation images the best epoch on them is kept, which may be the regression. Without any, as in
+        With validation images the best epoch on them can be kept, which may be the regression. Without any, as in
         folds and with `--final`, a fifth of the training images is held out from a first training on the others:
         its last epoch must predict that fifth more accurately than its regression, and with less log-loss.
         """
         dataset, train = self.data.dataset, self.config.train
-        decided = not train.regression_first or "validation" in dataset.splits or self.length == 1
-        if not decided and (self.state.epoch, self.state.step) == (2, 0):
+        undecided = self._holds_out and train.regression_first and "validation" not in dataset.splits
+        if undecided and self.length > 1 and (self.state.epoch, self.state.step) == (2, 0):
             self.told = self._regression_kept(hold_out(dataset, _HELD_OUT, train.seed), track)
         if self.told is None:
             yield from steps
@@ -152,13 +156,18 @@ class Fit:
     def _regression_kept(self, parts: Mapping[str, NDArray[np.int64]] | None, track: Track) -> str | None:
         """Why the regression is kept, by a training in these `parts`; None where the steps after it pay."""
         if parts is None:
-            return f"a class has fewer than {_HELD_OUT} training images to hold out: the regression is kept"
+            return (
+                f"a class has fewer than {_HELD_OUT} training images, or groups of them, so that a fifth cannot "
+                "be held out: the regression is kept"
+            )
 
         def told_apart(items: Iterable[T], *, total: int, label: str, images_each: int = 1) -> Iterable[T]:
             return track(items, total=total, label=f"held out: {label}", images_each=images_each)
 
         with torch.random.fork_rng([self.data.device] if self.data.device.type == "cuda" else []):
-            first, *_, last = Fit(self.config, self.data.with_splits(parts)).epochs(track=told_apart)
+            trial = Fit(self.config, self.data.with_splits(parts), start=False)
+            trial.state.model.load_state_dict(self.state.model.state_dict())  # the classifier is fitted anew
+            first, *_, last = trial.epochs(track=told_apart)
         assert first.val_accuracy is not None and first.val_loss is not None  # noqa: PT018
         assert last.val_accuracy is not None and last.val_loss is not None  # noqa: PT018
         if last.val_accuracy > first.val_accuracy and last.val_loss < first.val_loss:

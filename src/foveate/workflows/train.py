@@ -124,7 +124,7 @@ def train(
         crew.check_attention([resolved])
         drawn = draw_run_folds(resolved, training.dataset, folds)
     tell_own_copies(dataset, display, final=final, folds=folds is not None)
-    fit = Fit(resolved, training, world=world)
+    fit = Fit(resolved, training, world=world, holds_out=True)
     trained_images = len(training.dataset.splits["train"])
     for line in (
         None if fit.origin is None else f"training starts from {fit.origin.words}",
@@ -220,7 +220,7 @@ def resume(
         training = own.with_splits(dataset.for_final().splits) if record.final else own
         if world.size > 1:
             resolve_settings(config, training.dataset, world.size)  # which refuses what they cannot share
-        fit = Fit(config, training, start=False, world=world)
+        fit = Fit(config, training, start=False, world=world, holds_out=True)
         fit.metadata["settings"] = folder.identity(record)
         continued = fit.resume(folder.last, settings=folder.identity(record))
         before, now = folder.read_environment(), environment(picked, world.size)
