@@ -426,6 +426,16 @@ class TestRunningStatistics:
             assert torch.equal(model.norm.running_var, expected.running_var)
             assert model.norm.num_batches_tracked == 6
 
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_without_a_compiler_of_c_plus_plus_the_fix_is_told(self, tiny: Settings, loaders: Loaders) -> None:
+        from torch._inductor import config
+
+        monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
+        with pytest.raises(
+            TrainingError, match=r"^compile=true needs a compiler of C\+\+ on a CPU: install g\+\+"
+        ):
+            self.trained(tiny, loaders[0], 0.1, None, steps=1, compiled=True)
+
     @pytest.mark.slow
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_compiled_they_are_the_same_and_nothing_is_compiled_once_a_part(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from foveate.data.augment import Augment, resize_batch
 from foveate.data.loader import Batch, Loader, to_device
+from foveate.errors import TrainingError
 from foveate.inference.network import autocast, collect_logits, float32_kept, out_of_memory_explained
 from foveate.metrics import point_metrics
 from foveate.progress import Track, untracked
@@ -228,4 +229,18 @@ def _compiled(model: nn.Module, config: TrainConfig, device: torch.device) -> nn
         mode = "max-autotune-no-cudagraphs" if config.micro_batch else "max-autotune"
         # Else the ten fastest ways that were tried for each kernel are printed.
         options = list_mode_options(mode) | {"autotune_num_choices_displayed": 0}
+    elif device.type == "cpu":
+        _require_compiler()
     return cast("nn.Module", torch.compile(model, options=options, dynamic=False))
+
+
+def _require_compiler() -> None:
+    """TrainingError where torch.compile finds no compiler of C++: it would end in a hundred lines of its own."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except RuntimeError as error:
+        raise TrainingError(
+            "compile=true needs a compiler of C++ on a CPU: install g++ or clang, or leave compile out"
+        ) from error
