@@ -430,10 +430,8 @@ class TestRunningStatistics:
     def test_without_a_compiler_of_c_plus_plus_the_fix_is_told(self, tiny: Settings, loaders: Loaders) -> None:
         from torch._inductor import config
 
-        monkeypatch.setattr(config.cpp, "cxx", ("no-such-compiler",))
-        with pytest.raises(
-            TrainingError, match=r"^compile=true needs a compiler of C\+\+ on a CPU: install g\+\+"
-        ):
+        message = r"^compile=true needs a compiler of C\+\+ on a CPU: install g\+\+"
+        with config.patch({"cpp.cxx": ("no-such-compiler",)}), pytest.raises(TrainingError, match=message):
             self.trained(tiny, loaders[0], 0.1, None, steps=1, compiled=True)
 
     @pytest.mark.slow
