@@ -144,6 +144,11 @@ def test_the_test_split_stays_closed_for_a_run_that_is_not_trained_to_its_end(fo
     assert folder.read_record().test_openings == ()
     assert foveate("evaluate", run, "--final", "--unfinished").status == 0
     assert len(folder.read_record().test_openings) == 1
+    assert "test" in folder.read_metrics()
+    # Of a network that was trained further the figures of before say nothing.
+    assert foveate("train", "--resume", run).status == 0
+    assert list(folder.read_metrics()) == ["validation"]
+    assert len(folder.read_record().test_openings) == 1
 
 
 @pytest.mark.slow

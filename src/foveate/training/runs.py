@@ -19,7 +19,7 @@ from foveate.config import Config, read_yaml, resolve_config
 from foveate.data.dataset import Dataset, KnownData
 from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError, one_line
-from foveate.files import locked, read_regular, write_atomically, write_csv, write_json
+from foveate.files import locked, read_regular, write_atomically, write_csv, write_json, writing_to
 from foveate.inference.engine import similar_model
 from foveate.inference.network import weights_of
 from foveate.parsing import yaml_text
@@ -253,6 +253,16 @@ class RunFolder:
         if [row.epoch for row in history] != list(range(1, len(history) + 1)):
             raise CheckpointError(f"{path} is damaged (its epochs are not 1, 2, …): {_FIX}")
         return history
+
+    def forget_measurements(self) -> None:
+        """Remove what was measured of the network as it was, before training goes on.
+
+        Raises:
+            OutputError: when the files cannot be removed.
+        """
+        for path in (self.path / "metrics.json", self.predictions.path):
+            with writing_to(path):
+                path.unlink(missing_ok=True)
 
     def write_metrics(self, split: str, report: Mapping[str, Any]) -> None:
         """Put one split's measurements into `metrics.json`, beside those of the others."""

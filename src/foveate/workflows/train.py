@@ -270,6 +270,7 @@ def _lead(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display)
             f"the first {train.resize_until:.0%} of training is on images of {small} px, which is faster: "
             "until then accuracy on validation is low"
         )
+    folder.forget_measurements()
     with interruptible(resuming(run.path, fit.world.devices, run.moved)) as interrupted:
         keeps_best = train.keep == "best"
         if keeps_best and state.step == 0 and best_epoch(history, train.monitor) == state.epoch - 1:
