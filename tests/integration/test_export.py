@@ -136,18 +136,21 @@ def test_unproved_is_said_by_the_certificate_and_the_file(tmp_path: Path, foveat
 
 
 def test_wrong_requests_are_one_line_and_nothing_is_written(
-    run: Path, tmp_path: Path, photographs: Callable[..., Path]
+    run: Path, tmp_path: Path, photographs: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights, pets = exported.save(tmp_path / "net.safetensors"), photographs()
     model = exported.write(tmp_path / "model.onnx")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     before = {each.relative_to(tmp_path) for each in tmp_path.rglob("*")}
     refused: list[tuple[type[Exception], str, Any, Path, dict[str, Any]]] = [
         (CheckpointError, "exported already", model, tmp_path / "out", {}),
         (ConfigError, "does not say which images", weights, tmp_path / "out", {}),
         (ConfigError, "exists already", run, tmp_path / "full", {}),
         (ConfigError, "exists already", run, model, {}),
+        (ConfigError, "is the folder that you are in", run, Path(), {}),
         (OutputError, "a part of the path is a file", run, model / "out", {}),
         (ConfigError, "--examples", run, tmp_path / "out", {"examples": 3}),
         (ConfigError, "make web", run, tmp_path / "out", {"web": True, "web_assets": tmp_path}),

@@ -111,6 +111,8 @@ def check_new_folder(path: Path) -> None:
     """
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise ConfigError(f"{path} exists already: name a new folder by --to")
+    if path.exists() and path.samefile(Path.cwd()):  # it is made elsewhere, and then put in its place
+        raise ConfigError(f"{path} is the folder that you are in: name a new folder by --to, such as --to model")
     check_output_name(path.parent, "", None)
 
 
