@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +23,8 @@ from foveate.records import Count, Digest, Record, read_record
 SHARD = 2048
 """Images whose predictions are kept together: a job that was stopped repeats at most this many."""
 _FIX = "remove its folder to begin again"
+_FILE = "file"
+"""A column that parts alone have: what `file_state` said of an image before it was read."""
 
 
 class _Plan(Record):
@@ -32,6 +34,29 @@ class _Plan(Record):
     digest: Digest
     """sha256 of the model's weights, what was asked for and the images' names."""
     images: Count
+
+
+class Rest(NamedTuple):
+    """What is left to be predicted of one part."""
+
+    number: int
+    """Of the part."""
+    places: Sequence[int]
+    """Of its images in the part."""
+    paths: Sequence[str]
+
+    def states(self) -> list[str]:
+        """What each of its files is now."""
+        return [file_state(path) for path in self.paths]
+
+
+def file_state(path: str) -> str:
+    """What tells a file from what lay under its name before; empty where there is none."""
+    try:
+        status = Path(path).stat()
+    except (OSError, ValueError):
+        return ""
+    return f"{status.st_size} bytes of {status.st_mtime_ns}"
 
 
 @dataclass(frozen=True)
@@ -79,28 +104,44 @@ class Shards:
         with new_folder(self.folder) as temporary:
             write_json(temporary / "plan.json", plan.model_dump())
 
-    def missing(self) -> list[int]:
-        """The numbers of the parts that are not there yet."""
-        count = -(-len(self.paths) // SHARD)
-        return [number for number in range(count) if not self._part(number).exists()]
+    def rest(self) -> list[Rest]:
+        """What is to be predicted, by parts.
 
-    def paths_of(self, number: int) -> Sequence[str]:
-        """Of one part."""
-        return self.paths[number * SHARD : (number + 1) * SHARD]
-
-    def job(self, number: int, model: str, device: str | None, coverage: float | None) -> Message:
-        """What `predict_shard` is given of one part."""
-        asked = {"model": model, "device": device, "coverage": coverage, "columns": asdict(self.columns)}
-        return {**asked, "paths": list(self.paths_of(number))}
-
-    def keep(self, number: int, rows: Sequence[Row]) -> None:
-        """Write a part.
+        Those are images of a part that is not there, those whose files have changed, and those that could not be
+        read: a folder on another machine may be away for a while.
 
         Raises:
-            OutputError: when it cannot be written.
+            OutputError: when a part is damaged.
         """
-        with replacing(self._part(number)) as temporary:
-            pq.write_table(pa.Table.from_pylist([dict(row) for row in rows], self._schema()), temporary)
+        found = []
+        for number in range(self._count):
+            paths = self._paths_of(number)
+            places = self._stale(number) if self._part(number).exists() else range(len(paths))
+            if places:
+                found.append(Rest(number, places, [paths[place] for place in places]))
+        return found
+
+    def job(self, rest: Rest, model: str, device: str | None, coverage: float | None) -> Message:
+        """What `predict_shard` is given of one part."""
+        asked = {"model": model, "device": device, "coverage": coverage, "columns": asdict(self.columns)}
+        return {**asked, "paths": list(rest.paths)}
+
+    def keep(self, rest: Rest, states: Sequence[str], rows: Sequence[Row]) -> None:
+        """Write a part, or those of its rows that were left to be predicted.
+
+        Args:
+            states: of the files, from before they were read.
+
+        Raises:
+            OutputError: when it cannot be written, or is damaged.
+        """
+        part = self._part(rest.number)
+        kept: dict[int, Row] = dict(enumerate(self._read(rest.number).to_pylist())) if part.exists() else {}
+        for place, state, row in zip(rest.places, states, rows, strict=True):
+            kept[place] = {**row, _FILE: state}
+        with replacing(part) as temporary:
+            ordered = [dict(kept[place]) for place in sorted(kept)]
+            pq.write_table(pa.Table.from_pylist(ordered, self._part_schema()), temporary)
 
     def finish(self) -> None:
         """Make the table of all parts, and remove them.
@@ -112,8 +153,8 @@ class Shards:
             write = WRITERS.get(self.table.suffix.lower().removeprefix("."))
             if write is None:
                 with pq.ParquetWriter(temporary, self._schema()) as writer:
-                    for number in range(-(-len(self.paths) // SHARD)):
-                        writer.write_table(self._read(number))
+                    for number in range(self._count):
+                        writer.write_table(self._predicted(number))
             else:
                 with temporary.open("w", encoding="utf-8", newline="") as file:
                     write(file, self.columns, self.rows())
@@ -129,15 +170,34 @@ class Shards:
         Raises:
             OutputError: when a part is damaged.
         """
-        for number in range(-(-len(self.paths) // SHARD)):
-            yield from self._read(number).to_pylist()
+        for number in range(self._count):
+            yield from self._predicted(number).to_pylist()
+
+    @property
+    def _count(self) -> int:
+        return -(-len(self.paths) // SHARD)
+
+    def _paths_of(self, number: int) -> Sequence[str]:
+        return self.paths[number * SHARD : (number + 1) * SHARD]
+
+    def _stale(self, number: int) -> list[int]:
+        kept = self._read(number)
+        known = zip(self._paths_of(number), kept["reason"].to_pylist(), kept[_FILE].to_pylist(), strict=True)
+        return [
+            place
+            for place, (path, reason, state) in enumerate(known)
+            if reason is not None or state != file_state(path)
+        ]
+
+    def _predicted(self, number: int) -> pa.Table:
+        return self._read(number).drop_columns([_FILE])
 
     def _read(self, number: int) -> pa.Table:
         try:
-            table = pq.read_table(self._part(number), schema=self._schema())
+            table = pq.read_table(self._part(number), schema=self._part_schema())
         except (OSError, pa.ArrowException) as error:
             raise OutputError(f"{self._part(number)} is damaged: {_FIX}") from error
-        if table["id"].to_pylist() != list(map(id_of, self.paths_of(number))):
+        if table["id"].to_pylist() != list(map(id_of, self._paths_of(number))):
             raise OutputError(f"{self._part(number)} is damaged (it is of other images): {_FIX}")
         return table
 
@@ -151,6 +211,9 @@ class Shards:
             fields.append(("probabilities", pa.list_(pa.float64())))
         names = json.dumps(list(self.columns.class_names))
         return pa.schema(fields, metadata={"class_names": names})
+
+    def _part_schema(self) -> pa.Schema:
+        return self._schema().append(pa.field(_FILE, pa.string()))
 
 
 _loaded: dict[tuple[str, str | None], Predictor] = {}

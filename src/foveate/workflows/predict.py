@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from foveate.counts import plural
 from foveate.data.listing import list_images
 from foveate.errors import CheckpointError, ConfigError, DataError, FoveateError, OutputError
 from foveate.execution.campaign import run_campaign
@@ -21,7 +22,7 @@ from foveate.workflows.run import unfinished_told
 from foveate.workflows.sorting import Sorter
 
 if TYPE_CHECKING:
-    from foveate.inference.shards import Shards
+    from foveate.inference.shards import Rest, Shards
 
 TABLES = (".csv", ".json", ".parquet")
 
@@ -105,7 +106,7 @@ def predict_rows(
         workers: processes that each predict a part of the images, with a `table`; None: this process predicts,
             and others decode.
         ray: `local`, or HOST:PORT of a cluster's head, which runs the workers.
-        say: takes a line on each thing that the model cannot say of its confidence.
+        say: takes a line on each thing that the model cannot say of its confidence, and on how much is done.
 
     Raises:
         ConfigError, CheckpointError, DataError, OutputError: for a request that cannot be met.
@@ -140,7 +141,7 @@ def predict_rows(
     shards.begin(predictor.about, coverage)
     pool = _open_pool(workers, ray)
     job = partial(shards.job, model=str(Path(model).resolve()), device=device, coverage=coverage)
-    return columns, _into_table(shards, predictor, coverage, job, pool, track)
+    return columns, _into_table(shards, predictor, coverage, job, pool, track, say)
 
 
 def _new_table(place: Path) -> Path:
@@ -164,17 +165,20 @@ def _into_table(
     shards: "Shards",
     predictor: Predictor,
     coverage: float | None,
-    job: Callable[[int], Message],
+    job: "Callable[[Rest], Message]",
     pool: Pool | None,
     track: Track,
+    say: Callable[[str], None] | None,
 ) -> Iterator[Row]:
     with shards.locked():
-        missing = shards.missing()
+        rest = shards.rest()
+        images = sum(len(part.paths) for part in rest)
+        if say is not None and images < len(shards.paths):
+            say(f"going on: {len(shards.paths) - images:,} of {plural(len(shards.paths), 'image')} are done")
         if pool is None:
-            done = _here(predictor, shards, missing, coverage)
+            done = _here(predictor, shards, rest, coverage)
         else:
-            done = _by_pool(pool, _Parts(shards, missing, job))
-        images = sum(len(shards.paths_of(number)) for number in missing)
+            done = _by_pool(pool, _Parts(shards, rest, job))
         for _ in track(done, total=images, label="predicting"):
             pass
         yield from shards.rows()
@@ -192,36 +196,44 @@ def _open_pool(workers: int | None, ray: str | None) -> Pool | None:
 
 
 def _here(
-    predictor: Predictor, shards: "Shards", missing: Sequence[int], coverage: float | None
+    predictor: Predictor, shards: "Shards", rest: "Sequence[Rest]", coverage: float | None
 ) -> Iterator[None]:
-    """Predict the missing parts as one stream, so that no process waits between two of them."""
-    stream = predictor.predict_files(
-        (path for number in missing for path in shards.paths_of(number)),
-        coverage=coverage,
-        workers=0 if len(missing) == 1 and len(shards.paths_of(missing[0])) <= IN_PROCESS else None,
-    )
-    for number in missing:
+    """Predict what is left of the parts as one stream, so that no process waits between two of them."""
+    states: dict[int, list[str]] = {}
+
+    def paths() -> Iterator[str]:
+        for part in rest:
+            states[part.number] = part.states()
+            yield from part.paths
+
+    few = sum(len(part.paths) for part in rest) <= IN_PROCESS
+    stream = predictor.predict_files(paths(), coverage=coverage, workers=0 if few else None)
+    for part in rest:
         rows = []
-        for _ in shards.paths_of(number):
+        for _ in part.paths:
             rows.append(shards.columns.row(next(stream)))
             yield
-        shards.keep(number, rows)
+        shards.keep(part, states.pop(part.number), rows)
 
 
 class _Parts:
-    """The missing parts as jobs for `run_campaign`; one that cannot be predicted ends all of them."""
+    """What is left of the parts as jobs for `run_campaign`; one that cannot be predicted ends all of them."""
 
     hang_limit_s = 600.0
     fatal = (CheckpointError, ConfigError, DataError, OutputError)
 
-    def __init__(self, shards: "Shards", missing: Sequence[int], job: Callable[[int], Message]) -> None:
-        self._shards, self._job, self._waiting = shards, job, list(reversed(missing))
+    def __init__(self, shards: "Shards", rest: "Sequence[Rest]", job: "Callable[[Rest], Message]") -> None:
+        self._shards, self._job = shards, job
+        self._rest = {part.number: part for part in rest}
+        self._waiting = list(reversed(self._rest))
+        self._states: dict[int, list[str]] = {}
 
     def next_job(self) -> tuple[int, Message] | None:
         if not self._waiting:
             return None
         number = self._waiting.pop()
-        return number, self._job(number)
+        self._states[number] = self._rest[number].states()
+        return number, self._job(self._rest[number])
 
     def record(self, event: Event) -> Event:
         from foveate.inference.shards import SHARD
@@ -231,12 +243,12 @@ class _Parts:
         if event.kind == "lost":
             self._waiting.append(event.job)
         else:
-            self._shards.keep(event.job, event.value["rows"])
+            self._shards.keep(self._rest[event.job], self._states.pop(event.job), event.value["rows"])
         return event
 
 
 def _by_pool(pool: Pool, parts: _Parts) -> Iterator[None]:
-    """Have the missing parts predicted by others, some at once; yield for each image."""
+    """Have what is left of the parts predicted by others, some at once; yield for each image."""
     with contextlib.closing(pool):
         try:
             for event in run_campaign(parts, pool):
