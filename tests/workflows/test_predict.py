@@ -1,5 +1,6 @@
 """Predictions into a file: a call goes on with what an earlier one left, wherever the work is done."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ import pytest
 from PIL import Image
 from tests.exported import save
 
+from foveate.execution.pool import Event, Message
 from foveate.inference import shards
+from foveate.workflows import predict
 from foveate.workflows.predict import predict_rows
 
 
@@ -58,3 +61,37 @@ def test_images_that_were_away_are_predicted_when_they_are_back(model: Path, ima
     said.clear()
     list(predict_rows(model, images, table="again.csv", say=said.append)[1])
     assert not [line for line in said if "going on" in line]
+
+
+class PoolElsewhere:
+    """Does its jobs in this process, in another folder, as workers of a cluster do."""
+
+    workers, queues = 1, True
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._ended = folder, list[Event]()
+
+    def submit(self, job: int, message: Message) -> None:
+        with contextlib.chdir(self._folder):
+            self._ended.append(Event(job, "done", shards.predict_shard(message, lambda _: None)))
+
+    def event(self, timeout_s: float) -> Event | None:
+        return self._ended.pop()
+
+    def stop(self, job: int) -> None:
+        pass
+
+    def waited_s(self, job: int) -> dict[int, float]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+def test_workers_in_another_folder_find_images_that_are_named_from_this_one(
+    model: Path, images: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setattr(predict, "_open_pool", lambda *_: PoolElsewhere(tmp_path / "elsewhere"))
+    rows = list(predict_rows(model.name, images, table="out.csv", ray="head:6379")[1])
+    assert [(row["id"], row["reason"]) for row in rows] == [(path, None) for path in images]

@@ -122,12 +122,12 @@ class Shards:
         return found
 
     def job(self, rest: Rest, model: str, device: str | None, coverage: float | None) -> Message:
-        """What `predict_shard` is given of one part."""
+        """What `predict_shard` is given of one part: it may run elsewhere than where relative paths begin."""
         asked = {"model": model, "device": device, "coverage": coverage, "columns": asdict(self.columns)}
-        return {**asked, "paths": list(rest.paths)}
+        return {**asked, "paths": [str(Path(path).absolute()) for path in rest.paths]}
 
     def keep(self, rest: Rest, states: Sequence[str], rows: Sequence[Row]) -> None:
-        """Write a part, or those of its rows that were left to be predicted.
+        """Write a part, or those of its rows that were left to be predicted, under the paths that were given.
 
         Args:
             states: of the files, from before they were read.
@@ -137,8 +137,8 @@ class Shards:
         """
         part = self._part(rest.number)
         kept: dict[int, Row] = dict(enumerate(self._read(rest.number).to_pylist())) if part.exists() else {}
-        for place, state, row in zip(rest.places, states, rows, strict=True):
-            kept[place] = {**row, _FILE: state}
+        for place, path, state, row in zip(rest.places, rest.paths, states, rows, strict=True):
+            kept[place] = {**row, "id": id_of(path), _FILE: state}
         with replacing(part) as temporary:
             ordered = [dict(kept[place]) for place in sorted(kept)]
             pq.write_table(pa.Table.from_pylist(ordered, self._part_schema()), temporary)
