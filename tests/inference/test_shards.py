@@ -7,9 +7,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from foveate.confidence import Confidence
+from foveate.errors import OutputError
 from foveate.inference import shards
+from foveate.inference.engine import About
 from foveate.inference.shards import Rest, Shards
 from foveate.inference.tables import Columns
+from foveate.preprocessing import Preprocessing
 
 COLUMNS = Columns(("cat", "dog"))
 
@@ -74,3 +78,26 @@ def test_an_image_that_changes_while_it_is_predicted_is_predicted_again(made: Sh
 
 def test_a_name_that_no_file_can_have_is_none() -> None:
     assert shards.file_state("a\0b.png") == shards.file_state("missing.png") == ""
+
+
+def test_nothing_but_the_lock_is_left_while_it_is_held(made: Shards) -> None:
+    (made.folder / "plan.json").write_text("{}")
+    with made.locked():
+        for rest in made.rest():
+            predict(made, rest)
+        made.clear()
+        assert left(made) == {}
+        made.finish()
+        assert [path.name for path in made.folder.iterdir()] == [".lock"]
+    made.clear()
+    assert not made.folder.exists()
+
+
+def test_a_folder_in_which_nothing_but_a_lock_was_left_is_begun_anew(made: Shards) -> None:
+    (made.folder / ".lock").touch()
+    made.begin(About(("cat", "dog"), Preprocessing(16), Confidence(), "0" * 64), None)
+    assert [path.name for path in made.folder.iterdir()] == ["plan.json"]
+    (made.folder / "plan.json").unlink()
+    (made.folder / "00000000.parquet").touch()
+    with pytest.raises(OutputError, match=r"plan\.json.*remove its folder to begin again"):
+        made.begin(About(("cat", "dog"), Preprocessing(16), Confidence(), "0" * 64), None)

@@ -1,8 +1,8 @@
 """Predictions of any number of images, kept as they come, so that a job that was stopped goes on."""
 
+import contextlib
 import hashlib
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -93,8 +93,9 @@ class Shards:
         for path in self.paths:
             digest.update(path.encode(errors="surrogateescape") + b"\0")
         plan = _Plan(digest=digest.hexdigest(), images=len(self.paths))
+        self.clear()
         if self.folder.exists():
-            found = read_record(self.folder / "plan.json", _Plan, fix=_FIX, error=OutputError)
+            found = read_record(self._plan, _Plan, fix=_FIX, error=OutputError)
             if found != plan:
                 raise ConfigError(
                     f"{self.folder} holds unfinished predictions of another command: remove it, or write to "
@@ -102,7 +103,7 @@ class Shards:
                 )
             return
         with new_folder(self.folder) as temporary:
-            write_json(temporary / "plan.json", plan.model_dump())
+            write_json(temporary / self._plan.name, plan.model_dump())
 
     def rest(self) -> list[Rest]:
         """What is to be predicted, by parts.
@@ -144,7 +145,7 @@ class Shards:
             pq.write_table(pa.Table.from_pylist(ordered, self._part_schema()), temporary)
 
     def finish(self) -> None:
-        """Make the table of all parts, and remove them.
+        """Make the table of all parts, and remove them; the folder, in which the lock lies, is left to `clear`.
 
         Raises:
             OutputError: when it cannot be written; the parts stay.
@@ -158,7 +159,20 @@ class Shards:
             else:
                 with temporary.open("w", encoding="utf-8", newline="") as file:
                     write(file, self.columns, self.rows())
-        shutil.rmtree(self.folder)
+        with contextlib.suppress(OSError):  # the plan last: parts are never without it
+            for number in range(self._count):
+                self._part(number).unlink()
+            self._plan.unlink()
+
+    def clear(self) -> None:
+        """Remove the folder where nothing but its lock is left in it.
+
+        While a process holds the lock, Windows and NFS refuse that.
+        """
+        if not self._plan.exists():
+            with contextlib.suppress(OSError):
+                (self.folder / ".lock").unlink(missing_ok=True)
+                self.folder.rmdir()
 
     def locked(self) -> Any:
         """To be held while parts are written."""
@@ -172,6 +186,10 @@ class Shards:
         """
         for number in range(self._count):
             yield from self._predicted(number).to_pylist()
+
+    @property
+    def _plan(self) -> Path:
+        return self.folder / "plan.json"
 
     @property
     def _count(self) -> int:

@@ -183,6 +183,7 @@ def _into_table(
             pass
         yield from shards.rows()
         shards.finish()
+    shards.clear()
 
 
 def _open_pool(workers: int | None, ray: str | None) -> Pool | None:
