@@ -1,6 +1,7 @@
 """Parts of a table: what of them is predicted again, what a worker is sent, and what is left in the end."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from foveate.confidence import Confidence
-from foveate.errors import OutputError
+from foveate.errors import ConfigError, OutputError
 from foveate.inference import shards
 from foveate.inference.engine import About
 from foveate.inference.shards import Rest, Shards
@@ -101,3 +102,9 @@ def test_a_folder_in_which_nothing_but_a_lock_was_left_is_begun_anew(made: Shard
     (made.folder / "00000000.parquet").touch()
     with pytest.raises(OutputError, match=r"plan\.json.*remove its folder to begin again"):
         made.begin(About(("cat", "dog"), Preprocessing(16), Confidence(), "0" * 64), None)
+
+
+def test_a_table_that_another_writes_is_named(made: Shards) -> None:
+    told = f"^{re.escape(str(made.table))} is being written by another process: wait for it, or stop it$"
+    with made.locked(), pytest.raises(ConfigError, match=told), made.locked():
+        pass

@@ -176,7 +176,7 @@ class Shards:
 
     def locked(self) -> Any:
         """To be held while parts are written."""
-        return locked(self.folder, "being written by another process")
+        return locked(self.folder, f"{self.table} is being written")
 
     def rows(self) -> Iterator[Row]:
         """Of all parts, in order.
