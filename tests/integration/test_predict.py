@@ -150,6 +150,22 @@ def test_a_table_on_the_screen_is_alone_on_standard_output(foveate: Foveate, mod
     assert len(list(csv.reader(foveate("predict", model, images, "--csv", "-").out.splitlines()))) == 7
 
 
+@pytest.mark.parametrize(("lines_shown", "words"), [(True, ()), (True, ("--json", "-")), (False, ())])
+def test_no_bar_is_drawn_into_lines_on_a_terminal(
+    foveate: Foveate,
+    model: Path,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    lines_shown: bool,
+    words: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: lines_shown)
+    done = foveate("predict", model, images / "a/1.png", *words)
+    assert (done.status, "predicting" in done.err) == (0, not lines_shown)
+
+
 def test_images_are_copied_by_their_labels_and_stay_where_they_were(
     foveate: Foveate, model: Path, images: Path, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from foveate.cli import options as opt
 from foveate.cli.early import check_request, check_use
 from foveate.cli.results import print_cache, told_of_predictions
 from foveate.errors import ConfigError
+from foveate.progress import untracked
 
 
 def predict(
@@ -56,6 +57,7 @@ def predict(
     from foveate.workflows.predict import Predicted, predict_rows
 
     paths, notes = list_images(images, sys.stdin)
+    rows_shown = table is None and sys.stdout.isatty()  # a bar among them would be drawn into their lines
     columns, rows = predict_rows(
         model,
         paths,
@@ -67,7 +69,7 @@ def predict(
         table=table,
         workers=workers,
         ray=ray,
-        track=display.track,
+        track=untracked if rows_shown else display.track,
         say=display.say,
     )
     for note in notes:
