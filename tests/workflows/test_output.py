@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from foveate.errors import ConfigError, OutputError
-from foveate.workflows.output import new_output
+from foveate.workflows.output import new_output, refuse_within
 
 
 def created(root: Path, name: str | None = None, fallback: str = "x") -> Path:
@@ -58,3 +58,17 @@ def test_a_long_or_odd_name_of_the_data_makes_a_name_that_a_folder_can_have(tmp_
     made = [created(tmp_path, fallback="é" * 300 + "\n") for _ in range(2)]
     assert all(len(each.name.encode()) <= 160 for each in made)
     assert created(tmp_path, fallback="a\nb").name == "a\\nb"
+
+
+def test_a_name_that_begins_like_a_home_is_one_like_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for folder in ("home/photos", "~here"):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "~img.jpg").touch()
+    refuse_within("runs", "~here/~img.jpg", "~img.jpg", "~here", "~/photos")
+    for within, data in (("~here/runs", "~here"), ("home/photos/runs", "~/photos")):
+        with pytest.raises(ConfigError, match="lies within the data"):
+            refuse_within(within, data)

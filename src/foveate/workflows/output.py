@@ -67,7 +67,8 @@ def refuse_within(path: Path | str, *data: Path | str, fix: str = "write elsewhe
         ConfigError: which ends with the `fix`.
     """
     for each in data:
-        place = Path(each).expanduser()
+        # Not `Path.expanduser`, which raises RuntimeError for a file that is called ~img.jpg.
+        place = Path(os.path.expanduser(each))  # noqa: PTH111
         if str(each).strip() and place.is_dir() and Path(path).resolve().is_relative_to(place.resolve()):
             raise ConfigError(f"{path} lies within the data, {each}: {fix}")
 
