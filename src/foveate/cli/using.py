@@ -24,7 +24,7 @@ def predict(
     json: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JSON; - is the screen.")] = None,
     parquet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a Parquet table.")] = None,
     top: Annotated[int, typer.Option(help="Show this many classes of each image.")] = 1,
-    every: Annotated[bool, typer.Option("--all", help="Write the probabilities of all classes.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Give the probabilities of all classes.")] = False,
     coverage: Annotated[
         float | None,
         typer.Option(help="Give sets of classes that hold the true class of such a share of images, as 0.95."),

@@ -3,7 +3,7 @@
 import csv
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -118,9 +118,7 @@ def write_text(file: TextIO, columns: Columns, rows: Iterable[Row]) -> None:
             file.write(f"{'-':>7}  {'unreadable':{width}}  {printable(row['id'])}: {row['reason']}\n")
             continue
         others = "".join(
-            f"  {row[f'probability_{place}']:7.2%} {shortened(row[f'label_{place}'], width)}"
-            for place in range(2, columns.top + 1)
-            if row[f"label_{place}"] is not None
+            f"  {probability:7.2%} {shortened(name, width)}" for name, probability in _others(columns, row)
         )
         if columns.sets:
             others += f"  {{{', '.join(row['set'])}}}"
@@ -130,6 +128,17 @@ def write_text(file: TextIO, columns: Columns, rows: Iterable[Row]) -> None:
         marked = "  (unlike the training images)" if row["unlike"] else ""
         name = printable(row["id"])
         file.write(f"{row['probability']:7.2%}  {shortened(label, width):{width}}{others}  {name}{marked}\n")
+
+
+def _others(columns: Columns, row: Row) -> Iterator[tuple[str, float]]:
+    """The classes beside the likeliest that were asked for, and their probabilities, the largest first."""
+    if columns.every:
+        for index in np.argsort(-np.asarray(row["probabilities"]), kind="stable")[1:].tolist():
+            yield columns.class_names[index], row["probabilities"][index]
+        return
+    for place in range(2, columns.top + 1):
+        if row[f"label_{place}"] is not None:
+            yield row[f"label_{place}"], row[f"probability_{place}"]
 
 
 def shortened(text: str, width: int) -> str:
