@@ -1,8 +1,10 @@
 """Replicas of Ray Serve behind the application: the predictor's answers, also while a replica is killed."""
 
+import asyncio
 import concurrent.futures
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,11 +16,15 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import yaml
 from tests.serving.conftest import served
 from tests.serving.test_server import picture
 
+from foveate.checkpoint import BEST
+from foveate.config import resolve_config
 from foveate.errors import ConfigError
 from foveate.inference.predictor import Predictor
+from foveate.serving.ray import _packed, _Replica
 from foveate.workflows.serve import serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
@@ -106,6 +112,22 @@ def test_killing_a_replica_under_load_costs_no_answer(model: Path) -> None:
             check_all_else(client, predictor)
         assert running.process.returncode == 0
         assert not replicas(), "they were not removed from the cluster"
+
+
+@pytest.mark.parametrize("kind", ["run", "file"])
+def test_a_replica_has_all_that_the_model_is_loaded_from(model: Path, tmp_path: Path, kind: str) -> None:
+    run = tmp_path / "run"
+    (run / BEST).parent.mkdir(parents=True)
+    shutil.copy(model, run / BEST)
+    settings = resolve_config("minute", settings={"keep": "best"}).model_dump(mode="json")
+    (run / "args.yaml").write_text(yaml.safe_dump(settings))
+    (run / "run.json").write_text('{"finished": true}')
+    replica, predictor = _Replica(*_packed(run if kind == "run" else model), None, 1), Predictor.load(model)
+    try:
+        _, logits = asyncio.run(replica.image(picture()))
+    finally:
+        replica._here.close()
+    assert predictor.class_names[np.argmax(logits)] == predictor.predict([picture()])[0].label
 
 
 def check_all_else(client: httpx.Client, predictor: Predictor) -> None:

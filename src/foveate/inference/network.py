@@ -24,6 +24,7 @@ from foveate.settings import Precision
 
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_alloc_failed")
 """Texts of torch's plain RuntimeErrors when memory runs out: on MPS and CUDA, on a CPU, in cuBLAS."""
+_SETTINGS, _RECORD = "args.yaml", "run.json"
 
 
 def pick_device(name: str) -> torch.device:
@@ -111,7 +112,7 @@ def weights_of(model: Path) -> tuple[Path, Precision]:
     """
     if not model.is_dir():
         return model, "auto"
-    settings = model / "args.yaml"
+    settings = model / _SETTINGS
     if not settings.exists():
         raise CheckpointError(
             f"{model} is not a run: give a folder made by `foveate train`, a .safetensors or an .onnx file"
@@ -120,7 +121,7 @@ def weights_of(model: Path) -> tuple[Path, Precision]:
         train = resolve_config(file=settings).train
     except ConfigError as error:
         raise CheckpointError(f"{settings} is damaged ({error}): restore it from a copy") from error
-    record = read_record(model / "run.json", dict[str, Any], fix="restore it from a copy")
+    record = read_record(model / _RECORD, dict[str, Any], fix="restore it from a copy")
     weights = model / (BEST if train.keep == "best" or record.get("last_kept_as_best") else LAST)
     if not weights.exists() and str(record.get("command")).startswith("foveate evaluate "):
         raise CheckpointError(
@@ -132,6 +133,15 @@ def weights_of(model: Path) -> tuple[Path, Precision]:
             f"`foveate train --resume {shlex.quote(str(model))}`"
         )
     return weights, train.precision
+
+
+def files_to_load(run: Path) -> tuple[Path, ...]:
+    """All that `NetworkEngine.load` reads of a run folder, for whoever sends it elsewhere.
+
+    Raises:
+        CheckpointError: as `weights_of`.
+    """
+    return weights_of(run)[0], run / _SETTINGS, run / _RECORD
 
 
 class ViewsAveraged(nn.Module):

@@ -220,10 +220,9 @@ def _packed(model: Path) -> tuple[str, dict[str, bytes]]:
     """The name of a run folder or file for a replica, and what its network is loaded from, by paths."""
     name = "model"
     if model.is_dir():
-        from foveate.inference.network import weights_of
+        from foveate.inference.network import files_to_load
 
-        weights, _ = weights_of(model)
-        paths = {f"{name}/{path.relative_to(model).as_posix()}": path for path in (weights, model / "args.yaml")}
+        paths = {f"{name}/{path.relative_to(model).as_posix()}": path for path in files_to_load(model)}
     else:
         name += model.suffix
         paths = {name: model}
