@@ -36,10 +36,10 @@ def network() -> NetworkEngine:
     return NetworkEngine(checkpoint, "fp32")
 
 
-def save(path: Path) -> Path:
-    """A weights file of the tiny network, with weights that make it sure of something."""
+def save(path: Path, **changes: Any) -> Path:
+    """A weights file of the tiny network, sure of something by its weights, with `changes` of its card."""
     tensors = {name: 3 * each if name == "head.classifier.weight" else each for name, each in weights().items()}
-    save_tensors(path, tensors, {**CARD, "confidence": CONFIDENCE.model_dump(mode="json")})
+    save_tensors(path, tensors, {**CARD, "confidence": CONFIDENCE.model_dump(mode="json"), **changes})
     return path
 
 

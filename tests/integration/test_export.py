@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests import exported
+from tests.hostile_models import CLASSES, CONFIG, SIZE
 from tests.integration.conftest import Outcome
 
 import foveate as api
+from foveate.checkpoint import checkpoint_metadata
 from foveate.errors import CheckpointError, ConfigError, DataError, ExportError, OutputError
 from foveate.exporting import proof
 from foveate.inference.onnx_file import read_onnx
 from foveate.inference.predictor import Predictor
+from foveate.preprocessing import Preprocessing
 from foveate.workflows import export as workflow
 
 SETTINGS: dict[str, Any] = {
@@ -167,6 +170,14 @@ def test_wrong_requests_are_one_line_and_nothing_is_written(
             api.export(source, to, **given)
         assert "\n" not in str(caught.value)
     assert {each.relative_to(tmp_path) for each in tmp_path.rglob("*")} == before
+
+
+def test_a_model_of_pixels_that_a_browser_does_not_have_gets_no_page(tmp_path: Path) -> None:
+    deep = checkpoint_metadata(CONFIG, CLASSES, Preprocessing(SIZE, white=4095))
+    weights = exported.save(tmp_path / "net.safetensors", **deep)
+    with pytest.raises(ConfigError, match=r"--web: .* takes 4095 of theirs as white: leave --web out"):
+        api.export(weights, tmp_path / "out", web=True, unproved=True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

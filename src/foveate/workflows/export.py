@@ -98,8 +98,13 @@ def export(
     model, to = Path(model), Path(to)
     _check_request(model, to, data, int8=bool(int8), unproved=unproved, examples=examples, web=web)
     int8 = web and not unproved if int8 is None else int8
-    assets = read_assets(Path(web_assets) if web_assets else None) if web else None
     checkpoint = NetworkEngine.load(model).checkpoint
+    if web and (white := checkpoint.preprocessing.white) is not None:
+        raise ConfigError(
+            f"--web: a browser gives the high byte alone of images with more than 8 bits, and {model} takes "
+            f"{white} of theirs as white: leave --web out, or train with data.depth=format"
+        )
+    assets = read_assets(Path(web_assets) if web_assets else None) if web else None
     engine = NetworkEngine(checkpoint, "fp32")
     images = None if unproved else proof_images(model, to, data, data_dir, engine.about, display, int8=int8)
     if (line := unfinished_told(model)) is not None:
