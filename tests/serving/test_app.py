@@ -90,6 +90,7 @@ def test_every_route_answers(client: httpx.Client) -> None:
         ("/predict", b"x", {"Content-Encoding": "br"}, 415),
         ("/predict", b"x", {"Host": "evil.example"}, 400),
         ("/predict", b"x", {"Origin": "https://evil.example"}, 403),
+        ("/predict", b"x", {"Origin": "http://["}, 403),
         ("/v2/models/other/infer", b"{}", {}, 404),
         ("/v2/models/m/infer", b"{", {}, 400),
         ("/v2/models/m/infer", b"[]", {}, 400),
