@@ -299,6 +299,12 @@ def test_a_look_that_another_run_records_is_not_denied(run: Run, scored: Scored)
     assert "None so far" not in text
 
 
+def test_of_a_model_file_it_says_that_no_look_is_recorded(run: Run, scored: Scored) -> None:
+    text = Parsed(render(run(reports={"test": scored()}, settings={}))).text
+    assert "the look is recorded nowhere" in text
+    assert "own run" not in text
+
+
 def test_of_many_bad_images_the_first_are_listed_and_all_are_counted(run: Run) -> None:
     text = Parsed(render(run(bad=[(f"image-{index}.jpg", "zero bytes") for index in range(300)]))).text
     assert "300 could not be read" in text
