@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 
 from foveate.errors import CheckpointError, ConfigError
-from foveate.inference.engine import Kind, check_class, check_model
+from foveate.inference.engine import Kind, check_class, check_device, check_model, load_engine
 from foveate.training.runs import RunFolder
 
 
@@ -61,6 +61,15 @@ def test_nothing_is_suggested_that_will_not_do(here: Path) -> None:
 def test_a_run_that_is_meant_is_named_where_only_runs_will_do(here: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no run folder at mine: .*; did you mean runs/train/mine"):
         RunFolder.open(Path("mine"))
+
+
+def test_an_exported_file_runs_on_no_other_device(here: Path) -> None:
+    for device in ("cuda", "nonsense"):
+        with pytest.raises(ConfigError, match=f"device='{device}': an .onnx file runs on the CPU alone: give cpu"):
+            load_engine("out/model.onnx", device=device)
+    for device in ("cpu", "auto", None):
+        check_device("out/model.onnx", device)
+    check_device("runs/train/mine", "cuda")
 
 
 def test_a_class_of_another_name() -> None:
