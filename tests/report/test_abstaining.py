@@ -49,8 +49,26 @@ def test_the_surest_are_answered_first(measured: Abstaining) -> None:
     for found in measured.answered:
         assert found.images == round(found.share * 200)
         assert found.accuracy == pytest.approx(right[: found.images].mean())
-        assert found.threshold == pytest.approx(probabilities.max(axis=1)[order][found.images - 1])
+        assert (probabilities.max(axis=1) >= found.threshold).sum() == found.images
         assert found.interval[0] < found.accuracy < found.interval[1] or found.accuracy in (0, 1)
+
+
+def test_the_thresholds_on_the_page_answer_as_many_images_of_a_sure_network(run: Callable[..., RunPage]) -> None:
+    top = 1 - np.geomspace(5e-6, 0.4, 200)
+    probabilities, labels = np.stack([top, 1 - top], axis=1).astype(np.float32), np.zeros(200, np.int64)
+    measured = abstaining(probabilities, labels, NAMES[:2], Confidence(), split="validation")
+    page = render(run_page(run(NAMES[:2], abstaining=measured)))
+    table = page.partition('aria-label="Accuracy by the share that is answered"')[2].partition("</table>")[0]
+    for found in measured.answered:
+        shown = np.format_float_positional(found.threshold, min_digits=3)
+        assert shown in table
+        assert (top >= float(shown)).sum() == found.images
+
+
+def test_where_all_are_as_sure_as_can_be_the_threshold_still_answers_them() -> None:
+    probabilities = np.tile(np.float32([1, 0]), (50, 1))
+    for found in abstaining(probabilities, np.zeros(50, np.int64), NAMES[:2], Confidence(), split="test").answered:
+        assert found.threshold == (0.999 if found.images == 50 else 0.999999)
 
 
 def test_a_class_has_a_panel_and_of_many_those_of_the_lowest_recall(measured: Abstaining) -> None:

@@ -1,5 +1,6 @@
 """What a network's confidence is worth: accuracy where it may abstain, and how often prediction sets are right."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,10 @@ THRESHOLDS = np.arange(101) / 100
 """Lowest probabilities that are answered, at which every class is measured."""
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
 _POINTS = 300
+_DIGITS = range(3, 7)
+"""Digits that a threshold may have; it has no more than needed."""
+_ROUNDING = 1e-7
+"""By how much the probability of an image may differ from the one that was recorded in 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,8 @@ class Answered:
     share: float
     images: int
     threshold: float
-    """The lowest probability among them: the `--min-probability` that answers these."""
+    """The `--min-probability` that answers these: a number of few digits between the lowest probability among them
+    and the next lower one."""
     accuracy: float
     interval: Interval
 
@@ -99,7 +105,7 @@ def abstaining(
     for share in SHARES:
         last = max(1, round(share * len(labels))) - 1
         ends = [float(low[last]), float(high[last])]
-        answered.append(Answered(share, last + 1, float(top[last]), float(accuracy[last]), ends))
+        answered.append(Answered(share, last + 1, _threshold(top, last), float(accuracy[last]), ends))
     some = np.unique(np.linspace(len(labels) // 50, len(labels) - 1, _POINTS).astype(int))  # the first say nothing
     coverages = () if split in ("validation", OUT_OF_FOLD) or not confidence.scores else COVERAGES
     return Abstaining(
@@ -115,6 +121,20 @@ def abstaining(
         grouped=confidence.grouped,
         curve=(counts[some] / len(labels), accuracy[some], np.stack([low[some], high[some]])),
     )
+
+
+def _threshold(top: Floats, last: int) -> float:
+    """The lowest probability to answer, so that the images down to `last` are, of probabilities in falling order.
+
+    It is rounded down: where the next image is as sure but for the last digits, that is answered as well.
+    """
+    following = top[last + 1] if last + 1 < len(top) else -np.inf
+    found = 0.0
+    for digits in _DIGITS:
+        found = max(0, math.floor((top[last] - _ROUNDING) * 10**digits)) / 10**digits
+        if found > following:
+            break
+    return found
 
 
 def _class_curves(name: str, given: Floats, of_class: Floats, index: int) -> ClassCurves:

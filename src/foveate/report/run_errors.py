@@ -124,7 +124,7 @@ def abstaining_section(found: Abstaining, *, fitted_on: str) -> Section:
             [
                 f"{100 * each.share:.0f} %",
                 f"{each.images:,}",
-                f"{each.threshold:.3f}",
+                np.format_float_positional(each.threshold, min_digits=3),
                 _accuracy(each.accuracy, each.interval),
             ]
             for each in found.answered
