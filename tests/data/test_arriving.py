@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -173,6 +174,33 @@ def test_without_a_folder_for_temporary_files_it_is_said(monkeypatch: pytest.Mon
     images = ArrivingImages(Preprocessing(16), workers=1, timeout_s=20)
     with pytest.raises(DataError, match=r"^no temporary files can be written \(No such file or directory\)"):
         images.start()
+
+
+@pytest.mark.parametrize("deleted", ["", "pixels", "0"])
+def test_files_that_were_cleaned_away_are_made_anew(
+    start: Start, encode: Encode, tmp_path: Path, deleted: str
+) -> None:
+    images, file = start(), encode()
+    images.decode(file).result(60)
+    (folder,) = (tmp_path / "temporary").iterdir()
+    if deleted:
+        (folder / deleted).unlink()
+    else:
+        shutil.rmtree(folder)
+    for _ in range(2):
+        np.testing.assert_array_equal(images.decode(file).result(60), decode_image(file, Preprocessing(16)))
+
+
+def test_where_they_cannot_be_made_anew_the_images_that_come_meanwhile_are_lost(
+    start: Start, encode: Encode, tmp_path: Path
+) -> None:
+    images, file, temporary = start(), encode(), tmp_path / "temporary"
+    shutil.rmtree(temporary)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"^no temporary files can be written \(No such file or directory\)"):
+            images.decode(file).result(60)
+    temporary.mkdir()
+    np.testing.assert_array_equal(images.decode(file).result(60), decode_image(file, Preprocessing(16)))
 
 
 def test_a_full_disk_costs_the_images_that_come_meanwhile(

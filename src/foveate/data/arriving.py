@@ -8,6 +8,7 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,10 @@ _KEPT_S = 1.0
 back takes longer than decoding a small image, writing over what is there a twentieth of it."""
 _IDLE_S = 3600.0
 """Seconds that the thread sleeps while no image is being decoded; a new image ends that at once."""
+_RETRY_S = 0.1
+"""Seconds between two looks at whether an image came, where no folder for the files can be made."""
+_PIXELS = "pixels"
+"""The file of the decoded images."""
 _SMALLEST = b"GIF89a\x01\x00\x01\x00\x00\x00\x00,\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x02D\x01\x00;"
 """A GIF of one pixel, with which each process is started before the first image comes."""
 
@@ -65,8 +70,10 @@ class ArrivingImages:
         self._waiting: collections.deque[tuple[bytes, Decoder]] = collections.deque()
         self._taken: dict[int, _Taken] = {}
         """By the place of a process."""
-        self._files: list[int] = []
-        """Descriptors, one for each image that processes can have."""
+        self._files: list[FileIO] = []
+        """One for each image that processes can have, and one for the pixels of all."""
+        self._gone = False
+        """Whether something has deleted such a file."""
         self._decoding: Decoding | None = None
         self._called = False
         """Whether the thread has been told to look at what waits, and has not yet."""
@@ -97,7 +104,7 @@ class ArrivingImages:
         if self._ended is None:
             self._call()
         else:
-            self._refuse_waiting()
+            self._refuse_waiting(self._ended)
         return future
 
     def close(self) -> None:
@@ -115,6 +122,8 @@ class ArrivingImages:
         reason = "the server is stopping"
         try:
             self._decode_in_folder()
+            while not self._closing:  # something has deleted its files
+                self._decode_in_new_folder()
         except OSError as error:
             reason = temporary_told(error)
         except Exception as error:  # those who wait must hear of it, whatever it is
@@ -122,17 +131,27 @@ class ArrivingImages:
         # In this order: who does not see that it has ended yet has put its image where it is found here.
         self._ended = reason
         self._fail(reason)
-        self._refuse_waiting()
+        self._refuse_waiting(reason)
+
+    def _decode_in_new_folder(self) -> None:
+        """Where none can be made, as when the disk is full, the images that wait are lost and no others."""
+        try:
+            self._decode_in_folder()
+        except OSError as error:
+            self._refuse_waiting(temporary_told(error))
+            while not self._waiting and not self._closing:
+                time.sleep(_RETRY_S)
 
     def _decode_in_folder(self) -> None:
+        """Until it is closed, or files of the folder are gone: systems clean away what nobody used for days."""
         with tempfile.TemporaryDirectory(prefix="foveate-") as name, contextlib.ExitStack() as opened:
             folder, rows, size = Path(name), self._workers * _AT_ONCE, self._preprocessing.size
-            for row in range(rows):
-                self._files.append(opened.enter_context((folder / str(row)).open("xb", buffering=0)).fileno())
-            with (folder / "pixels").open("xb") as file:
-                file.truncate(rows * size * size * 3)
-            pixels = np.memmap(folder / "pixels", np.uint8, mode="r", shape=(rows, size, size, 3))
-            while not self._closing:
+            names = [*map(str, range(rows)), _PIXELS]
+            self._files = [opened.enter_context((folder / each).open("xb", buffering=0)) for each in names]
+            self._files[-1].truncate(rows * size * size * 3)
+            pixels = np.memmap(folder / _PIXELS, np.uint8, mode="r", shape=(rows, size, size, 3))
+            self._gone = False
+            while not self._closing and not self._gone:
                 # Where decoding itself fails, as when the disk is full, those images are lost and no others.
                 try:
                     self._decode_until_closed(folder, pixels)
@@ -140,12 +159,13 @@ class ArrivingImages:
                     self._fail(str(error))
                 except OSError as error:
                     self._fail(temporary_told(error))
+            del pixels  # Windows deletes no file that is mapped
 
     def _decode_until_closed(self, folder: Path, pixels: NDArray[np.uint8]) -> None:
         with contextlib.closing(
             Decoding(
                 self._preprocessing,
-                folder / "pixels",
+                folder / _PIXELS,
                 workers=self._workers,
                 timeout_s=self._timeout_s,
                 work=self._work,
@@ -156,6 +176,8 @@ class ArrivingImages:
                 self._called = False  # before it looks: an image that comes after that calls again
                 self._hand_out(decoding, folder)
                 if not decoding.busy:
+                    if self._gone:
+                        return
                     self._wait_for_images(decoding)
                 elif (progress := decoding.progress()) is not None:
                     first, read, bad = progress
@@ -167,8 +189,8 @@ class ArrivingImages:
         decoding.progress(_KEPT_S)
         if time.monotonic() - began < _KEPT_S:
             return
-        for each in self._files:
-            os.ftruncate(each, 0)
+        for each in self._files[:-1]:
+            each.truncate(0)
         # The call of an image that came as the first wait ended is spent, and none follows until it is looked at.
         if not self._waiting and not self._closing:
             decoding.progress(_IDLE_S)
@@ -178,15 +200,16 @@ class ArrivingImages:
         free = [place for place in range(self._workers) if place not in self._taken][: decoding.free]
         for number, place in enumerate(free):
             count = min(_AT_ONCE, -(-len(self._waiting) // (len(free) - number)))
-            if not count:
+            row = place * _AT_ONCE
+            paths = [folder / str(row + offset) for offset in range(count)]
+            self._gone = self._gone or not all(each.exists() for each in (folder / _PIXELS, *paths))
+            if not count or self._gone:
                 return
             some = [self._waiting.popleft() for _ in range(count)]
             self._taken[place] = _Taken([future for _, future in some], count)
-            row = place * _AT_ONCE
             for file, (image, _) in zip(self._files[row : row + count], some, strict=True):
                 _overwrite(file, image)
-            paths = [os.fspath(folder / str(row + offset)) for offset in range(count)]
-            decoding.begin(FileBlock(row, count, paths))
+            decoding.begin(FileBlock(row, count, [os.fspath(each) for each in paths]))
 
     def _give_back(self, pixels: NDArray[np.uint8], rows: range, bad: dict[int, str]) -> None:
         place = rows.start // _AT_ONCE
@@ -209,16 +232,17 @@ class ArrivingImages:
             if not future.done():
                 future.set_exception(DataError(reason))
 
-    def _refuse_waiting(self) -> None:
-        """Tell those whose images wait, once nothing is decoded any more; from any thread."""
+    def _refuse_waiting(self, reason: str) -> None:
+        """Tell those whose images wait; from any thread."""
         with contextlib.suppress(IndexError):
             while True:
                 _, future = self._waiting.popleft()
-                future.set_exception(DataError(str(self._ended)))
+                future.set_exception(DataError(reason))
 
 
-def _overwrite(file: int, content: bytes) -> None:
+def _overwrite(file: FileIO, content: bytes) -> None:
+    file.seek(0)
     done = 0
     while done < len(content):  # a nearly full disk takes a part of it, and says so only on the next call
-        done += os.pwrite(file, content[done:] if done else content, done)
-    os.ftruncate(file, done)
+        done += file.write(content[done:] if done else content)
+    file.truncate(done)
