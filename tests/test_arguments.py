@@ -92,3 +92,19 @@ def every_function() -> Iterator[str]:
 @pytest.mark.parametrize("name", [*every_function()])
 def test_every_public_function_is_checked(name: str) -> None:
     assert hasattr(getattr(foveate, name), "__wrapped__")
+
+
+def test_the_home_folder_is_meant_in_paths_and_in_no_other_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    @typed
+    def paths(run: Path | str | None, *, name: str = "", images: Sequence[Path | str] = ()) -> tuple[object, ...]:
+        return run, name, images
+
+    monkeypatch.setenv("HOME", "/home/a")
+    assert paths("~/x", name="~", images=("~/y", Path("~/z"), "w")) == (
+        "/home/a/x",
+        "~",
+        ["/home/a/y", Path("/home/a/z"), "w"],
+    )
+    assert paths(Path("~/x"))[0] == Path("/home/a/x")
+    assert paths("~nobody-of-this-name/x")[0] == "~nobody-of-this-name/x"
+    assert paths(None)[0] is None

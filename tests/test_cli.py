@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tests.commands import call, finish
 
 from foveate.cli import main
 from foveate.cli.options import given_settings
@@ -145,3 +146,21 @@ def test_a_command_that_cannot_be_read_is_told_in_a_sentence_with_the_fix(
     with pytest.raises(SystemExit, match="2"):
         main()
     assert capsys.readouterr().err.startswith(f"foveate: {told}")
+
+
+def test_the_home_folder_is_meant_wherever_a_path_begins_with_a_tilde(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    small = ("--preset", "small", "--epochs", 1, "--size", 16, "--set", "images_seen=null")
+    finish(tmp_path / "here", "train", "digits", *small, "--runs=~/r", "--name", "a")
+    assert sorted(each.name for each in (tmp_path / "home").iterdir()) == ["r"]
+    failed = call(tmp_path / "here", "train", "--resume=~/r/train/b")
+    assert str(tmp_path / "home/r/train/b") in failed.err
+    failed = call(tmp_path / "here", "train", "digits", "--start=~/c")
+    assert f"--start {tmp_path / 'home/c'}: there is no such file" in failed.err
+    failed = call(tmp_path / "here", "tune", "digits", "--space=~/d.yaml", "--runs=~/r")
+    assert f"cannot read {tmp_path / 'home/d.yaml'}" in failed.err
+    assert list((tmp_path / "here").iterdir()) == []

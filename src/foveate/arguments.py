@@ -1,6 +1,9 @@
-"""Arguments of the public functions: of another type than their annotations say, they are refused in one line."""
+"""Arguments of the public functions: of another type than their annotations say, they are refused in one line, and
+`~` in paths is the home folder.
+"""
 
 import inspect
+import os
 import types
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, wraps
@@ -12,6 +15,7 @@ from foveate.errors import ConfigError
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
+Where = TypeVar("Where", bound=str | Path)
 
 _KINDS: Mapping[type, tuple[type, str]] = {
     bool: (bool, "True or False"),
@@ -25,7 +29,7 @@ _KINDS: Mapping[type, tuple[type, str]] = {
 
 
 def typed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """`function`, which takes no argument of another type than it is annotated with.
+    """`function`, which takes no argument of another type than it is annotated with, and paths without `~`.
 
     What is annotated with other types than the plain ones and collections is left to the function. A number is no
     bool, and `"no"` is no False: what seems to work would open a test split.
@@ -38,14 +42,21 @@ def typed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result
     @wraps(function)
     def checked(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         annotations = _annotations(function)
-        for name, value in signature.bind(*args, **kwargs).arguments.items():
+        given = signature.bind(*args, **kwargs)
+        for name, value in given.arguments.items():
             if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
                 continue
             if not _fits(value, annotations[name]):
                 raise ConfigError(f"{name}={repr(value)[:80]}: give {' or '.join(_words(annotations[name]))}")
-        return function(*args, **kwargs)
+            given.arguments[name] = _expanded(value, annotations[name])
+        return function(*given.args, **given.kwargs)
 
     return checked
+
+
+def at_home(path: Where) -> Where:
+    """A path without `~`: no shell expands it in `--runs=~/runs`, and Python does not either."""
+    return type(path)(os.path.expanduser(str(path)))  # noqa: PTH111 (of a user who is not there it leaves the name)
 
 
 @cache
@@ -65,6 +76,16 @@ def _fits(value: object, annotation: Any) -> bool:
     if isinstance(origin, type) and issubclass(origin, Iterable):
         return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
     return not isinstance(annotation, type) or _is_protocol(annotation) or isinstance(value, annotation)
+
+
+def _expanded(value: Any, annotation: Any) -> Any:
+    """A value that fits, without `~` where it is a path, or paths."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if annotation is Path or (origin in (Union, types.UnionType) and Path in inner):
+        return at_home(value) if isinstance(value, str | Path) else value
+    if isinstance(origin, type) and issubclass(origin, Iterable) and Path in get_args(inner[0]):
+        return [_expanded(each, inner[0]) for each in value]
+    return value
 
 
 def _is_protocol(annotation: type) -> bool:

@@ -1,6 +1,7 @@
 """The settings of a run, by section: frozen and validated; no torch here."""
 
 import math
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, get_args
 
@@ -40,6 +41,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Side = Annotated[int, Field(ge=16, le=384)]
 """Of a square image, in pixels."""
+PathText = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(os.path.expanduser)]
 
 
 def _attention(value: str) -> str:
@@ -224,9 +226,9 @@ class TrainConfig(Section):
     """Images in one forward and backward pass, whose gradients are summed to those of a step; None: the batch.
     Batch normalisation then sees a part at a time (ghost batch normalisation, Hoffer et al. 2017, 1705.08741), and
     its running statistics move once a step, by the mean over the parts."""
-    weights: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    weights: PathText | None = None
     """What a backbone starts from: `imagenet`, or a .safetensors file; None: weights drawn at random."""
-    start: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    start: PathText | None = None
     """Another network of Foveate that training starts from: a run, or a .safetensors file. What agrees by name and
     shape is taken; the classifier only where the classes are the same."""
     optimizer: Literal["adamw", "sgd", "muon", "logistic_regression"] = "adamw"

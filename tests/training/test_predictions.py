@@ -59,3 +59,13 @@ def test_what_is_used_of_pyarrow_is_imported_here() -> None:
     """Where pandas is installed it imports more of pyarrow, and hides that a plain installation lacks it."""
     code = "import sys; sys.modules['pandas'] = None; import foveate.training.predictions as p; "
     subprocess.run([sys.executable, "-c", code + "p.pc.equal; p.pq.ParquetFile"], check=True)
+
+
+def test_a_folder_that_is_named_as_the_home_folder_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two_classes: Callable[..., Dataset]
+) -> None:
+    (tmp_path / "~").mkdir()
+    monkeypatch.chdir(tmp_path)
+    data = two_classes(["1", "2"], [0, 1], ("cat", "dog"), split="validation")
+    Predictions(Path("~/predictions.parquet")).write("validation", data, np.eye(2, dtype=np.float32))
+    assert Predictions(tmp_path / "~/predictions.parquet").ids() == {"validation": ["1", "2"]}

@@ -63,6 +63,11 @@ def test_what_was_uploaded_to_a_url_is_there_again(tmp_path: Path, scheme: str) 
         assert [(file.name, file.read_text()) for file in folder.path.iterdir()] == [("state", "2")]
 
 
+def test_a_place_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Path(own_place("~/x")).parent == tmp_path / "x"
+
+
 def test_every_study_has_a_place_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     places = {own_place("store") for _ in range(3)}

@@ -10,7 +10,7 @@ import typer
 
 import foveate
 from foveate.cli.campaigns import compare, tune
-from foveate.cli.options import complain
+from foveate.cli.options import complain, paths_at_home
 from foveate.cli.training import check, evaluate, summary, train
 from foveate.cli.usage import as_given, usage_told
 from foveate.cli.using import cache, explain, export, predict, serve
@@ -41,7 +41,7 @@ def _foveate(
 
 
 for command in (check, train, evaluate, predict, explain, tune, compare, export, serve, cache, summary):
-    app.command()(command)  # `foveate --help` lists them in this order
+    app.command()(paths_at_home(command))  # `foveate --help` lists them in this order
 
 
 def main() -> None:

@@ -2,13 +2,15 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 
 from foveate import terminal
+from foveate.arguments import at_home
 from foveate.config import DEFAULT_PRESET, preset_names, setting_value
 from foveate.errors import ConfigError, Interrupted
 from foveate.settings import EARLIER_NAMES, AttentionKind
@@ -94,6 +96,16 @@ def given_settings(given: list[str] | None, **flags: Any) -> dict[str, Any]:
                 f"{leaf} is named {EARLIER_NAMES[leaf]} now; the earlier name still works"
             )
     return settings
+
+
+def paths_at_home(command: Callable[..., None]) -> Callable[..., None]:
+    """`command`, with `~` as the home folder in every path that it is given."""
+
+    @wraps(command)
+    def expanded(**given: Any) -> None:
+        command(**{name: at_home(value) if isinstance(value, Path) else value for name, value in given.items()})
+
+    return expanded
 
 
 @contextlib.contextmanager

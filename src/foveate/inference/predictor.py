@@ -10,6 +10,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from foveate.arguments import at_home
 from foveate.confidence import energy
 from foveate.data.decode import BadImageError, decode, resize_array, resize_image
 from foveate.data.stream import stream_files
@@ -61,7 +62,7 @@ class Predictor:
         Raises:
             CheckpointError, ConfigError: as `load_engine`.
         """
-        return cls(load_engine(model, device=device))
+        return cls(load_engine(at_home(model), device=device))
 
     @property
     def about(self) -> About:

@@ -47,8 +47,9 @@ class Predictions:
         if self.path.exists():
             known = self._read(table.schema)
             table = pa.concat_tables([known.filter(pc.not_equal(known["split"], split)), table])
-        with replacing(self.path) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        # Opened here: pyarrow would take a folder named `~` for the home folder.
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
 
     def probabilities(self, split: str, class_names: Sequence[str]) -> NDArray[np.float32]:
         """What `write` wrote of a split: [N, K], in its order.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
+from foveate.arguments import at_home
 from foveate.config import Config, packaged_yaml, read_yaml, resolve_config, setting_path
 from foveate.errors import ConfigError
 from foveate.records import Name
@@ -151,7 +152,7 @@ def read_space(name: str) -> Space:
         ConfigError: when there is no such space, or the file does not describe one.
     """
     own = name.endswith((".yaml", ".yml"))
-    values = read_yaml(Path(name)) if own else packaged_yaml("spaces", name)
+    values = read_yaml(at_home(Path(name))) if own else packaged_yaml("spaces", name)
     space = validated(Space, values, within=f"space {name}")
     space.check()
     return space

@@ -17,6 +17,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from foveate.arguments import at_home
 from foveate.errors import CheckpointError, ConfigError, OutputError, one_line
 from foveate.files import refuse_links, writing_to
 from foveate.records import Digest, Line, Record, parse_record
@@ -89,7 +90,7 @@ def own_place(location: str) -> str:
     Raises:
         ConfigError: for an unknown protocol, a missing package, or a place that cannot be written.
     """
-    root = location.rstrip("/") if is_url(location) else str(Path(location).resolve())
+    root = location.rstrip("/") if is_url(location) else str(at_home(Path(location)).resolve())
     place = f"{root}/{secrets.token_hex(6)}"
     try:
         system, path = fsspec.core.url_to_fs(f"{place}/.foveate")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import cast
 
+from foveate.arguments import at_home
 from foveate.config import DEFAULT_PRESET, Config, preset_names
 from foveate.data.dataset import Dataset
 from foveate.errors import CheckpointError
@@ -24,6 +25,7 @@ def starting_from(settings: Settings, runs: Path) -> Settings:
         start = found.get(name)
         if not isinstance(start, str | Path):
             continue
+        start = at_home(start)
         named = runs / "train" / start
         path = next((each for each in (Path(start), named) if each.exists()), None)
         if path is None:
