@@ -76,9 +76,10 @@ def next_step(
     )
 
 
-def resuming(path: Path, devices: int | None = None, moved: str | None = None) -> str:
+def resuming(path: Path, devices: int | None = None, moved: str | None = None, data_dir: str | None = None) -> str:
     """The command line that resumes the run in `path`, perhaps by several `devices`, or on `moved` data."""
     words = ["foveate", "train", *([moved] if moved else []), "--resume", str(path)]
+    words += ["--data-dir", data_dir] if data_dir else []
     return shlex.join([*words, *(["--devices", str(devices)] if devices else [])])
 
 

@@ -25,6 +25,8 @@ class Run:
     folder: RunFolder
     moved: str | None = None
     """Where its data lies now, if that was said and its record has another place."""
+    data_dir: str | None = None
+    """The same of the folder in which `cifar10` lies."""
 
     @property
     def path(self) -> Path:
@@ -61,6 +63,10 @@ class Run:
         """What to try next, in a line."""
         *_, report = self.metrics.values()  # of the split that was measured last
         return next_step(self.folder.read_record(), self.path, self.config, report, self.moved)
+
+    def resuming(self, devices: int | None = None) -> str:
+        """The command line that resumes it, perhaps by several `devices`."""
+        return resuming(self.path, devices, self.moved, self.data_dir)
 
     def checkpoint(self, device: str = "cpu") -> Checkpoint:
         """The trained network with its classes and preprocessing.

@@ -181,7 +181,7 @@ def resume(
     """Resume a run that was killed or stopped from its last saved step; it ends as if it had never stopped.
 
     Args:
-        data: where its data set lies now, if it was moved; it must be the same.
+        data: where its data set lies now, if it was moved; it must be the same. `data_dir` says it of `cifar10`.
         device, threads: to continue with; None: what the run asked for, or `auto` where its device is missing.
         workers, ray, gpus: who trains the folds that are left, as in `train`.
         devices: as in `train`; it may be another number than before.
@@ -192,6 +192,7 @@ def resume(
         TrainingError, KeyboardInterrupt: as in `train`.
     """
     world, folder, moved = World.here(), folder_of(run), None if data is None else str(data)
+    place = None if data_dir is None else str(Path(data_dir).resolve())
     folds, several = folder.read_record().folds, processes_to_start(devices)
     check_shared(several or world.size, folds=folds is not None, timed=False)
     others = (workers, ray, gpus) != (None, None, None)
@@ -202,12 +203,12 @@ def resume(
             "train", *([] if data is None else [data]), resume=folder.path, settings=None, **asked
         )
         run_command(words, several, display)
-        return Run(folder, moved)
+        return Run(folder, moved, place)
     display = display if display is not None and world.leads else NullDisplay()
     crew = Workers(workers, ray, gpus)
     if folder.read_record().finished:
         display.say(f"{folder.path} is finished")
-        return Run(folder, moved)
+        return Run(folder, moved, place)
     with _held(folder, world):
         config, record = folder.read_config(), folder.read_record()
         picked = world.place(find_device(display, device, config.train.device))
@@ -229,7 +230,7 @@ def resume(
             for line in changes:
                 display.say(line)
         with world.connected(picked):
-            return _train(Run(folder, moved), fit, own, crew, display)
+            return _train(Run(folder, moved, place), fit, own, crew, display)
 
 
 def _train(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display) -> Run:
@@ -241,7 +242,7 @@ def _train(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display
         data: the data set in the run's own splits, also where validation is trained on.
         crew: who trains the folds, where there are some.
     """
-    world, command = fit.world, resuming(run.path, fit.world.devices, run.moved)
+    world, command = fit.world, run.resuming(fit.world.devices)
     try:
         if world.leads:
             _lead(run, fit, data, crew, display)
@@ -271,7 +272,7 @@ def _lead(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display)
             "until then accuracy on validation is low"
         )
     folder.forget_measurements()
-    with interruptible(resuming(run.path, fit.world.devices, run.moved)) as interrupted:
+    with interruptible(run.resuming(fit.world.devices)) as interrupted:
         keeps_best = train.keep == "best"
         if keeps_best and state.step == 0 and best_epoch(history, train.monitor) == state.epoch - 1:
             # It may have been killed after this state was saved, and before its weights were as the best.
@@ -303,8 +304,8 @@ def _lead(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display)
             weights, known = folder.kept_weights, None if record.final else logits
             Measurement(folder, config, checkpoint, data, split, weights, logits=known).write(track)
     if record.folds is not None:
-        where = resuming(run.path, moved=run.moved)
-        cross_validate(folder, config, record, data.dataset, data.device, crew, display, resuming=where)
+        moved = record.model_copy(update={"data_dir": run.data_dir or record.data_dir})
+        cross_validate(folder, config, moved, data.dataset, data.device, crew, display, resuming=run.resuming())
     folder.record_finished()
 
 
