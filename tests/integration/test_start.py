@@ -91,7 +91,7 @@ def test_folds_start_from_it_too_and_it_is_told_that_it_saw_their_images(before:
     started = package.train("digits", start=str(before / "train/first"), display=told, name="a", **options)
     scratch = package.train("digits", preset="minute", name="b", **options)
     assert started.metrics["out-of-fold"]["accuracy"] > scratch.metrics["out-of-fold"]["accuracy"] + 0.1
-    assert any("has seen images of this data set that are measured here" in line for line in told.lines)
+    assert any("of the images of this data set that are measured here" in line for line in told.lines)
 
 
 def test_a_start_that_is_not_trained_to_its_end_is_told(foveate: Foveate, before: Path, tmp_path: Path) -> None:

@@ -1,13 +1,17 @@
 """Another network of Foveate that a training starts from: found by its name, and what a person must know of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
+
+import numpy as np
 
 from foveate.arguments import at_home
 from foveate.config import DEFAULT_PRESET, Config, preset_names
 from foveate.data.dataset import Dataset
 from foveate.errors import CheckpointError
 from foveate.keywords import Settings
+from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
 from foveate.workflows.run import unfinished_told
 
@@ -41,25 +45,46 @@ def preset_of_start(start: str) -> str:
     return preset if preset in preset_names() else DEFAULT_PRESET
 
 
-def start_told(config: Config, dataset: Dataset, *, on_all: bool) -> str | None:
+def start_told(config: Config, dataset: Dataset, measured: Sequence[str]) -> str | None:
     """A line where the network that is started from was trained on images that this run measures, or not to
     its end.
 
     Args:
-        on_all: whether this run trains on its validation images too, so that others are measured.
+        dataset: in the splits of this run.
+        measured: the splits of it that this run measures, now or later.
     """
     if config.train.start is None:
         return None
     folder = next((each for each in Path(config.train.start).parents if (each / "run.json").is_file()), None)
+    if folder is None:
+        return None
     try:
-        record = None if folder is None else RunFolder.open(folder).read_record()
+        record = RunFolder.open(folder).read_record()
+        seen = _seen(RunFolder.open(folder), record, dataset, measured)
     except CheckpointError:
         return None
-    if folder is None or record is None:
-        return None
-    if record.fingerprint == dataset.fingerprint and (record.final or on_all):
+    if seen:
         return (
-            "the network that training starts from has seen images of this data set that are measured here: the "
-            "figures are too good; start from a run on other images"
+            f"the network that training starts from has seen {seen:,} of the images of this data set that are "
+            "measured here: the figures are too good; start from a run on other images"
+        )
+    if seen is None and record.dataset == dataset.location:
+        return (
+            f"the network that training starts from was trained on {dataset.location} as it was before: unless "
+            "the data itself says which images are for validation and test, it has seen some that are measured "
+            "here, and the figures are too good; start from a run on other images"
         )
     return unfinished_told(folder)
+
+
+def _seen(folder: RunFolder, record: RunRecord, dataset: Dataset, measured: Sequence[str]) -> int | None:
+    """How many of the `measured` images the run in `folder` was trained on; None: of another data set, or of a run
+    of an earlier version, that is not known.
+    """
+    stored = folder.stored_splits(record)
+    if record.fingerprint != dataset.fingerprint or stored is None:
+        return None
+    theirs = stored.read(len(dataset.labels))
+    trained = [theirs[name] for name in ("train", *(("validation",) if record.final else ())) if name in theirs]
+    asked = [dataset.splits[name] for name in measured if name in dataset.splits]
+    return len(np.intersect1d(np.concatenate(trained), np.concatenate(asked)))

@@ -125,10 +125,11 @@ def train(
         drawn = draw_run_folds(resolved, training.dataset, folds)
     tell_own_copies(dataset, display, final=final, folds=folds is not None)
     fit = Fit(resolved, training, world=world, holds_out=True)
+    measured = ("train", "validation") if folds is not None else ("test",) if final else ("validation", "test")
     trained_images = len(training.dataset.splits["train"])
     for line in (
         None if fit.origin is None else f"training starts from {fit.origin.words}",
-        start_told(resolved, own.dataset, on_all=on_all),
+        start_told(resolved, own.dataset, measured),
         few_to_tune_told(resolved, trained_images),
     ):
         if line is not None:
