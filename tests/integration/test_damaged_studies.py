@@ -10,6 +10,7 @@ import json
 import os
 import random
 import shutil
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -331,6 +332,29 @@ def test_a_study_that_is_being_run_has_no_winner_to_train(tmp_path: Path, digits
     assert studies.train_best(study) is not None
     with locked(study, "x"), pytest.raises(ConfigError, match="is being run by another process"):
         studies.train_best(study)
+
+
+def test_a_winner_so_far_is_trained_and_told_as_one(tmp_path: Path, digits: Dataset) -> None:
+    said: list[str] = []
+
+    class Listening(NullDisplay):
+        def say(self, line: str) -> None:
+            said.append(line)
+
+    study = make_study(tmp_path / "a study", digits, updates=30)
+    told = f"this is its best trial so far; to go on with the study: foveate tune --resume '{study}'"
+    for _ in "stopped", "resumed and killed":
+        said.clear()
+        studies.train_best(study, runs=tmp_path / "runs", display=Listening())
+        assert any(line.endswith(told) for line in said)
+        with pytest.MonkeyPatch.context() as killed:
+            killed.setattr(studies, "finish", lambda *_: sys.exit())  # nothing more is written
+            with pytest.raises(SystemExit):
+                studies.resume_study(study)
+    studies.resume_study(study)
+    said.clear()
+    studies.train_best(study, runs=tmp_path / "runs", display=Listening())
+    assert not any("so far" in line for line in said)
 
 
 def test_two_that_open_the_test_split_at_once_record_it_once(tmp_path: Path, digits: Dataset) -> None:

@@ -15,7 +15,7 @@ from foveate.errors import ConfigError
 from foveate.execution.campaign import run_campaign
 from foveate.tuning.space import Space
 from foveate.workflows import study as studies
-from foveate.workflows.study_files import write_winner
+from foveate.workflows.study_files import check_winner, write_winner
 
 
 @pytest.fixture
@@ -72,13 +72,18 @@ def test_a_winner_so_far_of_smaller_images_is_told_as_one(tmp_path: Path) -> Non
     events = run_campaign(search, SimulatedPool(1))
     while search.best is None:
         next(events)
-    write_winner(search, search.best, 100, share=1.0)
+    write_winner(search, search.best, 100, share=1.0, ended=False)
     title, *settings = (tmp_path / "best.yaml").read_text().splitlines()
     assert re.fullmatch(
         r"# trial \d+ of .*: \d+\.\d% \(\d+\.\d% to \d+\.\d% of 100 images\) on the validation images at 16 px",
         title,
     )
     assert "  size: 32" in settings
+    told = check_winner(tmp_path)
+    assert told is not None
+    assert told.startswith(f"{tmp_path} has not come to its end: this is its best trial so far; ")
+    write_winner(search, search.best, 100, share=1.0, ended=True)
+    assert check_winner(tmp_path) is None
 
 
 def test_tpe_without_optuna_is_refused_before_anything_is_decoded_or_written(

@@ -171,11 +171,13 @@ def resume_study(
 def train_best(path: Path | str, **options: Any) -> Run:
     """Train a study's winner on train + validation for its whole length, then open the test split once.
 
+    Of a study that has not come to its end it is the best trial so far, and a line says so.
+
     Args:
         options: of `train`: `runs`, `name`, `display`, `device`, `threads`, `seed`.
 
     Raises:
-        CheckpointError: when the study has not ended, or its `best.yaml` was changed, and as `train`.
+        CheckpointError: when the study has no winner yet, or its `best.yaml` was changed, and as `train`.
         ConfigError: for other options.
     """
     study = open_study(path)
@@ -188,7 +190,10 @@ def train_best(path: Path | str, **options: Any) -> Run:
             f"{min(others)}: the winner is trained with the settings that won; for others give "
             f"`foveate train --config {study.best}`"
         )
-    check_winner(study.path)
+    so_far = check_winner(study.path)
+    display: Display = options.get("display") or NullDisplay()
+    if so_far is not None:
+        display.say(so_far)
     config = study.config
     told = {name: value for name, value in options.items() if name not in ("runs", "display")}
     return train(
@@ -220,26 +225,33 @@ def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, displ
         search = Search(config, study.path, journal, sampler)
         if journal.damaged:
             display.say(journal.damaged)
+        if study.best.exists():  # until the end it is a winner so far, whatever ends this process
+            _write_winner(search, whole, dataset, ended=False)
         try:
             finish(search, pool, interrupted, display)
         except (StudyError, KeyboardInterrupt):  # the table says why; and the best so far can be used
-            _write(search, whole, dataset, pool.workers)
+            write_results(search, pool.workers, _ranking(search, dataset))
+            _write_winner(search, whole, dataset, ended=False)
             raise
-        _write(search, whole, dataset, pool.workers)
+        write_results(search, pool.workers, _ranking(search, dataset))
+        _write_winner(search, whole, dataset, ended=True)
         if search.best is None:
             raise StudyError(f"no trial came to an end; why each failed is in {study.results}")
     return study
 
 
-def _write(search: Search, whole: Dataset, dataset: Dataset, workers: int) -> None:
-    """Write what a study has found so far.
+def _write_winner(search: Search, whole: Dataset, dataset: Dataset, *, ended: bool) -> None:
+    """Write the best trial that a study has found so far, where there is one.
 
     Args:
         dataset: the part of the `whole` one that it searches with.
     """
-    ranking = len(dataset.splits["rank" if search.config.halves_validation else "validation"])
-    write_results(search, workers, ranking)
     if search.best is not None:
         images = sum(len(whole.splits[name]) for name in ("train", "validation"))
         share = sum(map(len, dataset.splits.values())) / images
-        write_winner(search, search.best, ranking, share=share)
+        write_winner(search, search.best, _ranking(search, dataset), share=share, ended=ended)
+
+
+def _ranking(search: Search, dataset: Dataset) -> int:
+    """How many images rank trials."""
+    return len(dataset.splits["rank" if search.config.halves_validation else "validation"])

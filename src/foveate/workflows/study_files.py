@@ -32,6 +32,8 @@ from foveate.workflows.request import settings_digest
 RESULTS, REPORT, WINNER = "tune_results.csv", "study.html", "best.yaml"
 _CHECKSUM = "# sha256 of all below: "
 """The second line of `best.yaml`."""
+_SO_FAR = "# the best so far: the study had not come to its end\n"
+"""The third line of that of such a study."""
 _BEST_BYTES = 1 << 20
 
 
@@ -109,8 +111,11 @@ def open_study(path: Path | str) -> Study:
     return Study(path)
 
 
-def check_winner(folder: Path) -> None:
+def check_winner(folder: Path) -> str | None:
     """Refuse a winner that was changed by hand: the test split would be opened for settings that never won.
+
+    Returns:
+        A line where it is only the best so far.
 
     Raises:
         CheckpointError: when it was changed, or cannot be read.
@@ -126,6 +131,12 @@ def check_winner(folder: Path) -> None:
             f"{best} was changed since the study ended: `foveate tune --resume {folder}` writes it "
             f"again; to train what it says now, give `foveate train --config {best}`"
         )
+    if not text.startswith(_SO_FAR):
+        return None
+    return (
+        f"{folder} has not come to its end: this is its best trial so far; to go on with the study: "
+        f"foveate tune --resume {shlex.quote(str(folder))}"
+    )
 
 
 def write_results(search: Search, workers: int, ranking: int) -> None:
@@ -202,12 +213,13 @@ def _score_told(best: Trial, ranking: int, score: str) -> str:
     return f"{best.score:.1%} ({low:.1%} to {high:.1%} of {ranking:,} images)"
 
 
-def write_winner(search: Search, best: Trial, ranking: int, *, share: float) -> None:
+def write_winner(search: Search, best: Trial, ranking: int, *, share: float, ended: bool) -> None:
     """Write the settings of the best trial for a separate run: with all threads, on whatever device is there.
 
     Args:
         ranking: images that rank trials.
         share: of the images that the study had; an epoch of all of them has correspondingly fewer passes.
+        ended: whether the study has come to its end.
 
     Raises:
         OutputError: when the file cannot be written.
@@ -215,7 +227,7 @@ def write_winner(search: Search, best: Trial, ranking: int, *, share: float) -> 
     settings = search.config.space.apply(search.config.base, best.settings)
     passes = max(1, round((settings.train.passes_per_epoch or 1) * share))
     settings = settings.replacing(passes_per_epoch=passes, threads=None, device="auto", patience=None)
-    text = yaml_text(settings.model_dump(mode="json"))
+    text = ("" if ended else _SO_FAR) + yaml_text(settings.model_dump(mode="json"))
     name, checksum = printable(search.folder.name), hashlib.sha256(text.encode()).hexdigest()
     images = "the images that rank trials" if search.config.halves_validation else "the validation images"
     if not best.reached:
