@@ -112,7 +112,10 @@ def test_the_record_of_a_winner_is_the_command_that_makes_it(
     )
     monkeypatch.chdir(tmp_path)
     study = fv.tune(
-        "digits", space="space.yaml", max_epochs=1, subset=100, workers=0, name="study", settings={"threads": 1}
-    )
+        "digits", space="space.yaml", max_epochs=1, subset=100, workers=0, name="study",
+        settings={"threads": 1, "class_weights": "balanced"},
+    )  # fmt: skip
+    assert "class_weights: balanced" in study.best.read_text()  # worked out for the images of each training
     run = fv.train_best(study.path, name="winner", seed=0)
     assert run.folder.read_record().command == "foveate train --from runs/tune/study --name winner --seed 0"
+    assert len(run.config.train.class_weights or ()) == 10

@@ -58,12 +58,11 @@ def resolved_arms(
 
 
 def _resolve(config: Config, dataset: Dataset, device: torch.device) -> Config:
-    """The settings of an arm with what the data and this machine decide, but for `passes_per_epoch`.
-
-    That stays open: each run resolves it by how many images it has.
+    """The settings of an arm with what the data and this machine decide, but for what each run resolves by the
+    images that it has.
     """
     return with_place(resolve_settings(config, dataset), device).replacing(
-        passes_per_epoch=config.train.passes_per_epoch
+        passes_per_epoch=config.train.passes_per_epoch, class_weights=config.train.class_weights
     )
 
 
