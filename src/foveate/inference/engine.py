@@ -49,15 +49,16 @@ def load_engine(model: Path | str, *, device: str | None = None) -> Engine:
     """The network of a run folder, a weights file (`.safetensors`) or an exported `.onnx` file.
 
     Args:
-        device: where a network in PyTorch runs; None: on the CPU.
+        device: where a network in PyTorch runs; None: on the CPU, where exported files always run.
 
     Raises:
         CheckpointError: when there is none, or it is damaged.
-        ConfigError: when the device is not there.
+        ConfigError: when the device is not there, or is none for an exported file.
     """
     check_model(model)
+    check_device(model, device)
     path = Path(model)
-    if path.suffix.lower() == ".onnx" and not path.is_dir():
+    if _is_exported(path):
         # ONNX Runtime needs no torch, which takes seconds to import.
         from foveate.inference.onnx import OnnxEngine
 
@@ -98,9 +99,21 @@ def check_model(model: Path | str, kind: Kind = "any") -> None:
     of_export = path.is_dir() and inside.is_file() and not (path / "args.yaml").exists()
     if of_export and kind == "any":
         raise CheckpointError(f"{path} is not a run: to use the exported file in it, give {inside}")
-    if kind != "any" and (of_export or (path.suffix.lower() == ".onnx" and not path.is_dir())):
+    if kind != "any" and (of_export or _is_exported(path)):
         weights = "" if kind == "run" else " or the .safetensors file"
         raise CheckpointError(f"{path} is exported already: give the run{weights} that it was made from")
+
+
+def check_device(model: Path | str, device: str | None) -> None:
+    """Refuse to run an exported file elsewhere than on the CPU.
+
+    Raises:
+        ConfigError: where that was asked for.
+    """
+    if _is_exported(Path(model)) and device not in (None, "auto", "cpu"):
+        raise ConfigError(
+            f"device={device!r}: an .onnx file runs on the CPU alone: give cpu, or the run that it was made from"
+        )
 
 
 def check_class(name: str, known: Sequence[str]) -> None:
@@ -117,6 +130,10 @@ def similar_model(path: Path, kind: Kind) -> str:
             found |= {each.name: each for each in folder.iterdir() if _is_model(each, kind)}
     close = closest(path.name, found)
     return "" if close is None else f"; did you mean {found[close]}?"
+
+
+def _is_exported(path: Path) -> bool:
+    return path.suffix.lower() == ".onnx" and not path.is_dir()
 
 
 def _is_model(path: Path, kind: Kind) -> bool:

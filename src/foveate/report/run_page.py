@@ -220,11 +220,12 @@ def _data(run: RunPage, lead: Measured) -> Section:
         [Column("When", "shape"), Column("By", "break")],
         [[time, code(command)] for time, command in run.test_openings],
     )
-    unopened = (
-        "This page measures it; the look is recorded in the model’s own run."
-        if "test" in run.reports
-        else "None so far: no figure of this page was chosen or measured on it."
-    )
+    if "test" not in run.reports:
+        unopened = "None so far: no figure of this page was chosen or measured on it."
+    elif run.settings:
+        unopened = "This page measures it; the look is recorded in the model’s own run."
+    else:
+        unopened = "This page measures it; the look is recorded nowhere, as a model’s file has no record."
     cards = [
         Card("Images per class", [classes]),
         Card("Images left out", bad if dataset.bad else [Text("None: every image could be read.", note=True)]),

@@ -65,7 +65,7 @@ class Access:
                 "--allow-host NAME",
             )
         origin = headers.get("origin")
-        if origin is not None and origin not in self.origins and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and origin not in self.origins and not _is_of(origin, host):
             raise Refused(
                 403, "a page of another site may not use this server: start it with --allow-origin ORIGIN"
             )
@@ -87,3 +87,11 @@ class Access:
         except ValueError:
             return False
         return self.any_address
+
+
+def _is_of(origin: str, host: str) -> bool:
+    """Whether a page's origin is the host that was asked; what is no address is that of another site."""
+    try:
+        return urlsplit(origin).netloc.lower() == host.lower()
+    except ValueError:
+        return False

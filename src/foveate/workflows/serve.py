@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foveate.errors import ConfigError
+from foveate.inference.engine import check_device
 from foveate.inference.predictor import Predictor
 from foveate.processors import usable_processors
 
@@ -130,6 +131,7 @@ def serve(
     decoders = (1 if ray is not None else usable_processors()) if decoders is None else decoders
     least, most = _replicas(replicas, ray)
     of_gpus = _gpus(gpus, device, ray)
+    check_device(model, "cuda" if of_gpus else device)
     _check_number("port", port, 0, 65535)
     _check_number("queue", queue, 1, 100_000)
     _check_number("decoders", decoders, 1, 256)
