@@ -215,6 +215,27 @@ def test_a_word_that_comes_after_the_end_is_passed_over(experiment: Callable[...
     assert len(pair_findings(on_test(made))) == 1
 
 
+def test_kept_groups_are_counted_on_their_split(experiment: Callable[..., Experiment]) -> None:
+    made = experiment()
+    assert made.groups is None  # nothing is measured yet
+    np.save(made.folder / "groups-test.npy", np.arange(IMAGES) // 20)
+    made = experiment()
+    finish(made, SimulatedPool())
+    finish(test := on_test(made), SimulatedPool())
+    counted = [pair_findings(each)[0].difference for each in (made, test)]
+    assert [each and each.groups for each in counted] == [None, 20]
+
+
+def test_groups_of_other_images_are_named(experiment: Callable[..., Experiment]) -> None:
+    made = experiment()
+    finish(made, SimulatedPool())
+    np.save(made.folder / "groups-validation.npy", np.zeros(8, np.int64))
+    with pytest.raises(
+        CheckpointError, match=r"groups-validation\.npy does not fit results on 400 images: remove it"
+    ):
+        pair_findings(experiment())
+
+
 def test_a_run_that_fails_is_told_and_the_rest_goes_on(experiment: Callable[..., Experiment]) -> None:
     made = experiment()
 

@@ -21,10 +21,10 @@ def study(generator: np.random.Generator, seeds: int, images: int, gain: float) 
     return generator.random((3, seeds, images)) < ndtr(asked + skill)
 
 
-def judged(right: np.ndarray, rule: Rule) -> list[Verdict]:
+def judged(right: np.ndarray, rule: Rule, groups: np.ndarray | None = None) -> list[Verdict]:
     family = Family(rule, ((1, 0), (2, 0)), 3)
     pooled = pooled_spread(right.mean(axis=2), blocks=rule == "blocks")
-    differences = [compare(right[arm], right[0]) for arm in (1, 2)]
+    differences = [compare(right[arm], right[0], groups) for arm in (1, 2)]
     return [
         conclude(each, family, spread_of(each, family, pooled), delta=DELTA, alpha=ALPHA) for each in differences
     ]
@@ -57,3 +57,22 @@ def test_a_difference_of_delta_is_excluded_no_more_often_than_alpha() -> None:
             excluded[rule] += any(one.answer == "no difference" or one.small for one in told)
             assert all(one.answer != "hurts" for one in told)
     assert max(excluded.values()) <= stats.binom.ppf(0.999, STUDIES, ALPHA)
+
+
+@pytest.mark.parametrize("sizes", [[15] * 40, [*range(1, 41)]], ids=["of one size", "of many sizes"])
+def test_of_images_in_groups_that_are_alike_groups_are_counted(sizes: list[int]) -> None:
+    """Each arm finds some of 40 groups difficult that the others do not; over all groups they are alike."""
+    generator, groups = np.random.default_rng(sizes), np.repeat(np.arange(40), sizes)
+    called, by_image = dict.fromkeys(("pairs", "blocks", "dunnett"), 0), 0
+    excluded = dict(called)
+    for _ in range(STUDIES):
+        chance = ndtr(generator.normal(1, 0.5, (3, 1, 40))[:, :, groups])
+        right = generator.random((3, 5, len(groups))) < chance
+        for rule in called:
+            told = judged(right, rule, groups)
+            called[rule] += any(one.answer in ("helps", "hurts") for one in told)
+            excluded[rule] += any(one.answer == "no difference" for one in told)
+        by_image += any(one.answer in ("helps", "hurts") for one in judged(right, "blocks"))
+    assert max(called.values()) <= stats.binom.ppf(0.999, STUDIES, ALPHA), called
+    assert not any(excluded.values())  # 40 groups are far too few
+    assert by_image > 0.3 * STUDIES

@@ -93,6 +93,11 @@ def test_what_holds_on_these_images_alone_is_said_so(verdict: Any, words: str) -
     assert finding(verdict=verdict).words == words
 
 
+def test_too_few_groups_are_said_to_be_too_few() -> None:
+    words = finding({"groups": 40}, {"answer": "inconclusive", "images": 900}).words
+    assert words.endswith("; no number of seeds would decide on 40 groups: it takes more than 900 groups.")
+
+
 def test_arms_with_seeds_of_their_own_are_told_no_first_seed() -> None:
     words = finding(verdict={"answer": "inconclusive", "seeds": 12}, next_seed=None).words
     assert words.endswith("about 12 new seeds would decide, in a separate comparison.")

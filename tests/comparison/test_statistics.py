@@ -94,7 +94,39 @@ class TestCompare:
         assert (got.sd, got.image_variance) == (None, 0.0)
         assert got.mcnemar == (1.0,)
 
+    def test_the_images_part_is_that_of_the_jackknife_over_groups(self) -> None:
+        """Less that of the rest, which the jackknife over groups finds in each seed beyond what all share."""
+        generator, groups = np.random.default_rng(4), np.array([7] * 30 + [2] * 5 + [4] * 12 + [1] * 3)
+        chance = generator.random((2, 1, 50)) * generator.random((2, 1, 8))[:, :, groups]
+        arm, other = generator.random((2, 6, 50)) < chance
+        apart = arm.astype(float) - other
+        without = np.stack([apart[:, groups != each].mean(1) for each in np.unique(groups)], axis=1)
+        moved = without - apart.mean(1, keepdims=True)  # [seeds, groups]
+        whole = 3 / 4 * (moved.mean(0) ** 2).sum()
+        rest = 3 / 4 * ((moved - moved.mean(0)) ** 2).sum() / (6 * 5)
+        assert whole > rest
+        got = compare(arm, other, groups)
+        assert got.image_variance == pytest.approx(whole - rest)
+        assert (got.groups, got.independent) == (4, 4)
+        _, half = (high - got.mean for _, high in intervals(got))
+        over_seeds = stats.t.ppf(0.975, 5) * apart.mean(1).std(ddof=1) / math.sqrt(6)
+        assert half == pytest.approx(math.hypot(over_seeds, stats.t.ppf(0.975, 3) * math.sqrt(whole - rest)))
+
+    def test_groups_of_one_image_each_are_images(self) -> None:
+        generator = np.random.default_rng(5)
+        arm, other = right(generator, (3, 40), 0.9), right(generator, (3, 40), 0.8)
+        assert compare(arm, other, np.arange(40)[::-1]) == compare(arm, other)
+
+    def test_of_one_group_images_are_counted(self) -> None:
+        generator = np.random.default_rng(5)
+        arm, other = right(generator, (3, 40), 0.9), right(generator, (3, 40), 0.8)
+        got = compare(arm, other, np.zeros(40, np.int64))
+        assert (got.groups, got.independent) == (1, 40)
+        assert got.image_variance == compare(arm, other).image_variance
+
     def test_shapes_must_agree(self) -> None:
+        with pytest.raises(ValueError, match="give one for each of 3 images"):
+            compare(np.zeros((2, 3), bool), np.zeros((2, 3), bool), np.zeros(4, np.int64))
         with pytest.raises(ValueError, match="give both as"):
             compare(np.zeros((2, 3), bool), np.zeros((2, 4), bool))
 

@@ -284,3 +284,23 @@ class TestBadInput:
             "--threads", "1", "--workers", "0", "--name", "single", *settings,
         )  # fmt: skip
         assert "from one seed, which has no interval." in printed
+
+
+def test_groups_of_images_are_counted_also_where_an_earlier_version_kept_none(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 8, 8, 3), np.uint8)
+    np.savez(
+        tmp_path / "scans.npz", images=pixels, labels=np.arange(90) % 2,
+        split=np.repeat(["train", "val"], [50, 40]), group=[f"patient {each // 5}" for each in range(90)],
+    )  # fmt: skip
+    settings = dict(each.split("=", 1) for each in TINY[1:4]) | {"size": 16, "threads": 1}
+    arms = ["minute,attention=none", "minute,attention=none,optimizer=sgd"]
+    made = foveate.compare(
+        tmp_path / "scans.npz", arms, seeds=2, controls=False, workers=0, runs=tmp_path / "runs", settings=settings
+    )
+    (finding,) = made.findings
+    assert finding.difference is not None
+    assert (finding.difference.images, finding.difference.groups) == (40, 8)
+    assert "The images are of 8 groups" in made.report.read_text()
+    (made.path / "groups-validation.npy").unlink()
+    assert foveate.resume_comparison(made.path, workers=0).findings == [finding]
+    assert findings(made.path)[0]["difference"]["groups"] == 8

@@ -1,6 +1,7 @@
 """The page of a comparison: it tells every verdict, loads nothing, and takes any comparison there can be."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from foveate.comparison.arms import Arm
 from foveate.comparison.controls import NetworkCost
 from foveate.comparison.experiment import ArmRun
 from foveate.comparison.findings import Pair, PairFinding
-from foveate.comparison.outcomes import ArmSummary, verdict_lines
+from foveate.comparison.outcomes import ArmSummary, plan_lines, verdict_lines
 from foveate.comparison.planning import Plan
 from foveate.comparison.pooling import Spread
 from foveate.comparison.settings import ComparisonConfig
@@ -190,6 +191,35 @@ def test_it_says_of_how_many_images_it_is(make: MakePage) -> None:
         experiment=SimpleNamespace(split="validation"),
     )  # fmt: skip
     assert verdict_lines(outcome)[0].startswith("accuracies are of 500 validation images; differences in points [")
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        (40, "The images are of 40 groups, and those of one are alike: intervals for new images count groups"),
+        (1, "All images are of one group: what is said of new images holds for others of this group alone"),
+        (None, None),
+    ],
+)
+@pytest.mark.parametrize("pilot", [False, True])
+def test_it_says_whether_groups_are_counted(
+    make: MakePage, groups: int | None, told: str | None, *, pilot: bool
+) -> None:
+    difference = finding().difference
+    assert difference is not None
+    of_groups, settings = finding(difference=replace(difference, groups=groups)), config(pilot=pilot)
+    outcome: Any = SimpleNamespace(
+        config=settings, failures={}, findings=[of_groups], summaries=SUMMARIES,
+        experiment=SimpleNamespace(split="validation"),
+    )  # fmt: skip
+    lines = (plan_lines if pilot else verdict_lines)(outcome)
+    html = make(config=settings, pairs=[of_groups])
+    if told is None:
+        assert "group" not in html + " ".join(lines)
+    else:
+        assert told in html
+        assert any(line.startswith(told[0].lower() + told[1:]) for line in lines)
+        assert "It takes every image on its own" in html
 
 
 def test_an_attention_that_its_networks_hardly_use_is_told_with_what_would_ask_again(make: MakePage) -> None:

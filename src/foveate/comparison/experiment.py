@@ -1,12 +1,14 @@
 """A comparison under way: which runs there are, in which order they are done, and what they have measured."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from foveate.comparison.groups import kept_groups
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.training import ArmJob, ArmResult, JudgedSplit, result_path, unpack
 from foveate.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
@@ -110,6 +112,17 @@ class Experiment(Backlog[ArmRun]):
         """Which images each of some runs got right: [runs, images]."""
         done = [self.result(run) for run in runs]
         return np.array([unpack(each.right, each.images) for each in done if each is not None])
+
+    @cached_property
+    def groups(self) -> NDArray[np.int64] | None:
+        """The number of each measured image's group, [images]; None where images have none, or no run a result.
+
+        Raises:
+            CheckpointError: when its file is damaged.
+        """
+        measured = (result.images for run in self.runs if (result := self.result(run)) is not None)
+        images = next(measured, None)
+        return None if images is None else kept_groups(self.folder, self.split, images)
 
     def place(self, run: ArmRun) -> Path:
         """The folder of a run."""

@@ -86,9 +86,10 @@ class PairFinding:
             return f"about {verdict.seeds:,} new seeds would decide, in a separate comparison{again}"
         if verdict.images is None:
             return "not even thousands of seeds would decide"
+        things = "groups" if difference.grouped else "images"
         return (
-            f"no number of seeds would decide on {difference.images:,} images: "
-            f"it takes more than {verdict.images:,} images"
+            f"no number of seeds would decide on {difference.independent:,} {things}: "
+            f"it takes more than {verdict.images:,} {things}"
         )
 
     @property
@@ -155,7 +156,8 @@ def _finding(
     paired = [[side[place] for place in places] for side in sides]
     difference = verdict = spread = planned = None
     if places:
-        difference = compare(*map(experiment.right, paired))
+        ours, theirs = map(experiment.right, paired)
+        difference = compare(ours, theirs, experiment.groups)
         spread = spread_of(difference, family, pooled)
         verdict = conclude(difference, family, spread, delta=config.delta, alpha=config.alpha)
         if spread is not None:

@@ -141,6 +141,7 @@ def verdict_lines(outcome: Outcome) -> list[str]:
         lines.append(f"failed and left out: {arm}, seed {run.seed}: {reason}")
     over = "seeds" if config.rule == "seeds" else "seeds and images"
     images = measured_images(outcome.findings, outcome.experiment.split)
+    lines += group_lines(outcome.findings)
     lines.append(
         f"accuracies are of {images}; differences in points "
         f"[interval over {over}, all together at {100 * (1 - config.alpha):g} %]:"
@@ -159,12 +160,26 @@ def measured_images(findings: Sequence[PairFinding], split: str) -> str:
     return "".join(f"{count:,} " for count in counts) + f"{split} images"
 
 
+def group_lines(findings: Sequence[PairFinding]) -> list[str]:
+    """A sentence on what the verdicts count where images come in groups: whether they hold for other groups."""
+    differences = [each.difference for each in findings if each.difference]
+    if not differences or (groups := differences[0].groups) is None:
+        return []
+    if groups == 1:
+        return ["all images are of one group: what is said of new images holds for others of this group alone"]
+    return [
+        f"the images are of {groups:,} groups, and those of one are alike: intervals for new images count groups, "
+        "and hold for new groups"
+    ]
+
+
 def plan_lines(outcome: Outcome) -> list[str]:
     """By the spread of a pilot's differences, how many seeds would come to an answer."""
     return [
         f"seeds of every arm, for an answer in {100 * POWER:g} % of comparisons:",
         *(f"  {finding.title}: {finding.plan_words}" for finding in outcome.findings),
         PLAN_WORDS,
+        *group_lines(outcome.findings),
     ]
 
 

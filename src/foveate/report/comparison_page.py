@@ -9,7 +9,7 @@ from markupsafe import Markup
 from foveate.comparison.arms import short_labels
 from foveate.comparison.experiment import ArmRun
 from foveate.comparison.findings import PairFinding
-from foveate.comparison.outcomes import PLAN_WORDS, ArmSummary, measured_images, unused_attention
+from foveate.comparison.outcomes import PLAN_WORDS, ArmSummary, group_lines, measured_images, unused_attention
 from foveate.comparison.planning import POWER
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.statistics import Interval
@@ -68,6 +68,8 @@ def comparison_page(
             note += Markup(" These are validation images; the test split is closed. {} opens it.").format(
                 code(opening)
             )
+    for line in group_lines(pairs):
+        note += Markup(" {}.").format(line.capitalize())
     sections = [
         Section("verdicts", "Verdicts", "Verdicts", _verdicts(pairs, failures, config, sized=sized), note),
         _arms(summaries, config, sized=sized),
@@ -235,6 +237,8 @@ def _seeds(
         "round. It says nothing about other seeds, so it is no part of any verdict, and its values are not to "
         "be combined."
     )
+    if group_lines(pairs):
+        meaning += " It takes every image on its own: where images of one group are alike, p is too small."
     card = Card("McNemar’s test", [Text(meaning, note=True), tests])
     return Section("seeds", "Seeds", "Seed by seed", [Grid([runs, card])], note)
 

@@ -10,10 +10,12 @@ from typing import Any
 from foveate.comparison.arms import check_different
 from foveate.comparison.experiment import Experiment
 from foveate.comparison.findings import PairFinding
+from foveate.comparison.groups import keep_groups
 from foveate.comparison.outcomes import Outcome
 from foveate.comparison.settings import ComparisonConfig
 from foveate.comparison.training import JudgedSplit, run_arm
 from foveate.config import check_keywords, read_yaml
+from foveate.data.dataset import Dataset
 from foveate.errors import CheckpointError, ComparisonError, ConfigError, DataError
 from foveate.execution.pool import Pool
 from foveate.files import locked
@@ -197,7 +199,7 @@ def compare(
             fallback=fallback,
             sealed=True,
         )
-        return _run(Comparison(folder), pool, display, final=final)
+        return _run(Comparison(folder), dataset, pool, display, final=final)
 
 
 def plan_comparison(data: str | Path, arms: Sequence[str], *, seeds: int = 4, **options: Any) -> Comparison:
@@ -247,7 +249,7 @@ def resume_comparison(
     if final and "test" not in dataset.splits:
         raise DataError(f"{dataset.name} has no test images: go on without --final")
     with contextlib.closing(crew.open_pool(run_arm, base, device)) as pool:
-        return _run(comparison, pool, display, final=final)
+        return _run(comparison, dataset, pool, display, final=final)
 
 
 def open_comparison(path: Path | str) -> Comparison:
@@ -264,10 +266,11 @@ def open_comparison(path: Path | str) -> Comparison:
     return Comparison(path)
 
 
-def _run(comparison: Comparison, pool: Pool, display: Display, *, final: bool) -> Comparison:
+def _run(comparison: Comparison, dataset: Dataset, pool: Pool, display: Display, *, final: bool) -> Comparison:
     """Do what is to be done, and write what it came to."""
     with contextlib.ExitStack() as held:
         held.enter_context(locked(comparison.path, f"{comparison.path} is being run"))
+        keep_groups(comparison.path, dataset)
         # Read under the lock: another process may have opened the test split until then.
         opened = comparison.test_openings.exists()
         final = final or opened
