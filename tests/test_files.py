@@ -101,6 +101,20 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert cache_folder() == Path.home() / ".cache" / "foveate"
 
 
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/cache", None])
+def test_where_there_is_no_home_folder_the_cache_is_to_be_named(
+    name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("FOVEATE_CACHE", raising=False)
+    if name is None:
+        monkeypatch.setattr(Path, "expanduser", lambda _: (_ for _ in ()).throw(RuntimeError("no home")))
+    else:
+        monkeypatch.setenv("FOVEATE_CACHE", name)
+    with pytest.raises(OutputError, match=r"^there is no home folder to keep a cache in: set FOVEATE_CACHE"):
+        cache_folder()
+
+
 def test_a_kill_at_any_moment_leaves_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     code = (

@@ -34,10 +34,17 @@ def temporary_told(error: OSError) -> str:
 
 
 def cache_folder() -> Path:
-    """Where derived data is kept: `$FOVEATE_CACHE`, else `$XDG_CACHE_HOME/foveate`, else `~/.cache/foveate`."""
-    if chosen := os.environ.get("FOVEATE_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foveate"
+    """Where derived data is kept: `$FOVEATE_CACHE`, else `$XDG_CACHE_HOME/foveate`, else `~/.cache/foveate`.
+
+    Raises:
+        OutputError: where the home folder is asked for, and this user has none.
+    """
+    try:
+        if chosen := os.environ.get("FOVEATE_CACHE"):
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "foveate"
+    except RuntimeError as error:
+        raise OutputError("there is no home folder to keep a cache in: set FOVEATE_CACHE to a folder") from error
 
 
 @contextlib.contextmanager

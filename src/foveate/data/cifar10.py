@@ -16,6 +16,7 @@ from typing import IO, ClassVar
 import numpy as np
 from filelock import FileLock
 
+from foveate.arguments import at_home
 from foveate.data.hashing import hash_files
 from foveate.data.source import Block, Image, Source, reading
 from foveate.data.splits import SPLITS
@@ -77,7 +78,7 @@ def open_cifar10(data_dir: Path | None, track: Track, archive: Archive = CIFAR10
     """
     cached = cache_folder() / "cifar10"
     named = os.environ.get("FOVEATE_DATA")
-    places = [data_dir] if data_dir else [*([Path(named).expanduser()] if named else []), cached]
+    places = [data_dir] if data_dir else [*([at_home(Path(named))] if named else []), cached]
     pickled = None
     for folder in (folder for place in places for folder in (place, place / "cifar10")):
         with reading(folder):
