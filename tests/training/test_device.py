@@ -11,7 +11,7 @@ from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import ConfigError
 from foveate.memory import device_memory
 from foveate.settings import DataConfig
-from foveate.training.device import DeviceData, device_for, with_place
+from foveate.training.device import DeviceData, device_for, prepare_process, with_place
 from foveate.training.settings import resolve_settings
 
 CPU = torch.device("cpu")
@@ -29,6 +29,23 @@ def test_device_and_threads_stay_as_they_were_asked_for_but_where_many_processes
     assert (config.train.device, config.train.threads) == ("auto", None)
     shared = with_place(config, CPU).train
     assert (shared.device, shared.threads) == ("cpu", torch.get_num_threads())
+
+
+def test_threads_of_one_training_do_not_stay_for_the_next() -> None:
+    before = torch.get_num_threads()
+    config = resolve_config("minute")
+    seen = []
+    try:
+        for threads in (before + 1, before + 2, None, None, before + 1, before, None):
+            prepare_process(config.replacing(threads=threads))
+            seen.append(torch.get_num_threads())
+        assert seen == [before + 1, before + 2, before, before, before + 1, before, before]
+        prepare_process(config.replacing(threads=before + 1))
+        torch.set_num_threads(before + 3)  # by the user, in between
+        prepare_process(config)
+        assert torch.get_num_threads() == before + 3
+    finally:
+        torch.set_num_threads(before)
 
 
 class TestDevice:

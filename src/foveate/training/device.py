@@ -47,10 +47,21 @@ def device_for(asked: str | None, recorded: str = "auto") -> tuple[torch.device,
 
 
 def prepare_process(config: Config) -> None:
-    """Set the memory allocator and the number of CPU threads of this process."""
+    """Set the memory allocator and the number of CPU threads of this process; None is torch's choice, or what else
+    stood there before the first call with a number.
+    """
     keep_freed_memory()
-    if config.train.threads is not None:
-        torch.set_num_threads(config.train.threads)
+    now, asked = torch.get_num_threads(), config.train.threads
+    if now != _threads["given"]:  # by somebody else
+        _threads["before"] = now
+    wanted = _threads["before"] if asked is None else asked
+    if wanted != now:
+        torch.set_num_threads(wanted)
+    _threads["given"] = asked
+
+
+_threads: dict[str, Any] = {"before": None, "given": None}
+"""The CPU threads of this process before `prepare_process` set others; and those."""
 
 
 def with_place(config: Config, device: torch.device) -> Config:
