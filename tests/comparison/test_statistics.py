@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtr
 
+from foveate.comparison import statistics
 from foveate.comparison.pooling import Family, Rule, Spread
 from foveate.comparison.statistics import Difference, Interval, Verdict, compare, spread_of
 from foveate.comparison.statistics import conclude as by_family
@@ -290,3 +291,9 @@ class TestNewImages:
         assert found == pytest.approx(np.corrcoef(arm.mean(1), other.mean(1))[0, 1])
         assert compare(arm[:2], other[:2]).correlation is None
         assert compare(arm, np.ones_like(arm)).correlation is None
+
+
+def test_arms_that_are_the_same_in_every_seed_have_no_correlation() -> None:
+    for share in np.arange(1, 400) / 397:
+        assert statistics._correlation(np.full(5, share), np.arange(5.0)) is None
+    assert statistics._correlation(np.arange(5.0), np.arange(5.0)) == pytest.approx(1)

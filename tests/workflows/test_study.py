@@ -11,7 +11,7 @@ from tests.studies import SPACE, SimulatedPool, open_search
 
 import foveate as fv
 from foveate.config import Config
-from foveate.errors import ConfigError
+from foveate.errors import CheckpointError, ConfigError
 from foveate.execution.campaign import run_campaign
 from foveate.tuning.space import Space
 from foveate.workflows import study as studies
@@ -119,3 +119,13 @@ def test_the_record_of_a_winner_is_the_command_that_makes_it(
     run = fv.train_best(study.path, name="winner", seed=0)
     assert run.folder.read_record().command == "foveate train --from runs/tune/study --name winner --seed 0"
     assert len(run.config.train.class_weights or ()) == 10
+
+
+def test_a_command_that_is_told_can_be_pasted(tmp_path: Path) -> None:
+    study = tmp_path / "my runs"
+    study.mkdir()
+    (study / "study.yaml").touch()
+    with pytest.raises(CheckpointError, match=re.escape(f"`foveate tune --resume '{study}'`")):
+        fv.train_best(study)
+    with pytest.raises(CheckpointError, match=re.escape(f"`foveate tune --resume '{study}'`")):
+        check_winner(study)

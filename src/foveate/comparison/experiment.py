@@ -192,7 +192,7 @@ class Experiment(Backlog[ArmRun]):
         """A run that is being trained."""
         run = self._run(job)
         arm = self.config.arms[run.arm]
-        return str(run.seed), f"{epoch}/{arm.config.train.epochs}", arm.name
+        return str(run.seed), f"{epoch}/{arm.config.train.epochs or '?'}", arm.name
 
     def lines(self, event: Event) -> list[str]:
         """A run that ended."""

@@ -254,7 +254,7 @@ def _answer(
 
 
 def _correlation(arm: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
-    if len(arm) < 3 or not arm.std() or not other.std():
+    if len(arm) < 3 or not np.ptp(arm) or not np.ptp(other):  # of equal numbers the spread may be rounding
         return None
     return float(np.corrcoef(arm, other)[0, 1])
 

@@ -1,5 +1,6 @@
 """What a run is: its folder, its network, the data set it was trained on, and the command that resumes it."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,8 @@ def dataset_of_run(
     """
     known, place = folder.known_data(record), data_dir or record.data_dir
     if data is None and Path(record.dataset).is_absolute() and not Path(record.dataset).exists():
-        fix = fix or f"give its new place after the run, as in `foveate evaluate {folder.path} NEW/PLACE`"
+        command = shlex.join(["foveate", "evaluate", str(folder.path), "NEW/PLACE"])
+        fix = fix or f"give its new place after the run, as in `{command}`"
         raise DataError(f"the data of {folder.path} is not at {record.dataset} any more: {fix}")
     dataset = load_known(str(data or record.dataset), config.data, known, data_dir=place, track=display.track)
     if known.splits is None:

@@ -183,7 +183,9 @@ def train_best(path: Path | str, **options: Any) -> Run:
     """
     study = open_study(path)
     if not study.best.is_file():
-        raise CheckpointError(f"{study.path} has no winner yet: `foveate tune --resume {study.path}`")
+        raise CheckpointError(
+            f"{study.path} has no winner yet: `foveate tune --resume {shlex.quote(str(study.path))}`"
+        )
     with contextlib.suppress(OutputError), locked(study.path, f"{study.path} is being run"):
         pass  # a study under way may find another winner; one that cannot be written is not under way
     if others := options.keys() - {"runs", "name", "display", "device", "threads", "seed"}:

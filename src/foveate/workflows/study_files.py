@@ -95,7 +95,8 @@ class Study:
         lines = [f"{len(rows)} trials: {', '.join(f'{count} {state}' for state, count in states.items())}"]
         if self.best.exists():
             lines.append(self.best.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
-            lines.append(f"train it on all images and open the test split: foveate train --from {self.path}")
+            command = shlex.join(["foveate", "train", "--from", str(self.path)])
+            lines.append(f"train it on all images and open the test split: {command}")
         return lines
 
 
@@ -120,23 +121,20 @@ def check_winner(folder: Path) -> str | None:
     Raises:
         CheckpointError: when it was changed, or cannot be read.
     """
-    best = folder / WINNER
+    best, resuming = folder / WINNER, f"foveate tune --resume {shlex.quote(str(folder))}"
     try:
         _, line, text = read_regular(best, _BEST_BYTES).decode().split("\n", 2)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {best}: run `foveate tune --resume {folder}`") from error
+        raise CheckpointError(f"cannot read {best}: run `{resuming}`") from error
     # Earlier versions wrote no checksum.
     if line.startswith(_CHECKSUM) and line != _CHECKSUM + hashlib.sha256(text.encode()).hexdigest():
         raise CheckpointError(
-            f"{best} was changed since the study ended: `foveate tune --resume {folder}` writes it "
-            f"again; to train what it says now, give `foveate train --config {best}`"
+            f"{best} was changed since the study ended: `{resuming}` writes it "
+            f"again; to train what it says now, give `foveate train --config {shlex.quote(str(best))}`"
         )
     if not text.startswith(_SO_FAR):
         return None
-    return (
-        f"{folder} has not come to its end: this is its best trial so far; to go on with the study: "
-        f"foveate tune --resume {shlex.quote(str(folder))}"
-    )
+    return f"{folder} has not come to its end: this is its best trial so far; to go on with the study: {resuming}"
 
 
 def write_results(search: Search, workers: int, ranking: int) -> None:
