@@ -14,10 +14,10 @@ from foveate.cli.options import given_settings
 from foveate.errors import ConfigError
 
 
-def test_settings_are_flags_that_were_given_and_yaml_values_over_them() -> None:
-    given = ["lr=1e-2", "patience=null", "stages=[{filters: 2}]", "epochs=4", "attention=none"]
+def test_settings_are_flags_that_were_given_and_yaml_values_beside_them() -> None:
+    given = ["lr=1e-2", "patience=null", "stages=[{filters: 2}]", "attention=none"]
     assert given_settings(given, epochs=3, seed=None, batch=8) == {
-        "epochs": 4,
+        "epochs": 3,
         "batch": 8,
         "lr": 0.01,
         "patience": None,
@@ -26,6 +26,9 @@ def test_settings_are_flags_that_were_given_and_yaml_values_over_them() -> None:
     }
     with pytest.raises(ConfigError, match="write it as --set KEY=VALUE"):
         given_settings(["epochs"])
+    for twice in (["train.epochs=4"], ["epochs=4"]):
+        with pytest.raises(ConfigError, match="epochs is set twice: give it once"):
+            given_settings(twice, epochs=3)
 
 
 def test_the_earlier_name_of_a_setting_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,9 +79,9 @@ HangLimit = Annotated[
 
 
 def given_settings(given: list[str] | None, **flags: Any) -> dict[str, Any]:
-    """The flags that were given, and over them `["lr=0.1", "patience=null"]`, whose values are read as YAML."""
+    """The flags that were given, and with them `["lr=0.1", "patience=null"]`, whose values are read as YAML."""
     settings = {name: value for name, value in flags.items() if value is not None}
-    seen: set[str] = set()
+    seen = set(settings)
     for item in given or ():
         key, equals, text = item.partition("=")
         if not equals:
