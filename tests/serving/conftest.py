@@ -39,16 +39,21 @@ class Server:
         return httpx.Client(base_url=self.url, timeout=60, **settings)  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_model(path: Path, preprocessing: Preprocessing) -> Path:
+    """A weights file of a tiny network for images that are prepared so."""
     config = ModelConfig(stages=[{"filters": 4, "kernels": [3]}], attention="luong", hidden=8, attention_stage=1)
-    path = tmp_path_factory.mktemp("served") / "weights.safetensors"
     card = {
-        **checkpoint_metadata(config, CLASSES, Preprocessing(16)),
+        **checkpoint_metadata(config, CLASSES, preprocessing),
         "confidence": FITTED.model_dump(mode="json"),
     }
-    save_tensors(path, build_model(config, num_classes=len(CLASSES), size=16).state_dict(), card)
+    network = build_model(config, num_classes=len(CLASSES), size=preprocessing.size)
+    save_tensors(path, network.state_dict(), card)
     return path
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("served") / "weights.safetensors", Preprocessing(16))
 
 
 @contextlib.contextmanager

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from tests.serving.conftest import CLASSES, Server
+from tests.serving.conftest import CLASSES, Server, served, write_model
 from tests.serving.test_server import picture
+
+from foveate.preprocessing import Fit, Preprocessing
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [
@@ -75,6 +77,32 @@ def test_an_image_is_dropped_or_pasted(server: Server, way: str) -> None:
         page.locator("#answer").wait_for()
         assert page.locator("#file-name").inner_text() == "given.png"
         assert page.locator("#classes li").count() == 5
+
+
+@pytest.mark.parametrize(
+    ("fit", "left", "top"),
+    [
+        ("crop", (0, 255, 0), (0, 255, 0)),
+        ("squash", (255, 0, 0), (0, 255, 0)),
+        ("pad", (255, 0, 0), (127, 127, 127)),
+    ],
+)
+def test_an_image_is_shown_as_it_is_fitted(
+    tmp_path: Path, fit: Fit, left: tuple[int, ...], top: tuple[int, ...]
+) -> None:
+    path = tmp_path / "a.png"
+    image = Image.new("RGB", (400, 200), "red")
+    image.paste((0, 255, 0), (100, 0, 400, 200))
+    image.save(path)
+    model = write_model(tmp_path / "weights.safetensors", Preprocessing(16, fit))
+    with served(model, "--decoders", "1") as server, opened(server.url) as page:
+        page.locator("input[type=file]").first.set_input_files(path)
+        page.locator("#answer").wait_for()
+        for x, y, colour in ((64, 320, left), (320, 16, top), (560, 320, (0, 255, 0))):
+            shown = page.locator("#picture").evaluate(
+                "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData(x, y, 1, 1).data]", [x, y]
+            )
+            assert tuple(shown) == (*colour, 255)
 
 
 def test_an_address_that_is_dropped_is_not_fetched(server: Server) -> None:

@@ -146,11 +146,18 @@ function draw(canvas, entry, withMap) {
   context.clearRect(0, 0, canvas.width, canvas.height);
   const image = entry.bitmap;
   if (!image) return;
-  // The square in its middle is what the network sees.
-  const side = Math.min(image.width, image.height);
+  // The square that the network sees: the middle of the image, all of it beside grey, or all of it squashed.
+  const sides = [image.width, image.height], fit = about?.fit;
+  const whole = fit === "pad" ? Math.max(...sides) : Math.min(...sides);
+  const [width, height] = sides.map((side) => canvas.width * (fit === "squash" ? 1 : side / whole));
+  const place = [(canvas.width - width) / 2, (canvas.height - height) / 2, width, height];
+  context.fillStyle = "#7f7f7f";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.fillStyle = "#fff";  // shows through where the image is transparent
+  context.fillRect(...place);
   context.imageSmoothingQuality = "high";
-  context.imageSmoothingEnabled = side > 64;
-  context.drawImage(image, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, canvas.width, canvas.height);
+  context.imageSmoothingEnabled = Math.min(...sides) > 64;
+  context.drawImage(image, ...place);
   if (withMap && entry.map) {
     context.imageSmoothingEnabled = true;
     context.drawImage(entry.map, 0, 0, canvas.width, canvas.height);
