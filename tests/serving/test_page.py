@@ -105,6 +105,16 @@ def test_an_image_is_shown_as_it_is_fitted(
             assert tuple(shown) == (*colour, 255)
 
 
+def test_images_that_are_too_many_are_not_left_out_without_a_word(server: Server, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(63)]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(path)
+    with opened(server.url) as page:
+        page.locator("input[type=file]").first.set_input_files(paths)
+        page.get_by_text("Left out: 3 of 63 images").wait_for()
+        assert page.locator("#history li").count() == 60
+
+
 def test_an_address_that_is_dropped_is_not_fetched(server: Server) -> None:
     with opened(server.url) as page:
         page.evaluate(

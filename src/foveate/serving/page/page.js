@@ -86,15 +86,17 @@ async function learn() {
 // Images come in.
 
 function take(files) {
-  const images = [...files];
-  if (!images.length) return;
-  complain("");
+  const given = [...files];
+  if (!given.length) return;
+  const images = given.slice(0, KEPT - entries.filter((entry) => entry.state === "waiting").length);
+  const left = given.length - images.length;
+  complain(left ? `Left out: ${left} of ${given.length} images, as this page keeps ${KEPT}. Give them once the others are answered.` : "");
   for (const file of images) {
     const entry = { file, state: "waiting", answer: null, bitmap: null, map: null, explained: null };
     entries.unshift(entry);
     waiting.push(entry);
   }
-  while (entries.length > KEPT) forget(entries.pop());
+  while (entries.length > KEPT) forget(entries.splice(entries.findLastIndex((entry) => entry.state !== "waiting"), 1)[0]);
   work();
   drawHistory();
 }
@@ -102,13 +104,11 @@ function take(files) {
 function forget(entry) {
   entry.bitmap?.close();
   entry.map?.close();
-  entry.forgotten = true;
 }
 
 function work() {
   while (running < AT_ONCE && waiting.length) {
     const entry = waiting.shift();
-    if (entry.forgotten) continue;
     running += 1;
     predict(entry).finally(() => { running -= 1; work(); });
   }
