@@ -1,5 +1,6 @@
 """The commands that train many networks: tune and compare."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,7 +105,9 @@ def tune(
     given = {key: value for key, value in plan.items() if value is not None}
     settings = given_settings(setting, size=size, device=device, threads=threads)
     if resume is not None and (data or given or settings or space or search or subset or name or data_dir):
-        raise ConfigError(f"--resume takes every setting from the study: `foveate tune --resume {resume}`")
+        raise ConfigError(
+            f"--resume takes every setting from the study: `foveate tune --resume {shlex.quote(str(resume))}`"
+        )
     if resume is None and data is None:
         raise ConfigError("nothing to tune on: name a data set, as in `foveate tune digits`")
     if resume is None:
@@ -199,7 +202,10 @@ def compare(
     if resume is not None and (
         data or arm or seeds or given or settings or name or data_dir or plan or not controls
     ):
-        raise ConfigError(f"--resume takes every setting from the comparison: `foveate compare --resume {resume}`")
+        raise ConfigError(
+            "--resume takes every setting from the comparison: "
+            f"`foveate compare --resume {shlex.quote(str(resume))}`"
+        )
     if resume is None and data is None:
         raise ConfigError("nothing to compare on: name a data set, as in `foveate compare digits --arm minute`")
     if plan and (final or first_seed is not None):

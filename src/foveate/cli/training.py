@@ -1,5 +1,6 @@
 """The commands around one network: check, train, evaluate, summary."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -134,7 +135,7 @@ def train(
     ):
         raise ConfigError(
             "--resume takes every setting but --device, --threads and the workers of folds from the run: "
-            f"`foveate train --resume {resume}`"
+            f"`foveate train --resume {shlex.quote(str(resume))}`"
         )
     if study is not None and (data or preset or config or resume or data_dir or time):
         raise ConfigError(f"--from takes data and settings from the study: `foveate train --from {study}`")

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import itertools
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -100,7 +101,7 @@ def check_output_name(root: Path, verb: str, name: str | None) -> None:
     path = root / verb / name
     if path.exists():
         resumable = verb in ("train", "tune", "compare")
-        or_resume = f", or continue it with --resume {path}" if resumable else ""
+        or_resume = f", or continue it with --resume {shlex.quote(str(path))}" if resumable else ""
         raise ConfigError(f"{path} exists: choose another --name{or_resume}")
 
 
