@@ -1,6 +1,5 @@
 """Who does the jobs: threads and GPUs are those of the device that the jobs have."""
 
-import os
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from foveate.workflows.workers import Workers
 def four_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(os, "cpu_count", lambda: 16)
+    monkeypatch.setattr("foveate.workflows.workers.usable_processors", lambda: 16)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
