@@ -374,6 +374,12 @@ def test_more_time_decodes_again_what_took_too_long(paths: list[str], own_cache:
     assert decoded_images(blocks, "content", 16, timeout_s=5.0)[1] == {}
 
 
+def failing(blocks: Iterable[Block], reason: str) -> Iterator[tuple[int, int, list[tuple[int, str]]]]:
+    """Decodes nothing."""
+    for block in blocks:
+        yield block.start, block.count, [(block.start + place, reason) for place in range(block.count)]
+
+
 @pytest.mark.parametrize(
     "reason",
     [
@@ -400,6 +406,11 @@ def test_what_the_machine_could_not_decode_is_tried_again_by_a_later_run_and_not
     again, bad = decoded_images(blocks, "content", 16, track=track)
     assert bad == {2: "truncated"}
     assert totals["decoding images"] == 10
+    # One that fails again, in a making that takes longer than a later run would wait, is still what was made.
+    monkeypatch.setattr("foveate.data.cache._AGAIN_AFTER_S", 1e-9)
+    sealed(bad={reason: [13]})(entry)
+    monkeypatch.setattr("foveate.data.cache.decode_in_workers", lambda blocks, *_, **__: failing(blocks, reason))
+    assert decoded_images(blocks, "content", 16)[1] == dict.fromkeys(range(10, 20), reason)
     assert np.array_equal(again, whole)
     assert len(entries(own_cache)) == 1
 

@@ -142,7 +142,7 @@ def decoded_images(
             lock.release()
     except OutputError as error:
         raise OutputError(f"{error}; $FOVEATE_CACHE names another folder for the cache") from error
-    if found := _open(folder, wanted, track):
+    if found := _open(folder, wanted, track, made=True):
         return found
     raise OutputError(
         f"{folder} was removed while it was in use: run again, or name another cache by $FOVEATE_CACHE"
@@ -186,13 +186,17 @@ def _acquire(lock: FileLock, track: Track) -> None:
             pass
 
 
-def _open(folder: Path, wanted: _Wanted, track: Track) -> Decoded | None:
-    """What `folder` holds; None when there is nothing, it is damaged, or it is something else."""
+def _open(folder: Path, wanted: _Wanted, track: Track, *, made: bool = False) -> Decoded | None:
+    """What `folder` holds; None when there is nothing, it is damaged, or it is something else.
+
+    Args:
+        made: just now, however long that took: no image is to be tried again.
+    """
     try:
         kept = read_entry(folder)
         with open_regular(folder / IMAGES) as file:
             status = os.fstat(file.fileno())
-            if not wanted.is_met_by(kept, time.time() - status.st_mtime):
+            if not wanted.is_met_by(kept, 0.0 if made else time.time() - status.st_mtime):
                 return None
             if status.st_size != math.prod(wanted.shape):
                 return None
