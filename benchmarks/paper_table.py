@@ -34,7 +34,7 @@ def main() -> None:
     comparison = foveate.open_comparison(arguments.comparison)
     experiment, config, split = comparison.experiment, comparison.config, comparison.split
     base = config.arms[0].config.replacing(device=arguments.device)
-    dataset, _ = load_data_again(config, base, comparison.path, NullDisplay())
+    _, dataset, _ = load_data_again("compare", config, base, comparison.path, NullDisplay())
     data = DeviceData.load(dataset, pick_device(arguments.device))
     rows: list[dict[str, Any]] = []
     for run in experiment.runs:

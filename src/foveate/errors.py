@@ -8,6 +8,7 @@ __all__ = [
     "ExportError",
     "FoveateError",
     "Interrupted",
+    "OutOfMemoryError",
     "OutputError",
     "StudyError",
     "TrainingError",
@@ -45,6 +46,10 @@ class TrainingError(FoveateError):
     """Training itself failed, for example by a loss that is not finite."""
 
     exit_code = 1
+
+
+class OutOfMemoryError(TrainingError):
+    """Memory ran out, which it may not do on another machine or with fewer workers."""
 
 
 class StudyError(FoveateError):

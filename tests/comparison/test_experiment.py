@@ -256,6 +256,15 @@ def test_a_run_that_fails_is_told_and_the_rest_goes_on(experiment: Callable[...,
     assert finding.seeds == (0, 2)
 
 
+def test_a_run_that_ran_out_of_memory_is_tried_again(experiment: Callable[..., Experiment]) -> None:
+    made = experiment(seeds=1)
+    full = failed("OutOfMemoryError", "out of memory in a step")
+    finish(made, SimulatedPool(fate=lambda message: full if message["config"]["train"]["seed"] == 0 else None))
+    assert len(made.failures()) == len(made.runs)
+    finish(again := experiment(seeds=1), SimulatedPool())
+    assert again.failures() == {}
+
+
 def test_a_lost_run_begins_again_but_not_for_ever(experiment: Callable[..., Experiment]) -> None:
     made = experiment(seeds=1)
     lost = Event(0, "lost", {"message": "killed by signal 9"})

@@ -1,5 +1,6 @@
 """A run is measured on the images that were held out when it was trained, whatever can be read by then."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import foveate as fv
 from foveate.data import dataset
 from foveate.data.source import Source
-from foveate.errors import CheckpointError, FoveateError
+from foveate.errors import CheckpointError, DataError, FoveateError
 
 SETTINGS: dict[str, Any] = {"preset": "small", "epochs": 1, "size": 16, "batch": 16, "max_bad": 0.5, "seed": 0}
 
@@ -115,6 +116,45 @@ def test_a_study_and_its_winner_use_the_splits_that_the_study_drew(
     run = fv.train_best(study.path, runs=tmp_path / "runs")
     assert (run.path / "splits.npy").read_bytes() == kept.path.read_bytes()
     assert "test" in split_ids(run)
+
+
+def test_a_study_goes_on_where_its_data_were_moved(photographs: Callable[..., Path], tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text("preset: small\nknobs: {lr: {type: float, low: 0.001, high: 0.01, log: true}}\n")
+    data = photographs()
+    settings = {key: SETTINGS[key] for key in ("size", "max_bad")} | {"threads": 1}
+    study = fv.tune(data, space=str(space), max_epochs=3, workers=0, runs=tmp_path / "runs", settings=settings)
+    table = study.results.read_bytes()
+    (study.path / "tune_results.csv").unlink()
+    moved = data.rename(tmp_path / "moved here")
+    with pytest.raises(DataError, match=f"is not at {data} any more: .* `foveate tune NEW/PLACE --resume "):
+        fv.resume_study(study.path, workers=0)
+    assert fv.resume_study(study.path, moved, workers=0).results.read_bytes() == table
+    with pytest.raises(DataError, match=f"is not at {data} any more: .* `foveate train NEW/PLACE --from "):
+        fv.train_best(study.path, runs=tmp_path / "runs")
+    run = fv.train_best(study.path, moved, runs=tmp_path / "runs")
+    record = run.folder.read_record()
+    assert (record.dataset, record.command) == (
+        str(moved),
+        f"foveate train '{moved}' --from {study.path}",
+    )
+
+
+def test_a_comparison_goes_on_where_its_data_were_moved(
+    photographs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {**{key: SETTINGS[key] for key in ("size", "max_bad", "epochs", "batch")}, "threads": 1}
+    data = photographs()
+    comparison = fv.compare(
+        data, ["small"], seeds=2, controls=False, workers=0, runs=tmp_path / "runs", settings=settings
+    )
+    moved = data.rename(tmp_path / "moved")
+    with pytest.raises(DataError, match=f"is not at {data} any more: .* `foveate compare NEW/PLACE --resume "):
+        fv.resume_comparison(comparison.path, final=True, workers=0)
+    monkeypatch.chdir(tmp_path)
+    fv.resume_comparison(comparison.path, "moved", final=True, workers=0)
+    opened = json.loads(comparison.test_openings.read_text())
+    assert opened[0]["command"] == f"foveate compare {moved} --resume {comparison.path} --final --workers 0"
 
 
 def test_a_comparison_opens_the_test_split_that_it_drew(

@@ -296,9 +296,9 @@ def test_asha_and_tpe(folder: Path) -> None:
         (["digits", "--set", "colour=1"], "unknown setting 'colour'"),
         (["nowhere"], "nowhere"),
         ([], "nothing to tune on"),
-        (["digits", "--resume", "x"], "--resume takes every setting from the study"),
+        (["--resume", "x", "--runs", "y"], "--resume takes every setting from the study"),
         (["--resume", "x", "--max-epochs", "27"], "--resume takes every setting from the study"),
-        (["--resume", "x", "--data-dir", "y"], "--resume takes every setting from the study"),
+        (["digits", "--resume", "x"], "x is not a study"),
         (["--resume", "x"], "x is not a study"),
     ],
 )

@@ -82,9 +82,11 @@ def tune(
     device: opt.Device = None,
     setting: opt.Setting = None,
     name: opt.Name = None,
-    runs: opt.Runs = Path("runs"),
+    runs: opt.Runs = opt.RUNS,
     data_dir: opt.DataDir = None,
-    resume: Annotated[Path | None, typer.Option(help="Study to resume where it stopped.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Study to resume where it stopped; DATA only if it was moved.")
+    ] = None,
 ) -> None:
     """Search settings on DATA with many trials. The test split stays closed."""
     plan: dict[str, Any] = {
@@ -104,7 +106,7 @@ def tune(
     }
     given = {key: value for key, value in plan.items() if value is not None}
     settings = given_settings(setting, size=size, device=device, threads=threads)
-    if resume is not None and (data or given or settings or space or search or subset or name or data_dir):
+    if resume is not None and (given or settings or space or search or subset or name or runs != opt.RUNS):
         raise ConfigError(
             f"--resume takes every setting from the study: `foveate tune --resume {shlex.quote(str(resume))}`"
         )
@@ -112,18 +114,17 @@ def tune(
         raise ConfigError("nothing to tune on: name a data set, as in `foveate tune digits`")
     if resume is None:
         check_request("tune", data, runs, name)
+    crew: dict[str, Any] = {"workers": workers, "ray": ray, "gpus": gpus}
     display = terminal.display()
     with stoppable():
         if resume is not None:
-            done = foveate.resume_study(resume, workers=workers, ray=ray, gpus=gpus, display=display)
+            done = foveate.resume_study(resume, data, data_dir=data_dir, display=display, **crew)
         else:
             done = foveate.tune(
                 data or "",
                 space=space or "default",
                 search=tuple(search or ()),
-                workers=workers,
-                ray=ray,
-                gpus=gpus,
+                **crew,
                 subset=subset,
                 data_dir=data_dir,
                 runs=runs,
@@ -178,12 +179,14 @@ def compare(
     device: opt.Device = None,
     setting: opt.Setting = None,
     name: opt.Name = None,
-    runs: opt.Runs = Path("runs"),
+    runs: opt.Runs = opt.RUNS,
     data_dir: opt.DataDir = None,
     final: Annotated[
         bool, typer.Option("--final", help="Open the test split after every run has ended, and judge by it.")
     ] = False,
-    resume: Annotated[Path | None, typer.Option(help="Comparison to resume where it stopped.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="Comparison to resume where it stopped; DATA only if it was moved.")
+    ] = None,
 ) -> None:
     """Train arms with the same seeds on DATA. Say whether they differ."""
     chosen: dict[str, Any] = {
@@ -200,7 +203,7 @@ def compare(
     if delta is not None and not 0 < delta < 100:
         raise ConfigError(f"--delta {delta:g}: give points of accuracy, above 0 and below 100")
     if resume is not None and (
-        data or arm or seeds or given or settings or name or data_dir or plan or not controls
+        arm or seeds or given or settings or name or runs != opt.RUNS or plan or not controls
     ):
         raise ConfigError(
             "--resume takes every setting from the comparison: "
@@ -214,12 +217,11 @@ def compare(
         )
     if resume is None:
         check_request("compare", data, runs, name)
+    crew: dict[str, Any] = {"workers": workers, "ray": ray, "gpus": gpus}
     display = terminal.display()
     with stoppable():
         if resume is not None:
-            done = foveate.resume_comparison(
-                resume, final=final, workers=workers, ray=ray, gpus=gpus, display=display
-            )
+            done = foveate.resume_comparison(resume, data, data_dir=data_dir, final=final, display=display, **crew)
         else:
             if final:
                 given["final"] = True
@@ -228,9 +230,7 @@ def compare(
                 data or "",
                 tuple(arm or ()),
                 controls=controls,
-                workers=workers,
-                ray=ray,
-                gpus=gpus,
+                **crew,
                 data_dir=data_dir,
                 runs=runs,
                 name=name,

@@ -44,6 +44,8 @@ DataDir = Annotated[
     Path | None, typer.Option(help="Where cifar10 lies (else $FOVEATE_DATA, the cache, a download).")
 ]
 
+RUNS = Path("runs")
+"""Where runs go, unless `--runs` names another folder."""
 Runs = Annotated[Path, typer.Option(help="Folder that holds the run folders.")]
 
 Name = Annotated[str | None, typer.Option(help="Name of the run folder.")]

@@ -32,7 +32,7 @@ def check(
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     setting: opt.Setting = None,
     name: opt.Name = None,
-    runs: opt.Runs = Path("runs"),
+    runs: opt.Runs = opt.RUNS,
     data_dir: opt.DataDir = None,
 ) -> None:
     """Find what is wrong with DATA. The exit code is 1 when there is an error."""
@@ -52,7 +52,7 @@ def check(
     from foveate.workflows.request import command_line
 
     correcting = "correct the errors above, then " if checked.has_errors else ""
-    place = {"data_dir": data_dir, "runs": None if runs == Path("runs") else runs}
+    place = {"data_dir": data_dir, "runs": None if runs == opt.RUNS else runs}
     step = f"next: {correcting}{command_line('train', data, preset=preset, **place, settings=settings)}"
     terminal.print_lines([*checked.lines, step], findings=checked.path / "check.json", report=checked.report)
     if checked.has_errors:
@@ -93,7 +93,7 @@ def train(
     ] = False,
     setting: opt.Setting = None,
     name: opt.Name = None,
-    runs: opt.Runs = Path("runs"),
+    runs: opt.Runs = opt.RUNS,
     data_dir: opt.DataDir = None,
     final: Annotated[
         bool, typer.Option("--final", help="Train on train + validation, then open the test split once.")
@@ -111,7 +111,11 @@ def train(
         Path | None, typer.Option(help="Run folder to resume where it stopped; DATA only if it was moved.")
     ] = None,
     study: Annotated[
-        Path | None, typer.Option("--from", help="Study whose winner to train, on its data, as with --final.")
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Study whose winner to train, on its data, as with --final; DATA only if it was moved.",
+        ),
     ] = None,
     verbose: opt.Verbose = False,
 ) -> None:
@@ -131,14 +135,23 @@ def train(
         max_bad=1.0 if allow_bad else None,
     )
     if resume is not None and (
-        preset or config or name or final or folds or time or settings.keys() - {"device", "threads"}
+        preset
+        or config
+        or name
+        or runs != opt.RUNS
+        or final
+        or folds
+        or time
+        or settings.keys() - {"device", "threads"}
     ):
         raise ConfigError(
             "--resume takes every setting but --device, --threads and the workers of folds from the run: "
             f"`foveate train --resume {shlex.quote(str(resume))}`"
         )
-    if study is not None and (data or preset or config or resume or data_dir or time):
-        raise ConfigError(f"--from takes data and settings from the study: `foveate train --from {study}`")
+    if study is not None and (preset or config or resume or time):
+        raise ConfigError(
+            f"--from takes its settings from the study: `foveate train --from {shlex.quote(str(study))}`"
+        )
     if study is not None and (folds or workers is not None or ray or gpus):
         raise ConfigError(
             "--from trains one network: cross-validate by `foveate train DATA --config FILE --folds K`"
@@ -157,7 +170,8 @@ def train(
             crew: dict[str, Any] = {"workers": workers, "ray": ray, "gpus": gpus}
             run = foveate.resume(resume, data, data_dir=data_dir, display=terminal.display(), **crew, **settings)
         elif study is not None:
-            run = foveate.train_best(study, runs=runs, name=name, display=terminal.display(), **settings)
+            place: dict[str, Any] = {"data_dir": data_dir, "runs": runs, "name": name}
+            run = foveate.train_best(study, data, display=terminal.display(), **place, **settings)
         else:
             run = foveate.train(
                 data or "",
@@ -206,7 +220,7 @@ def evaluate(
     ] = None,
     device: opt.Device = None,
     name: opt.Name = None,
-    runs: opt.Runs = Path("runs"),
+    runs: opt.Runs = opt.RUNS,
     data_dir: opt.DataDir = None,
     verbose: opt.Verbose = False,
 ) -> None:

@@ -108,7 +108,7 @@ def explain(
     seed: Annotated[int, typer.Option(help="Seed of that measurement's controls and intervals.")] = 0,
     device: opt.Device = None,
     name: opt.Name = None,
-    runs: opt.Runs = Path("runs"),
+    runs: opt.Runs = opt.RUNS,
     data_dir: opt.DataDir = None,
 ) -> None:
     """Show where a network looks in IMAGES. Without images, measure whether the maps of a run mean anything."""

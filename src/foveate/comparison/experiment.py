@@ -64,8 +64,8 @@ class Experiment(Backlog[ArmRun]):
     def pending(self) -> list[ArmRun]:
         """The runs that have no result, in the order in which they begin.
 
-        For validation without those whose training failed by itself, and would again; for the test split only
-        those that were trained.
+        For validation without those whose training failed by itself, and would again wherever it ran; for the test
+        split only those that were trained.
         """
         trained = None if self.split == "validation" else Experiment(self.config, self.folder)
 

@@ -172,6 +172,8 @@ class KnownData:
     """None: an earlier version of Foveate kept none; they are drawn again."""
     owner: object
     """Names the work in a message."""
+    gone: str | None = None
+    """What to do where its data set is not in the place that the work kept; None: another place was given."""
 
 
 def load_known(
@@ -188,6 +190,8 @@ def load_known(
         CheckpointError: when it is another data set now, or its splits cannot be had: images that were trained on
             would make new figures too good.
     """
+    if known.gone is not None and Path(data).is_absolute() and not Path(data).exists():
+        raise DataError(f"the data of {known.owner} is not at {data} any more: {known.gone}")
     source = open_source(data, data_dir, track, recorded=True)
     if _fingerprint(source) != known.fingerprint:
         raise CheckpointError(

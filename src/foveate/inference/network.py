@@ -15,7 +15,7 @@ from torch import nn
 from foveate.checkpoint import BEST, LAST, Checkpoint, load_model, weights_digest
 from foveate.config import resolve_config
 from foveate.data.loader import Loader, to_device
-from foveate.errors import CheckpointError, ConfigError, DataError, TrainingError
+from foveate.errors import CheckpointError, ConfigError, DataError, OutOfMemoryError
 from foveate.inference.engine import BATCH, About
 from foveate.model.backbones import Backbone, fold_batch_norm
 from foveate.progress import Track, untracked
@@ -182,7 +182,7 @@ def out_of_memory_explained(fix: str, doing: str) -> Iterator[None]:
         doing: what it was that memory did not suffice for.
 
     Raises:
-        TrainingError: for such an error; any other passes.
+        OutOfMemoryError: for such an error; any other passes.
     """
     try:
         yield
@@ -191,7 +191,7 @@ def out_of_memory_explained(fix: str, doing: str) -> Iterator[None]:
             each in str(error).lower() for each in _OUT_OF_MEMORY
         ):
             raise
-        raise TrainingError(f"out of memory in {doing}: {fix}") from error
+        raise OutOfMemoryError(f"out of memory in {doing}: {fix}") from error
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
@@ -248,7 +248,7 @@ def collect_logits(
 
     Raises:
         DataError: when there is no image.
-        TrainingError: when memory runs out.
+        OutOfMemoryError: when memory runs out.
     """
     logits, labels = [], []
     was_training = model.training

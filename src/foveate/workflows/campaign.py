@@ -3,6 +3,7 @@
 import contextlib
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,9 +26,11 @@ from foveate.training.environment import environment
 from foveate.validation import validated
 from foveate.workflows.leaks import tell_own_copies
 from foveate.workflows.output import new_output
-from foveate.workflows.request import Display, find_device, print_data_warnings, settings_digest
+from foveate.workflows.request import Display, command_line, find_device, print_data_warnings, settings_digest
+from foveate.workflows.workers import Workers
 
 S = TypeVar("S", bound=Section)
+C = TypeVar("C", bound=CampaignConfig)
 
 
 def load_data(
@@ -44,17 +47,46 @@ def load_data(
 
 
 def load_data_again(
-    config: CampaignConfig, base: Config, folder: Path, display: Display
-) -> tuple[Dataset, torch.device]:
-    """The data of a campaign that goes on, and the device of its jobs.
+    verb: str,
+    config: C,
+    base: Config,
+    folder: Path,
+    display: Display,
+    *,
+    data: str | Path | None = None,
+    data_dir: Path | str | None = None,
+) -> tuple[C, Dataset, torch.device]:
+    """The data of a campaign that goes on, its settings with the place of the data, and the device of its jobs.
+
+    Args:
+        verb: the command that began it.
+        data, data_dir: where the data set lies now; None: where the settings say.
 
     Raises:
         CheckpointError: when the data set is another one now.
+        DataError: when it is not there.
     """
     prepare_process(base)
-    known = known_data(config, folder)
-    dataset = load_known(config.data, base.data, known, data_dir=config.data_dir, track=display.track)
-    return dataset, pick_device(base.train.device)
+    known, place = known_data(config, folder), data_dir or config.data_dir
+    if data is None:
+        command = command_line(verb, "NEW/PLACE", resume=folder)
+        known = replace(known, gone=f"give its new place, as in `{command}`")
+    dataset = load_known(str(data or config.data), base.data, known, data_dir=place, track=display.track)
+    there = {"data": dataset.location, "data_dir": str(Path(place).resolve()) if place else None}
+    return config.model_copy(update=there), dataset, pick_device(base.train.device)
+
+
+def resuming(
+    verb: str, folder: Path, before: CampaignConfig, config: CampaignConfig, crew: Workers, *, final: bool = False
+) -> str:
+    """The command line that resumes the campaign in `folder`, by the same workers.
+
+    Args:
+        before: its settings as its folder has them, and `config` with the place where its data lies now.
+    """
+    moved = [config.data] if config.data != before.data else []
+    place = config.data_dir if config.data_dir != before.data_dir else None
+    return command_line(verb, *moved, resume=folder, final=final, data_dir=place, **crew.flags)
 
 
 def known_data(config: CampaignConfig, folder: Path) -> KnownData:

@@ -1,7 +1,6 @@
 """Comparisons, as the command line and the Python API call them: compare, resume, plan."""
 
 import contextlib
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from foveate.workflows.campaign import (
     load_data,
     load_data_again,
     read_settings,
+    resuming,
     sees_no_steps,
 )
 from foveate.workflows.comparison_arms import (
@@ -199,7 +199,8 @@ def compare(
             fallback=fallback,
             sealed=True,
         )
-        return _run(Comparison(folder), dataset, pool, display, final=final)
+        made = Comparison(folder)
+        return _run(made, made.config, dataset, pool, crew, display, final=final)
 
 
 def plan_comparison(data: str | Path, arms: Sequence[str], *, seeds: int = 4, **options: Any) -> Comparison:
@@ -221,17 +222,23 @@ def plan_comparison(data: str | Path, arms: Sequence[str], *, seeds: int = 4, **
 
 def resume_comparison(
     path: Path | str,
+    data: str | Path | None = None,
     *,
     final: bool = False,
     workers: int | None = None,
     ray: str | None = None,
     gpus: float | None = None,
+    data_dir: Path | str | None = None,
     display: Display | None = None,
 ) -> Comparison:
     """Resume a comparison that was killed or stopped; or open the test split of one that has ended.
 
+    Args:
+        data: where its data set lies now, if it was moved; it must be the same. `data_dir` says it of `cifar10`.
+
     Raises:
         CheckpointError: when it is not a comparison, is damaged, or its data set has changed.
+        DataError: when its data set is not there.
         ComparisonError, KeyboardInterrupt: as in `compare`.
     """
     display = display or NullDisplay()
@@ -245,11 +252,13 @@ def resume_comparison(
         raise ConfigError(f"{comparison.path} is a plan's pilot: it opens no test split")
     crew.check_attention([arm.config for arm in config.arms])
     base = config.arms[0].config
-    dataset, device = load_data_again(config, base, comparison.path, display)
+    config, dataset, device = load_data_again(
+        "compare", config, base, comparison.path, display, data=data, data_dir=data_dir
+    )
     if final and "test" not in dataset.splits:
         raise DataError(f"{dataset.name} has no test images: go on without --final")
     with contextlib.closing(crew.open_pool(run_arm, base, device)) as pool:
-        return _run(comparison, dataset, pool, display, final=final)
+        return _run(comparison, config, dataset, pool, crew, display, final=final)
 
 
 def open_comparison(path: Path | str) -> Comparison:
@@ -266,22 +275,35 @@ def open_comparison(path: Path | str) -> Comparison:
     return Comparison(path)
 
 
-def _run(comparison: Comparison, dataset: Dataset, pool: Pool, display: Display, *, final: bool) -> Comparison:
-    """Do what is to be done, and write what it came to."""
+def _run(
+    comparison: Comparison,
+    config: ComparisonConfig,
+    dataset: Dataset,
+    pool: Pool,
+    crew: Workers,
+    display: Display,
+    *,
+    final: bool,
+) -> Comparison:
+    """Do what is to be done, and write what it came to.
+
+    Args:
+        config: of the comparison, with the place where its data lies now.
+    """
     with contextlib.ExitStack() as held:
         held.enter_context(locked(comparison.path, f"{comparison.path} is being run"))
         keep_groups(comparison.path, dataset)
         # Read under the lock: another process may have opened the test split until then.
         opened = comparison.test_openings.exists()
         final = final or opened
-        resuming = f"foveate compare --resume {shlex.quote(str(comparison.path))}{' --final' if final else ''}"
-        interrupted = held.enter_context(interruptible(resuming, at_once=sees_no_steps(pool)))
+        command = resuming("compare", comparison.path, comparison.config, config, crew, final=final)
+        interrupted = held.enter_context(interruptible(command, at_once=sees_no_steps(pool)))
         # Once the test split is open nothing is trained any more.
         splits: list[JudgedSplit] = ["test"] if opened else ["validation", "test"] if final else ["validation"]
         for split in splits:
-            experiment = Experiment(comparison.config, comparison.path, split)
+            experiment = Experiment(config, comparison.path, split)
             if split == "test" and experiment.pending():
-                record_test_opening(comparison.test_openings, resuming)
+                record_test_opening(comparison.test_openings, command)
             finish(experiment, pool, interrupted, display)
             if len(failures := experiment.failures()) == len(experiment.runs):
                 raise ComparisonError(f"no run came to an end; the last error: {[*failures.values()][-1]}")

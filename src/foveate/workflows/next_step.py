@@ -8,6 +8,7 @@ from typing import Any
 from foveate.config import Config, preset_names, resolve_config
 from foveate.report.caveats import few_images_told, uneven_told
 from foveate.training.record import RunRecord
+from foveate.workflows.request import command_line
 
 _GOOD = 0.95
 """Lowest end of the interval of accuracy from which the next thing is to use the network."""
@@ -57,7 +58,7 @@ def next_step(
     if elsewhere and report["intervals"]["accuracy"][0] < _GOOD:
         return "look at the mistakes with the highest confidence in the report: some of them may be wrong labels"
     if not elsewhere and not record.finished:
-        return f"{resuming(path, moved=moved)} (training has not come to its end)"
+        return f"{resuming(path, moved)} (training has not come to its end)"
     run = shlex.quote(words[2] if elsewhere else str(path))
     use = f"foveate predict {run} IMAGES (tells the classes of new images; `foveate serve {run}` opens a page)"
     if elsewhere or record.test_openings:
@@ -76,11 +77,9 @@ def next_step(
     )
 
 
-def resuming(path: Path, devices: int | None = None, moved: str | None = None, data_dir: str | None = None) -> str:
-    """The command line that resumes the run in `path`, perhaps by several `devices`, or on `moved` data."""
-    words = ["foveate", "train", *([moved] if moved else []), "--resume", str(path)]
-    words += ["--data-dir", data_dir] if data_dir else []
-    return shlex.join([*words, *(["--devices", str(devices)] if devices else [])])
+def resuming(path: Path, moved: str | None = None, **flags: Any) -> str:
+    """The command line that resumes the run in `path`, perhaps on `moved` data, with more `flags`."""
+    return command_line("train", *filter(None, [moved]), resume=path, **flags)
 
 
 def _folds(record: RunRecord, report: Mapping[str, Any], moved: str | None) -> str | None:

@@ -1,7 +1,6 @@
 """What a run is: its folder, its network, the data set it was trained on, and the command that resumes it."""
 
-import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,12 @@ from foveate.checkpoint import Checkpoint
 from foveate.config import Config
 from foveate.data.dataset import Dataset, load_known
 from foveate.data.splits import SPLITS
-from foveate.errors import CheckpointError, DataError
+from foveate.errors import CheckpointError
 from foveate.inference.network import pick_device
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
 from foveate.workflows.next_step import counts_evenly, next_step, resuming
-from foveate.workflows.request import Display, print_data_warnings
+from foveate.workflows.request import Display, command_line, print_data_warnings
 
 IN_USE = "being trained or measured"
 
@@ -65,9 +64,9 @@ class Run:
         *_, report = self.metrics.values()  # of the split that was measured last
         return next_step(self.folder.read_record(), self.path, self.config, report, self.moved)
 
-    def resuming(self, devices: int | None = None) -> str:
-        """The command line that resumes it, perhaps by several `devices`."""
-        return resuming(self.path, devices, self.moved, self.data_dir)
+    def resuming(self, **flags: Any) -> str:
+        """The command line that resumes it, with these flags."""
+        return resuming(self.path, self.moved, data_dir=self.data_dir, **flags)
 
     def checkpoint(self, device: str = "cpu") -> Checkpoint:
         """The trained network with its classes and preprocessing.
@@ -102,7 +101,7 @@ def unfinished_told(model: Path | str, moved: str | None = None) -> str | None:
     folder = RunFolder.open(Path(model))
     if folder.read_record().finished:
         return None
-    return f"training of {folder.path} is not finished; to continue: {resuming(folder.path, moved=moved)}"
+    return f"training of {folder.path} is not finished; to continue: {resuming(folder.path, moved)}"
 
 
 def folder_of(run: Run | Path | str) -> RunFolder:
@@ -126,10 +125,9 @@ def dataset_of_run(
         fix: how the new place of data that has moved is given; None: after the run, as to `evaluate`.
     """
     known, place = folder.known_data(record), data_dir or record.data_dir
-    if data is None and Path(record.dataset).is_absolute() and not Path(record.dataset).exists():
-        command = shlex.join(["foveate", "evaluate", str(folder.path), "NEW/PLACE"])
-        fix = fix or f"give its new place after the run, as in `{command}`"
-        raise DataError(f"the data of {folder.path} is not at {record.dataset} any more: {fix}")
+    if data is None:
+        command = command_line("evaluate", folder.path, "NEW/PLACE")
+        known = replace(known, gone=fix or f"give its new place after the run, as in `{command}`")
     dataset = load_known(str(data or record.dataset), config.data, known, data_dir=place, track=display.track)
     if known.splits is None:
         # An earlier version kept none: those drawn again must be what the run was measured on.

@@ -3,6 +3,7 @@
 import contextlib
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from foveate.workflows.campaign import (
     finish,
     load_data,
     load_data_again,
+    resuming,
     sees_no_steps,
 )
 from foveate.workflows.output import check_output_name, refuse_within
@@ -141,21 +143,27 @@ def tune(
         study = Study(folder)
         if config.storage is not None:
             mark_place(config.storage, study.digest, study.path)
-        return _search(study, study.config, whole, pool, display)
+        return _search(study, study.config, whole, pool, crew, display)
 
 
 def resume_study(
     path: Path | str,
+    data: str | Path | None = None,
     *,
     workers: int | None = None,
     ray: str | None = None,
     gpus: float | None = None,
+    data_dir: Path | str | None = None,
     display: Display | None = None,
 ) -> Study:
     """Resume a study that was killed or stopped; it ends with the table that it would have had.
 
+    Args:
+        data: where its data set lies now, if it was moved; it must be the same. `data_dir` says it of `cifar10`.
+
     Raises:
         CheckpointError: when it is not a study, is damaged, or its data set has changed.
+        DataError: when its data set is not there.
         StudyError, KeyboardInterrupt: as in `tune`.
     """
     display = display or NullDisplay()
@@ -164,17 +172,22 @@ def resume_study(
     config = study.config
     crew.check_attention([config.base])
     check_sampler(config.sampler)
-    whole, device = load_data_again(config, config.base, study.path, display)
+    config, whole, device = load_data_again(
+        "tune", config, config.base, study.path, display, data=data, data_dir=data_dir
+    )
     with contextlib.closing(crew.open_pool(run_trial, config.base, device)) as pool:
-        return _search(study, config, whole, pool, display)
+        return _search(study, config, whole, pool, crew, display)
 
 
-def train_best(path: Path | str, **options: Any) -> Run:
+def train_best(
+    path: Path | str, data: str | Path | None = None, *, data_dir: Path | str | None = None, **options: Any
+) -> Run:
     """Train a study's winner on train + validation for its whole length, then open the test split once.
 
     Of a study that has not come to its end it is the best trial so far, and a line says so.
 
     Args:
+        data: where its data set lies now, if it was moved; it must be the same. `data_dir` says it of `cifar10`.
         options: of `train`: `runs`, `name`, `display`, `device`, `threads`, `seed`.
 
     Raises:
@@ -199,25 +212,35 @@ def train_best(path: Path | str, **options: Any) -> Run:
         display.say(so_far)
     config = study.config
     told = {name: value for name, value in options.items() if name not in ("runs", "display")}
+    known = study.known_data
+    if data is None:
+        moved = command_line("train", "NEW/PLACE", "--from", study.path)
+        known = replace(known, gone=f"give its new place, as in `{moved}`")
     return train(
-        config.data,
+        data or config.data,
         config=study.best,
-        data_dir=config.data_dir,
+        data_dir=data_dir or config.data_dir,
         final=True,
-        known=study.known_data,
-        command=command_line("train", "--from", study.path, **told),
+        known=known,
+        command=command_line("train", *filter(None, [data]), "--from", study.path, data_dir=data_dir, **told),
         **options,
     )
 
 
-def _search(study: Study, config: StudyConfig, whole: Dataset, pool: Pool, display: Display) -> Study:
-    """Take the study to its end, and write what it found, be it why too many trials failed."""
+def _search(
+    study: Study, config: StudyConfig, whole: Dataset, pool: Pool, crew: Workers, display: Display
+) -> Study:
+    """Take the study to its end, and write what it found, be it why too many trials failed.
+
+    Args:
+        config: of the study, with the place where its data lies now.
+    """
     seed = config.base.data.split_seed
     dataset = study_dataset(whole, config.subset, seed, halved=config.halves_validation)
-    resuming = f"foveate tune --resume {shlex.quote(str(study.path))}"
+    command = resuming("tune", study.path, study.config, config, crew)
     with (
         locked(study.path, f"{study.path} is being run"),
-        interruptible(resuming, at_once=sees_no_steps(pool)) as interrupted,
+        interruptible(command, at_once=sees_no_steps(pool)) as interrupted,
     ):
         usable = usable_in(config.space, config.base, dataset, config.first_size)
         if config.first_size is not None:  # decoded here and once, not by every worker at the same time

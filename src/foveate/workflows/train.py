@@ -216,7 +216,7 @@ def resume(
         if threads is not None:
             config = config.replacing(threads=threads)
         prepare_process(config)
-        fix = f"give its new place, as in `{resuming(folder.path, moved='NEW/PLACE')}`"
+        fix = f"give its new place, as in `{resuming(folder.path, 'NEW/PLACE')}`"
         dataset = dataset_of_run(folder, config, record, data, data_dir, display, fix=fix)
         own = DeviceData.load(dataset, picked)
         training = own.with_splits(dataset.for_final().splits) if record.final else own
@@ -243,7 +243,7 @@ def _train(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display
         data: the data set in the run's own splits, also where validation is trained on.
         crew: who trains the folds, where there are some.
     """
-    world, command = fit.world, run.resuming(fit.world.devices)
+    world, command = fit.world, _resuming(run, fit, crew)
     try:
         if world.leads:
             _lead(run, fit, data, crew, display)
@@ -257,6 +257,11 @@ def _train(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display
     except LostError as error:
         raise LostError(f"another process of this training has ended: continue with `{command}`") from error
     return run
+
+
+def _resuming(run: Run, fit: Fit, crew: Workers) -> str:
+    """The command line that resumes the run with as many processes, and with the workers of its folds."""
+    return run.resuming(devices=fit.world.devices, **crew.flags)
 
 
 def _lead(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display) -> None:
@@ -273,7 +278,7 @@ def _lead(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display)
             "until then accuracy on validation is low"
         )
     folder.forget_measurements()
-    with interruptible(run.resuming(fit.world.devices)) as interrupted:
+    with interruptible(_resuming(run, fit, crew)) as interrupted:
         keeps_best = train.keep == "best"
         if keeps_best and state.step == 0 and best_epoch(history, train.monitor) == state.epoch - 1:
             # It may have been killed after this state was saved, and before its weights were as the best.
@@ -306,7 +311,9 @@ def _lead(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display)
             Measurement(folder, config, checkpoint, data, split, weights, logits=known).write(track)
     if record.folds is not None:
         moved = record.model_copy(update={"data_dir": run.data_dir or record.data_dir})
-        cross_validate(folder, config, moved, data.dataset, data.device, crew, display, resuming=run.resuming())
+        cross_validate(
+            folder, config, moved, data.dataset, data.device, crew, display, resuming=_resuming(run, fit, crew)
+        )
     folder.record_finished()
 
 

@@ -43,6 +43,11 @@ class Workers:
                 f"gpus={self.gpus}: give a number above 0, together with --ray; a local worker always has one GPU"
             )
 
+    @property
+    def flags(self) -> dict[str, Any]:
+        """The options of a command line that ask for them."""
+        return {"workers": self.count, "ray": self.ray, "gpus": self.gpus}
+
     def threads_for(self, settings: Mapping[str, Any]) -> int:
         """CPU threads of each worker by default: the processor's, shared among the workers.
 
