@@ -37,7 +37,7 @@ class OnnxEngine:
     def __init__(self, path: Path) -> None:
         content, self.card = read_onnx(path)
         self._path = path
-        self._session = open_session(path, content)
+        self._session = _session(path, content)
         _check_signature(path, self._session, self.card)
         self.about = About(
             class_names=self.card.names,
@@ -71,16 +71,7 @@ class OnnxEngine:
         return found
 
 
-def open_session(path: Path | str, content: bytes, *, threads: int | None = None) -> Any:
-    """ONNX Runtime's session of a file that was read from `path`, on the CPU.
-
-    Args:
-        threads: None: one for each core that this process may use.
-
-    Raises:
-        CheckpointError: when it is damaged.
-        ConfigError: when ONNX Runtime is not installed.
-    """
+def _session(path: Path, content: bytes) -> Any:
     try:
         import onnxruntime
     except ImportError:
@@ -90,7 +81,7 @@ def open_session(path: Path | str, content: bytes, *, threads: int | None = None
     options.log_severity_level = _FATAL
     # Where ONNX Runtime chooses the number, it binds its threads to processors, and they wait for whoever else is
     # there: on a machine that others use as well, a batch took a sixth longer.
-    options.intra_op_num_threads = threads or _cores()
+    options.intra_op_num_threads = _cores()
     for name, value in _SETTINGS.items():
         options.add_session_config_entry(name, value)
     try:
