@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from foveate.data import loader as loader_module
 from foveate.data.dataset import load_dataset
 from foveate.data.loader import Batch, Loader, channel_statistics, preload, to_device
 from foveate.settings import DataConfig
@@ -195,6 +196,16 @@ def test_channel_statistics_are_numpys(seed: int, chunk: int) -> None:
     mean, std = channel_statistics(images, indices, chunk=chunk)
     np.testing.assert_allclose(mean, images[indices].mean((0, 1, 2)) / 255, atol=1e-12)
     np.testing.assert_allclose(std, images[indices].std((0, 1, 2)) / 255, atol=1e-9)
+
+
+def test_channel_statistics_of_many_images_are_of_some_that_are_evenly_spaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (1_000, 2, 2, 3), dtype=np.uint8)
+    indices = np.arange(100, 1_000)
+    monkeypatch.setattr(loader_module, "STATISTICS_OF", 10)
+    few = [100, 199, 299, 399, 499, 599, 699, 799, 899, 999]
+    assert channel_statistics(images, indices) == channel_statistics(images, np.array(few))
 
 
 def test_channel_statistics_of_one_colour_are_without_deviation() -> None:
