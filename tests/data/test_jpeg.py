@@ -226,6 +226,22 @@ def test_flat_images_have_no_holes(colour: str | tuple[int, int, int], more: dic
         assert np.array_equal(decode_image(data, Preprocessing(300)), by_pillow(data))
 
 
+@pytest.mark.parametrize(("angle", "quality"), [(150, 75), (180, 60), (210, 75)])
+def test_a_gradient_has_no_hole(angle: int, quality: int) -> None:
+    """Of a gradient, one way of writing is bytes 0 for as long as it lasts."""
+    y, x = np.mgrid[0:480, 0:640]
+    ramp = np.cos(np.radians(angle)) * x / 640 + np.sin(np.radians(angle)) * y / 480
+    grey = Image.fromarray((127.5 * (ramp - ramp.min()) / np.ptp(ramp)).astype(np.uint8))
+    data = save(grey, "JPEG", quality=quality, optimize=True)
+    pixels = data.index(b"\xff\xda") + 10
+    assert bytes(16) in data[pixels:]
+    other = save(grey, "JPEG", quality=quality)
+    assert np.array_equal(decode_image(data, Preprocessing(480)), decode_image(other, Preprocessing(480)))
+    middle = (pixels + len(data)) // 2
+    with pytest.raises(BadImageError, match="a hole of zero bytes"):
+        decode_image(data[:middle] + bytes(4096) + data[middle:], Preprocessing(64))
+
+
 def test_much_before_the_pixels() -> None:
     one = segment(0xE1, b"Exif\0\0" + bytes(65_000))
     kept = with_segments(plain("JPEG"), *[one] * 100)

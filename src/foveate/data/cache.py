@@ -51,8 +51,8 @@ from foveate.records import Record, printable, read_record
 _AGAIN_AFTER_S = 60.0
 """Age of an entry from which images are decoded again that were not because of the machine. The processes of one
 piece of work, as the trials of a study, do not each try again at once."""
-_FORMAT = 3
-"""Raised when the preprocessing changes, so that arrays of an earlier one are not used."""
+_FORMAT = 4
+"""Raised when the preprocessing changes, or what can be read, so that arrays of an earlier one are not used."""
 
 _NO_RESERVE = 0x4000 if sys.platform == "linux" and platform.machine() in {"x86_64", "aarch64"} else 0
 """The flag MAP_NORESERVE, which Python's mmap does not name before 3.13. Without it Linux counts pages that could
