@@ -1,10 +1,10 @@
 """Presets on a backbone that knows ImageNet, on a folder of photographs: out of fold, so that every image counts.
 
 All images of the folder, whatever their split, are drawn into stratified folds by each seed. Each image is
-predicted by a network that was trained on the other folds. Shown: accuracy over all images, the mean of the seeds
-and their deviation, the log-loss, and CPU seconds for one fold; then each arm minus the first, with the interval
-over seeds and images by which `foveate compare` judges. The twins of an arm with attention are arms too.
-`--each 20 50 100` gives the curve over the number of training images of a class.
+predicted by a network that was trained on the other folds, as by `train --folds`. Shown: accuracy over all
+images, its mean over seeds and its deviation, the log-loss, and CPU seconds for one fold; then each arm minus the
+first, with the interval over seeds and images by which `foveate compare` judges. The twins of an arm with
+attention are arms too. `--each 20 50 100` gives the curve over the number of training images of a class.
 **Peer:** scikit-learn's logistic regression on the same features, by hand, as the recipe that anyone would write.
 
     python benchmarks/pretrained.py FOLDER --arms photos photos-head,head=attention_pool --seeds 0 1 2 --json FILE
@@ -109,16 +109,18 @@ def out_of_fold(config: Config, dataset: Dataset, folds: int, each: int | None) 
     """What networks of `config` come to on images that they were not trained on."""
     data = DeviceData.load(dataset, pick_device(config.train.device))
     logits = np.zeros((len(dataset.labels), len(dataset.class_names)), np.float32)
-    began = time.process_time()
+    began, kept = time.process_time(), 0
     for rest, held_out in drawn(dataset, folds, config.train.seed, each):
         part = data.with_splits({"train": rest})
         resolved = resolve_settings(config, part.dataset)
-        fit = Fit(resolved, part)
+        fit = Fit(resolved, part, holds_out=True)
         for _ in fit.epochs():
             pass
+        kept += fit.told is not None
         asked = data.with_splits({"held out": held_out})
         logits[held_out], _ = asked.logits(fit.state.model, "held out", resolved)
-    return scored(logits, dataset, (time.process_time() - began) / folds)
+    cpu_s = (time.process_time() - began) / folds
+    return {**scored(logits, dataset, cpu_s), "regression_kept": kept}
 
 
 def by_hand(config: Config, dataset: Dataset, folds: int, each: int | None) -> dict[str, Any]:
