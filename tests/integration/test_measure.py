@@ -11,6 +11,7 @@ import foveate as fv
 from foveate.data.dataset import load_dataset
 from foveate.inference.network import NetworkEngine
 from foveate.training.device import DeviceData
+from foveate.workflows.measure import Measurement
 
 Foveate = Callable[..., Any]
 Photographs = Callable[..., Path]
@@ -61,6 +62,25 @@ def test_copies_of_what_the_run_was_trained_on_are_counted(
         "is not known, as its own cannot be read: there is no data set"
         in foveate("evaluate", run, tmp_path / "copies").out
     )
+
+
+def test_other_data_get_a_folder_with_their_figures_or_none(
+    monkeypatch: pytest.MonkeyPatch, photographs: Photographs, run: Path, tmp_path: Path
+) -> None:
+    other, runs = photographs("other", each=4), tmp_path / "measured"
+
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Measurement, "measure", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            fv.evaluate(run, other, runs=runs, name="other")
+    assert not runs.exists() or not list((runs / "evaluate").iterdir())
+    measured = fv.evaluate(run, other, runs=runs, name="other")
+    assert measured.path == runs / "evaluate" / "other"
+    assert "<h1>other</h1>" in measured.report.read_text()
+    assert list(measured.metrics) == ["all"]
 
 
 @pytest.mark.parametrize("keep", ["best", "last"])

@@ -25,8 +25,13 @@ from foveate.training.runs import RunFolder
 _MISTAKES = 24
 
 
-def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, dataset: Dataset) -> Page:
+def page_of_run(
+    folder: RunFolder, checkpoint: Checkpoint, config: Config, dataset: Dataset, *, name: str | None = None
+) -> Page:
     """The page of the run in `folder`, once `dataset` was measured with `checkpoint`.
+
+    Args:
+        name: of the folder, where it is still another.
 
     Raises:
         CheckpointError: when a file of the run is damaged.
@@ -36,7 +41,7 @@ def page_of_run(folder: RunFolder, checkpoint: Checkpoint, config: Config, datas
     lead = lead_split(reports)
     probabilities = folder.predictions.probabilities(lead, names)
     run = RunPage(
-        title=folder.path.name,
+        title=name or folder.path.name,
         subtitle=f"{dataset.name}, {len(names)} classes, seed {config.train.seed}",
         dataset=summarize(dataset, lead, probabilities, checkpoint.confidence, size=checkpoint.size),
         reports=reports,

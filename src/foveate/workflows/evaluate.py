@@ -1,6 +1,7 @@
 """`evaluate`: a run, or a model file of which no run is known, measured on images with labels."""
 
-from dataclasses import dataclass, replace
+import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,23 +101,21 @@ def evaluate(
     )
     on_device = DeviceData.load(dataset, picked)
     corrupted = _sample(on_device, split, images, config.data.split_seed) if corruptions else None
-    measurement = Measurement(folder, config, checkpoint, on_device, split, corrupted=corrupted)
-    if own and record.finished:
-        measurement = replace(measurement, weights=folder.kept_weights)
-    if not own:
-        with new_output(Path(runs), "evaluate", name, fallback=f"{folder.path.name}-on-{dataset.name}") as output:
-            about = RunRecord.of(dataset, data_dir, command, final=final)
-            RunFolder(output.draft).write_identity(config, picked, about)
-        if final:
-            with folder.locked(IN_USE):
-                folder.record_test_opening(command)
-        measurement = replace(measurement, folder=RunFolder(output.path))
-    with measurement.folder.locked(IN_USE):
+    weights = folder.kept_weights if own and record.finished else None
+    measurement = Measurement(config, checkpoint, on_device, split, weights, corrupted)
+    with folder.locked(IN_USE) if own or final else contextlib.nullcontext():
         _warn_of_state(folder, record, display, final=final, moved=moved)
-        if own and final:
+        if final:
             folder.record_test_opening(command)
-        measurement.write(display.track)
-    return Run(measurement.folder, moved)
+        if own:
+            measurement.measure(display.track).write(folder)
+            return Run(folder, moved)
+    measured = measurement.measure(display.track)
+    with new_output(Path(runs), "evaluate", name, fallback=f"{folder.path.name}-on-{dataset.name}") as output:
+        about = RunRecord.of(dataset, data_dir, command, final=final)
+        RunFolder(output.draft).write_identity(config, picked, about)
+        measured.write(RunFolder(output.draft), name=output.path.name)
+    return Run(RunFolder(output.path))
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,8 @@ from foveate.training.runs import RunFolder
 
 @dataclass(frozen=True)
 class Measurement:
-    """A run's network, the images that it is measured on, and the folder that keeps what comes of it."""
+    """A run's network, and the images that it is measured on."""
 
-    folder: RunFolder
     config: Config
     """Of the run."""
     checkpoint: Checkpoint
@@ -46,11 +45,8 @@ class Measurement:
     logits: NDArray[np.float32] | None = None
     """[N, K], where these very weights were asked about the split already; None: they are asked."""
 
-    def write(self, track: Track) -> None:
-        """Score the split; put the measurements, every image's probabilities and the report into the folder."""
-        from foveate.report.html import write_page  # with matplotlib, which takes a second to import
-        from foveate.report.run_folder import page_of_run
-
+    def measure(self, track: Track) -> "Measured":
+        """Score the split."""
         model, dataset, split = self.checkpoint.model, self.data.dataset, self.split
         labels = dataset.labels[dataset.splits[split]]
         logits = self.logits
@@ -64,18 +60,12 @@ class Measurement:
             seed, grouped = self.config.data.split_seed, bool(dataset.groups)
             confidence = fit_confidence(logits, labels, seed=seed, grouped=grouped)
             save_confidence(self.weights, confidence)
-        measured: dict[str, Any] = {"variants": variants, "gate": model.gate}
-        measured["calibration"] = calibration(logits, labels, confidence)
-        measured["receptive_field"] = self._receptive_field().model_dump(mode="json")
-        self.folder.predictions.write(split, dataset, softmax(logits, axis=1))
-        before = self.folder.read_metrics().get(split, {}).get("corruptions", {})
+        found: dict[str, Any] = {**report.to_dict(), "variants": variants, "gate": model.gate}
+        found["calibration"] = calibration(logits, labels, confidence)
+        found["receptive_field"] = self._receptive_field().model_dump(mode="json")
         if self.corrupted is not None:
-            measured["corruptions"] = self._under_corruptions(self.corrupted, track)
-        elif before.get("weights") == weights_digest(model):
-            measured["corruptions"] = before  # of the same network
-        self.folder.write_metrics(split, {**report.to_dict(), **measured})
-        checkpoint = replace(self.checkpoint, confidence=confidence)
-        write_page(page_of_run(self.folder, checkpoint, self.config, dataset), self.folder.report)
+            found["corruptions"] = self._under_corruptions(self.corrupted, track)
+        return Measured(self, logits, found, confidence)
 
     def _variants(self, track: Track) -> dict[str, Any]:
         """The split as the network sees it in several views, and without its attention."""
@@ -137,6 +127,36 @@ class Measurement:
             "accuracy": found,
             "weights": weights_digest(model),
         }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a measurement came to."""
+
+    of: Measurement
+    logits: NDArray[np.float32]
+    """[N, K]"""
+    found: dict[str, Any]
+    """As `metrics.json` keeps it."""
+    confidence: Confidence
+
+    def write(self, folder: RunFolder, *, name: str | None = None) -> None:
+        """Put the measurements, every image's probabilities and the page into a run's folder.
+
+        Args:
+            name: of the folder, where it is still another.
+        """
+        from foveate.report.html import write_page  # with matplotlib, which takes a second to import
+        from foveate.report.run_folder import page_of_run
+
+        of, dataset, found = self.of, self.of.data.dataset, self.found
+        folder.predictions.write(of.split, dataset, softmax(self.logits, axis=1))
+        before = folder.read_metrics().get(of.split, {}).get("corruptions", {})
+        if "corruptions" not in found and before.get("weights") == weights_digest(of.checkpoint.model):
+            found = {**found, "corruptions": before}  # of the same network
+        folder.write_metrics(of.split, found)
+        checkpoint = replace(of.checkpoint, confidence=self.confidence)
+        write_page(page_of_run(folder, checkpoint, of.config, dataset, name=name), folder.report)
 
 
 def _gradients(size: int) -> int:

@@ -308,7 +308,7 @@ def _lead(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display)
                 folder.record_test_opening(record.command)
             track = saving(display.track, lambda: None, math.inf, interrupted)
             weights, known = folder.kept_weights, None if record.final else logits
-            Measurement(folder, config, checkpoint, data, split, weights, logits=known).write(track)
+            Measurement(config, checkpoint, data, split, weights, logits=known).measure(track).write(folder)
     if record.folds is not None:
         moved = record.model_copy(update={"data_dir": run.data_dir or record.data_dir})
         cross_validate(
