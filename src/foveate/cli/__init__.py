@@ -16,8 +16,6 @@ from foveate.cli.usage import as_given, usage_told
 from foveate.cli.using import cache, explain, export, predict, serve
 from foveate.errors import FoveateError
 
-__all__ = ["app", "main"]
-
 app = typer.Typer(
     name="foveate",
     help="Attention in small CNNs for image classification: train, measure and report, honestly.",

@@ -12,8 +12,6 @@ from foveate.config import setting_path
 from foveate.errors import ConfigError
 from foveate.suggestions import close_to
 
-__all__ = ["as_given", "usage_told"]
-
 _KINDS = {"valid integer": "a whole number", "valid number": "a number", "finite number": "a number"}
 """What the parser's message says of the kind of value that it needs, and what we say."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.decode import BadImageError
+from foveate.data.container import BadImageError
 from foveate.data.decoding import Decoding
 from foveate.data.source import FileBlock
 from foveate.data.worker import decode_job

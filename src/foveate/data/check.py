@@ -26,8 +26,6 @@ from foveate.errors import DataError
 from foveate.progress import Track, untracked
 from foveate.settings import DataConfig
 
-__all__ = ["FEWEST_IMAGES", "audit", "label_suspects", "pooled", "suspects_finding"]
-
 FEWEST_IMAGES = 20
 """Of a class, below which it is told that they are few."""
 _IMBALANCE = 10.0

@@ -10,19 +10,6 @@ from typing import NamedTuple
 
 from foveate.data.ifd import Directory, orientation_of
 
-__all__ = [
-    "HOLE",
-    "MAX_BEFORE_PIXELS",
-    "MAX_PARTS",
-    "MAX_SMALL_PARTS",
-    "MAX_TEXT",
-    "BadImageError",
-    "Container",
-    "Frame",
-    "check_limits",
-    "find_orientation",
-]
-
 MAX_BEFORE_PIXELS = 32 << 20
 """Most bytes of an image before its pixels; the largest profiles and previews have some megabytes."""
 MAX_PARTS = 10_000

@@ -23,23 +23,6 @@ from foveate.data.tiff import Raster, read_tiff, read_tiff_header, to_8_bits
 from foveate.files import open_regular
 from foveate.preprocessing import Preprocessing
 
-__all__ = [
-    "DECODERS",
-    "MAX_BYTES",
-    "MAX_PIXELS",
-    "BadImageError",
-    "Header",
-    "decode",
-    "decode_file",
-    "decode_image",
-    "largest_value",
-    "open_image",
-    "read_header",
-    "resize_array",
-    "resize_image",
-    "shorter_side",
-]
-
 MAX_PIXELS = 89_478_485
 """Pillow's own default for `Image.MAX_IMAGE_PIXELS`; Pillow itself only warns up to twice as many."""
 MAX_BYTES = 1 << 30

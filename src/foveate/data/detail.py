@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from foveate.data.decode import BadImageError, decode, shorter_side
+from foveate.data.container import BadImageError
+from foveate.data.decode import decode, shorter_side
 from foveate.data.source import Block, Image
 from foveate.preprocessing import Preprocessing
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 
-from foveate.data.decode import BadImageError, open_image
+from foveate.data.container import BadImageError
+from foveate.data.decode import open_image
 from foveate.progress import Track
 
 _PIECE_BYTES = 8 << 20

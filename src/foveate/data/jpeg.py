@@ -8,8 +8,6 @@ from typing import NamedTuple
 
 from foveate.data.container import HOLE, BadImageError, Container, Frame, check_limits, find_orientation
 
-__all__ = ["open_jpeg"]
-
 _DHT, _EOI, _SOS, _COM = 0xC4, 0xD9, 0xDA, 0xFE
 _APP0, _APP14, _APP15 = 0xE0, 0xEE, 0xEF
 _ALONE = {0x00, 0x01, *range(0xD0, 0xD9)}

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NEAR_BITS", "all_pairs", "banded_pairs", "near_pairs"]
-
 NEAR_BITS = 10
 """Bits of 64 in which near hashes differ at most."""
 _QUARTER = 16

@@ -16,8 +16,6 @@ from foveate.errors import DataError
 from foveate.files import open_regular
 from foveate.records import printable
 
-__all__ = ["ParquetBlock", "chunks_of", "find_images", "opened_parquet", "text_of"]
-
 _DAMAGED = (pa.ArrowException, ValueError, OverflowError, NotImplementedError, MemoryError)
 """What pyarrow raises for a damaged file."""
 _footers: dict[tuple[int, ...], Any] = {}

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.data.container import NO_MEMORY
-from foveate.data.decode import BadImageError, decode
+from foveate.data.container import NO_MEMORY, BadImageError
+from foveate.data.decode import decode
 from foveate.data.source import Block, FileBlock
 from foveate.errors import DataError
 from foveate.execution.pool import Message

@@ -17,7 +17,8 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is imported
 
 import onnxruntime
 
-from foveate.data.decode import BadImageError, decode_file
+from foveate.data.container import BadImageError
+from foveate.data.decode import decode_file
 from foveate.preprocessing import FITS, Preprocessing
 
 BATCH = 64

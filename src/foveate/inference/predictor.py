@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from foveate.arguments import at_home
 from foveate.confidence import energy
-from foveate.data.decode import BadImageError, decode, resize_array, resize_image
+from foveate.data.container import BadImageError
+from foveate.data.decode import decode, resize_array, resize_image
 from foveate.data.stream import stream_files
 from foveate.errors import ConfigError, DataError
 from foveate.inference.engine import BATCH, About, Engine, load_engine

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from foveate.data.decode import BadImageError
+from foveate.data.container import BadImageError
 from foveate.errors import ConfigError, FoveateError
 from foveate.inference.predictor import Predictor
 from foveate.serving.backend import Backend, LocalBackend

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from foveate.data.decode import BadImageError
+from foveate.data.container import BadImageError
 from foveate.errors import ConfigError
 from foveate.execution.ray import connect, room_for
 from foveate.files import open_regular

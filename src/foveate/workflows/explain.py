@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.counts import plural
-from foveate.data.decode import BadImageError, decode_file
+from foveate.data.container import BadImageError
+from foveate.data.decode import decode_file
 from foveate.data.listing import list_images
 from foveate.data.splits import stratified_subset
 from foveate.errors import ConfigError

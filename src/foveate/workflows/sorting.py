@@ -5,7 +5,8 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from foveate.data.decode import BadImageError, open_image
+from foveate.data.container import BadImageError
+from foveate.data.decode import open_image
 from foveate.errors import ConfigError, OutputError
 from foveate.files import writing_to
 from foveate.records import printable
