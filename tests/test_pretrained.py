@@ -8,7 +8,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -106,7 +106,7 @@ def test_a_damaged_cache_is_made_again(own_cache: Path, lite0: Backbone, damage:
     again = BACKBONES["efficientnet_lite0"]()
     load_packaged_weights(again)
     assert equal(again, lite0)
-    assert load_tensors(cached)[1] == {"format": 1, "weights": asdict(PACKAGED["efficientnet_lite0"].weights)}
+    assert load_tensors(cached)[1] == {"format": 1, "weights": PACKAGED["efficientnet_lite0"].weights.model_dump()}
 
 
 def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,8 @@ def test_a_packaged_file_is_taken_by_its_digest_alone(
     torch.save({**{name: own[ours] for name, ours in theirs.items()}, "_fc.bias": torch.zeros(5)}, tmp_path / "f")
     content = (tmp_path / "f").read_bytes()
     packaged = package(content)
-    known = replace(packaged, weights=replace(packaged.weights, sha256=hashlib.sha256(content).hexdigest()))
+    sha256 = hashlib.sha256(content).hexdigest()
+    known = replace(packaged, weights=packaged.weights.model_copy(update={"sha256": sha256}))
     monkeypatch.setattr(pretrained, "PACKAGED", {"efficientnet_lite1": known})
     backbone = BACKBONES["efficientnet_lite1"]()
     assert load_packaged_weights(backbone) == known.weights

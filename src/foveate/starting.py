@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from foveate.errors import CheckpointError
-from foveate.pretrained import UNKNOWN, Weights, check_variances
+from foveate.pretrained import UNKNOWN, check_variances
 from foveate.records import WeightsOrigin
 from foveate.tensors import (
     FIX,
@@ -21,7 +21,7 @@ from foveate.tensors import (
 )
 
 
-def start_from(path: Path, network: nn.Module, class_names: Sequence[str], said: str) -> Weights:
+def start_from(path: Path, network: nn.Module, class_names: Sequence[str], said: str) -> WeightsOrigin:
     """Put into `network` what agrees by name, shape and type in a checkpoint of Foveate: `--start MODEL`.
 
     All else in it stays as it is, also the classifier where the checkpoint has other classes. Where the checkpoint
@@ -64,7 +64,7 @@ def start_from(path: Path, network: nn.Module, class_names: Sequence[str], said:
     if "weights" in meta:
         before = section(path, meta, "weights", WeightsOrigin)
         licence, name = before.licence, f"{name}, which started from {before.name}"
-    return Weights(name[:_MOST_TOLD], said, licence, sha256)
+    return WeightsOrigin(name=name[:_MOST_TOLD], origin=said, licence=licence, sha256=sha256)
 
 
 _CLASSIFIER = "head.classifier."

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -247,12 +246,11 @@ def start_weights(config: Config, model: nn.Module, class_names: Sequence[str]) 
         path = weights_of(Path(config.train.start))[0]
         folders = [path.parents[len(each.parts) - 1] for each in (BEST, LAST) if path.match(str(each))]
         said = f"the run {folders[0].name}" if folders else f"the file {path.name}"
-        return WeightsOrigin(**asdict(start_from(path, model, class_names, said)))
+        return start_from(path, model, class_names, said)
     backbone, start = getattr(model, "stem", None), config.train.weights
     if start is None or not isinstance(backbone, Backbone):
         return None
-    found = load_packaged_weights(backbone) if start == IMAGENET else load_weights_file(Path(start), backbone)
-    return WeightsOrigin(**asdict(found))
+    return load_packaged_weights(backbone) if start == IMAGENET else load_weights_file(Path(start), backbone)
 
 
 def _seeds(seed: int, draws: int) -> dict[str, int]:
