@@ -156,7 +156,7 @@ class Experiment(Backlog[ArmRun]):
             OutputError: when a worker on another machine wrote elsewhere.
             CheckpointError: when a link leads out of the comparison's folder.
         """
-        run = self._run(event.job)
+        run = self.runs[event.job]
         if event.kind == "lost":
             self._waiting.append(run)
             return event
@@ -190,22 +190,19 @@ class Experiment(Backlog[ArmRun]):
 
     def row(self, job: int, epoch: int) -> tuple[str, ...]:
         """A run that is being trained."""
-        run = self._run(job)
+        run = self.runs[job]
         arm = self.config.arms[run.arm]
         return str(run.seed), f"{epoch}/{arm.config.train.epochs or '?'}", arm.name
 
     def lines(self, event: Event) -> list[str]:
         """A run that ended."""
-        run = self._run(event.job)
+        run = self.runs[event.job]
         subset = self.config.subsets[run.subset]
         images = "" if subset is None else f"  {subset:,} images"
         title = f"{self.config.arms[run.arm].name}  seed {run.seed}{images}"
         if event.kind != "done":
             return [f"{title}  {failure_words(event)}"]
         return [f"{title}  accuracy {event.value['accuracy']:.2%}  {self.progress()}"]
-
-    def _run(self, job: int) -> ArmRun:
-        return self.runs[job]
 
     def _safe_place(self, run: ArmRun) -> Path:
         """The folder of a run, to be written into; CheckpointError where a link leads elsewhere."""
