@@ -21,6 +21,7 @@ from foveate.files import locked
 from foveate.records import Digest, Record, read_record
 from foveate.training.fit import DRAWS
 from foveate.training.saving import interruptible
+from foveate.training.settings import precision_told
 from foveate.validation import check_values, validated
 from foveate.workflows.campaign import (
     create_folder,
@@ -42,7 +43,7 @@ from foveate.workflows.comparison_arms import (
 )
 from foveate.workflows.comparison_files import record_test_opening, write_results
 from foveate.workflows.output import check_output_name, refuse_within
-from foveate.workflows.request import Display, NullDisplay, settings_digest, tell_precision
+from foveate.workflows.request import Display, NullDisplay, settings_digest, tell
 from foveate.workflows.workers import Workers
 
 
@@ -161,8 +162,9 @@ def compare(
     first_seed = int(more.get("first_seed", 0))
     parsed = requested_arms(arms, given, first_seed, seeds, pilot=bool(more.get("pilot")))
     more["rule"] = rule_for(parsed, more.get("rule"))
-    crew.check_attention([arm.config for arm in parsed])
-    base = parsed[0].config
+    asked = [arm.config for arm in parsed]
+    crew.check_attention(asked)
+    base = asked[0]
     dataset, device, location = load_data(data, base, data_dir, display)
     if final and "test" not in dataset.splits:
         raise DataError(f"{dataset.name} has no test images: add a test split to it, or compare without --final")
@@ -170,7 +172,7 @@ def compare(
         raise DataError(f"{dataset.name} has a single validation image: add images, or set val_fraction higher")
     check_subsets(subsets, dataset)
     resolved = resolved_arms(parsed, dataset, device, subsets)
-    tell_precision([arm.config for arm in parsed], [arm.config for arm in resolved], device, display)
+    tell(display, *precision_told(asked, [arm.config for arm in resolved], device))
     check_different(resolved, first_seed, seeds)  # again: what the data decides may make arms the same
     if controls:
         resolved += controls_of(resolved, dataset, display)

@@ -25,7 +25,7 @@ from foveate.workflows.measure import Measurement, calibration, score_split
 from foveate.workflows.next_step import resuming
 from foveate.workflows.output import check_output_name, new_output, refuse_within
 from foveate.workflows.prepare import require_split
-from foveate.workflows.request import Display, NullDisplay, command_line, find_device, print_data_warnings
+from foveate.workflows.request import Display, NullDisplay, command_line, find_device, print_data_warnings, tell
 from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, unfinished_told
 
 
@@ -85,8 +85,7 @@ def evaluate(
         _warn_of_copies(folder, config, record, dataset, split, display)
     else:
         trained = ("train", "validation") if record.final else ("train",)
-        if (line := copies_told(dataset, split, dataset, trained, "it was trained on")) is not None:
-            display.say(line)
+        tell(display, copies_told(dataset, split, dataset, trained, "it was trained on"))
     checkpoint = folder.load_network(config, picked, images=len(dataset.splits[split]))
     command = command_line(
         "evaluate",
@@ -245,8 +244,7 @@ def _warn_of_state(
     folder: RunFolder, record: RunRecord, display: Display, *, final: bool, moved: str | None
 ) -> None:
     """Say what a person who measures a run should know of it."""
-    if (line := unfinished_told(folder.path, moved)) is not None:
-        display.say(line)
+    tell(display, unfinished_told(folder.path, moved))
     if record.test_openings and final:
         display.say(
             f"the test split of {folder.path} was opened before: a network that was chosen by its figures has "
@@ -273,5 +271,4 @@ def _warn_of_copies(
         )
         return
     trained = f"{folder.path} was trained or validated on"
-    if (line := copies_told(dataset, split, own, ("train", "validation"), trained)) is not None:
-        display.say(line)
+    tell(display, copies_told(dataset, split, own, ("train", "validation"), trained))

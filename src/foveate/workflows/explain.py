@@ -34,7 +34,7 @@ from foveate.report.html import render, write_page
 from foveate.report.run_folder import page_of_run
 from foveate.training.runs import RunFolder
 from foveate.workflows.output import check_output_name, new_output, refuse_within
-from foveate.workflows.request import Display, NullDisplay, command_line
+from foveate.workflows.request import Display, NullDisplay, command_line, tell
 from foveate.workflows.run import IN_USE, dataset_of_run, unfinished_told
 
 IMAGES, IMAGES_OF_BACKBONE = 100, 30
@@ -93,9 +93,7 @@ def explain(
         check_class(of_class, engine.about.class_names)
     chosen, passed = _methods(engine, methods)
     confidence = engine.about.confidence
-    for line in (unfinished_told(model), confidence.told, *notes, *passed):
-        if line is not None:
-            display.say(line)
+    tell(display, unfinished_told(model), confidence.told, *notes, *passed)
     shown: list[ExplainedImage] = []
     unreadable: dict[str, str] = {}
     for path in display.track(paths, total=len(paths), label="explaining"):
@@ -153,9 +151,7 @@ def explain_run(
         )
     engine = load_engine(run, device=device)
     chosen, passed = _methods(engine, methods)
-    for line in (unfinished_told(run), *passed):
-        if line is not None:
-            display.say(line)
+    tell(display, unfinished_told(run), *passed)
     fix = "put it back, as maps are measured on its validation images, or give images to explain"
     dataset = dataset_of_run(folder, config, record, None, data_dir, display, fix=fix)
     if "validation" not in dataset.splits:

@@ -25,7 +25,7 @@ from foveate.report.export_page import export_page
 from foveate.report.html import png, render
 from foveate.workflows.export_proof import NAMES, TO_FIX, ProofImages, as_line, measure, proof_images, reasons_of
 from foveate.workflows.output import check_new_folder, refuse_within
-from foveate.workflows.request import Display, NullDisplay
+from foveate.workflows.request import Display, NullDisplay, tell
 from foveate.workflows.run import unfinished_told
 
 MOST_EXAMPLES = 50
@@ -107,8 +107,7 @@ def export(
     assets = read_assets(Path(web_assets) if web_assets else None) if web else None
     engine = NetworkEngine(checkpoint, "fp32")
     images = None if unproved else proof_images(model, to, data, data_dir, engine.about, display, int8=int8)
-    if (line := unfinished_told(model)) is not None:
-        display.say(line)
+    tell(display, unfinished_told(model))
     display.say("writing the network as ONNX")
     plain = to_onnx(engine.network, engine.about.size, engine.about.confidence.temperature)
     graphs = {"fp32": plain}

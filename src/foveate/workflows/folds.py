@@ -34,7 +34,7 @@ from foveate.training.settings import resolve_settings
 from foveate.workflows.campaign import finish, sees_no_steps
 from foveate.workflows.leaks import across_folds_told, copies_across_folds
 from foveate.workflows.measure import calibration, score_split
-from foveate.workflows.request import Display
+from foveate.workflows.request import Display, tell
 from foveate.workflows.workers import Workers
 
 
@@ -126,8 +126,7 @@ def cross_validate(
         crew = Workers(0, None, None)  # such a fold takes a second, and a process of its own several to begin
     campaign = CrossValidation(shared, stored, joined)
     copies = copies_across_folds(joined, campaign.held_out)
-    if (line := across_folds_told(joined, copies)) is not None:
-        display.say(line)
+    tell(display, across_folds_told(joined, copies))
     if campaign.pending():
         with (
             contextlib.closing(crew.open_pool(run_fold, job, device)) as pool,

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from foveate.counts import plural
 from foveate.data.copies import copies_among, exact_groups, near_copies_across, near_copies_among
 from foveate.data.dataset import Dataset
-from foveate.workflows.request import Display
+from foveate.workflows.request import Display, tell
 
 
 def copies_told(dataset: Dataset, split: str, other: Dataset, splits: Sequence[str], trained: str) -> str | None:
@@ -45,13 +45,10 @@ def tell_own_copies(dataset: Dataset, display: Display, *, final: bool = False, 
         folds: whether validation is trained on, and nothing but the folds is measured.
     """
     if not final and not folds:
-        line = copies_told(dataset, "validation", dataset, ("train",), "it is trained on")
-        if line is not None:
-            display.say(line)
+        tell(display, copies_told(dataset, "validation", dataset, ("train",), "it is trained on"))
     if "test" in dataset.splits:
         learned = "it is trained on" if final or folds else "it is trained or validated on"
-        if (line := copies_told(dataset, "test", dataset, ("train", "validation"), learned)) is not None:
-            display.say(line)
+        tell(display, copies_told(dataset, "test", dataset, ("train", "validation"), learned))
 
 
 def copies_across_folds(dataset: Dataset, held_out: Sequence[NDArray[np.int64]]) -> int:

@@ -12,10 +12,10 @@ from foveate.errors import DataError
 from foveate.keywords import Settings
 from foveate.training.device import DeviceData, prepare_process
 from foveate.training.distributed import ALONE, World
-from foveate.training.settings import resolve_settings
+from foveate.training.settings import precision_told, resolve_settings
 from foveate.workflows.defaults import PHOTOGRAPHS, default_preset, preset_of
 from foveate.workflows.length import Budget, Loaded, check_time, default_length, length_in_time, photos_in_time
-from foveate.workflows.request import Display, find_device, print_data_warnings, tell_precision
+from foveate.workflows.request import Display, find_device, print_data_warnings, tell
 from foveate.workflows.start import preset_of_start
 
 
@@ -91,7 +91,7 @@ def prepare(
     given = cast("Settings", {**settings, **chosen})
     asked = resolve_config(preset, file, given)
     config = resolve_settings(asked, loaded.training.dataset, world.size)
-    tell_precision([asked], [config], device, display)
+    tell(display, *precision_told([asked], [config], device))
     return Prepared(config, preset, given, loaded)
 
 

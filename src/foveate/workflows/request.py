@@ -3,19 +3,17 @@
 import hashlib
 import json
 import shlex
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
 
-from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.execution.campaign import Campaign
 from foveate.execution.pool import Event
 from foveate.parsing import yaml_line
 from foveate.progress import Track, untracked
 from foveate.training.device import device_for
-from foveate.training.settings import precision_told
 from foveate.training.state import EpochResult
 
 
@@ -65,26 +63,23 @@ def settings_digest(values: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
+def tell(display: Display, *lines: str | None) -> None:
+    """Say the lines that there are."""
+    for line in lines:
+        if line is not None:
+            display.say(line)
+
+
 def find_device(display: Display, asked: str | None, recorded: str = "auto") -> torch.device:
     """As `training.device.device_for`, which says what the user must be told."""
     device, lines = device_for(asked, recorded)
-    for line in lines:
-        display.say(line)
+    tell(display, *lines)
     return device
-
-
-def tell_precision(
-    asked: Sequence[Config], resolved: Sequence[Config], device: torch.device, display: Display
-) -> None:
-    """As `training.settings.precision_told`, which says what the user must be told."""
-    for line in precision_told(asked, resolved, device):
-        display.say(line)
 
 
 def print_data_warnings(dataset: Dataset, display: Display) -> None:
     """Say what a person should know of a data set: notes, and images that were left out."""
-    for note in dataset.notes:
-        display.say(note)
+    tell(display, *dataset.notes)
     for image in dataset.bad[:10]:
         display.say(f"left out: {image.id} ({image.reason})")
     if len(dataset.bad) > 10:

@@ -16,7 +16,7 @@ from foveate.inference.network import pick_device
 from foveate.training.device import with_place
 from foveate.training.fit import DRAWS
 from foveate.training.saving import interruptible
-from foveate.training.settings import resolve_settings
+from foveate.training.settings import precision_told, resolve_settings
 from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import SAMPLERS, check_sampler
 from foveate.tuning.search import Search
@@ -34,7 +34,7 @@ from foveate.workflows.campaign import (
     sees_no_steps,
 )
 from foveate.workflows.output import check_output_name, refuse_within
-from foveate.workflows.request import Display, NullDisplay, command_line, tell_precision
+from foveate.workflows.request import Display, NullDisplay, command_line, tell
 from foveate.workflows.run import Run
 from foveate.workflows.study_files import Study, check_winner, open_study, write_results, write_winner
 from foveate.workflows.train import train
@@ -125,7 +125,7 @@ def tune(
             passes_per_epoch=max(1, round(whole_length / (max_epochs * len(dataset.splits["train"]))))
         )
     resolved = resolve_settings(base, dataset)
-    tell_precision([base], [resolved], device, display)
+    tell(display, *precision_told([base], [resolved], device))
     # `balanced` stays as it is: each trial works it out, and so does the winner, for all images.
     base = with_place(resolved, device).replacing(class_weights=base.train.class_weights)
     config = validated(StudyConfig, {**values, **location, "base": base})
@@ -208,8 +208,7 @@ def train_best(
         )
     so_far = check_winner(study.path)
     display: Display = options.get("display") or NullDisplay()
-    if so_far is not None:
-        display.say(so_far)
+    tell(display, so_far)
     config = study.config
     told = {name: value for name, value in options.items() if name not in ("runs", "display")}
     known = study.known_data

@@ -29,7 +29,7 @@ from foveate.workflows.measure import Measurement
 from foveate.workflows.next_step import few_to_tune_told, resuming
 from foveate.workflows.output import check_output_name, new_output, refuse_within
 from foveate.workflows.prepare import prepare
-from foveate.workflows.request import Display, NullDisplay, command_line, find_device
+from foveate.workflows.request import Display, NullDisplay, command_line, find_device, tell
 from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, open_run
 from foveate.workflows.start import start_told, starting_from
 from foveate.workflows.workers import Workers
@@ -127,13 +127,12 @@ def train(
     fit = Fit(resolved, training, world=world, holds_out=True)
     measured = ("train", "validation") if folds is not None else ("test",) if final else ("validation", "test")
     trained_images = len(training.dataset.splits["train"])
-    for line in (
+    tell(
+        display,
         None if fit.origin is None else f"training starts from {fit.origin.words}",
         start_told(resolved, own.dataset, measured),
         few_to_tune_told(resolved, trained_images),
-    ):
-        if line is not None:
-            display.say(line)
+    )
     command = command or command_line(
         "train",
         data,
@@ -228,8 +227,7 @@ def resume(
         before, now = folder.read_environment(), environment(picked, world.size)
         if (changes := environment_changes(before, now, continued=continued)) and world.leads:
             write_json(folder.path / "env.json", {**before, "resumed": [*places_resumed(before), now]})
-            for line in changes:
-                display.say(line)
+            tell(display, *changes)
         with world.connected(picked):
             return _train(Run(folder, moved, place), fit, own, crew, display)
 
@@ -247,8 +245,7 @@ def _train(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display
     try:
         if world.leads:
             _lead(run, fit, data, crew, display)
-            if fit.told is not None:
-                display.say(fit.told)
+            tell(display, fit.told)
         else:
             with interruptible(command, heeded=False):
                 for _ in fit.epochs():
