@@ -99,7 +99,7 @@ def resolve_config(
 def _refuse_settings_of_steps(config: Config, given: Iterable[str]) -> None:
     """Refuse what is given of `train` for the steps of a training that takes none: it would change nothing."""
     for name in given:
-        if f"train.{name}" in _OF_STEPS:
+        if name in _OF_STEPS:
             raise ConfigError(
                 f"{name} is for training by steps, and preset {config.preset} fits a logistic regression: leave "
                 "it out, or give --preset photos-head"
@@ -155,21 +155,10 @@ def setting_path(name: str) -> str:
     return f"{owner[name]}.{name}"
 
 
-_OF_STEPS = tuple(
-    f"train.{name}"
-    for name in (
-        *("lr", "head_lr", "backbone_lr", "bias_lr", "gate_lr", "momentum", "weight_decay", "epsilon", "schedule"),
-        *(
-            "label_smoothing",
-            "resize_scale",
-            "resize_until",
-            "gradient_clip",
-            "micro_batch",
-            "patience",
-            "compile",
-        ),
-    )
-)
+_OF_STEPS = {
+    *("lr", "head_lr", "backbone_lr", "bias_lr", "gate_lr", "momentum", "weight_decay", "epsilon", "schedule"),
+    *("label_smoothing", "resize_scale", "resize_until", "gradient_clip", "micro_batch", "patience", "compile"),
+}
 """Settings that only steps need. `batch` is not among them: it says how many images are looked at together."""
 _FLAGS_ALONE = ("preset", "config", "name", "runs", "data_dir", "final", "folds", "workers", "ray", "gpus", "time")
 
