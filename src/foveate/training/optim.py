@@ -29,39 +29,24 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimi
     norm, and have none.
     """
     trainable: list[Tensor] = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if config.optimizer == "adamw" and config.backbone_lr is not None:
-        optimizer = _adamw_with_backbone(model, trainable, config, config.backbone_lr)
-    else:
-        optimizer = _optimizer(trainable, config)
+    optimizer = _optimizer(model, trainable, config)
     for each in optimizer.param_groups:
         each["initial_lr"] = each["lr"]
     return optimizer
 
 
-def _adamw_with_backbone(
-    model: nn.Module, trainable: list[Tensor], config: TrainConfig, rate: float
-) -> torch.optim.Optimizer:
-    """AdamW whose rate for a backbone's weights is another than for what comes after it."""
-    own = {
-        id(parameter) for part in model.modules() if isinstance(part, Backbone) for parameter in part.parameters()
-    }
-    groups = [
-        {"params": [each for each in trainable if id(each) in own], "lr": rate},
-        {"params": [each for each in trainable if id(each) not in own], "lr": config.lr},
-    ]
-    return AdamW(
-        [group for group in groups if group["params"]],
-        weight_decay=config.weight_decay,
-        eps=config.epsilon,
-        fused=True,
-    )
-
-
-def _optimizer(trainable: list[Tensor], config: TrainConfig) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, trainable: list[Tensor], config: TrainConfig) -> torch.optim.Optimizer:
     if config.optimizer == "logistic_regression":  # no step is taken: it stands where a state has an optimizer
         return SGD(trainable, lr=config.lr)
     if config.optimizer == "adamw":
-        return AdamW(trainable, lr=config.lr, weight_decay=config.weight_decay, eps=config.epsilon, fused=True)
+        backbones = [part for part in model.modules() if isinstance(part, Backbone) and config.backbone_lr]
+        own = {id(parameter) for part in backbones for parameter in part.parameters()}
+        groups: list[dict[str, Any]] = [
+            {"params": [each for each in trainable if id(each) in own], "lr": config.backbone_lr},
+            {"params": [each for each in trainable if id(each) not in own], "lr": config.lr},
+        ]
+        groups = [group for group in groups if group["params"]]
+        return AdamW(groups, weight_decay=config.weight_decay, eps=config.epsilon, fused=True)
     kernels = [parameter for parameter in trainable if parameter.ndim == 4]
     matrices = [parameter for parameter in trainable if parameter.ndim == 2]
     biases = [parameter for parameter in trainable if parameter.ndim not in (0, 2, 4)]
