@@ -16,7 +16,6 @@ from foveate.inference.engine import BATCH, Engine, load_engine
 from foveate.report.html import write_page
 from foveate.report.run_folder import measured_splits, summarize
 from foveate.report.run_page import RunPage, run_page
-from foveate.settings import DataConfig
 from foveate.training.device import DeviceData, prepare_process
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
@@ -26,7 +25,7 @@ from foveate.workflows.next_step import resuming
 from foveate.workflows.output import check_output_name, new_output, refuse_within
 from foveate.workflows.prepare import require_split
 from foveate.workflows.request import Display, NullDisplay, command_line, find_device, print_data_warnings, tell
-from foveate.workflows.run import IN_USE, Run, dataset_of_run, folder_of, unfinished_told
+from foveate.workflows.run import IN_USE, Run, dataset_of_model, dataset_of_run, folder_of, unfinished_told
 
 
 def evaluate(
@@ -155,11 +154,7 @@ def evaluate_model(
     refuse_within(runs, str(data))
     check_output_name(Path(runs), "evaluate", name)
     engine = load_engine(model, device=device)
-    about = engine.about
-    settings = DataConfig.of(about.preprocessing)
-    found = load_dataset(str(data), settings, data_dir=data_dir, for_training=False, track=display.track)
-    dataset = align_classes(found, about.class_names)
-    print_data_warnings(dataset, display)
+    dataset = dataset_of_model(engine.about, data, data_dir, display)
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
     require_split(dataset, split, "leave --final out" if final else "give --final for its test split")
     indices = dataset.splits[split]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.confidence import energy
-from foveate.data.dataset import Dataset, align_classes, load_dataset
+from foveate.data.dataset import Dataset
 from foveate.data.splits import stratified_subset
 from foveate.errors import CheckpointError, DataError, ExportError
 from foveate.exporting.proof import Measured, ProofData, prove
@@ -17,12 +17,11 @@ from foveate.inference.engine import BATCH, About
 from foveate.inference.network import NetworkEngine
 from foveate.inference.onnx import OnnxEngine, Outputs
 from foveate.records import MAX_LINE, printable
-from foveate.settings import DataConfig
 from foveate.training.runs import RunFolder
 from foveate.workflows.output import refuse_within
 from foveate.workflows.prepare import require_split
-from foveate.workflows.request import Display, print_data_warnings
-from foveate.workflows.run import dataset_of_run
+from foveate.workflows.request import Display
+from foveate.workflows.run import dataset_of_model, dataset_of_run
 
 CALIBRATION_IMAGES = 512
 """Training images whose ranges 8-bit numbers are fitted to."""
@@ -62,15 +61,7 @@ def proof_images(
             raise CheckpointError(f"the weights in {model} have other classes than its run.json: restore them")
         held_out, seed = not record.final, config.data.split_seed
     else:
-        dataset = load_dataset(
-            str(data),
-            DataConfig.of(about.preprocessing),
-            data_dir=data_dir,
-            for_training=False,
-            track=display.track,
-        )
-        dataset = align_classes(dataset, about.class_names)
-        print_data_warnings(dataset, display)
+        dataset = dataset_of_model(about, str(data), data_dir, display)
     refuse_within(to, dataset.location, fix=TO_FIX)
     split = "validation" if "validation" in dataset.splits else "all"
     require_split(dataset, split, "give other --data")

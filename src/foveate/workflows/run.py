@@ -6,10 +6,12 @@ from typing import Any
 
 from foveate.checkpoint import Checkpoint
 from foveate.config import Config
-from foveate.data.dataset import Dataset, load_known
+from foveate.data.dataset import Dataset, align_classes, load_dataset, load_known
 from foveate.data.splits import SPLITS
 from foveate.errors import CheckpointError
+from foveate.inference.engine import About
 from foveate.inference.network import pick_device
+from foveate.settings import DataConfig
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
 from foveate.workflows.next_step import counts_evenly, next_step, resuming
@@ -137,5 +139,14 @@ def dataset_of_run(
                     f"{folder.path} was made by an earlier version of Foveate, which did not keep its splits, and "
                     "now others are drawn, as other images can be read: train again"
                 )
+    print_data_warnings(dataset, display)
+    return dataset
+
+
+def dataset_of_model(about: About, data: str | Path, data_dir: Path | str | None, display: Display) -> Dataset:
+    """Images with labels for a model file of which no run is known: as it takes them, their classes as its own."""
+    settings = DataConfig.of(about.preprocessing)
+    found = load_dataset(str(data), settings, data_dir=data_dir, for_training=False, track=display.track)
+    dataset = align_classes(found, about.class_names)
     print_data_warnings(dataset, display)
     return dataset
