@@ -7,7 +7,6 @@ const KEPT = 60;         // images of this visit that are kept
 const TOP = 5;
 const COVERAGE = 0.95;
 const HOW = { gradcam: "by Grad-CAM", occlusion: "by covering parts of it", attention: "by its attention" };
-const SIDE = 640;        // pixels of the picture that is shown
 
 const $ = (id) => document.getElementById(id);
 const entries = [];      // the latest first
