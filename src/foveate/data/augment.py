@@ -102,11 +102,8 @@ def affine_batch(
     aspect = height / width
     theta = torch.stack(
         [sign * cos, -sin * aspect, 2 * shift * signed[2], sign * sin / aspect, cos, 2 * shift * signed[3]], dim=1
-    ).view(count, 2, 3)
-    grid = F.affine_grid(theta, [count, 1, height, width], align_corners=False)  # [B, H, W, 2]
-    return _sampled(images.float(), grid, clamp=images.device.type == "mps").contiguous(
-        memory_format=torch.channels_last
     )
+    return _mapped(images, theta)
 
 
 def crop_batch(images: Tensor, mirror: Tensor, generator: torch.Generator, *, shift: int) -> Tensor:
@@ -153,19 +150,14 @@ def resized_crop_batch(images: Tensor, mirror: Tensor, generator: torch.Generato
     Returns:
         [B, C, H, W] float32 on the same scale, in channels_last memory.
     """
-    count, _, height, width = images.shape
-    drawn = torch.rand(4, count, generator=generator, device=images.device)
+    drawn = torch.rand(4, len(images), generator=generator, device=images.device)
     area = scale + (1 - scale) * drawn[0]
     ratio = torch.exp((2 * drawn[1] - 1) * (-torch.log(area)).clamp(max=math.log(_RATIO)))
     across, down = torch.sqrt(area * ratio).clamp(max=1), torch.sqrt(area / ratio).clamp(max=1)
     sign, none = 1.0 - 2.0 * mirror, torch.zeros_like(area)
     # From output to input in coordinates -1…1, in which the rectangle's centre is so far from the image's.
     right, lower = (2 * drawn[2] - 1) * (1 - across), (2 * drawn[3] - 1) * (1 - down)
-    theta = torch.stack([sign * across, none, right, none, down, lower], dim=1).view(count, 2, 3)
-    grid = F.affine_grid(theta, [count, 1, height, width], align_corners=False)  # [B, H, W, 2]
-    return _sampled(images.float(), grid, clamp=images.device.type == "mps").contiguous(
-        memory_format=torch.channels_last
-    )
+    return _mapped(images, torch.stack([sign * across, none, right, none, down, lower], dim=1))
 
 
 def resize_batch(images: Tensor, side: int) -> Tensor:
@@ -178,6 +170,14 @@ def resize_batch(images: Tensor, side: int) -> Tensor:
         return images
     smaller = F.interpolate(images.float(), size=(side, side), mode="bilinear", antialias=True)
     return smaller.contiguous(memory_format=torch.channels_last)
+
+
+def _mapped(images: Tensor, theta: Tensor) -> Tensor:
+    """Images [B, C, H, W] by the affine maps `theta` [B, 6] (from output to input), float32 in channels_last."""
+    count, _, height, width = images.shape
+    grid = F.affine_grid(theta.view(count, 2, 3), [count, 1, height, width], align_corners=False)  # [B, H, W, 2]
+    sampled = _sampled(images.float(), grid, clamp=images.device.type == "mps")
+    return sampled.contiguous(memory_format=torch.channels_last)
 
 
 def _sampled(images: Tensor, grid: Tensor, *, clamp: bool) -> Tensor:
