@@ -1,10 +1,7 @@
 """The proof of an exported file: that it gives what the trained network gives, within bounds that are stated."""
 
-from typing import Annotated
-
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from foveate.inference.onnx import Outputs
 from foveate.metrics import wilson_ends
@@ -20,8 +17,6 @@ BOUNDS = {
     f"{STANDARD_ERRORS:g} standard errors of the paired difference.",
 }
 """The bound that a file must keep, by its precision."""
-
-_Share = Annotated[float, Field(ge=0, le=1, strict=True)]
 
 
 class Score(Record):
@@ -48,7 +43,7 @@ class Measured(Record):
     """A file beside the trained network, on the images of the proof."""
 
     largest_difference: Differences
-    equal_classes: _Share
+    equal_classes: Accuracy
     """Of all images."""
     unequal_beyond_margin: Count
     """Images of another class although the two highest logits of the trained network differ by more than 1e-4."""
