@@ -31,7 +31,6 @@ from foveate.data.cache_entry import (
     JOURNAL,
     RECORD,
     VERIFIED,
-    Digest,
     EntryRecord,
     read_entry,
     remove_entry,
@@ -46,7 +45,7 @@ from foveate.files import cache_folder, open_regular, put_in_place, write_json, 
 from foveate.preprocessing import Preprocessing
 from foveate.processors import usable_processors
 from foveate.progress import Track
-from foveate.records import Record, printable, read_record
+from foveate.records import Digest, Record, printable, read_record
 
 _AGAIN_AFTER_S = 60.0
 """Age of an entry from which images are decoded again that were not because of the machine. The processes of one

@@ -6,14 +6,13 @@ import re
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from filelock import FileLock, Timeout
-from pydantic import Field
 
 from foveate.errors import FoveateError, OutputError
 from foveate.files import cache_folder
-from foveate.records import Record, read_record
+from foveate.records import Digest, Record, read_record
 
 IMAGES, RECORD, VERIFIED = "images.bin", "entry.json", "verified.json"
 """Pixels; an `EntryRecord`; which file's pixels are known to be those of the record."""
@@ -25,8 +24,6 @@ _KEY = re.compile(r"[0-9a-f]{32}")
 _UNFINISHED = re.compile(r"\.([0-9a-f]{32})\.(?:part|[0-9a-f]{12}\.tmp)")
 """The second is how versions before shards named it."""
 _TEMPORARY = re.compile(r"\..{1,60}\.[0-9a-f]{12}\.tmp")
-
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class EntryRecord(Record):
@@ -94,15 +91,22 @@ def entries() -> list[Entry]:
     Raises:
         OutputError: when it cannot be read.
     """
-    root = cache_folder() / "decoded"
+    found = (_entry(path) for path in listing(cache_folder() / "decoded") if path.suffix != ".lock")
+    return [entry for entry in found if entry is not None]
+
+
+def listing(root: Path) -> list[Path]:
+    """What lies in a folder of the cache, in order; nothing where there is no such folder.
+
+    Raises:
+        OutputError: when it cannot be read.
+    """
     try:
-        paths = sorted(root.iterdir())
+        return sorted(root.iterdir())
     except FileNotFoundError:
         return []
     except OSError as error:
         raise OutputError(f"cannot read the cache {root} ({error.strerror}): look what is there") from error
-    found = (_entry(path) for path in paths if path.suffix != ".lock")
-    return [entry for entry in found if entry is not None]
 
 
 def _entry(path: Path) -> Entry | None:

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from foveate.data.cache_entry import IMAGES, JOURNAL, RECORD, VERIFIED, Digest, EntryRecord, remove_entry
+from foveate.data.cache_entry import IMAGES, JOURNAL, RECORD, VERIFIED, EntryRecord, remove_entry
 from foveate.data.source import Block
 from foveate.data.worker import Progress
 from foveate.errors import FoveateError, OutputError
 from foveate.files import open_regular, read_regular, write_atomically
 from foveate.progress import Track
-from foveate.records import MAX_BYTES, Record, parse_record
+from foveate.records import MAX_BYTES, Digest, Record, parse_record
 
 SHARD_BYTES = 64 << 20
 """A shard is as many whole images as these hold, one at least."""

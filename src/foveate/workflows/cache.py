@@ -9,9 +9,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from foveate.data.cache_entry import Entry, clear_entry, entries
+from foveate.data.cache_entry import Entry, clear_entry, entries, listing
 from foveate.data.cifar10 import CIFAR10
-from foveate.errors import ConfigError, OutputError
+from foveate.errors import ConfigError
 from foveate.files import cache_folder
 from foveate.records import printable
 
@@ -113,13 +113,7 @@ def _tensors() -> list[Cached]:
     found = []
     for kind in _FOLDERS_OF_TENSORS:
         root = cache_folder() / kind
-        try:
-            paths = sorted(root.iterdir()) if not root.is_symlink() else []
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise OutputError(f"cannot read the cache {root} ({error.strerror}): look what is there") from error
-        for path in paths:
+        for path in listing(root) if not root.is_symlink() else ():
             with contextlib.suppress(OSError):
                 status = path.lstat()
                 ours = stat.S_ISREG(status.st_mode) and _OF_TENSORS.fullmatch(path.name)
