@@ -152,8 +152,6 @@ def described(model: bytes, card: Card) -> bytes:
 
 def _strip(proto: Any) -> None:
     """Leave out what the exporters say of themselves: among it are lines of source, and paths of this machine."""
-    from importlib.metadata import version
-
     proto.producer_name, proto.producer_version = "foveate", version("foveate")
     del proto.metadata_props[:]
     proto.ClearField("doc_string")

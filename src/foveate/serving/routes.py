@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ async def _metrics(service: Service) -> Response:
 
 
 async def _server_metadata() -> Response:
-    return _json({"name": "foveate", "version": _version(), "extensions": ["binary_tensor_data"]})
+    return _json({"name": "foveate", "version": version("foveate"), "extensions": ["binary_tensor_data"]})
 
 
 async def _health(what: str, holds: bool) -> Response:
@@ -252,9 +253,3 @@ async def _stream(request: Request) -> AsyncIterator[bytes]:
 
 def _json(value: Mapping[str, Any], status: int = 200) -> Response:
     return Response(json.dumps(value), status, media_type="application/json")
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("foveate")
