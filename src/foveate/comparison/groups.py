@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from foveate.comparison.training import JudgedSplit
 from foveate.data.dataset import Dataset
-from foveate.data.splits import group_numbers
+from foveate.data.splits import group_numbers, write_codes
 from foveate.errors import CheckpointError
-from foveate.files import read_regular, write_atomically
+from foveate.files import read_regular, reading_from
 
 
 def keep_groups(folder: Path, dataset: Dataset) -> None:
@@ -28,9 +28,7 @@ def keep_groups(folder: Path, dataset: Dataset) -> None:
     numbers = group_numbers(dataset.groups)
     for split in get_args(JudgedSplit):
         if split in dataset.splits and not (path := _path(folder, split)).exists():
-            content = io.BytesIO()
-            np.save(content, numbers[dataset.splits[split]], allow_pickle=False)
-            write_atomically(path, content.getvalue())
+            write_codes(path, numbers[dataset.splits[split]])
 
 
 def kept_groups(folder: Path, split: JudgedSplit, images: int) -> NDArray[np.int64] | None:
@@ -43,9 +41,8 @@ def kept_groups(folder: Path, split: JudgedSplit, images: int) -> NDArray[np.int
     if not path.exists():
         return None
     try:
-        found = np.load(io.BytesIO(read_regular(path, 8 * images + 1024)), allow_pickle=False)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path} ({error.strerror or error}): {fix}") from error
+        with reading_from(path, fix):
+            found = np.load(io.BytesIO(read_regular(path, 8 * images + 1024)), allow_pickle=False)
     except (ValueError, EOFError, MemoryError) as error:
         raise CheckpointError(f"{path} is damaged: {fix}") from error
     if not isinstance(found, np.ndarray) or found.shape != (images,) or found.dtype != np.int64:

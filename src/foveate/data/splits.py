@@ -137,8 +137,8 @@ class StoredSplits:
         return {name: indices for name, indices in found.items() if len(indices)}
 
 
-def write_codes(path: Path, codes: NDArray[np.int8]) -> str:
-    """Keep a byte for each image; returns the sha256 of the file.
+def write_codes(path: Path, codes: NDArray[np.signedinteger]) -> str:
+    """Keep a number for each image; returns the sha256 of the file.
 
     Raises:
         OutputError: when the file cannot be written.

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, RootModel, ValidationError, model_validator
 
 from foveate.errors import CheckpointError
-from foveate.files import open_regular, sync_folder, write_atomically, writing_to
+from foveate.files import open_regular, reading_from, sync_folder, write_atomically, writing_to
 from foveate.parsing import MalformedError, parse_json
 from foveate.records import MAX_BYTES, Accuracy, Count, Digest, Name, Reason, Record, Seconds, first_problem
 from foveate.tuning.hyperparameters import Value
@@ -205,13 +205,8 @@ class Journal:
         Raises:
             CheckpointError: when it cannot be read.
         """
-        try:
-            with open_regular(self.path) as file:
-                yield iter(lambda: file.readline(MAX_BYTES), b"")
-        except OSError as error:
-            raise CheckpointError(
-                f"cannot read {self.path} ({error.strerror or error}): restore it from a copy"
-            ) from error
+        with reading_from(self.path, "restore it from a copy"), open_regular(self.path) as file:
+            yield iter(lambda: file.readline(MAX_BYTES), b"")
 
 
 def _parsed(line: bytes, *, first: bool) -> Entry:
