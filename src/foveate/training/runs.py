@@ -198,17 +198,10 @@ class RunFolder:
         The caller has the run `locked`, so that no opening of another process is lost.
         """
         record = self.read_record()
-        self._change_record(test_openings=(*record.test_openings, TestOpening.now(command)))
+        self.change_record(test_openings=(*record.test_openings, TestOpening.now(command)))
 
-    def record_last_kept_as_best(self) -> None:
-        """Record that the last epoch's network is in `best`."""
-        self._change_record(last_kept_as_best=True)
-
-    def record_finished(self) -> None:
-        """Record that there is nothing left to do: the last thing that a training does."""
-        self._change_record(finished=True)
-
-    def _change_record(self, **values: Any) -> None:
+    def change_record(self, **values: Any) -> None:
+        """Write `run.json` with other values of some fields."""
         self.write_record(self.read_record().model_copy(update=values))
 
     def write_history(self, history: Sequence[EpochResult]) -> None:

@@ -297,7 +297,7 @@ def _lead(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display)
         folder.write_history(history)
         if not keeps_best:
             fit.save_weights(folder.best)
-            folder.record_last_kept_as_best()
+            folder.change_record(last_kept_as_best=True)
         if record.folds is None:
             split = "test" if record.final else "validation"
             checkpoint = folder.load_network(config, data.device, images=len(data.dataset.splits[split]))
@@ -311,7 +311,7 @@ def _lead(run: Run, fit: Fit, data: DeviceData, crew: Workers, display: Display)
         cross_validate(
             folder, config, moved, data.dataset, data.device, crew, display, resuming=_resuming(run, fit, crew)
         )
-    folder.record_finished()
+    folder.change_record(finished=True)
 
 
 def _held(folder: RunFolder, world: World) -> contextlib.AbstractContextManager[None]:
