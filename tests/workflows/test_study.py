@@ -72,7 +72,7 @@ def test_a_winner_so_far_of_smaller_images_is_told_as_one(tmp_path: Path) -> Non
     events = run_campaign(search, SimulatedPool(1))
     while search.best is None:
         next(events)
-    write_winner(search, search.best, 100, share=1.0, ended=False)
+    write_winner(search, 100, share=1.0, ended=False)
     title, *settings = (tmp_path / "best.yaml").read_text().splitlines()
     assert re.fullmatch(
         r"# trial \d+ of .*: \d+\.\d% \(\d+\.\d% to \d+\.\d% of 100 images\) on the validation images at 16 px",
@@ -82,7 +82,7 @@ def test_a_winner_so_far_of_smaller_images_is_told_as_one(tmp_path: Path) -> Non
     told = check_winner(tmp_path)
     assert told is not None
     assert told.startswith(f"{tmp_path} has not come to its end: this is its best trial so far; ")
-    write_winner(search, search.best, 100, share=1.0, ended=True)
+    write_winner(search, 100, share=1.0, ended=True)
     assert check_winner(tmp_path) is None
 
 

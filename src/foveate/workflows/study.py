@@ -236,6 +236,9 @@ def _search(
     """
     seed = config.base.data.split_seed
     dataset = study_dataset(whole, config.subset, seed, halved=config.halves_validation)
+    images = sum(len(whole.splits[name]) for name in ("train", "validation"))
+    share = sum(map(len, dataset.splits.values())) / images
+    ranking = len(dataset.splits["rank" if config.halves_validation else "validation"])
     command = resuming("tune", study.path, study.config, config, crew)
     with (
         locked(study.path, f"{study.path} is being run"),
@@ -251,32 +254,15 @@ def _search(
         if journal.damaged:
             display.say(journal.damaged)
         if study.best.exists():  # until the end it is a winner so far, whatever ends this process
-            _write_winner(search, whole, dataset, ended=False)
+            write_winner(search, ranking, share=share, ended=False)
         try:
             finish(search, pool, interrupted, display)
         except (StudyError, KeyboardInterrupt):  # the table says why; and the best so far can be used
-            write_results(search, pool.workers, _ranking(search, dataset))
-            _write_winner(search, whole, dataset, ended=False)
+            write_results(search, pool.workers, ranking)
+            write_winner(search, ranking, share=share, ended=False)
             raise
-        write_results(search, pool.workers, _ranking(search, dataset))
-        _write_winner(search, whole, dataset, ended=True)
+        write_results(search, pool.workers, ranking)
+        write_winner(search, ranking, share=share, ended=True)
         if search.best is None:
             raise StudyError(f"no trial came to an end; why each failed is in {study.results}")
     return study
-
-
-def _write_winner(search: Search, whole: Dataset, dataset: Dataset, *, ended: bool) -> None:
-    """Write the best trial that a study has found so far, where there is one.
-
-    Args:
-        dataset: the part of the `whole` one that it searches with.
-    """
-    if search.best is not None:
-        images = sum(len(whole.splits[name]) for name in ("train", "validation"))
-        share = sum(map(len, dataset.splits.values())) / images
-        write_winner(search, search.best, _ranking(search, dataset), share=share, ended=ended)
-
-
-def _ranking(search: Search, dataset: Dataset) -> int:
-    """How many images rank trials."""
-    return len(dataset.splits["rank" if search.config.halves_validation else "validation"])

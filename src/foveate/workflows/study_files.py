@@ -211,8 +211,8 @@ def _score_told(best: Trial, ranking: int, score: str) -> str:
     return f"{best.score:.1%} ({low:.1%} to {high:.1%} of {ranking:,} images)"
 
 
-def write_winner(search: Search, best: Trial, ranking: int, *, share: float, ended: bool) -> None:
-    """Write the settings of the best trial for a separate run: with all threads, on whatever device is there.
+def write_winner(search: Search, ranking: int, *, share: float, ended: bool) -> None:
+    """Write the settings of the best trial so far, if there is one, for a run with all threads on whatever device.
 
     Args:
         ranking: images that rank trials.
@@ -222,6 +222,8 @@ def write_winner(search: Search, best: Trial, ranking: int, *, share: float, end
     Raises:
         OutputError: when the file cannot be written.
     """
+    if (best := search.best) is None:
+        return
     settings = search.config.space.apply(search.config.base, best.settings)
     passes = max(1, round((settings.train.passes_per_epoch or 1) * share))
     settings = settings.replacing(passes_per_epoch=passes, threads=None, device="auto", patience=None)
