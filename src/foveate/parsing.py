@@ -70,9 +70,8 @@ def parse_yaml(text: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:
         # Beside its own errors, the loader lets through those of the constructors that a tag can name.
         raise MalformedError(one_line(error)) from error
-    check_structure(
-        value, finite=False, most=MAX_YAML_VALUES
-    )  # `.inf` may be given for a setting, whose range then says what is right
+    # `.inf` may be given for a setting, whose range then says what is right.
+    check_structure(value, finite=False, most=MAX_YAML_VALUES)
     return value
 
 
@@ -108,9 +107,8 @@ def check_structure(value: Any, *, finite: bool = True, most: int = MAX_VALUES) 
         for each in values:
             left -= 1
             _check_type(each, finite=finite)
-            if each and isinstance(
-                each, dict | list
-            ):  # what is empty goes no deeper, and a text can hold much of it
+            # What is empty goes no deeper, and a text can hold much of it.
+            if each and isinstance(each, dict | list):
                 waiting.append((depth + 1, each.values() if isinstance(each, dict) else each))
         if left < 0:
             raise MalformedError(f"it holds more than {most:,} values")

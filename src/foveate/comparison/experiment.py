@@ -22,8 +22,6 @@ _FAILED = "failed.json"
 
 
 class _Failure(Record):
-    """How a run failed."""
-
     kind: Name
     reason: Reason
 
@@ -211,7 +209,6 @@ class Experiment(Backlog[ArmRun]):
         return place
 
     def _failure(self, run: ArmRun) -> _Failure | None:
-        """What is kept of how a run failed."""
         path = self.place(run) / _FAILED
         if not path.exists():
             return None

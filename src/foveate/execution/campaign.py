@@ -141,17 +141,14 @@ class _Numbered:
 
     @property
     def under_way(self) -> int:
-        """How many jobs have not ended."""
         return len(self._jobs)
 
     def submit(self, job: int, message: Message) -> None:
-        """As `Pool`."""
         submission = next(_SUBMISSIONS)
         self._jobs[submission], self._submissions[job] = job, submission
         self._pool.submit(submission, message)
 
     def event(self, timeout_s: float) -> Event | None:
-        """As `Pool`; None also for a report of a submission that has ended."""
         event = self._pool.event(timeout_s)
         if event is None or event.job not in self._jobs:
             return None
@@ -161,16 +158,13 @@ class _Numbered:
         return replace(event, job=job)
 
     def stop(self, job: int) -> None:
-        """As `Pool`; of a job that has ended there is nothing to stop."""
         if job in self._submissions:
             self._pool.stop(self._submissions[job])
 
     def waited_s(self, job: int) -> Mapping[int, float]:
-        """As `Pool`."""
         return self._pool.waited_s(self._submissions[job]) if job in self._submissions else {}
 
     def close(self) -> None:
-        """As `Pool`."""
         self._pool.close()
 
 

@@ -113,7 +113,6 @@ class _Mailbox:
         self._any = asyncio.Event()
 
     async def put(self, job: int, value: Message) -> None:
-        """Keep a report."""
         self._reports.append((job, value))
         self._any.set()
 

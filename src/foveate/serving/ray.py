@@ -208,11 +208,9 @@ class _Replica:
             return str(error)
 
     async def logits(self, pixels: Pixels) -> Logits:
-        """Logits of images."""
         return await self._here.logits(np.array(pixels))  # what Ray carries is not writable, and torch warns of it
 
     async def explanation(self, method: str, pixels: Pixels, class_index: int) -> dict[str, str]:
-        """Where the network looks in an image."""
         return await self._here.explanation(method, np.array(pixels), class_index)
 
 

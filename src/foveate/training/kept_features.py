@@ -49,7 +49,6 @@ class _HalfRows(nn.Module):
     """Maps [B, C, h, w] as a loader takes images, [B, h, w, C], in half precision."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """The same values, rounded."""
         return maps.half().permute(0, 2, 3, 1).contiguous()
 
 

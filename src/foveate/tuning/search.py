@@ -295,7 +295,6 @@ class Search:
         return pruned
 
     def _return(self, number: int, reason: str) -> None:
-        """A job has to be done again."""
         self.journal.append(Returned(trial=number, reason=reason))
         self._plan.give_back(self.running.pop(number))
         self._slots.pop(number, None)

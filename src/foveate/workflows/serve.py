@@ -216,7 +216,6 @@ def _replicas(given: str | int | None, ray: str | None) -> tuple[int, int]:
 
 
 def _gpus(given: float | None, device: str | None, ray: str | None) -> float:
-    """The GPUs of a replica."""
     if given is not None and (ray is None or not 0 < given < math.inf):
         raise ConfigError(f"--gpus {given:g}: it is of Ray's, with --ray, and above 0")
     if ray is None:

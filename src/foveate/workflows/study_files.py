@@ -173,7 +173,6 @@ def _too_high(search: Search, best: Trial, ranking: int) -> str:
 
 
 def _page(search: Search, workers: int, ranking: int) -> Page:
-    """What the report shows."""
     config, trials = search.config, [trial for _, trial in sorted(search.trials.items())]
     seconds = max((job["ended"] for trial in trials for job in trial.jobs), default=0.0)
     busy = sum(job["ended"] - job["began"] for trial in trials for job in trial.jobs)
