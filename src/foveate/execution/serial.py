@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Mapping
 
 from foveate.execution.pool import Event, Message, Work
-from foveate.execution.worker import describe_exception
+from foveate.execution.worker import do_job
 
 
 class SerialPool:
@@ -26,11 +26,7 @@ class SerialPool:
         """What happened next; where nothing did, the job that waits longest is done now."""
         if not self._events and self._jobs:
             job, message = self._jobs.popleft()
-            try:
-                done = self._work(message, lambda value: self._events.append(Event(job, "progress", value)))
-                self._events.append(Event(job, "done", done))
-            except Exception as error:  # as in any worker: it is reported, and the others go on
-                self._events.append(Event(job, "failed", describe_exception(error)))
+            do_job(self._work, lambda *event: self._events.append(Event(*event)), job, message)
         return self._events.popleft() if self._events else None
 
     def stop(self, job: int) -> None:

@@ -49,13 +49,14 @@ def serve(work: Work, jobs: TextIO, out: TextIO) -> None:
 
     threading.Thread(target=read, daemon=True).start()
     while True:
-        _do(work, say, **waiting.get())
+        do_job(work, say, **waiting.get())
 
 
-def _do(work: Work, say: Callable[[int, str, Any], None], job: int, message: Any) -> None:
+def do_job(work: Work, say: Callable[[int, Any, Any], None], job: int, message: Any) -> None:
+    """Do a job, and say what becomes of it: number, kind and value of each `Event`."""
     try:
         say(job, "done", work(message, lambda value: say(job, "progress", value)))
-    except Exception as error:  # whatever it is, the parent hears of it
+    except Exception as error:  # whatever it is, it is told, and the other jobs go on
         say(job, "failed", describe_exception(error))
 
 
