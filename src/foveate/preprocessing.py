@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Fit = Literal["crop", "pad", "squash"]
 """How an image that is not square becomes square: its centre alone; the whole image with grey beside it; or the
@@ -12,13 +12,9 @@ Resize = Literal[
     "padded with grey, bilinear, antialiased",
     "squashed, bilinear, antialiased",
 ]
-"""The same in words, as files of models say it."""
+"""The same, in the same order, in words, as files of models say it."""
 
-RESIZES: Mapping[Fit, Resize] = {
-    "crop": "centre crop, bilinear, antialiased",
-    "pad": "padded with grey, bilinear, antialiased",
-    "squash": "squashed, bilinear, antialiased",
-}
+RESIZES: Mapping[Fit, Resize] = dict(zip(get_args(Fit), get_args(Resize), strict=True))
 FITS: Mapping[Resize, Fit] = {resize: fit for fit, resize in RESIZES.items()}
 
 
