@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from foveate.data.container import BadImageError
 from foveate.data.decoding import Decoding
 from foveate.data.source import FileBlock
-from foveate.data.worker import decode_job
+from foveate.data.worker import decode_job, write_all
 from foveate.errors import DataError
 from foveate.execution.pool import Work
 from foveate.files import temporary_told
@@ -208,7 +208,9 @@ class ArrivingImages:
             some = [self._waiting.popleft() for _ in range(count)]
             self._taken[place] = _Taken([future for _, future in some], count)
             for file, (image, _) in zip(self._files[row : row + count], some, strict=True):
-                _overwrite(file, image)
+                file.seek(0)
+                write_all(file.fileno(), image)
+                file.truncate(len(image))
             decoding.begin(FileBlock(row, count, [os.fspath(each) for each in paths]))
 
     def _give_back(self, pixels: NDArray[np.uint8], rows: range, bad: dict[int, str]) -> None:
@@ -238,11 +240,3 @@ class ArrivingImages:
             while True:
                 _, future = self._waiting.popleft()
                 future.set_exception(DataError(reason))
-
-
-def _overwrite(file: FileIO, content: bytes) -> None:
-    file.seek(0)
-    done = 0
-    while done < len(content):  # a nearly full disk takes a part of it, and says so only on the next call
-        done += file.write(content[done:] if done else content)
-    file.truncate(done)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from foveate.data.container import NO_MEMORY, BadImageError
 from foveate.data.decode import decode
@@ -87,7 +86,7 @@ def decode_block(
             if not count:
                 held = ", ".join(block.files) or "the data"
                 raise DataError(f"{held}: {end - index} images fewer than it says: copy or download it again")
-            _write_all(file.fileno(), pixels[:count])
+            write_all(file.fileno(), pixels[:count].data)
             yield index, count, bad
             index += count
 
@@ -205,7 +204,8 @@ def _memory_limit(extra_bytes: int) -> Iterator[AbstractContextManager[None]]:
         os.close(statm)
 
 
-def _write_all(descriptor: int, pixels: NDArray[np.uint8]) -> None:
-    left = memoryview(pixels.data).cast("B")
+def write_all(descriptor: int, content: bytes | memoryview) -> None:
+    """Write all of it to an open file."""
+    left = memoryview(content).cast("B")
     while left:  # a nearly full disk takes a part of it, and says so only on the next call
         left = left[os.write(descriptor, left) :]
