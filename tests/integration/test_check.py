@@ -101,7 +101,7 @@ def test_swapped_labels_are_doubted(photographs: Photographs, tmp_path: Path) ->
     narrow = {
         "stages": [{"filters": 8, "kernels": [3, 3]}],
         "attention_stage": 1,
-        "images_seen": 8000,
+        "images_seen": 3000,
         "batch": 20,
     }
     checked = fv.check(folder, labels=True, runs=tmp_path / "runs", settings={**narrow, "size": 16})
