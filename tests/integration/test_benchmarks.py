@@ -463,14 +463,14 @@ def test_a_study_is_timed_from_its_first_job_to_its_last(run: Run) -> None:
 
 
 def test_verdicts_are_counted_of_arms_that_are_alike_and_of_a_planted_effect(run: Run, tmp_path: Path) -> None:
-    sizes = ("--comparisons", 3, "--seeds", 2, "--planted", 2, "--points", 30, "--pilot", 2, "--subset", 60)
+    sizes = ("--comparisons", 3, "--seeds", 2, "--planted", 2, "--points", 40, "--pilot", 4, "--subset", 60)
     kept = tmp_path / "kept"
     printed, record = run("verdicts.py", *sizes, "--folder", kept, "--workers", 0)
     assert sum(record["alike"].values()) == 3
     assert sum(record["planted"].values()) == 2
     assert record["planted_seeds"] >= 2
     assert "called different" in printed
-    trained = 2 * 2 + 2 * max(3 * 2, 2 * record["planted_seeds"])
+    trained = 2 * 4 + 2 * max(3 * 2, 2 * record["planted_seeds"])
     (bits,) = tmp_path.glob("*.npz")
     assert np.load(bits)["right"].shape == (trained, math.ceil(record["images"] / 8))
     written = {path: path.stat().st_mtime_ns for path in kept.rglob("validation.json")}
