@@ -9,6 +9,7 @@ images the subset leaves out): of the winner's network as the study leaves it, a
 anew by Foveate, for all epochs, with three seeds.
 """
 
+import functools
 import json
 import os
 import statistics
@@ -66,10 +67,12 @@ def main() -> None:
     """Run the studies in turns; print the table and write the figures where asked."""
     options: dict[str, Any] = {"subset": (2000, "images of training and validation together")}
     options |= {"rounds": (3, "seeds, each with a study of each side"), "max_epochs": 9}
+    options |= {"size": (32, "pixels of a side"), "anew": (3, "seeds of a winner's settings trained anew")}
+    options |= {"workers": (int, "of our studies; 0: this process (default: as `foveate tune` does)")}
     parser = command_line(__doc__, "data", threads=torch.get_num_threads(), **options)
     arguments = begin(parser)
     prepare(arguments.threads)  # for both sides
-    whole = load_dataset(arguments.data, DataConfig(size=32), data_dir=arguments.data_dir)
+    whole = load_dataset(arguments.data, DataConfig(size=arguments.size), data_dir=arguments.data_dir)
     rows = []
     for seed in range(arguments.rounds):
         theirs = kerastuner(arguments, whole, seed)
@@ -112,14 +115,20 @@ def space_file(folder: str) -> str:
 
 
 def trained_anew(arguments: Namespace, whole: Dataset, settings: Mapping[str, Any]) -> float:
-    """The accuracy on unseen images of a study's best settings, trained anew for all epochs; the mean of three."""
+    """The accuracy on unseen images of a study's best settings, trained anew for all epochs; a mean of seeds."""
     dataset = study_dataset(whole, arguments.subset, 0, halved=False)
     _, _, left = parts(whole, arguments.subset)
     found = []
-    for seed in (100, 101, 102):
+    for seed in range(100, 100 + arguments.anew):
         with tempfile.TemporaryDirectory() as folder:
             space = read_space(space_file(folder))
-            base = space.base(epochs=arguments.max_epochs, patience=None, threads=arguments.threads, seed=seed)
+            base = space.base(
+                epochs=arguments.max_epochs,
+                patience=None,
+                threads=arguments.threads,
+                seed=seed,
+                size=arguments.size,
+            )
             config = resolve_settings(space.apply(base.replacing(device="cpu"), settings), dataset)
             fit = Fit(config, DeviceData.load(dataset, torch.device("cpu")))
             for _ in fit.epochs():
@@ -141,8 +150,9 @@ def ours(arguments: Namespace, whole: Dataset, seed: int, **plan: Any) -> dict[s
             data_dir=arguments.data_dir,
             runs=folder,
             seed=seed,
+            workers=arguments.workers,
             **plan,
-            settings={"threads": arguments.threads, "device": "cpu", "seed": seed},
+            settings={"threads": arguments.threads, "device": "cpu", "seed": seed, "size": arguments.size},
         )
         seconds = time.perf_counter() - began
         lines = (study.path / "journal.jsonl").read_text(encoding="utf-8").splitlines()
@@ -163,12 +173,12 @@ def ours(arguments: Namespace, whole: Dataset, seed: int, **plan: Any) -> dict[s
         }
 
 
-def keras_model(hp: Any) -> Any:
+def keras_model(hp: Any, size: int) -> Any:
     """Figure 3.2's network with the hyperparameters that KerasTuner draws, as its user writes it."""
     import keras
     from keras import layers
 
-    x = inputs = keras.Input((32, 32, 3), dtype="uint8")
+    x = inputs = keras.Input((size, size, 3), dtype="uint8")
     x = layers.Rescaling(1 / 255)(x)
     for stage in (1, 2):
         filters = hp.Int(f"f{stage}", FILTERS["low"], FILTERS["high"], FILTERS["step"])
@@ -214,7 +224,7 @@ def kerastuner(arguments: Namespace, whole: Dataset, seed: int) -> dict[str, Any
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         tuner = keras_tuner.Hyperband(
-            keras_model,
+            functools.partial(keras_model, size=arguments.size),
             objective="val_accuracy",
             max_epochs=arguments.max_epochs,
             factor=FACTOR,

@@ -507,7 +507,7 @@ def test_recorded_comparisons_are_judged_by_every_rule(run: Run) -> None:
 
 def test_a_study_beside_kerastuner_trains_both_and_measures_both_winners(run_apart: Run) -> None:
     sizes = ("--data", "digits", "--subset", 100, "--rounds", 1, "--threads", 1, "--max-epochs", 2)
-    _, record = run_apart("study_keras_tuner.py", *sizes)
+    _, record = run_apart("study_keras_tuner.py", *sizes, "--size", 16, "--anew", 1, "--workers", 0)
     assert [row["who"] for row in record["rows"]] == ["KerasTuner", "ours, its semantics", "ours, in as long"]
     for row in record["rows"]:
         # In the seconds that KerasTuner takes for so little one trial may be all.
