@@ -1,18 +1,22 @@
 """The benchmarks run, at a size of seconds: what they find is for a quiet machine, and not asserted."""
 
 import argparse
+import contextlib
 import importlib.util
 import io
 import json
 import math
 import multiprocessing
+import os
 import runpy
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import matplotlib as mpl
 import numpy as np
@@ -23,7 +27,7 @@ import torch
 import typer
 from PIL import Image
 from tests import exported
-from tests.commands import run_script
+from tests.commands import finish, run_script
 
 import foveate
 from foveate.cli import app
@@ -88,6 +92,29 @@ def run_apart(tmp_path: Path) -> Run:
         return done.stdout, json.loads(record.read_text())
 
     return run
+
+
+@pytest.fixture
+def processes_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A benchmark's commands and scripts run in this process, where each would start its own and import torch."""
+    import harness
+
+    started = harness.run_python
+
+    def run_python(*words: object, **environment: str) -> tuple[float, str]:
+        script = Path(str(words[0]))
+        if words[:2] != harness.FOVEATE and script.parent != BENCHMARKS:
+            return started(*words, **environment)
+        began, printed = time.perf_counter(), io.StringIO()
+        with mock.patch.dict(os.environ, environment):
+            if words[:2] == harness.FOVEATE:
+                printed.write(finish(Path.cwd(), *words[2:]))
+            else:
+                with mock.patch.object(sys, "argv", [*map(str, words)]), contextlib.redirect_stdout(printed):
+                    runpy.run_path(str(script), run_name="__main__")
+        return time.perf_counter() - began, printed.getvalue()
+
+    monkeypatch.setattr(harness, "run_python", run_python)
 
 
 def start(script: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -315,14 +342,17 @@ def test_the_port_counts_its_views_as_foveate_does(port: ModuleType) -> None:
     assert (plain != averaged).any()
 
 
+@pytest.mark.usefixtures("processes_here")
 def test_time_to_accuracy_runs_both_sides_in_turns_and_resumes_from_its_record(
     dark_and_bright: Path, run: Run
 ) -> None:
-    ours, port = "--foveate-more=--set images_seen=360 --batch 36", "--airbench-more=--batch 36 --train-limit 72"
+    stages = "[{filters: 8, kernels: [3, 3]}, {filters: 12, kernels: [3, 3]}]"
+    more = f"--set images_seen=360 --batch 36 --set attention_stage=2 --set 'stages={stages}'"
+    ours, port = f"--foveate-more={more}", "--airbench-more=--batch 36 --train-limit 72"
     sizes = ("--data", dark_and_bright, "--presets", "minute", "--airbench-epochs", 1, "--skip-keras")
     sizes += ("--threads", 1, "--product-seconds", 0)
     printed, record = run("time_to_accuracy.py", *sizes, ours, port)
-    whos = ["minute --set images_seen=360 --batch 36", "airbench port, epochs: 1"]
+    whos = [f"minute {more}", "airbench port, epochs: 1"]
     assert [(row["who"], row["side"]) for row in record] == list(zip(whos, ("ours", "airbench"), strict=True))
     assert record[0]["plain"] > 0.9
     assert record[0]["gate"] is not None
@@ -452,6 +482,7 @@ def test_decisions_are_timed_on_a_simulated_cluster(run: Run) -> None:
     assert printed.count("asha") == 2
 
 
+@pytest.mark.usefixtures("processes_here")
 def test_a_study_is_timed_from_its_first_job_to_its_last(run: Run) -> None:
     sizes = ("--data", "digits", "--rounds", 1, "--max-epochs", 1, "--subset", 100, "--set", "passes_per_epoch=1")
     printed, record = run("study_workers.py", *sizes, "--ways", "one worker, one thread")
@@ -698,6 +729,7 @@ def test_serving_measures_each_part_against_its_peer(run_apart: Run, tmp_path: P
     assert printed.count("goal ≤ 3:") == 2
 
 
+@pytest.mark.usefixtures("processes_here")
 def test_photographs_are_timed_by_number_and_size(run: Run, ants_bees: Path) -> None:
     printed, (row,) = run("my_photographs.py", ants_bees, "--counts", 12, 9000, "--megapixels", 1)
     assert (row["photographs"], row["megapixels"]) == (12, 1.0)  # 9,000 are too many of that size
