@@ -32,10 +32,22 @@ def finding(difference: Any = (), verdict: Any = (), **changes: Any) -> PairFind
         ({"answer": "no difference"}, {"mean": -0.0012}, "No difference larger than 0.5 points (-0.12 points)."),
         ({"answer": "hurts"}, {"mean": -0.02}, "Hurts: -2.00 points."),
         (
-            {"answer": "inconclusive", "seeds": 1234},
+            {"answer": "inconclusive", "seeds": 1234, "seeds_alike": 1234},
             {},
             "Inconclusive: +1.20 points; about 1,234 new seeds would decide, "
             "in a separate comparison (--first-seed 2).",
+        ),
+        (
+            {"answer": "inconclusive", "seeds": None, "seeds_alike": 4},
+            {"mean": 0.3955},
+            "Inconclusive: +39.55 points; about 4 new seeds would decide if they differ by as much as these do, "
+            "in a separate comparison (--first-seed 2).",
+        ),
+        (
+            {"answer": "inconclusive", "seeds": 2000, "seeds_alike": 4},
+            {"mean": 0.1},
+            "Inconclusive: +10.00 points; about 4 new seeds would decide if they differ by as much as these do, "
+            "and 2,000 whatever they differ by, in a separate comparison (--first-seed 2).",
         ),
         (
             {"answer": "inconclusive", "interval": None},
@@ -70,14 +82,14 @@ def test_more_seeds_than_are_looked_for_are_said_to_be_more() -> None:
         ({"small": True}, "Helps, by less than 0.5 points: +1.20 points."),
         ({"answer": "hurts", "small": True}, "Hurts, by less than 0.5 points: +1.20 points."),
         (
-            {"answer": "inconclusive", "on_these_images": "helps", "seeds": 12},
+            {"answer": "inconclusive", "on_these_images": "helps", "seeds": 12, "seeds_alike": 12},
             "Inconclusive: +1.20 points; on these images it helps; about 12 new seeds would decide, "
             "in a separate comparison (--first-seed 2).",
         ),
         (
             {"answer": "inconclusive", "on_these_images": "no difference", "images": 9100},
             "Inconclusive: +1.20 points; on these images no difference larger than 0.5 points; no number of seeds "
-            "would decide on 400 images: it takes more than 9,100 images.",
+            "would decide a difference like this one on 400 images: it takes more than 9,100 images.",
         ),
         (
             {"answer": "no difference", "on_these_images": "hurts"},
@@ -95,11 +107,13 @@ def test_what_holds_on_these_images_alone_is_said_so(verdict: Any, words: str) -
 
 def test_too_few_groups_are_said_to_be_too_few() -> None:
     words = finding({"groups": 40}, {"answer": "inconclusive", "images": 900}).words
-    assert words.endswith("; no number of seeds would decide on 40 groups: it takes more than 900 groups.")
+    assert words.endswith(
+        "; no number of seeds would decide a difference like this one on 40 groups: it takes more than 900 groups."
+    )
 
 
 def test_arms_with_seeds_of_their_own_are_told_no_first_seed() -> None:
-    words = finding(verdict={"answer": "inconclusive", "seeds": 12}, next_seed=None).words
+    words = finding(verdict={"answer": "inconclusive", "seeds": 12, "seeds_alike": 12}, next_seed=None).words
     assert words.endswith("about 12 new seeds would decide, in a separate comparison.")
 
 

@@ -254,10 +254,21 @@ class TestNewImages:
 
     def test_few_images_are_said_to_be_too_few(self) -> None:
         verdict = conclude(of([0.004, -0.004, 0.001], image_sd=0.01), delta=0.005, rule="pairs")
-        assert verdict.seeds is None
+        assert (verdict.seeds, verdict.seeds_alike) == (None, None)
         assert verdict.images is not None
         enough = of([0.004, -0.004, 0.001], image_sd=0.01 * math.sqrt(10_000 / (1.1 * verdict.images)))
-        assert conclude(enough, delta=0.005, rule="pairs").seeds is not None
+        assert conclude(enough, delta=0.005, rule="pairs").seeds_alike is not None
+
+    def test_few_images_are_enough_for_a_large_difference(self) -> None:
+        """Too few to say of every difference whether it matters; and two seeds are too few for any."""
+        two = conclude(of([0.36, 0.43], image_sd=0.03), delta=0.005, rule="pairs")
+        assert (two.answer, two.seeds, two.images) == ("inconclusive", None, None)
+        assert two.seeds_alike is not None
+        for seeds, answer in ((two.seeds_alike, "helps"), (two.seeds_alike - 1, "inconclusive")):
+            values = np.arange(seeds) - (seeds - 1) / 2
+            values *= np.std([0.36, 0.43], ddof=1) / values.std(ddof=1)
+            told = conclude(of((0.395 + values).tolist(), image_sd=0.03), delta=0.005, rule="pairs")
+            assert told.answer == answer
 
     @given(st.lists(st.floats(-0.02, 0.02), min_size=2, max_size=12), st.floats(0, 0.001))
     @settings(max_examples=60)

@@ -81,14 +81,18 @@ class PairFinding:
         return f"{verdict.answer.capitalize()}{f', by less than {delta}' if verdict.small else ''}: {points}."
 
     def _what_would_decide(self, verdict: Verdict, difference: Difference) -> str:
-        if verdict.seeds is not None:
+        if verdict.seeds_alike is not None:
+            seeds = f"about {verdict.seeds_alike:,} new seeds would decide"
+            if verdict.seeds != verdict.seeds_alike:
+                seeds += " if they differ by as much as these do"
+                seeds += "" if verdict.seeds is None else f", and {verdict.seeds:,} whatever they differ by"
             again = "" if self.next_seed is None else f" (--first-seed {self.next_seed})"
-            return f"about {verdict.seeds:,} new seeds would decide, in a separate comparison{again}"
+            return f"{seeds}, in a separate comparison{again}"
         if verdict.images is None:
             return "not even thousands of seeds would decide"
         things = "groups" if difference.grouped else "images"
         return (
-            f"no number of seeds would decide on {difference.independent:,} {things}: "
+            f"no number of seeds would decide a difference like this one on {difference.independent:,} {things}: "
             f"it takes more than {verdict.images:,} {things}"
         )
 

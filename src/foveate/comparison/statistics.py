@@ -63,8 +63,8 @@ class Verdict:
     level: float
     """1 − α of the two intervals: of all pairs together; by the rule `seeds`, of each."""
     seeds: int | None
-    """How many would decide, if they spread as these do, where the answer is `inconclusive`; None: with one seed
-    nobody knows, it is more than `MAX_SEEDS`, or there are too few images."""
+    """How many would decide wherever the difference lies, if they spread as these do, where the answer is
+    `inconclusive`; None: with one seed nobody knows, it is more than `MAX_SEEDS`, or there are too few images."""
     equivalence_interval: Interval | None = None
     """Over seeds and images, at 1 − 2α for all pairs together: inside ±δ, both one-sided tests reject a difference
     of δ. None by the rule `seeds`."""
@@ -73,10 +73,12 @@ class Verdict:
     on_these_images: Answer = "inconclusive"
     """What the interval over seeds alone says: it may not hold for other images."""
     images: int | None = None
-    """Images, or groups where these are counted, that it takes at least, where no number of seeds would decide on
-    so few."""
+    """Images, or groups where these are counted, that it takes at least to decide a difference like this one,
+    where no number of seeds would on so few."""
     by_seeds: bool = False
     """Whether the rule is `seeds`: the interval over seeds alone has judged."""
+    seeds_alike: int | None = None
+    """As `seeds`, if the difference is this one too: no more than these, and often far fewer."""
 
     @property
     def judging(self) -> Interval | None:
@@ -163,17 +165,6 @@ class Widths:
         """Of the interval over seeds and images."""
         return math.hypot(self.seeds(alpha, count, freedom), self.images(alpha))
 
-    def decisive(self, alpha: float, delta: float) -> Callable[[int], bool]:
-        """Whether a number of seeds gives an answer, wherever the difference lies: a difference that is not told
-        from zero then lies within ±δ.
-        """
-
-        def enough(count: int) -> bool:
-            freedom = self.family.freedom(count)
-            return self.both(alpha, count, freedom) + self.both(2 * alpha, count, freedom) <= delta
-
-        return enough
-
 
 def conclude(
     difference: Difference, family: Family, spread: Spread | None, *, delta: float, alpha: float = 0.05
@@ -205,16 +196,21 @@ def conclude(
         answer, small = _answer(mean, both, tested, delta)
         on_these, _ = _answer(mean, seeds, widths.seeds(2 * alpha, count, freedom), delta)
         equivalence = (mean - tested, mean + tested)
-    more = images = None
-    if answer == "inconclusive" and of_old:
-        half = widths.seeds
-        more = first(count + 1, lambda seeds: half(alpha, seeds, family.freedom(seeds)) <= delta / 2)
-    elif answer == "inconclusive":
-        more = first(count + 1, widths.decisive(alpha, delta))
-        parts = widths.images(alpha) + widths.images(2 * alpha)
-        images = (
-            math.ceil(difference.independent * (parts / delta) ** 2) if more is None and parts >= delta else None
-        )
+    more = alike = images = None
+    if answer == "inconclusive":
+
+        def halves(count: int) -> tuple[float, float]:
+            """Half the two intervals that judge, over so many seeds."""
+            freedom = family.freedom(count)
+            if of_old:
+                return widths.seeds(alpha, count, freedom), widths.seeds(alpha, count, freedom)
+            return widths.both(alpha, count, freedom), widths.both(2 * alpha, count, freedom)
+
+        # Then a difference that is not told from zero lies within ±δ.
+        more = first(count + 1, lambda seeds: sum(halves(seeds)) <= delta)
+        alike = first(count + 1, lambda seeds: _answer(mean, *halves(seeds), delta)[0] != "inconclusive")
+        if alike is None and not of_old:
+            images = _images_wanted(widths, alpha, delta)
     return Verdict(
         answer,
         (mean - seeds, mean + seeds),
@@ -227,7 +223,16 @@ def conclude(
         on_these,
         images,
         of_old,
+        alike,
     )
+
+
+def _images_wanted(widths: Widths, alpha: float, delta: float) -> int | None:
+    """Images, or groups, from which seeds can decide a difference like this one; None: there are enough."""
+    mean = abs(widths.difference.mean)
+    times = [widths.images(alpha) / mean] if mean else []
+    times += [widths.images(2 * alpha) / (delta - mean)] if mean < delta else []
+    return math.ceil(widths.difference.independent * min(times) ** 2) if min(times) >= 1 else None
 
 
 def first(low: int, enough: Callable[[int], bool]) -> int | None:
