@@ -12,7 +12,7 @@ from scipy.special import softmax
 from sklearn import metrics
 
 from foveate.errors import DataError, TrainingError
-from foveate.evaluation import score, score_ablation
+from foveate.evaluation import MOST_GROUPS, score, score_ablation
 from foveate.metrics import BINS, point_metrics, wilson_interval
 
 CPU = torch.device("cpu")
@@ -291,6 +291,22 @@ def test_a_group_is_measured_as_its_images_alone_would_be() -> None:
     assert "groups" not in score(logits, labels, NAMES).to_dict()
 
 
+def test_an_image_without_a_group_is_in_none() -> None:
+    logits, labels = measured(4)
+    report = score(logits, labels, NAMES, ["", "day"] * 100, resamples=5)
+    assert (list(report.groups), report.group_count) == (["day"], 1)
+
+
+def test_of_many_groups_those_of_the_lowest_accuracy_are_kept() -> None:
+    logits, labels = measured(4, 600, skill=3.0)
+    groups = [f"{index // 3:03}" for index in range(600)]
+    report = score(logits, labels, NAMES, groups, resamples=5)
+    shares = (logits.argmax(axis=1) == labels).reshape(200, 3).mean(axis=1)
+    assert (len(report.groups), report.group_count) == (MOST_GROUPS, 200)
+    assert sorted(each.accuracy for each in report.groups.values()) == sorted(shares)[:MOST_GROUPS]
+    assert list(report.groups) == sorted(report.groups)
+
+
 def test_what_cannot_be_scored_is_said() -> None:
     logits, labels = measured(0, 4)
     with pytest.raises(DataError, match="no images to evaluate"):
@@ -346,3 +362,13 @@ def test_intervals_over_clusters_are_wider_where_images_of_one_are_alike() -> No
         assert higher - lower > 1.5 * (high - low)
     each = score(logits, labels, ["a", "b"], clusters=np.arange(200))
     assert each.intervals["loss"] == pytest.approx(alone.intervals["loss"])
+
+
+def test_a_group_that_is_one_cluster_is_measured_over_its_images() -> None:
+    logits, labels = measured(4, 200, skill=6.0)
+    groups, clusters = ["a"] * 100 + ["b"] * 100, np.repeat([0, 1], 100)
+    found = score(logits, labels, NAMES, groups, clusters=clusters).groups["a"]
+    low, high = found.intervals["accuracy"]
+    assert found.accuracy > 0.95
+    assert [low, high] == [float(end) for end in wilson_interval(found.accuracy * 100, 100)]
+    assert found.intervals["macro_f1"][0] > 0.8

@@ -42,8 +42,9 @@ class Images:
         return cls(measured, right, wrong, places)
 
     def some(self, rows: Any) -> "Images":
-        """A part of them."""
+        """A part of them; where it is of one cluster, its images are counted: of others it tells nothing."""
         clusters = None if self.clusters is None else np.unique(self.clusters[rows], return_inverse=True)[1]
+        clusters = clusters if clusters is not None and clusters.any() else None
         return Images(self.measured[rows], self.right[rows], self.wrong[rows], clusters)
 
     @property

@@ -11,6 +11,9 @@ from foveate.bootstrap import Images, Interval, bootstrap
 from foveate.errors import DataError
 from foveate.metrics import BINS, Sums, metrics, point_metrics, wilson_ends, wilson_interval
 
+MOST_GROUPS = 100
+"""Groups that are measured and kept: each takes milliseconds and a kilobyte, and every image may have its own."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ClassScores:
@@ -77,12 +80,15 @@ class Report(Scores):
     confusion_matrix: list[list[int]]
     reliability: list[ReliabilityBin]
     groups: dict[str, Scores]
+    """Those of the lowest accuracy, at most `MOST_GROUPS`."""
+    group_count: int
+    """How many groups there are."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON, without `groups` where there are none."""
+        """Plain data for JSON, without groups where there are none."""
         plain = dataclasses.asdict(self)
         if not plain["groups"]:
-            del plain["groups"]
+            del plain["groups"], plain["group_count"]
         return plain
 
 
@@ -96,7 +102,9 @@ def score(
     resamples: int = 1000,
     seed: int = 0,
 ) -> Report:
-    """Measure logits [N, K] against labels [N], and again for each of `groups` [N] where given.
+    """Measure logits [N, K] against labels [N], and again for those of `groups` [N] with the lowest accuracy.
+
+    An image whose group is empty has none.
 
     Intervals are 95 %: `wilson_interval` for proportions of images (accuracy, precision and recall per class and
     thresholded), else `bootstrap` of `resamples` samples drawn from `seed`. None claims certainty, however few
@@ -106,7 +114,7 @@ def score(
         clusters: [N] number of what each image belongs to, such as a patient, where the images of one are alike.
             Then whole clusters are resampled (Davison and Hinkley 1997, section 3.8), the interval of a proportion
             is the wider of that and Wilson's, and each allows for a cluster that was not seen. Those of single
-            classes stay Wilson's.
+            classes stay Wilson's, and those of a group that is one cluster count its images.
 
     Raises:
         DataError: when there are no images.
@@ -130,18 +138,17 @@ def score(
     images = Images.of(logits, labels, generator, clusters)
     sums = Sums.of(images.measured, classes)
     overall = _scores(images, classes, resamples, generator)
-    names, members = np.unique(np.asarray([] if groups is None else groups, dtype=str), return_inverse=True)
-    confusion = np.bincount(labels * classes + logits.argmax(axis=1), minlength=classes**2)
+    predicted = logits.argmax(axis=1)
+    confusion = np.bincount(labels * classes + predicted, minlength=classes**2)
+    members, count = ({}, 0) if groups is None else _members(groups, predicted == labels)
     return Report(
         **vars(overall),
         class_names=list(class_names),
         per_class=_per_class(sums, class_names),
         confusion_matrix=confusion.reshape(classes, classes).tolist(),
         reliability=_reliability(sums),
-        groups={
-            str(name): _scores(images.some(members == index), classes, resamples, generator)
-            for index, name in enumerate(names)
-        },
+        groups={name: _scores(images.some(rows), classes, resamples, generator) for name, rows in members.items()},
+        group_count=count,
     )
 
 
@@ -150,6 +157,15 @@ def score_ablation(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -
     found = point_metrics(logits, labels)
     ends = wilson_ends((logits.argmax(axis=1) == labels).sum(), len(labels))
     return AblationResult(len(labels), found["loss"], found["accuracy"], {"accuracy": ends})
+
+
+def _members(groups: Sequence[str], right: np.ndarray[Any, Any]) -> tuple[dict[str, Any], int]:
+    """Which images are of each group, of those that are listed, by name; and how many groups there are."""
+    names, places, sizes = np.unique(np.asarray(groups, dtype=str), return_inverse=True, return_counts=True)
+    named = np.flatnonzero(names != "")
+    accuracy = (np.bincount(places, right) / sizes)[named]
+    listed = np.sort(named[np.argsort(accuracy, kind="stable")[:MOST_GROUPS]])
+    return {str(names[index]): places == index for index in listed}, len(named)
 
 
 def _scores(images: Images, classes: int, resamples: int, generator: np.random.Generator) -> Scores:

@@ -85,7 +85,7 @@ def test_groups_stay_in_one_split_and_in_one_fold(
         assert len(set(splits[of_group])) == 1 or set(splits[of_group]) == {0, 1}
         assert len({each == 2 for each in splits[of_group]}) == 1
         assert len(set(folds[of_group])) == 1
-    assert "over groups" in (run / "report.html").read_text()
+    assert "is over groups" in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

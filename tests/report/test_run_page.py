@@ -321,6 +321,13 @@ def test_groups_are_a_table_lowest_accuracy_first(run: Run, scored: Scored) -> N
     assert places == sorted(places)
 
 
+def test_of_many_groups_it_says_how_many_there_are(run: Run, scored: Scored) -> None:
+    report = scored(groups=tuple(f"patient {index}" for index in range(150)))
+    text = Parsed(render(run(reports={"validation": report}))).text
+    assert f"Lowest accuracy first; 100 of {report.group_count} groups" in text
+    assert report.group_count > len(report.groups) == 100
+
+
 def test_what_was_only_evaluated_has_no_training(paged: Run, scored: Scored) -> None:
     page = render(paged(reports={"all": scored()}))
     assert 'id="curves"' not in page
@@ -362,6 +369,15 @@ def test_folds_are_told_apart_from_a_test_split_that_was_measured_after_them(run
     assert "Accuracy, test" in text
     assert "Fold by fold, out-of-fold images" in text
     assert "that of the out-of-fold accuracy is over images" in text
+
+
+def test_folds_of_groups_say_once_over_what_their_intervals_are(run: Run, scored: Scored) -> None:
+    folds = [FoldScore(images=300, accuracy=accuracy) for accuracy in (0.5, 0.6)]
+    for groups, over in (((), "images"), (("day", "night"), "groups, of which the images share a fold")):
+        report = replace(scored(groups=groups), folds=folds)
+        text = Parsed(render(run(reports={"out-of-fold": report}))).text
+        assert f"that of the out-of-fold accuracy is over {over}." in text
+        assert ("Those of all out-of-fold images are over groups" in text) == bool(groups)
 
 
 def test_copies_in_two_folds_are_told_beside_the_folds(run: Run) -> None:

@@ -22,12 +22,7 @@ def folds_section(measured: Measured) -> Section:
     average = percent(mean(accuracies))
     columns = numbers("Fold", "Images", "Accuracy")
     table = Table("Accuracy by fold", columns, rows, footer=["Mean", average])
-    grouped = (
-        " Images of one group share a fold, and the intervals above are over groups: they hold for groups that "
-        "were not seen."
-        if measured.groups
-        else ""
-    )
+    over = "groups, of which the images share a fold" if measured.groups else "images"
     copies = (
         f" Of {plural(measured.copies_across_folds, 'image')} there is a copy or a near copy in another fold, on "
         "which the network that predicted it was trained: the figure is a little too good."
@@ -45,7 +40,7 @@ def folds_section(measured: Measured) -> Section:
         f"Each of {measured.n:,} images was predicted by one of {len(rows)} networks, which was trained without "
         f"it, to a length that was fixed before.{copies} The accuracy of the folds is {average} on average, "
         f"with a standard deviation of {spread}: the choice of training images matters that much. It is not "
-        f"an interval; that of the out-of-fold accuracy is over images.{grouped} The final model "
+        f"an interval; that of the out-of-fold accuracy is over {over}. The final model "
         f"was trained on all of these images, by the same settings and to the same length.{fitted}"
     )
     return Section("folds", "Folds", "Fold by fold, out-of-fold images", [Card("", [table])], note)

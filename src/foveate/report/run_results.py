@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from foveate.data.folds import OUT_OF_FOLD
 from foveate.report.caveats import few_images_told, undefined, uneven_told
 from foveate.report.html import interval, metric, percent, sentence
 from foveate.report.sections import Card, Column, Section, Table, Text, code, numbers, small
@@ -77,6 +78,11 @@ def results_section(
         "The 95 % interval is below each value: Wilson’s for shares of images, a Bayesian bootstrap over images "
         "for the rest. Where every image is right, the lower end lies below all the same: the next may be wrong."
     )
+    if (folds := reports.get(OUT_OF_FOLD)) is not None and folds.groups:
+        note += (
+            " Those of all out-of-fold images are over groups: a bootstrap of whole groups, or Wilson’s where that"
+            " is wider. They hold for groups that were not seen."
+        )
     # Of the split of the headline alone: what another one tells must not be read as a word on that figure.
     smallest = min(each.support for each in lead.per_class.values())
     told = few_images_told(split, lead.n, lead.intervals["accuracy"], smallest)
@@ -164,11 +170,13 @@ def _corruptions(lead: Measured, split: str) -> Card | None:
 
 def _groups(lead: Measured, split: str) -> Card:
     ranked = sorted(lead.groups.items(), key=lambda item: item[1].accuracy)
+    count = max(lead.group_count, len(ranked))
     rows = [
         [name, f"{scores.n:,}", *(measured_cell(scores, key) for key in ("accuracy", "macro_f1", "loss"))]
         for name, scores in ranked[:MOST_LISTED]
     ]
-    more = f"; {MOST_LISTED} of {len(ranked)} groups" if len(ranked) > MOST_LISTED else ""
+    more = f"; {MOST_LISTED} of {count:,} groups" if count > MOST_LISTED else ""
     columns = [Column("Group", "break"), *numbers("Images", "Accuracy", "F1, macro", "Loss")]
-    table = Table("Results by group", columns, rows, f"Lowest accuracy first{more}", tall=True)
+    caption = f"Lowest accuracy first{more}; the intervals are over the images of each group"
+    table = Table("Results by group", columns, rows, caption, tall=True)
     return Card(f"By group, {split}", [table])

@@ -52,6 +52,7 @@ class Measured(Report):
     """A split as it was measured: the report, and what stands beside it."""
 
     groups: dict[str, Scores] = Field(default_factory=dict)
+    group_count: int = Field(default=0, ge=0)
     variants: dict[str, AblationResult] = Field(default_factory=dict)
     gate: float | None = None
     calibration: dict[str, float] | None = None
