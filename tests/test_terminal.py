@@ -177,11 +177,23 @@ def test_of_uneven_classes_the_recall_of_each_is_printed_first(capsys: pytest.Ca
     assert lines[0].startswith("cat has 300 of these images, and fox has 5: look at the recall of each class")
     assert lines[0].endswith("--set class_weights=balanced counts all classes the same in training")
     assert [line.split(":")[0] for line in lines[1:4]] == [f"  recall of {name}" for name in ("fox", "dog", "cat")]
-    assert lines[4].startswith("test balanced accuracy (mean recall): ")
+    recalls = [each["recall"] for each in metrics["test"]["per_class"].values()]
+    assert lines[4].startswith(f"test balanced accuracy (mean recall): {np.mean(recalls):.1%} (")
     assert lines[5].startswith("test accuracy: ")
     balanced = SimpleNamespace(metrics=metrics, report=Path("report.html"), counts_evenly=True)
     print_results(balanced)  # type: ignore[arg-type]
     assert "class_weights" not in capsys.readouterr().out
+
+
+def test_a_metric_that_an_earlier_version_did_not_measure_is_a_dash(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = np.repeat([0, 1], [300, 5])
+    new, old = (score(9 * np.eye(2)[labels], labels, ("cat", "dog"), resamples=5).to_dict() for _ in range(2))
+    del old["balanced_accuracy"], old["intervals"]["balanced_accuracy"]
+    for metrics in ({"validation": old, "test": new}, {"validation": new, "test": old}):
+        print_results(SimpleNamespace(metrics=metrics, report=Path("report.html")), verbose=True)  # type: ignore[arg-type]
+        printed = capsys.readouterr().out
+        assert printed.count("balanced accuracy (mean recall)") == 1
+        assert re.search(r"balanced accuracy .*–.*not measured", printed)
 
 
 @pytest.mark.parametrize("other", [False, True])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from foveate.metrics import Floats, Ints, Sums, metrics, statistics
+from foveate.metrics import Floats, Ints, Sums, balanced_accuracy, metrics, statistics
 
 _RESAMPLED_AT_ONCE = 2**22
 """Weights of images held at once while resampling: 32 MiB in float64."""
@@ -72,18 +72,24 @@ def bootstrap(
     size = images.measured.shape[0] / images.independent  # of the cluster that was not seen
     weight = size * generator.standard_exponential((resamples, 1))
     ends: dict[str, list[float]] = {name: [value, value] for name, value in estimates.items()}
+    own, seen = Sums.of(images.measured[unseen].toarray(), classes).true, Sums.of(weighed, classes)
     for rows, right in ((images.right, 1.0), (images.wrong, 0.0)):
         one_more = rows[unseen].toarray()
         one_more[:, 1:3] = right, 1.0  # sure of it: where no image that was seen was, one may be
         sums = weighed + weight * one_more
-        for name, values in metrics(Sums.of(sums, classes)).items():
+        found = metrics(Sums.of(sums, classes))
+        # Where it is of a class that has no images here it tells nothing of the others: so it is of its own class.
+        found["balanced_accuracy"] = balanced_accuracy(
+            seen.correct + right * weight * own, seen.true + weight * own
+        )
+        for name, values in found.items():
             ends[name] += np.quantile(values, [0.025, 0.975]).tolist()
     # A mistake in a class of few images weighs much in a mean over classes: one more of each may be right.
     present = np.asarray((images.measured.sum(axis=0) > 0).reshape(-1)[3 + 2 * classes : 3 + 3 * classes])
     each_right = generator.standard_exponential((resamples, classes)) * present
     weighed[:, 3 : 3 + 3 * classes] += np.tile(each_right, 3)
     for name, values in metrics(Sums.of(weighed, classes)).items():
-        if name.startswith("macro"):
+        if name.startswith(("macro", "balanced")):
             ends[name].append(float(np.quantile(values, 0.975)))
     error = ends["expected_calibration_error"]
     error.append(max(0.0, 2 * error[0] - max(error)))

@@ -42,7 +42,8 @@ class Scores:
     """Metrics of `n` images, each with its 95 % interval `[low, high]` in `intervals`.
 
     Macro metrics average classes over the argmax, as scikit-learn does with `zero_division=0`: a class that
-    has no images and is never predicted is left out, any other 0/0 counts as 0. Thresholded micro metrics
+    has no images and is never predicted is left out, any other 0/0 counts as 0. The balanced accuracy is the mean
+    recall of the classes that have images, whatever is predicted. Thresholded micro metrics
     are those of Keras' `Precision()` and `Recall()` on one-hot labels: every class score above 0.5 is a
     positive, pooled over classes; 0/0 is 0 there too. `loss` is the mean cross-entropy in nats.
     """
@@ -58,6 +59,8 @@ class Scores:
     thresholded_micro_f1: float
     expected_calibration_error: float
     intervals: dict[str, Interval]
+    balanced_accuracy: float | None = dataclasses.field(default=None, kw_only=True)
+    """None of an earlier version, which did not measure it."""
 
 
 @dataclasses.dataclass(frozen=True)

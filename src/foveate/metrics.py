@@ -23,16 +23,11 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 def point_metrics(logits: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> dict[str, float]:
     """The scalar metrics of a `Report` for logits [N, K] and labels [N], without their intervals.
 
-    And `balanced_accuracy`, the mean recall of the classes that have images: `macro_recall`, unless a class has no
-    images and is predicted all the same.
-
     Raises:
         TrainingError: when a logit is not finite.
     """
     sums = Sums.of(np.asarray(statistics(logits, labels.astype(np.int64)).sum(axis=0)), logits.shape[1])
-    found = {name: float(value) for name, value in metrics(sums).items()}
-    present = sums.true > 0
-    return {**found, "balanced_accuracy": float((sums.correct[present] / sums.true[present]).mean())}
+    return {name: float(value) for name, value in metrics(sums).items()}
 
 
 def wilson_interval(successes: Any, trials: Any) -> tuple[Floats, Floats]:
@@ -124,6 +119,11 @@ def _divide(numerator: Floats, denominator: Floats) -> Floats:
     return numerator / np.where(denominator > 0, denominator, 1)
 
 
+def balanced_accuracy(correct: Floats, true: Floats) -> Floats:
+    """Mean recall [...] of the classes that have images, of which [..., K] are `true`, and of these `correct`."""
+    return np.asarray(_divide(correct, true).sum(-1) / (true > 0).sum(-1))
+
+
 def metrics(sums: Sums) -> dict[str, Floats]:
     """Scalar metrics [...] from summed statistics, by name."""
     n = sums.true.sum(-1)
@@ -135,6 +135,7 @@ def metrics(sums: Sums) -> dict[str, Floats]:
     return {
         "loss": sums.loss / n,
         "accuracy": sums.correct.sum(-1) / n,
+        "balanced_accuracy": balanced_accuracy(sums.correct, sums.true),
         "macro_precision": macro(sums.correct, sums.predicted),
         "macro_recall": macro(sums.correct, sums.true),
         "macro_f1": macro(2 * sums.correct, sums.predicted + sums.true),

@@ -109,6 +109,20 @@ def test_of_uneven_classes_the_recall_of_each_comes_first(paged: Run, settings: 
     assert "Recall of each class, validation" not in render(paged())
 
 
+def test_the_balanced_accuracy_is_that_of_the_classes_that_have_images(paged: Run) -> None:
+    labels = np.repeat([0, 1], [100, 10])
+    predicted = labels.copy()
+    predicted[0] = 2
+    found = score(9 * np.eye(3)[predicted], labels, ("cat", "dog", "fox"), resamples=50).to_dict()
+    report = {**found, "variants": {}, "gate": None}
+    page = Parsed(render(paged(("cat", "dog", "fox"), reports=measured_splits({"test": report})))).text
+    assert "Balanced accuracy, test 99.5" in page
+    del report["balanced_accuracy"], report["intervals"]["balanced_accuracy"]  # as of an earlier version
+    page = Parsed(render(paged(("cat", "dog", "fox"), reports=measured_splits({"test": report})))).text
+    assert "Balanced accuracy, test" not in page
+    assert "Accuracy, test 99.1" in page
+
+
 def test_what_was_measured_another_way_stands_beside_with_its_interval(run: Run, scored: Scored) -> None:
     variants = {
         "mean of 6 views": {"n": 600, "loss": 0.41, "accuracy": 0.861, "intervals": {"accuracy": [0.831, 0.886]}},

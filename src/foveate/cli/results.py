@@ -130,8 +130,9 @@ def _print_uneven(split: str, report: "Mapping[str, Any]", *, balanced: bool) ->
         print(f"  recall of {shortened(name, 40)}: {recall}")
     if (more := len(ranked) - _MOST_RECALLS) > 0:
         print(f"  and {more:,} classes with a higher recall: the report has all of them")
-    low, high = report["intervals"]["macro_recall"]
-    print(f"{split} balanced accuracy (mean recall): {report['macro_recall']:.1%} ({low:.1%} to {high:.1%})")
+    if (balanced_accuracy := report.get("balanced_accuracy")) is not None:  # earlier versions did not measure it
+        low, high = report["intervals"]["balanced_accuracy"]
+        print(f"{split} balanced accuracy (mean recall): {balanced_accuracy:.1%} ({low:.1%} to {high:.1%})")
 
 
 def _print_metrics(metrics: "Mapping[str, Any]") -> None:
@@ -141,9 +142,12 @@ def _print_metrics(metrics: "Mapping[str, Any]") -> None:
     titles, rows = ["Metric"], []
     for split, report in metrics.items():
         titles += [f"{split} (n = {report['n']:,})", "95 % interval"]
-    for metric in next(iter(metrics.values()))["intervals"]:
+    for metric in dict.fromkeys(name for report in metrics.values() for name in report["intervals"]):
         rows.append([metric.replace("_", " ")])
         for report in metrics.values():
+            if metric not in report["intervals"]:
+                rows[-1] += ["–", "not measured"]  # by an earlier version
+                continue
             low, high = report["intervals"][metric]
             none = undefined(metric, report[metric], (low, high))
             rows[-1] += (

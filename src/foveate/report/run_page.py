@@ -111,8 +111,8 @@ def run_page(run: RunPage) -> Page:
     lead, size, layers, timing = run.reports[run.lead], run.dataset.size, run.layers, run.timing
     facts = []
     headline = [("Accuracy", run.lead, "accuracy"), ("F1", "macro", "macro_f1")]
-    if uneven_line(lead) is not None:
-        headline = [("Balanced accuracy", run.lead, "macro_recall"), headline[0]]
+    if uneven_line(lead) is not None and lead.balanced_accuracy is not None:
+        headline = [("Balanced accuracy", run.lead, "balanced_accuracy"), headline[0]]
     for name, of, key in headline:
         bounds = lead.intervals[key]
         facts.append(Fact(f"{name}, {of}", percent(getattr(lead, key)), f"95\u00a0%: {interval(bounds)}", bounds))

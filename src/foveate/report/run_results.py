@@ -13,10 +13,14 @@ from foveate.report.sections import Card, Column, Section, Table, Text, code, nu
 from foveate.training.measured import Measured
 
 METRICS = {
-    "": {"loss": ("Loss", "mean cross-entropy in nats"), "accuracy": ("Accuracy", "images classified correctly")},
+    "": {
+        "loss": ("Loss", "mean cross-entropy in nats"),
+        "accuracy": ("Accuracy", "images classified correctly"),
+        "balanced_accuracy": ("Balanced accuracy", "mean recall of the classes that have images"),
+    },
     "Macro average over classes, by argmax": {
         "macro_precision": ("Precision", "of the predictions of a class, those that are right"),
-        "macro_recall": ("Recall", "of the images of a class, those that are found: the balanced accuracy"),
+        "macro_recall": ("Recall", "of the images of a class, those that are found"),
         "macro_f1": ("F1", "harmonic mean of the two, for each class"),
     },
     "Micro average at a threshold of 0.5, as in Keras": {

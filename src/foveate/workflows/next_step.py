@@ -65,7 +65,7 @@ def next_step(
         return use  # what is chosen after its test figures were seen has figures that are too good
     images = {name: each["support"] for name, each in report.get("per_class", {}).items()}
     uneven = uneven_told(images) is not None and not counts_evenly(config)
-    if uneven and report["intervals"]["macro_recall"][0] < _GOOD:
+    if uneven and report["intervals"].get("balanced_accuracy", report["intervals"]["macro_recall"])[0] < _GOOD:
         return f"train with --set class_weights=balanced, which counts all classes the same{_BALANCED_GAVE}"
     if report["intervals"]["accuracy"][0] >= _GOOD:
         return use
