@@ -108,11 +108,20 @@ def test_a_short_label_is_what_an_arm_has_of_its_own() -> None:
     assert short_labels([*arms, control]) == [
         "attention=eca",
         "attention=none",
-        "small",
+        "small,attention_mode=residual,stages=[{filte…, {filters: 8}]",
         "control of attention=eca, FLOPs",
     ]
     presets = [parse_arm(each, {}) for each in ("small,lr=1", "minute,lr=1")]
-    assert short_labels(presets) == ["small", "minute"]
+    assert short_labels(presets) == ["small,lr=1", "minute,lr=1"]
+
+
+def test_a_preset_alone_never_stands_for_an_arm_with_other_settings() -> None:
+    for texts, labels in (
+        (("minute,attention=none", "minute,attention=none,lr=1"), ["minute,attention=none", "lr=1"]),
+        (("minute", "minute,lr=1"), ["minute", "lr=1"]),
+        (("small", "minute"), ["small", "minute"]),
+    ):
+        assert short_labels([parse_arm(text, {}) for text in texts]) == labels
 
 
 def test_labels_are_short_and_each_another_however_long_the_settings_are() -> None:

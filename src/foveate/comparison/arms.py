@@ -88,13 +88,15 @@ _LONGEST_PART = 30
 def short_labels(arms: Sequence[Arm]) -> list[str]:
     """For plots and tables, each another: the settings of an arm that not all arms share, the long ones shortened.
 
-    Of a control: which arms it is matched to, and in what.
+    With its preset an arm has all its settings: a preset alone would stand for other settings than the arm's. Of a
+    control: which arms it is matched to, and in what.
     """
     parts = {arm.name: _split(arm.name) for arm in arms if not arm.matched}
     common = set.intersection(*map(set, parts.values()))
     labels: dict[str, str] = {}
     for name, (preset, *settings) in parts.items():
-        labels[name] = ",".join(_short(part) for part in (preset, *settings) if part not in common) or preset
+        own = [part for part in settings if part not in common] if preset in common else []
+        labels[name] = ",".join(map(_short, own or (preset, *settings)))
     times = Counter(labels.values())
     for number, (name, label) in enumerate(labels.items(), start=1):
         labels[name] = label if times[label] == 1 else f"{label} (arm {number})"
