@@ -101,6 +101,21 @@ def test_of_the_test_split_no_command_is_told(make: MakePage, tmp_path: Path) ->
     assert "--final" not in make(split="test")
 
 
+def test_of_data_without_a_test_split_nothing_is_told_of_one(make: MakePage) -> None:
+    html = make(opening=None)
+    assert "test split" not in html
+    assert "--final" not in html
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_every_opening_of_the_test_split_is_told(make: MakePage, split: str) -> None:
+    html = make(split=split, openings=[("2026-01-02", "foveate compare --resume x --final")])
+    assert "test split is closed" not in html
+    assert "2026-01-02" in html
+    assert html.count("foveate compare --resume") == 1
+    assert ("the test split was opened, but is not measured to the end" in html) == (split == "validation")
+
+
 def test_several_sizes_make_a_curve(make: MakePage, tmp_path: Path) -> None:
     html = make(
         config=config(subsets=(500, None)),

@@ -27,6 +27,7 @@ from foveate.report.sections import (
     Text,
     code,
     numbers,
+    openings_table,
     record_section,
     small,
 )
@@ -41,13 +42,15 @@ def comparison_page(
     pairs: Sequence[PairFinding],
     failures: Mapping[ArmRun, str],
     environment: Mapping[str, Any],
-    opening: str,
+    opening: str | None,
+    openings: Sequence[tuple[str, str]] = (),
 ) -> Page:
     """What the runs of a comparison come to.
 
     Args:
         failures: why runs have no result.
-        opening: the command that opens the test split.
+        opening: the command that opens the test split; None: the data has none.
+        openings: (time, command) of each time that it was opened.
     """
     sizes = [_images(size) for size in config.subsets]
     trained = "" if sizes == ["all"] else f", trained on {' and '.join(sizes)} images"
@@ -64,7 +67,9 @@ def comparison_page(
         ).format(100 * POWER, 100 * config.delta, PLAN_WORDS)
     else:
         note = _verdict_note(config, len(pairs))
-        if split == "validation":
+        if split == "validation" and openings:
+            note += " These are validation images; the test split was opened, but is not measured to the end."
+        elif split == "validation" and opening is not None:
             note += Markup(" These are validation images; the test split is closed. {} opens it.").format(
                 code(opening)
             )
@@ -74,6 +79,9 @@ def comparison_page(
         Section("verdicts", "Verdicts", "Verdicts", _verdicts(pairs, failures, config, sized=sized), note),
         _arms(summaries, config, sized=sized),
         _seeds(summaries, pairs, config, split, sized=sized),
+        Section("openings", "Test split", "Looks at the test split", [Card("", [openings_table(openings)])])
+        if openings
+        else None,
         record_section("comparison", "comparison.yaml", config.model_dump(mode="json"), environment, note=again),
     ]
     return Page(title, subtitle, sections)

@@ -31,6 +31,7 @@ from foveate.report.sections import (
     Text,
     code,
     numbers,
+    openings_table,
     record_section,
     small,
 )
@@ -215,11 +216,7 @@ def _data(run: RunPage, lead: Measured) -> Section:
             tall=True,
         ),
     ]
-    openings = Table(
-        "Looks at the test split",
-        [Column("When", "shape"), Column("By", "break")],
-        [[time, code(command)] for time, command in run.test_openings],
-    )
+    openings = openings_table(run.test_openings)
     if "test" not in run.reports:
         unopened = "None so far: no figure of this page was chosen or measured on it."
     elif run.settings:

@@ -228,6 +228,12 @@ def settings_table(caption: str, values: Mapping[str, Any], *, tall: bool = Fals
     )
 
 
+def openings_table(openings: Iterable[tuple[str, str]]) -> Table:
+    """Each time that the test split was opened: (time, command)."""
+    rows = [[time, code(command)] for time, command in openings]
+    return Table("Looks at the test split", [Column("When", "shape"), Column("By", "break")], rows)
+
+
 def record_section(
     thing: str,
     file: str,

@@ -41,7 +41,12 @@ from foveate.workflows.comparison_arms import (
     resolved_arms,
     rule_for,
 )
-from foveate.workflows.comparison_files import record_test_opening, write_results
+from foveate.workflows.comparison_files import (
+    OPENINGS,
+    record_test_opening,
+    write_comparison_page,
+    write_results,
+)
 from foveate.workflows.output import check_output_name, refuse_within
 from foveate.workflows.request import Display, NullDisplay, settings_digest, tell
 from foveate.workflows.workers import Workers
@@ -83,7 +88,7 @@ class Comparison:
     @property
     def test_openings(self) -> Path:
         """When the test split was opened, and by which command; no such file: it was not."""
-        return self.path / "test_openings.json"
+        return self.path / OPENINGS
 
     @property
     def outcome(self) -> Outcome:
@@ -306,9 +311,11 @@ def _run(
             experiment = Experiment(config, comparison.path, split)
             if split == "test" and experiment.pending():
                 record_test_opening(comparison.test_openings, command)
+                known = Experiment(config, comparison.path, comparison.split)
+                write_comparison_page(Outcome(known), has_test=True)  # which says from now on that it was opened
             finish(experiment, pool, interrupted, display)
             if len(failures := experiment.failures()) == len(experiment.runs):
                 raise ComparisonError(f"no run came to an end; the last error: {[*failures.values()][-1]}")
             outcome = Outcome(experiment)
-            write_results(outcome)
+            write_results(outcome, has_test="test" in dataset.splits)
     return Comparison(comparison.path, outcome)

@@ -16,9 +16,14 @@ from foveate.report.html import write_page
 from foveate.training.record import TestOpening
 from foveate.workflows.campaign import read_environment
 
+OPENINGS = "test_openings.json"
 
-def write_results(outcome: Outcome) -> None:
+
+def write_results(outcome: Outcome, *, has_test: bool) -> None:
     """Write what there is to say of the split that the experiment is measured on.
+
+    Args:
+        has_test: whether the data has a test split.
 
     Raises:
         OutputError: when a file cannot be written.
@@ -38,19 +43,26 @@ def write_results(outcome: Outcome) -> None:
         runs=np.array(done, np.int64).reshape(-1, 3),  # places of subset, seed, place of arm
         right=np.packbits(experiment.right(done), axis=1),
     )
-    page = comparison_page(
-        title=folder.name,
-        split=split,
-        config=config,
-        summaries=outcome.summaries,
-        pairs=outcome.findings,
-        failures=failures,
-        environment=read_environment(folder),
-        opening=f"foveate compare --resume {shlex.quote(str(folder))} --final",
-    )
     write_atomically(folder / f"right-{split}.npz", bits.getvalue())
     write_json(folder / f"findings-{split}.json", [asdict(each) for each in outcome.findings])
     write_csv(folder / f"results-{split}.csv", rows)
+    write_comparison_page(outcome, has_test=has_test)
+
+
+def write_comparison_page(outcome: Outcome, *, has_test: bool) -> None:
+    """Write the page alone; as `write_results`."""
+    folder = outcome.experiment.folder
+    page = comparison_page(
+        title=folder.name,
+        split=outcome.experiment.split,
+        config=outcome.config,
+        summaries=outcome.summaries,
+        pairs=outcome.findings,
+        failures=outcome.failures,
+        environment=read_environment(folder),
+        opening=f"foveate compare --resume {shlex.quote(str(folder))} --final" if has_test else None,
+        openings=[(each.time, each.command) for each in _test_openings(folder / OPENINGS)],
+    )
     write_page(page, folder / "compare.html")
 
 
@@ -60,7 +72,10 @@ def record_test_opening(path: Path, command: str) -> None:
     Raises:
         CheckpointError: when the record of earlier ones is damaged.
     """
-    before: tuple[TestOpening, ...] = ()
-    if path.exists():
-        before = read_record(path, tuple[TestOpening, ...], fix="restore it from a copy")
-    write_json(path, [each.model_dump() for each in (*before, TestOpening.now(command))])
+    write_json(path, [each.model_dump() for each in (*_test_openings(path), TestOpening.now(command))])
+
+
+def _test_openings(path: Path) -> tuple[TestOpening, ...]:
+    if not path.exists():
+        return ()
+    return read_record(path, tuple[TestOpening, ...], fix="restore it from a copy")
