@@ -65,7 +65,13 @@ def uneven_line(report: Measured, *, balanced: bool = False) -> str | None:
 
 
 def results_section(
-    reports: Mapping[str, Measured], split: str, *, paper: bool, epochs: int, balanced: bool = False
+    reports: Mapping[str, Measured],
+    split: str,
+    *,
+    paper: bool,
+    epochs: int,
+    balanced: bool = False,
+    other: bool = False,
 ) -> Section:
     """Every metric with its interval, beside the paper's in a run of the paper; and what else was measured.
 
@@ -75,6 +81,7 @@ def results_section(
         split: the one that comes first, of which there is more.
         epochs: that were trained.
         balanced: whether training counted all classes the same.
+        other: whether the data are others than those of the training: more of them would not change the network.
     """
     lead = reports[split]
     ordered = {split: lead, **reports}
@@ -88,7 +95,7 @@ def results_section(
             " is wider. They hold for groups that were not seen."
         )
     # Of the split of the headline alone: what another one tells must not be read as a word on that figure.
-    smallest = min(each.support for each in lead.per_class.values())
+    smallest = 0 if other else min(each.support for each in lead.per_class.values())
     told = few_images_told(split, lead.n, lead.intervals["accuracy"], smallest)
     warnings: list[str] = [] if told is None else [Markup("<strong>{}</strong>").format(sentence(told))]
     columns = [
