@@ -117,6 +117,20 @@ class TestStudyDataset:
         counts = [np.bincount(whole.labels[parts[name]], minlength=10) for name in ("validation", "rank")]
         assert np.abs(counts[0] - counts[1]).max() <= 1
 
+    def test_validation_is_halved_by_group(self) -> None:
+        whole = load_dataset("digits", tiny().data)
+        groups = tuple(f"writer {index // 6}" for index in range(len(whole.labels)))
+        grouped = replace(whole, groups=groups)
+        parts = study_dataset(grouped, None, 0, halved=True).splits
+        halves = [{groups[index] for index in parts[name]} for name in ("validation", "rank")]
+        assert not halves[0] & halves[1]
+        assert min(len(parts[name]) for name in ("validation", "rank")) > 100
+        begun = study_dataset(grouped, None, 0, halved=True, draws=2).splits  # by an earlier version
+        assert (begun["rank"] == study_dataset(whole, None, 0, halved=True).splits["rank"]).all()
+        few = replace(whole, groups=("writer",) * len(groups))
+        with pytest.raises(DataError, match="too few to be halved: give more images, of more groups"):
+            study_dataset(few, None, 0, halved=True)
+
     def test_a_subset_has_the_same_share_of_every_class(self, digits: Dataset) -> None:
         assert sum(len(indices) for indices in digits.splits.values()) == pytest.approx(300, abs=10)
         counts = np.bincount(digits.labels[digits.splits["train"]])

@@ -33,7 +33,7 @@ class CampaignConfig(Section):
     """sha256 of the file that says which images are in which split; None: an earlier version kept none."""
     hang_limit_s: float = Field(600, gt=0)
     """Seconds without a step after which a job counts as hanging."""
-    draws: Literal[1, 2] = 1
+    draws: Literal[1, 2, 3] = 1
     """Version of what random numbers are drawn from (`training.fit.DRAWS`); files that lack it have 1."""
 
 

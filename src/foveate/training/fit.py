@@ -39,9 +39,10 @@ from foveate.training.regression import regression_epochs
 from foveate.training.state import EpochResult, TrainingState, restore_state, save_state
 
 T = TypeVar("T")
-DRAWS = 2
+DRAWS = 3
 """Version of what random numbers are drawn from. 1: initial weights, dropout and augmentation drew from one seed,
-and the other families from that of the first pass' order. 2: each draws from a seed of its own."""
+and the other families from that of the first pass' order. 2: each draws from a seed of its own. 3: where images
+come in groups, the halves of a study's validation images are of whole groups."""
 _PURPOSES = ("weights", "custom weights", "dropout", "augmentation", "extras")
 _FIRST_PURPOSE = 2**32
 """Added to a purpose's place: no purpose shares its seed with the order of a pass, whose number is below it."""

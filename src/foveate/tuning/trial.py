@@ -10,7 +10,7 @@ from pydantic import FailFast, Field
 
 from foveate.config import Config
 from foveate.data.dataset import Dataset
-from foveate.data.splits import stratified_split, stratified_subset
+from foveate.data.splits import group_numbers, grouped_split, stratified_split, stratified_subset
 from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.execution.pool import Message
 from foveate.inference.network import pick_device
@@ -19,7 +19,7 @@ from foveate.progress import COMPILING_S, Track, heartbeat, untracked
 from foveate.records import Record
 from foveate.tensors import load_tensors, section
 from foveate.training.device import DeviceData, prepare_process
-from foveate.training.fit import Fit
+from foveate.training.fit import DRAWS, Fit
 from foveate.training.job import TrainingJob
 from foveate.training.loop import best_epoch
 from foveate.training.optim import build_optimizer
@@ -98,7 +98,7 @@ def run_trial(message: Message, report: Callable[[Message], None]) -> Message:
     prepare_process(job.config)
     whole = job.load_dataset("the study", heartbeat(report))
     seed = job.config.data.split_seed
-    dataset = study_dataset(whole, job.subset, seed, halved=job.halves_validation)
+    dataset = study_dataset(whole, job.subset, seed, halved=job.halves_validation, draws=job.draws)
     track = heartbeat(report, COMPILING_S if job.config.train.compile else 0.0)
     rows = train_trial(job, dataset, track=track)
     while True:
@@ -108,14 +108,16 @@ def run_trial(message: Message, report: Callable[[Message], None]) -> Message:
             return cast("Message", ended.value)
 
 
-def study_dataset(dataset: Dataset, subset: int | None, seed: int, *, halved: bool) -> Dataset:
+def study_dataset(dataset: Dataset, subset: int | None, seed: int, *, halved: bool, draws: int = DRAWS) -> Dataset:
     """What a study trains on: all images, or a stratified `subset` of that many.
 
     Args:
-        halved: split the validation images by class: `validation` stops trials, `rank` ranks them.
+        halved: split the validation images by class: `validation` stops trials, `rank` ranks them. Images of one
+            group are in one half.
+        draws: version of what is drawn; before 3 groups were parted.
 
     Raises:
-        DataError: when they are too few for that.
+        DataError: when they are too few for that, or their groups cannot be parted so.
     """
     splits = {name: dataset.splits[name] for name in ("train", "validation")}
     total = sum(len(indices) for indices in splits.values())
@@ -127,12 +129,17 @@ def study_dataset(dataset: Dataset, subset: int | None, seed: int, *, halved: bo
     validation = splits["validation"]
     rest = {"validation": np.sort(validation)}
     if halved:
-        stopping, ranking = stratified_split(dataset.labels[validation], 0.5, seed)
+        if dataset.groups is not None and draws >= 3:
+            groups = group_numbers([dataset.groups[index] for index in validation])
+            stopping, ranking = grouped_split(dataset.labels[validation], groups, 0.5, seed)
+        else:
+            stopping, ranking = stratified_split(dataset.labels[validation], 0.5, seed)
         rest = {"validation": validation[stopping], "rank": validation[ranking]}
     if not len(splits["train"]) or not all(map(len, rest.values())):
         of = "" if subset is None else f" of subset={subset}"
         few = "to be halved" if halved else "to rank trials"
-        raise DataError(f"{len(validation)} validation images{of} are too few {few}: give more images")
+        more = "images" if dataset.groups is None else "images, of more groups"
+        raise DataError(f"{len(validation)} validation images{of} are too few {few}: give more {more}")
     return replace(dataset, splits={"train": splits["train"], **rest})
 
 

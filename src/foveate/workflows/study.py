@@ -235,7 +235,7 @@ def _search(
         config: of the study, with the place where its data lies now.
     """
     seed = config.base.data.split_seed
-    dataset = study_dataset(whole, config.subset, seed, halved=config.halves_validation)
+    dataset = study_dataset(whole, config.subset, seed, halved=config.halves_validation, draws=config.draws)
     images = sum(len(whole.splits[name]) for name in ("train", "validation"))
     share = sum(map(len, dataset.splits.values())) / images
     ranking = len(dataset.splits["rank" if config.halves_validation else "validation"])
