@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from foveate.data.cache_entry import read_entry
 from foveate.data.decode import DECODERS, decode_file
 from foveate.data.hashing import Content, hash_files
 from foveate.data.source import Block, FileBlock, Source, file_blocks
-from foveate.errors import DataError, OutputError
+from foveate.errors import ConfigError, DataError, OutputError
 from foveate.preprocessing import Fit, Preprocessing
 from foveate.progress import Track, untracked
 
@@ -77,6 +78,17 @@ def in_process(paths: list[str]) -> list[FileBlock]:
 def entries(own_cache: Path) -> list[str]:
     """What the cache holds, locks aside."""
     return sorted(path.name for path in (own_cache / "decoded").iterdir() if path.suffix != ".lock")
+
+
+def test_a_cache_within_the_data_is_refused_and_not_made(
+    paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = Path(paths[0]).parents[1]
+    monkeypatch.setenv("FOVEATE_CACHE", str(data / ".cache"))
+    source = replace(source_of(file_blocks(paths)), location=str(data))
+    with pytest.raises(ConfigError, match=r"lies within the data, .* \$FOVEATE_CACHE"):
+        cache.decoded_images(source, Preprocessing(16), track=untracked, timeout_s=20.0)
+    assert not (data / ".cache").exists()
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -47,6 +47,16 @@ def test_a_bad_study_is_refused_before_anything_is_decoded(tmp_path: Path, given
     assert [each.name for each in (tmp_path / "tune").iterdir()] == ["taken"]
 
 
+@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.usefixtures("undecoded")
+def test_checkpoints_within_the_data_are_refused_before_anything_is_made(tmp_path: Path, scheme: str) -> None:
+    data = tmp_path / "images"
+    data.mkdir()
+    with pytest.raises(ConfigError, match=r"lies within the data, .*--storage FOLDER"):
+        fv.tune(data, runs=tmp_path / "runs", storage=f"{scheme}{data}/checkpoints")
+    assert not list(data.iterdir())
+
+
 @pytest.mark.parametrize(("asked", "threads"), [({}, 1), ({"train.threads": 2}, 2)])
 def test_threads_of_a_space_are_the_trials_unless_others_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any], threads: int

@@ -40,7 +40,7 @@ from foveate.data.decode import DECODERS
 from foveate.data.decoding import TOO_SLOW, decode_in_workers, is_of_the_machine
 from foveate.data.source import Source
 from foveate.data.worker import Progress, decode_blocks
-from foveate.errors import DataError, FoveateError, OutputError
+from foveate.errors import ConfigError, DataError, FoveateError, OutputError
 from foveate.files import cache_folder, open_regular, put_in_place, write_json, writing_to
 from foveate.preprocessing import Preprocessing
 from foveate.processors import usable_processors
@@ -114,9 +114,11 @@ def decoded_images(
         image's row means nothing.
 
     Raises:
+        ConfigError: when the cache lies within the data.
         DataError: when a file that holds images is damaged, or has changed since its content was hashed.
         OutputError: when the cache cannot be written.
     """
+    _refuse_cache_within(source.location)
     count = sum(block.count for block in source.blocks)
     key = _key(source, preprocessing)
     folder = cache_folder() / "decoded" / key[:32]
@@ -146,6 +148,16 @@ def decoded_images(
     raise OutputError(
         f"{folder} was removed while it was in use: run again, or name another cache by $FOVEATE_CACHE"
     )
+
+
+def _refuse_cache_within(location: str) -> None:
+    """Nothing is written into a folder of images: what lies there is the user's, and would become data."""
+    data, cache = Path(location), cache_folder()
+    if data.is_dir() and cache.resolve().is_relative_to(data.resolve()):
+        raise ConfigError(
+            f"the cache, {cache}, lies within the data, {location}: name another folder for the cache by "
+            "$FOVEATE_CACHE"
+        )
 
 
 def _keep_good_shards(folder: Path, wanted: _Wanted) -> None:

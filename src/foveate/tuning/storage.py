@@ -84,6 +84,13 @@ def is_url(location: str) -> bool:
     return "://" in location
 
 
+def local_place(location: str) -> Path | None:
+    """The folder of this machine that is meant; None for a URL of another kind of place."""
+    if is_url(location) and location.partition("://")[0] not in LocalFileSystem.protocol:
+        return None
+    return Path(LocalFileSystem._strip_protocol(location))
+
+
 def own_place(location: str) -> str:
     """A new place in a folder or at a URL, for one study alone; refused where nothing can be written.
 

@@ -22,7 +22,7 @@ from foveate.tuning.samplers import SAMPLERS, check_sampler
 from foveate.tuning.search import Search
 from foveate.tuning.settings import StudyConfig, usual_plan
 from foveate.tuning.space import random_draws, read_space
-from foveate.tuning.storage import mark_place, own_place
+from foveate.tuning.storage import local_place, mark_place, own_place
 from foveate.tuning.trial import run_trial, study_dataset, usable_in
 from foveate.validation import check_values, validated
 from foveate.workflows.campaign import (
@@ -85,6 +85,8 @@ def tune(
     display = display or NullDisplay()
     crew = Workers(workers, ray, gpus)
     refuse_within(runs, data)
+    if storage is not None and (place := local_place(storage)) is not None:
+        refuse_within(place, data, fix="keep the checkpoints elsewhere with --storage FOLDER")
     for setting in (*settings, *more):
         if setting.rpartition(".")[2] in ("epochs", "images_seen"):
             raise ConfigError(f"{setting}: a study's trials train for max_epochs at most (--max-epochs)")
