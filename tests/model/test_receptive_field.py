@@ -118,6 +118,29 @@ def test_a_custom_attention_without_a_gradient_has_no_reach() -> None:
     assert seen(attention=register_attention(Blind), attention_stage=1) == Sight(48, 14, 6, None)
 
 
+class Sized(nn.Module):
+    """Takes maps of one side alone."""
+
+    side = 24
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(channels, 1, 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        if maps.shape[-1] != self.side:
+            raise ValueError(f"{self.side} is its side")
+        return self.scale * maps + maps.mean((2, 3), keepdim=True)
+
+
+@pytest.mark.parametrize(("size", "reach"), [(48, None), (32, (32, 32)), (31, (31, 31))])
+def test_a_custom_attention_of_one_side_is_asked_at_that_side_and_else_has_no_reach(
+    size: int, reach: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sized, "side", size // 2)
+    assert seen(size, attention=register_attention(Sized), attention_stage=1).reach == reach
+
+
 def test_the_table_of_layers_says_it_of_a_network_of_ours() -> None:
     config = resolve_config("minute").model
     assert layer_table(build_model(config, num_classes=10, size=32), 32).sight == Sight(32, 51, 23, (32, 32))

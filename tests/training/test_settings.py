@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
+from torch import Tensor, nn
 
 from foveate.config import resolve_config
 from foveate.data.augment import build_augment
 from foveate.data.dataset import Dataset, load_dataset
 from foveate.errors import ConfigError
+from foveate.model.attention_kinds import register_attention
 from foveate.settings import DataConfig
 from foveate.training.settings import balanced_weights, precision_told, resolve_settings, share_of_even_pixels
 
@@ -146,3 +148,22 @@ def test_weights_that_no_memory_holds_are_refused_before_they_are_made(digits: D
     config = resolve_config("small", settings={"stages": stages, "attention_stage": 1, "attention": kind})
     with pytest.raises(ConfigError, match=r"takes [\d,]+ GiB for its weights alone, .*: give fewer filters"):
         resolve_settings(config, digits)
+
+
+class Positions(nn.Module):
+    """Adds to each position of an 8×8 map what it has learned of it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.learned = nn.Parameter(torch.zeros(channels, 8, 8))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps + self.learned
+
+
+def test_a_custom_attention_is_tried_at_each_size_that_is_trained_on(digits: Dataset) -> None:
+    asked = {"attention": register_attention(Positions), "whiten": 0, "attention_stage": 1}
+    config = resolve_config("minute", settings=asked)
+    with pytest.raises(ConfigError, match="this is at 12 px, with which training begins: give resize_until=0"):
+        resolve_settings(config, digits)
+    resolve_settings(config.replacing(resize_until=0.0), digits)

@@ -11,8 +11,8 @@ from foveate.model.attention import GatedResidual
 from foveate.model.heads import AttentionPool
 from foveate.model.network import AttentionCNN
 
-_MOST_POSITIONS = 15
-"""Side of the map on which the reach of attention is found out: on one of 200 its weights take gigabytes."""
+_MOST_POSITIONS = 16
+"""Largest side of a map on which the reach of attention is found out: on one of 200 its weights take gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def sight(network: AttentionCNN, size: int) -> Sight:
     seen, jump = receptive_field(before)
     if isinstance(attention, GatedResidual):  # whose gate may be closed
         attention = attention.attention
-    channels = [layer.out_channels for layer in before if isinstance(layer, nn.Conv2d)][-1]
-    positions = max(2, min(_MOST_POSITIONS, -(-size // jump)))
+    channels, side = _given(network, attention, size)
+    positions = max(2, min(_MOST_POSITIONS, side))
     spans = _spans(attention, channels, positions)
     if spans is None:
         return Sight(size, convolutions, seen)
@@ -102,6 +102,20 @@ def _chain(part: nn.Module) -> Iterator[nn.Module]:
         if name not in ("attention", "shortcut"):
             yield child
             yield from _chain(child)
+
+
+def _given(network: AttentionCNN, attention: nn.Module, size: int) -> tuple[int, int]:
+    """Channels and side of the maps that the attention gets of a `size`×`size` image."""
+    shapes: list[tuple[int, ...]] = []
+    handle = attention.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
+    device, was_training = next(network.parameters()).device, network.training
+    try:
+        with torch.no_grad():
+            network.eval().features(torch.zeros(1, 3, size, size, dtype=torch.uint8, device=device))
+    finally:
+        network.train(was_training)
+        handle.remove()
+    return shapes[0][1], shapes[0][-1]
 
 
 def _spans(attention: nn.Module, channels: int, side: int) -> tuple[int, int] | None:
@@ -121,7 +135,7 @@ def _spans(attention: nn.Module, channels: int, side: int) -> tuple[int, int] | 
         with torch.enable_grad():
             centre = attention.eval()(maps)[:, :, side // 2, side // 2].sum()
             (gradient,) = torch.autograd.grad(centre, maps)
-    except RuntimeError:  # of a class that has no gradient, or needs maps of another side
+    except Exception:  # a class of anyone's may have no gradient, or refuse maps of another side by any error
         return None
     finally:
         attention.train(was_training)

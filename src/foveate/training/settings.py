@@ -71,7 +71,7 @@ def resolve_settings(config: Config, dataset: Dataset, devices: int = 1) -> Conf
     _check_devices(config, devices)
     _check_batches(config, dataset, devices)
     if config.model.attention.startswith(CUSTOM):
-        try_attention(config.model, num_classes=len(dataset.class_names), size=dataset.size)
+        _try_attention(config, dataset)
     return config
 
 
@@ -161,6 +161,27 @@ def _check_devices(config: Config, devices: int) -> None:
         )
 
 
+def _smallest(config: Config, dataset: Dataset) -> int:
+    """Side of the smallest images that are trained on."""
+    train = config.train
+    return round(dataset.size * train.resize_scale) if train.resize_until else dataset.size
+
+
+def _try_attention(config: Config, dataset: Dataset) -> None:
+    """Raise ConfigError for a custom attention that does not work at a size of images that it will be given."""
+    classes, small = len(dataset.class_names), _smallest(config, dataset)
+    try_attention(config.model, num_classes=classes, size=dataset.size)
+    if small == dataset.size:
+        return
+    try:
+        try_attention(config.model, num_classes=classes, size=small)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error}; this is at {small} px, with which training begins: give resize_until=0 to train on "
+            f"images of {dataset.size} px alone"
+        ) from error
+
+
 def _check_batches(config: Config, dataset: Dataset, devices: int) -> None:
     """Refuse batches of one image where batch normalisation would see one value for each channel.
 
@@ -169,7 +190,7 @@ def _check_batches(config: Config, dataset: Dataset, devices: int) -> None:
             than `devices`.
     """
     train = config.train
-    small = round(dataset.size * train.resize_scale) if train.resize_until else dataset.size
+    small = _smallest(config, dataset)
     images = len(dataset.splits["train"]) * (train.passes_per_epoch or 1)
     steps = math.ceil(images / train.batch)
     if images // steps < devices:
