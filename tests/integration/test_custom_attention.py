@@ -1,6 +1,7 @@
 """A custom attention: trained, kept by its name alone, and loaded by whoever hands the class over."""
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,18 @@ def test_a_study_of_it_needs_this_process(tmp_path: Path) -> None:
     name = foveate.register_attention(Spotlight)
     with pytest.raises(ConfigError, match="give workers=0"):
         foveate.tune("digits", search=("lr",), runs=tmp_path / "runs", settings={"attention": name})
+
+
+def test_a_study_that_searches_it_needs_this_process_and_the_class(tmp_path: Path) -> None:
+    space = tmp_path / "space.yaml"
+    asked = {"type": "choice", "values": ["none", "luong", "custom:Spotlight"], "sets": "model.attention"}
+    space.write_text(json.dumps({"preset": "minute", "hyperparameters": {"kind": asked}}))
+    with pytest.raises(ConfigError, match=r"register_attention\(Spotlight\)"):
+        foveate.tune("digits", space=str(space), runs=tmp_path / "runs", workers=0)
+    foveate.register_attention(Spotlight)
+    with pytest.raises(ConfigError, match="give workers=0"):
+        foveate.tune("digits", space=str(space), runs=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 class Narrow(torch.nn.Module):

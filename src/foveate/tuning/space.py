@@ -132,6 +132,15 @@ class Space(Section):
         """The settings, dotted, that any of the hyperparameters sets."""
         return {path for name in self.hyperparameters for path in self._targets(name)}
 
+    def choices(self, setting: str) -> set[Value]:
+        """The values that hyperparameters choose from for a setting, dotted."""
+        return {
+            value
+            for name, hyperparameter in self.hyperparameters.items()
+            if hyperparameter.type == "choice" and setting in self._targets(name)
+            for value in hyperparameter.values
+        }
+
     def _targets(self, name: str) -> dict[str, float]:
         """The settings that a hyperparameter sets, dotted, and the factors."""
         sets = self.hyperparameters[name].sets

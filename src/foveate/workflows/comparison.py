@@ -168,7 +168,7 @@ def compare(
     parsed = requested_arms(arms, given, first_seed, seeds, pilot=bool(more.get("pilot")))
     more["rule"] = rule_for(parsed, more.get("rule"))
     asked = [arm.config for arm in parsed]
-    crew.check_attention(asked)
+    crew.check_attention(each.model.attention for each in asked)
     base = asked[0]
     dataset, device, location = load_data(data, base, data_dir, display)
     if final and "test" not in dataset.splits:
@@ -257,7 +257,7 @@ def resume_comparison(
         raise CheckpointError(f"{comparison.path / 'comparison.yaml'} was changed: restore the original")
     if final and config.pilot:
         raise ConfigError(f"{comparison.path} is a plan's pilot: it opens no test split")
-    crew.check_attention([arm.config for arm in config.arms])
+    crew.check_attention(arm.config.model.attention for arm in config.arms)
     base = config.arms[0].config
     config, dataset, device = load_data_again(
         "compare", config, base, comparison.path, display, data=data, data_dir=data_dir

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from foveate.config import check_keywords
+from foveate.config import Config, check_keywords
 from foveate.data.dataset import Dataset, load_known
 from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
 from foveate.execution.pool import Pool
@@ -21,7 +21,7 @@ from foveate.tuning.journal import Journal
 from foveate.tuning.samplers import SAMPLERS, check_sampler
 from foveate.tuning.search import Search
 from foveate.tuning.settings import StudyConfig, usual_plan
-from foveate.tuning.space import random_draws, read_space
+from foveate.tuning.space import Space, random_draws, read_space
 from foveate.tuning.storage import local_place, mark_place, own_place
 from foveate.tuning.trial import run_trial, study_dataset, usable_in
 from foveate.validation import check_values, validated
@@ -101,7 +101,7 @@ def tune(
         given["threads"] = crew.threads_for({"device": asked_of_all.device})
     whole_length = chosen.base(**given).train.images_seen
     base = chosen.base(**given, epochs=max_epochs)
-    crew.check_attention([base])
+    crew.check_attention(_attentions(chosen, base))
     values: dict[str, Any] = {
         **usual_plan(chosen, base, max_epochs, more),
         "data": str(data),
@@ -172,7 +172,7 @@ def resume_study(
     crew = Workers(workers, ray, gpus)
     study = open_study(path)
     config = study.config
-    crew.check_attention([config.base])
+    crew.check_attention(_attentions(config.space, config.base))
     check_sampler(config.sampler)
     config, whole, device = load_data_again(
         "tune", config, config.base, study.path, display, data=data, data_dir=data_dir
@@ -226,6 +226,11 @@ def train_best(
         command=command_line("train", *filter(None, [data]), "--from", study.path, data_dir=data_dir, **told),
         **options,
     )
+
+
+def _attentions(space: Space, base: Config) -> list[str]:
+    """The names of the attentions that a study's trials may have."""
+    return [base.model.attention, *map(str, space.choices("model.attention"))]
 
 
 def _search(

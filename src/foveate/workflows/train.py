@@ -121,7 +121,7 @@ def train(
     resolved, own, dataset = ready.config, ready.loaded.own, ready.loaded.own.dataset
     training = ready.loaded.training
     if folds is not None:
-        crew.check_attention([resolved])
+        crew.check_attention([resolved.model.attention])
         drawn = draw_run_folds(resolved, training.dataset, folds)
     tell_own_copies(dataset, display, final=final, folds=folds is not None)
     fit = Fit(resolved, training, world=world, holds_out=True)

@@ -75,14 +75,18 @@ class Workers:
         if self.gpus is not None and device.type != "cuda":
             raise ConfigError(f"gpus={self.gpus}: with device={device} no GPU is used: leave one of the two out")
 
-    def check_attention(self, configs: Iterable[Config]) -> None:
+    def check_attention(self, names: Iterable[str]) -> None:
         """Raise ConfigError for a custom attention that is not registered in this process, or that other processes
         would need.
+
+        Args:
+            names: of the attentions of all jobs.
         """
-        for config in configs:
-            name = config.model.attention
+        for name in names:
+            if not name.startswith(CUSTOM):
+                continue
             attention_named(name)
-            if name.startswith(CUSTOM) and self.count != 0:
+            if self.count != 0:
                 raise ConfigError(f"attention={name!r}: only this process knows it: give workers=0")
 
     def open_pool(self, work: Work, config: Config, device: torch.device) -> Pool:
