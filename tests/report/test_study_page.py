@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from foveate.report import study_plots
 from foveate.report.html import render, write_page
 from foveate.report.sections import Page
 from foveate.report.study_page import study_page
-from foveate.report.study_plots import parallel_coordinates, value_text
+from foveate.report.study_plots import parallel_coordinates, rung_curves, value_text
 from foveate.tuning.hyperparameters import Choice, FloatRange, Hyperparameter
 from foveate.tuning.trials import Trial
 
@@ -100,6 +101,29 @@ def test_a_score_that_is_no_share_of_images_has_no_interval(make: MakePage, tmp_
     assert "without the choice" not in html
 
 
+def test_a_score_has_its_name_everywhere(make: MakePage, monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+
+    def noting(draw: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *given: named.append(given[-1]) or draw(*given)
+
+    for draw in (rung_curves, parallel_coordinates):
+        monkeypatch.setattr(study_plots, draw.__name__, noting(draw))
+    html = render(make(metric="balanced accuracy"))
+    assert named == ["balanced accuracy"] * 2
+    assert ">Balanced accuracy<" in html
+    assert not re.findall("(?<!alanced )accuracy", html, re.IGNORECASE)
+    axes = rung_curves(TRIALS, [1, 3], 0, "balanced accuracy").axes[0]
+    assert axes.get_ylabel() == "Balanced accuracy on the ranking images"
+    names = parallel_coordinates(TRIALS, {"kind": choice("none", "luong")}, 0, "balanced accuracy").axes[0]
+    assert [each.get_text() for each in names.get_xticklabels()] == ["kind", "balanced accuracy"]
+
+
+def test_where_trials_go_on_one_by_one_their_numbers_are_about(make: MakePage) -> None:
+    html = render(make(brackets=[[(7, 1), (2, 3)]], about=True))
+    assert "Bracket 0: 7 to epoch 1, about 2 to epoch 3." in html
+
+
 def test_it_loads_nothing(make: MakePage, tmp_path: Path) -> None:
     html = write_page(make(), tmp_path / "study.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!#|data:)', html)
@@ -140,7 +164,7 @@ def test_a_browser_shows_it_without_overflow_network_or_faint_text(
 def test_null_is_a_value_on_its_axis_and_an_absent_hyperparameter_lies_below(make: MakePage) -> None:
     settings = [{"patience": None}, {"patience": 5}, {}]
     shown = [replace(each, settings=one, score=0.5) for each, one in zip(TRIALS, settings, strict=True)]
-    figure = parallel_coordinates(shown, {"patience": choice(5, None)}, None)
+    figure = parallel_coordinates(shown, {"patience": choice(5, None)}, None, "accuracy")
     assert [float(line.get_ydata()[0]) for line in figure.axes[0].lines if len(line.get_xdata()) == 2][-3:] == [
         1.0,
         0.0,

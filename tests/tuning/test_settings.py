@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from foveate.tuning.brackets import Rung
 from foveate.tuning.settings import StudyConfig, usual_plan
 from foveate.tuning.space import Space, read_space
 
@@ -55,6 +56,12 @@ def test_a_patience_that_is_searched_halves_too() -> None:
     patience = {"type": "choice", "values": [None, 3]}
     space = {**SPACE, "hyperparameters": {"stop": {**patience, "sets": "train.patience"}}}
     assert config(space, semantics="anew").halves_validation
+
+
+def test_asha_has_one_bracket_of_all_its_trials() -> None:
+    asha = config(algorithm="asha", trials=7, max_epochs=3)
+    assert asha.plan == ((Rung(7, 1), Rung(2, 3)),)
+    assert config(max_epochs=3).plan == config(max_epochs=3).brackets
 
 
 def test_epochs_are_those_that_are_paid() -> None:

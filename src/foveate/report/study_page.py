@@ -36,6 +36,7 @@ def study_page(
     subtitle: str,
     trials: Sequence[Trial],
     brackets: Sequence[Sequence[tuple[int, int]]],
+    about: bool = False,
     hyperparameters: Mapping[str, Hyperparameter],
     importance: Sequence[tuple[str, float]],
     best: Trial | None,
@@ -55,6 +56,7 @@ def study_page(
 
     Args:
         brackets: the plan: (trials, epochs) of every rung.
+        about: whether more or fewer trials may go on than the plan says.
         importance: of each hyperparameter, the most important first; may be empty.
         ranking: the images that rank trials.
         too_high: by how much the best score is too good, in words; may be empty.
@@ -89,8 +91,17 @@ def study_page(
     ]
     sections = [
         _winner(best, train),
-        _search(trials, brackets, first_size, hyperparameters, importance, best.number if best else None),
-        _trials(trials, list(hyperparameters), best),
+        _search(
+            trials,
+            brackets,
+            first_size,
+            hyperparameters,
+            importance,
+            best.number if best else None,
+            about=about,
+            metric=metric,
+        ),
+        _trials(trials, list(hyperparameters), best, metric),
         record_section("study", "study.yaml", settings, environment),
     ]
     return Page(title, subtitle, sections, facts)
@@ -116,26 +127,30 @@ def _search(
     hyperparameters: Mapping[str, Hyperparameter],
     importance: Sequence[tuple[str, float]],
     best: int | None,
+    *,
+    about: bool,
+    metric: str,
 ) -> Section:
+    then = ", about " if about else ", "
     note = " ".join(
-        f"Bracket {number}: {', '.join(f'{count} to epoch {epochs}' for count, epochs in bracket)}."
+        f"Bracket {number}: {then.join(f'{count} to epoch {epochs}' for count, epochs in bracket)}."
         for number, bracket in enumerate(brackets[:_MOST_BRACKETS])
     )
     if len(brackets) > _MOST_BRACKETS:
         note += f" So on, to bracket {len(brackets) - 1}."
     if first_size is not None:
         note += (
-            f" Where another rung follows, the first one sees images of {first_size} px only: its accuracies are "
+            f" Where another rung follows, the first one sees images of {first_size} px only: its scores are "
             "lower, and are compared with each other alone."
         )
     curves = Plot(
         "rung_curves",
         "How the trials learned",
-        f"Line chart of accuracy over epochs, a line for each of {len(trials)} trials; the scores are in the "
+        f"Line chart of {metric} over epochs, a line for each of {len(trials)} trials; the scores are in the "
         "table of trials",
         "A line is a trial, and ends where its training ended; one that was promoted and began anew has several. "
         "At the dotted lines a rung ends, and only the best are promoted. The best trial is orange.",
-        plots.rung_curves(trials, sorted({epochs for bracket in brackets for _, epochs in bracket}), best),
+        plots.rung_curves(trials, sorted({epochs for bracket in brackets for _, epochs in bracket}), best, metric),
     )
     mattered = (
         None
@@ -144,7 +159,7 @@ def _search(
             "knob_importance",
             "What mattered",
             f"Bar chart of the importance of each hyperparameter: {importance[0][0]} has the largest",
-            "How much worse a random forest predicts a trial’s accuracy when a hyperparameter’s values are "
+            f"How much worse a random forest predicts a trial’s {metric} when a hyperparameter’s values are "
             "shuffled among the trials (permutation importance), as shares of the sum. With few trials it says "
             "little.",
             plots.importance_bars(importance),
@@ -159,18 +174,18 @@ def _search(
     )
     lines = Plot(
         "parallel_coordinates",
-        "Settings and accuracy",
-        "Parallel coordinates of the hyperparameters of each trial and its accuracy; every value is in the "
+        f"Settings and {metric}",
+        f"Parallel coordinates of the hyperparameters of each trial and its {metric}; every value is in the "
         "table of trials",
         "A line is a trial, stronger for a higher rank; orange is the best. Below an axis lie trials that do "
-        "not have the hyperparameter. Accuracies are those of each trial’s last rung, so after few epochs as "
+        "not have the hyperparameter. Scores are those of each trial’s last rung, so after few epochs as "
         "well as after many.",
-        plots.parallel_coordinates(trials, hyperparameters, best),
+        plots.parallel_coordinates(trials, hyperparameters, best, metric),
     )
     return Section("search", "Search", "The search", [Grid([curves, mattered, timeline]), lines], note)
 
 
-def _trials(trials: Sequence[Trial], names: Sequence[str], best: Trial | None) -> Section:
+def _trials(trials: Sequence[Trial], names: Sequence[str], best: Trial | None, metric: str) -> Section:
     ranked = sorted(trials, key=lambda trial: (trial is not best, -trial.epochs, -(trial.score or 0)))
     rows = []
     for trial in ranked:
@@ -178,7 +193,7 @@ def _trials(trials: Sequence[Trial], names: Sequence[str], best: Trial | None) -
         values = [plots.value_text(trial.settings[name]) if name in trial.settings else "–" for name in names]
         counts = [percent(trial.score), str(trial.epochs), str(trial.bracket)]
         rows.append([str(trial.number), state, *counts, *values])
-    columns = [*numbers("Trial"), Column("State"), *numbers("Accuracy", "Epochs", "Bracket")]
+    columns = [*numbers("Trial"), Column("State"), *numbers(metric.capitalize(), "Epochs", "Bracket")]
     columns += [Column(name, "shape") for name in names]
     caption = "The longest trained first; also in tune_results.csv"
     return Section(

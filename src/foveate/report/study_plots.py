@@ -23,8 +23,8 @@ def value_text(value: Any) -> str:
 
 
 @styled()
-def rung_curves(trials: Sequence[Trial], rungs: Sequence[int], best: int | None) -> Figure:
-    """Accuracy over epochs, a line a trial; dotted where rungs are; the best trial's line stands out."""
+def rung_curves(trials: Sequence[Trial], rungs: Sequence[int], best: int | None, metric: str) -> Figure:
+    """The metric over epochs, a line a trial; dotted where rungs are; the best trial's line stands out."""
     figure, axes = new_axes(3.6)
     for epochs in rungs:
         axes.axvline(epochs, **DOTTED)
@@ -37,20 +37,20 @@ def rung_curves(trials: Sequence[Trial], rungs: Sequence[int], best: int | None)
             (line,) = axes.plot(*zip(*points, strict=True), marker="o", **style)
             if style.pop("label", None):
                 axes.legend(handles=[line], loc="lower right")
-    axes.set(xlabel="Epoch", ylabel="Accuracy on the ranking images")
+    axes.set(xlabel="Epoch", ylabel=f"{metric.capitalize()} on the ranking images")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return figure
 
 
 @styled()
 def parallel_coordinates(
-    trials: Sequence[Trial], hyperparameters: Mapping[str, Hyperparameter], best: int | None
+    trials: Sequence[Trial], hyperparameters: Mapping[str, Hyperparameter], best: int | None, metric: str
 ) -> Figure:
     """A line a trial, through its value of each hyperparameter to its score; the better, the stronger.
 
     Below an axis lie trials that do not have the hyperparameter.
     """
-    names = [*hyperparameters, "accuracy"]
+    names = [*(shorten(name, 16) for name in hyperparameters), metric]
     scored = sorted((trial.score, trial.number, trial) for trial in trials if trial.score is not None)
     scores = [score for score, _, _ in scored] or [0.0]
     low, high = scores[0], max(scores[-1], scores[0] + 1e-9)
@@ -76,7 +76,7 @@ def parallel_coordinates(
     ticks += [(len(names) - 0.96, end, f"{100 * score:.1f} %") for end, score in ((0, low), (1, high))]
     for across, height, text in ticks:
         axes.text(across, height, text, size=7, color=MUTED, va="center", clip_on=False)
-    axes.set_xticks(range(len(names)), [shorten(name, 16) for name in names], rotation=30, ha="right", color=INK)
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right", color=INK)
     axes.set(yticks=[], xlim=(-0.2, len(names) - 0.4), ylim=(-0.15, 1.08))
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)

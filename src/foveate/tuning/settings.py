@@ -164,15 +164,20 @@ class StudyConfig(CampaignConfig):
         return patience and self.semantics != "kerastuner"
 
     @property
-    def budget(self) -> Budget:
-        """What the study takes: exactly where it has brackets and no time, approximately under ASHA."""
+    def plan(self) -> tuple[Bracket, ...]:
+        """The brackets, or the one of ASHA, in which about as many trials go on."""
         if self.algorithm != "asha":
-            return budget_of(self.brackets, anew=self.anew)
+            return self.brackets
         rungs, left = [], self.trials or budget_of(self.brackets).trials
         for rung in self._once[0]:
             rungs.append(replace(rung, trials=left))
             left //= self.factor
-        return budget_of([tuple(rungs)], anew=self.anew)
+        return (tuple(rungs),)
+
+    @property
+    def budget(self) -> Budget:
+        """What the study takes: exactly where it has brackets and no time, approximately under ASHA."""
+        return budget_of(self.plan, anew=self.anew)
 
     @property
     def plan_words(self) -> str:

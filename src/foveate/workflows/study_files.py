@@ -177,13 +177,13 @@ def _page(search: Search, workers: int, ranking: int) -> Page:
     seconds = max((job["ended"] for trial in trials for job in trial.jobs), default=0.0)
     busy = sum(job["ended"] - job["began"] for trial in trials for job in trial.jobs)
     slots = max((job["slot"] + 1 for trial in trials for job in trial.jobs), default=workers)
-    plan = config.brackets if config.algorithm != "asha" else config.brackets[:1]
-    plan = plan[: 1 + max((trial.bracket for trial in trials), default=0)]
+    plan = config.plan[: 1 + max((trial.bracket for trial in trials), default=0)]
     return study_page(
         title=search.folder.name,
         subtitle=f"{Path(config.data).name}, space {config.space_name}, {config.algorithm}, seed {config.seed}",
         trials=trials,
         brackets=[[(rung.trials, rung.epochs) for rung in bracket] for bracket in plan],
+        about=config.algorithm == "asha",
         hyperparameters=config.space.hyperparameters,
         importance=importances(config.space, trials),
         ranking=ranking,
