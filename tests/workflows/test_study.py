@@ -3,15 +3,18 @@
 import builtins
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from tests.commands import finish
 from tests.studies import SPACE, SimulatedPool, open_search
 
 import foveate as fv
 from foveate.config import Config
-from foveate.errors import CheckpointError, ConfigError
+from foveate.errors import CheckpointError, ConfigError, DataError
 from foveate.execution.campaign import run_campaign
 from foveate.tuning.space import Space
 from foveate.workflows import study as studies
@@ -129,6 +132,35 @@ def test_the_record_of_a_winner_is_the_command_that_makes_it(
     run = fv.train_best(study.path, name="winner", seed=0)
     assert run.folder.read_record().command == "foveate train --from runs/tune/study --name winner --seed 0"
     assert len(run.config.train.class_weights or ()) == 10
+
+
+def test_without_a_test_split_the_command_that_is_told_trains_the_winner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "preset: small\nsettings: {size: 16, stages: [{filters: 4, kernels: [3]}], attention: none, hidden: 4}\n"
+        "hyperparameters: {lr: {type: float, low: 0.001, high: 0.01, log: true}}\n"
+    )
+    pixels, labels = np.random.default_rng(0).integers(256, size=(40, 16, 16), dtype=np.uint8), np.arange(40) % 2
+    np.savez(
+        tmp_path / "noval.npz", train_images=pixels[:30], train_labels=labels[:30],
+        val_images=pixels[30:], val_labels=labels[30:],
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    study = fv.tune("noval.npz", space="space.yaml", max_epochs=1, workers=0, name="s", settings={"threads": 1})
+    command = f"foveate train {tmp_path}/noval.npz --config runs/tune/s/best.yaml"
+    assert study.lines[-1] == f"train it: {command}"
+    page = study.report.read_text()
+    assert command in page
+    assert "has no test split" in page
+    assert "opens" not in page
+    with pytest.raises(
+        DataError,
+        match=re.escape(f"no test images, which --from opens in the end: train the winner by `{command}`"),
+    ):
+        fv.train_best(study.path)
+    assert finish(tmp_path, *shlex.split(command)[1:])
 
 
 def test_a_command_that_is_told_can_be_pasted(tmp_path: Path) -> None:

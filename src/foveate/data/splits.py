@@ -19,6 +19,9 @@ SPLITS_FILE = "splits.npy"
 UNDECLARED = -1
 """Code of an image for which the data names no split; the codes of others index `SPLITS`."""
 
+_MOST_IMAGES = 10**10
+"""That a file of splits is read for, where it is not known how many there are."""
+
 _SPELLINGS = {
     "train": 0,
     "training": 0,
@@ -132,9 +135,20 @@ class StoredSplits:
         Raises:
             CheckpointError: when the file is missing, changed, or of another number of images.
         """
-        codes = read_codes(self.path, self.sha256, count, most=len(SPLITS) - 1)
+        codes = self._codes(count)
         found = {name: np.flatnonzero(codes == code) for code, name in enumerate(SPLITS)}
         return {name: indices for name, indices in found.items() if len(indices)}
+
+    def has(self, split: str) -> bool:
+        """Whether there are images in a split.
+
+        Raises:
+            CheckpointError: when the file is missing or changed.
+        """
+        return bool((self._codes(None) == SPLITS.index(split)).any())
+
+    def _codes(self, count: int | None) -> NDArray[np.int8]:
+        return read_codes(self.path, self.sha256, count, most=len(SPLITS) - 1)
 
 
 def write_codes(path: Path, codes: NDArray[np.signedinteger]) -> str:
@@ -149,14 +163,17 @@ def write_codes(path: Path, codes: NDArray[np.signedinteger]) -> str:
     return hashlib.sha256(content.getvalue()).hexdigest()
 
 
-def read_codes(path: Path, sha256: str | None, count: int, *, most: int) -> NDArray[np.int8]:
+def read_codes(path: Path, sha256: str | None, count: int | None, *, most: int) -> NDArray[np.int8]:
     """What `write_codes` wrote: [count] values of `UNDECLARED` to `most`.
+
+    Args:
+        count: of the images; None: as many as there are.
 
     Raises:
         CheckpointError: when the file is missing, changed, or of another number of images.
     """
     try:
-        content = read_regular(path, count + 1024)
+        content = read_regular(path, (_MOST_IMAGES if count is None else count) + 1024)
     except OSError as error:
         raise CheckpointError(
             f"cannot read {path} ({error.strerror or error}), which says which images were trained on: "
@@ -169,6 +186,7 @@ def read_codes(path: Path, sha256: str | None, count: int, *, most: int) -> NDAr
     except (ValueError, EOFError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): restore it from a copy") from error
     known = range(UNDECLARED, most + 1)
+    count = codes.size if count is None else count
     if codes.shape != (count,) or codes.dtype != np.int8 or not np.isin(codes, known).all():
         raise CheckpointError(f"{path} does not fit the data set of {count:,} images: restore it from a copy")
     found: NDArray[np.int8] = codes

@@ -51,6 +51,7 @@ def study_page(
     settings: Mapping[str, Any],
     environment: Mapping[str, Any],
     train: str,
+    tested: bool = True,
 ) -> Page:
     """What a study found.
 
@@ -67,6 +68,7 @@ def study_page(
         worked: of that, the share that workers had a job.
         epochs: of all trials together.
         train: the command that trains the winner.
+        tested: whether that opens a test split in the end.
     """
     finished, failed = (sum(trial.state == state for trial in trials) for state in ("finished", "failed"))
     score = best.score if best else None
@@ -90,7 +92,7 @@ def study_page(
         Fact("Time", duration(seconds), f"workers had a job {percent(worked)} of it"),
     ]
     sections = [
-        _winner(best, train),
+        _winner(best, train, tested=tested),
         _search(
             trials,
             brackets,
@@ -107,13 +109,14 @@ def study_page(
     return Page(title, subtitle, sections, facts)
 
 
-def _winner(best: Trial | None, train: str) -> Section:
+def _winner(best: Trial | None, train: str, *, tested: bool) -> Section:
     if best is None:
         return Section("winner", "Winner", "The winner", [Text("None: no trial ended well.", note=True)])
-    note = (
-        "The best of many scores is a little too good: it was chosen for being high. The test split gives an "
-        "unbiased value, once, after this command has trained the winner on training and validation images "
-        "together:"
+    note = "The best of many scores is a little too good: it was chosen for being high. " + (
+        "The test split gives an unbiased value, once, after this command has trained the winner on training and "
+        "validation images together:"
+        if tested
+        else "This data has no test split, which would give an unbiased value. This command trains the winner:"
     )
     caption = f"Trial {best.number}, trained for {plural(best.epochs, 'epoch')}; all its settings are in best.yaml"
     bodies = [Code(train), Card("", [settings_table(caption, best.settings)])]

@@ -9,7 +9,7 @@ from typing import Any
 
 from foveate.config import Config, check_keywords
 from foveate.data.dataset import Dataset, load_known
-from foveate.errors import CheckpointError, ConfigError, OutputError, StudyError
+from foveate.errors import CheckpointError, ConfigError, DataError, OutputError, StudyError
 from foveate.execution.pool import Pool
 from foveate.files import locked
 from foveate.inference.network import pick_device
@@ -194,6 +194,7 @@ def train_best(
 
     Raises:
         CheckpointError: when the study has no winner yet, or its `best.yaml` was changed, and as `train`.
+        DataError: when its data has no test split, and as `train`.
         ConfigError: for other options.
     """
     study = open_study(path)
@@ -207,6 +208,11 @@ def train_best(
         raise ConfigError(
             f"{min(others)}: the winner is trained with the settings that won; for others give "
             f"`foveate train --config {study.best}`"
+        )
+    if not study.has_test_split:
+        raise DataError(
+            f"the data of {study.path} has no test images, which --from opens in the end: train the winner by "
+            f"`{study.training(None if data is None else str(data))}`"
         )
     so_far = check_winner(study.path)
     display: Display = options.get("display") or NullDisplay()

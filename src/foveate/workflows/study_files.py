@@ -27,7 +27,7 @@ from foveate.tuning.search import Search
 from foveate.tuning.settings import StudyConfig
 from foveate.tuning.trials import Trial
 from foveate.workflows.campaign import known_data, read_environment, read_settings
-from foveate.workflows.request import settings_digest
+from foveate.workflows.request import command_line, settings_digest
 
 RESULTS, REPORT, WINNER = "tune_results.csv", "study.html", "best.yaml"
 _CHECKSUM = "# sha256 of all below: "
@@ -87,6 +87,23 @@ class Study:
         return self.path / WINNER
 
     @property
+    def has_test_split(self) -> bool:
+        """Whether its data has a test split; of a study of an earlier version, which kept no splits, True."""
+        splits = self.known_data.splits
+        return splits is None or splits.has("test")
+
+    def training(self, data: str | None = None) -> str:
+        """The command line that trains its winner; with a test split, which it then opens, on all other images.
+
+        Args:
+            data: where its data set lies now; None: where it lay when the study began.
+        """
+        if self.has_test_split:
+            return command_line("train", *filter(None, [data]), "--from", self.path)
+        config = self.config
+        return command_line("train", data or config.data, config=self.best, data_dir=config.data_dir)
+
+    @property
     def lines(self) -> list[str]:
         """What became of its trials, and the winner with the command that trains it."""
         with self.results.open(encoding="utf-8") as file:
@@ -95,8 +112,8 @@ class Study:
         lines = [f"{len(rows)} trials: {', '.join(f'{count} {state}' for state, count in states.items())}"]
         if self.best.exists():
             lines.append(self.best.read_text(encoding="utf-8").splitlines()[0].removeprefix("# "))
-            command = shlex.join(["foveate", "train", "--from", str(self.path)])
-            lines.append(f"train it on all images and open the test split: {command}")
+            told = "train it on all images and open the test split" if self.has_test_split else "train it"
+            lines.append(f"{told}: {self.training()}")
         return lines
 
 
@@ -173,7 +190,8 @@ def _too_high(search: Search, best: Trial, ranking: int) -> str:
 
 
 def _page(search: Search, workers: int, ranking: int) -> Page:
-    config, trials = search.config, [trial for _, trial in sorted(search.trials.items())]
+    config, study = search.config, Study(search.folder)
+    trials = [trial for _, trial in sorted(search.trials.items())]
     seconds = max((job["ended"] for trial in trials for job in trial.jobs), default=0.0)
     busy = sum(job["ended"] - job["began"] for trial in trials for job in trial.jobs)
     slots = max((job["slot"] + 1 for trial in trials for job in trial.jobs), default=workers)
@@ -197,7 +215,8 @@ def _page(search: Search, workers: int, ranking: int) -> Page:
         epochs=search.epochs_done,
         settings=config.model_dump(mode="json", exclude={"space"}),
         environment=read_environment(search.folder),
-        train=f"foveate train --from {shlex.quote(str(search.folder))}",
+        train=study.training(config.data if config.data != study.config.data else None),
+        tested=study.has_test_split,
     )
 
 
