@@ -29,6 +29,8 @@ class FoldsRecord(Record):
     count: Annotated[int, Field(strict=True, ge=2, le=MOST_FOLDS)]
     sha256: Digest
     """Of that file."""
+    threads: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """That each fold is trained with, as sums change with them; None: a run of an earlier version."""
 
 
 class RunRecord(Record):

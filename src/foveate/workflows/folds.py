@@ -79,6 +79,11 @@ def draw_run_folds(config: Config, joined: Dataset, folds: int) -> NDArray[np.in
     return drawn
 
 
+def threads_of_folds(config: Config, crew: Workers, device: torch.device) -> int:
+    """The threads that each fold of a new run is trained with."""
+    return config.train.threads or crew.threads_for({"device": str(device)})
+
+
 def cross_validate(
     folder: RunFolder,
     config: Config,
@@ -109,9 +114,9 @@ def cross_validate(
     joined = dataset.for_final()
     path = folder.path.resolve()
     stored = StoredFolds(path / FOLDS_FILE, record.folds.count, record.folds.sha256)
-    job = config.replacing(
-        device=str(device), threads=config.train.threads or crew.threads_for({"device": str(device)})
-    )
+    # Those that were asked for, or that the run began with: with others its folds would come out otherwise.
+    threads = config.train.threads or record.folds.threads or threads_of_folds(config, crew, device)
+    job = config.replacing(device=str(device), threads=threads)
     shared = TrainingJob(
         config=job,
         dataset=dataset.location,

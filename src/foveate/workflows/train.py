@@ -23,7 +23,7 @@ from foveate.training.runs import RunFolder
 from foveate.training.saving import interruptible, saving
 from foveate.training.settings import resolve_settings
 from foveate.workflows.devices import check_shared, run_command
-from foveate.workflows.folds import check_folds, cross_validate, draw_run_folds
+from foveate.workflows.folds import check_folds, cross_validate, draw_run_folds, threads_of_folds
 from foveate.workflows.leaks import tell_own_copies
 from foveate.workflows.measure import Measurement
 from foveate.workflows.next_step import few_to_tune_told, resuming
@@ -150,7 +150,9 @@ def train(
             record = record.model_copy(update={"splits": folder.write_splits(dataset)})
             if folds is not None:
                 stored = StoredFolds.write(folder.path, training.dataset, drawn, folds)
-                record = record.model_copy(update={"folds": FoldsRecord(count=folds, sha256=stored.sha256)})
+                threads = threads_of_folds(resolved, crew, own.device)
+                kept = FoldsRecord(count=folds, sha256=stored.sha256, threads=threads)
+                record = record.model_copy(update={"folds": kept})
             folder.write_identity(resolved, own.device, record, devices=world.size)
             fit.metadata["settings"] = folder.identity(record)
             folder.last.parent.mkdir(parents=True)
