@@ -16,6 +16,10 @@ def square(report: Report, x: int) -> Message:
     return {"square": x**2, "pid": os.getpid()}
 
 
+def count(report: Report, paths: list[str]) -> Message:
+    return {"paths": len(paths)}
+
+
 def environment(report: Report, name: str) -> Message:
     return {"value": os.environ.get(name)}
 
@@ -63,6 +67,7 @@ def beat(report: Report, seconds: float, step_s: float) -> Message:
 
 WORK: dict[str, Callable[..., Message]] = {
     "square": square,
+    "count": count,
     "environment": environment,
     "print": say,
     "raise": fail,

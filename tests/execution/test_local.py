@@ -96,6 +96,26 @@ def test_a_lost_worker_is_told_and_replaced(pool: LocalPool, how: str) -> None:
     assert end_of(pool).value["square"] == 25
 
 
+def test_a_large_job_waits_for_no_worker_that_does_not_read_it(pool: LocalPool) -> None:
+    pool._command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    message = {"paths": ["x" * 100] * 2048}
+    submitting = threading.Thread(target=pool.submit, args=(0, message), daemon=True)
+    submitting.start()
+    submitting.join(30)
+    assert not submitting.is_alive()
+    stdin = pool._pool[0].process.stdin
+    assert stdin is not None
+    pool.stop(0)
+    assert end_of(pool).kind == "lost"
+    assert stdin.closed
+    assert not pool._pool
+
+
+def test_a_large_job_is_done(pool: LocalPool) -> None:
+    pool.submit(0, {"what": "count", "paths": ["x" * 100] * 2048})
+    assert end_of(pool).value == {"paths": 2048}
+
+
 def test_a_worker_that_dies_idle_is_replaced_without_a_word(pool: LocalPool) -> None:
     pool.submit(0, {"what": "square", "x": 1})
     os.kill(end_of(pool).value["pid"], signal.SIGKILL)

@@ -33,22 +33,29 @@ class _Worker:
             start_new_session=True,
         )
         self.job: int | None = None
+        self._jobs: SimpleQueue[str | None] = SimpleQueue()
         threading.Thread(target=self._listen, args=(lines,), daemon=True).start()
+        self._writer = threading.Thread(target=self._write, daemon=True)
+        self._writer.start()
 
     def submit(self, job: int, message: Message) -> None:
         """Hand it a job; if it is dead, a `lost` event follows."""
         self.job = job
-        stdin = cast("TextIO", self.process.stdin)
-        with contextlib.suppress(BrokenPipeError):
-            stdin.write(json.dumps({"job": job, "message": message}) + "\n")
-            stdin.flush()
+        self._jobs.put(json.dumps({"job": job, "message": message}) + "\n")
 
     def kill(self) -> None:
         """End it, whatever it does."""
         self.process.kill()
         self.process.wait()
-        with contextlib.suppress(BrokenPipeError):  # of a job that it never read
-            cast("TextIO", self.process.stdin).close()
+        self._jobs.put(None)
+        self._writer.join()
+
+    def _write(self) -> None:
+        """Hand it its jobs. A pipe takes no more than 64 KiB until the worker reads, which it may never do."""
+        with contextlib.suppress(BrokenPipeError), cast("TextIO", self.process.stdin) as stdin:
+            while (line := self._jobs.get()) is not None:
+                stdin.write(line)
+                stdin.flush()
 
     def _listen(self, lines: "_Lines") -> None:
         with cast("TextIO", self.process.stdout) as stdout:
