@@ -3,10 +3,11 @@
 import sys
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, TextIO, TypeVar
+from typing import TYPE_CHECKING, TextIO, TypeVar, cast
 
 from foveate.durations import left
 from foveate.progress import Track, untracked
+from foveate.streams import Lasting
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,12 +24,12 @@ _BEGAN = time.monotonic()
 
 
 class PlainDisplay:
-    """Shows the work by plain lines, for logs and pipes: no bar, one line per epoch."""
+    """Shows the work by plain lines, for logs and pipes: no bar, one line per epoch. A reader may go away."""
 
     track: "Track" = staticmethod(untracked)
 
     def __init__(self, file: TextIO) -> None:
-        self.file = file
+        self.file = cast("TextIO", Lasting(file))
 
     def say(self, line: str) -> None:
         """Print a separate line."""
@@ -67,7 +68,7 @@ class RichDisplay(PlainDisplay):
         from rich.console import Console
 
         super().__init__(file)
-        self.console = Console(file=file, highlight=False)
+        self.console = Console(file=self.file, highlight=False)
         self.track = self._track
 
     def say(self, line: str) -> None:

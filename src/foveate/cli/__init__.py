@@ -15,6 +15,7 @@ from foveate.cli.training import check, evaluate, summary, train
 from foveate.cli.usage import as_given, usage_told
 from foveate.cli.using import cache, explain, export, predict, serve
 from foveate.errors import FoveateError
+from foveate.streams import GONE, Lasting, discard
 
 app = typer.Typer(
     name="foveate",
@@ -53,15 +54,20 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         status = app(prog_name="foveate", standalone_mode=False)
+        Lasting(sys.stdout).flush()  # here, where it is told that the disk is full
     except FoveateError as error:
         verbs: Any = typer.main.get_command(app)
         command = next((verbs.commands[word] for word in sys.argv[1:] if word in verbs.commands), None)
         status = complain(as_given(str(error), sys.argv[1:], command), error.exit_code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EPIPE):
-            raise
         # What is lost is what was to be shown: the run folder is written by itself, and whole.
-        status = complain(f"cannot write the output: {error.strerror}; what was done is in the run folder", 2)
+        if error.errno in GONE:  # a terminal; of a pipe typer knows, and ends the command as quietly
+            discard(sys.stdout)
+            status = 1
+        elif error.errno == errno.ENOSPC:
+            status = complain(f"cannot write the output: {error.strerror}; what was done is in the run folder", 2)
+        else:
+            raise
     except typer.TyperException as error:
         status = complain(usage_told(error, sys.argv[1:]), 2)
     sys.exit(status if isinstance(status, int) else 0)

@@ -121,5 +121,5 @@ def stoppable() -> Iterator[None]:
 
 def complain(line: str, status: int) -> int:
     """Print a line on standard error; give back the exit code."""
-    print(f"foveate: {line}", file=sys.stderr)
+    terminal.PlainDisplay(sys.stderr).say(f"foveate: {line}")
     return status

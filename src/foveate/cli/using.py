@@ -246,9 +246,9 @@ def serve(
         replicas=replicas,
         gpus=gpus,
     )
-    print(f"serving {serving.name} at {serving.url} (Ctrl-C stops it)", flush=True)
-    for line in serving.notes:
-        print(line, flush=True)
+    display = terminal.display()
+    for line in (f"serving {serving.name} at {serving.url} (Ctrl-C stops it)", *serving.notes):
+        display.say(line)
     serving.run()
 
 
