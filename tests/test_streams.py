@@ -4,7 +4,8 @@ import errno
 import io
 import os
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TextIO
 
@@ -59,3 +60,27 @@ def test_training_comes_to_its_end_though_its_reader_has_left(tmp_path: Path) ->
         done = subprocess.run(words, cwd=tmp_path, stdout=out, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
     assert '"finished": true' in (tmp_path / "runs/train/a/run.json").read_text()
+
+
+def closed(words: Iterable[str]) -> list[str]:
+    return ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *words]
+
+
+def test_closed_streams_are_the_null_device_here_and_in_processes_begun_here() -> None:
+    code = (
+        "import subprocess, sys\n"
+        "from foveate.streams import open_closed\n"
+        "open_closed()\n"
+        "print('lost', sys.stdin.read()); print('lost', file=sys.stderr, flush=True)\n"
+        "again = 'import sys; sys.exit(None in (sys.stdin, sys.stdout, sys.stderr))'\n"
+        "sys.exit(subprocess.run([sys.executable, '-c', again]).returncode)"
+    )
+    assert subprocess.run(closed([sys.executable, "-c", code]), check=False).returncode == 0
+
+
+def test_a_command_whose_streams_are_closed_decodes_images_and_does_its_work(
+    tmp_path: Path, photographs: Callable[..., Path]
+) -> None:
+    words = command("check", photographs("photos"), "--size", "32", "--name", "a")
+    assert subprocess.run(closed(words), cwd=tmp_path, check=False).returncode == 0
+    assert (tmp_path / "runs/check/a/check.json").is_file()

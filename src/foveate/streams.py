@@ -2,12 +2,28 @@
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 GONE = (errno.EPIPE, errno.EIO)
 """How writing fails where nobody reads any more: a pipe, and a terminal that was closed."""
+
+
+def open_closed() -> None:
+    """Open the null device in place of each standard stream that is closed, here and in the processes begun here.
+
+    Python has None there; and the next file that is opened would have the number of the stream.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free is this one
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 (for good)
 
 
 class Lasting:

@@ -15,7 +15,7 @@ from foveate.cli.training import check, evaluate, summary, train
 from foveate.cli.usage import as_given, usage_told
 from foveate.cli.using import cache, explain, export, predict, serve
 from foveate.errors import FoveateError
-from foveate.streams import GONE, Lasting, discard
+from foveate.streams import GONE, Lasting, discard, open_closed
 
 app = typer.Typer(
     name="foveate",
@@ -45,6 +45,7 @@ for command in (check, train, evaluate, predict, explain, tune, compare, export,
 
 def main() -> None:
     """Run the command line and exit: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted."""
+    open_closed()
     # OpenMP's threads spin while they wait for each other: where a neighbour has the core, that costs a factor
     # of two; where none has, sleeping costs nothing that was measured. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

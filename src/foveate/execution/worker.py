@@ -18,10 +18,12 @@ from queue import SimpleQueue
 from typing import Any, TextIO
 
 from foveate.execution.pool import Work
+from foveate.streams import open_closed
 
 
 def main() -> None:
     """Serve the function that the command line names."""
+    open_closed()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent answers Ctrl-C
     _, module, function = sys.argv
     # What a library prints must not come between the lines.
