@@ -10,6 +10,8 @@ import pytest
 import foveate
 from foveate.arguments import typed
 from foveate.errors import ConfigError
+from foveate.parsing import yaml_line
+from foveate.settings import StageConfig
 
 
 class Follows(Protocol):
@@ -41,11 +43,23 @@ def job(
 
 
 def test_what_fits_comes_through() -> None:
-    given: dict[str, Any] = {"final": True, "folds": np.int64(3), "share": 1, "images": [Path("a"), "b"]}
+    given: dict[str, Any] = {"final": True, "folds": 3, "share": 1, "images": [Path("a"), "b"]}
     assert job(Path("x"), **given, settings={"lr": "x"}, call=int, other=[])[1:4] == (True, 3, 1)
     assert job("x", follows=Prints())[0] == "x"
     assert job("x", images=(each for each in "ab"))[4] is not None
     assert job.__doc__ == "What it was given."
+
+
+def test_numbers_of_numpy_and_groups_of_settings_become_values_that_can_be_written_down() -> None:
+    stage = StageConfig(filters=4, kernels=(3,))
+    given: dict[str, Any] = {"folds": np.int64(3), "share": np.float32(0.5), "seed": np.uint8(7)}
+    settings = {"lr": np.float64(0.1), "attention": np.str_("luong"), "stages": (stage, {"filters": np.int64(8)})}
+    _, _, folds, share, _, found, _, more = job("x", **given, settings=settings, subsets=[np.int64(300), None])
+    assert [type(each) for each in (folds, share, more["seed"])] == [int, float, int]
+    dumped = {"filters": 4, "kernels": [3], "dilation": 1, "pool": 2, "dropout": 0.0}
+    assert found == {"lr": 0.1, "attention": "luong", "stages": [dumped, {"filters": 8}]}
+    assert more["subsets"] == [300, None]
+    assert yaml_line([folds, share, found, more])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-"""Arguments of the public functions: of another type than their annotations say, they are refused in one line, and
-`~` in paths is the home folder.
+"""Arguments of the public functions: of another type than their annotations say, they are refused in one line;
+numbers of other libraries become Python's own, and `~` in paths is the home folder.
 """
 
 import inspect
@@ -29,8 +29,9 @@ _KINDS: Mapping[type, tuple[type, str]] = {
 
 
 def typed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """`function`, which takes no argument of another type than it is annotated with, and paths without `~`.
+    """`function`, which takes no argument of another type than it is annotated with.
 
+    It gets each of them `plain`, and paths without `~`.
     What is annotated with other types than the plain ones and collections is left to the function. A number is no
     bool, and `"no"` is no False: what seems to work would open a test split.
 
@@ -44,11 +45,12 @@ def typed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result
         annotations = _annotations(function)
         given = signature.bind(*args, **kwargs)
         for name, value in given.arguments.items():
+            given.arguments[name] = plain(value)
             if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
                 continue
             if not _fits(value, annotations[name]):
                 raise ConfigError(f"{name}={repr(value)[:80]}: give {' or '.join(_words(annotations[name]))}")
-            given.arguments[name] = _expanded(value, annotations[name])
+            given.arguments[name] = _expanded(given.arguments[name], annotations[name])
         return function(*given.args, **given.kwargs)
 
     return checked
@@ -57,6 +59,22 @@ def typed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result
 def at_home(path: Where) -> Where:
     """A path without `~`: no shell expands it in `--runs=~/runs`, and Python does not either."""
     return type(path)(os.path.expanduser(str(path)))  # noqa: PTH111 (of a user who is not there it leaves the name)
+
+
+def plain(value: Any) -> Any:
+    """A value as it can be written down, at any depth: NumPy's numbers and texts as Python's own, and a group of
+    settings, as `StageConfig`, as a mapping. What is neither is given back as it is.
+    """
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, Integral) else float(value)
+    if isinstance(value, Mapping):
+        return {plain(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    # By its method: pydantic takes long to import, and where it was not there is no such group.
+    return value.model_dump(mode="json") if hasattr(type(value), "model_dump") else value
 
 
 @cache
