@@ -22,8 +22,13 @@ from foveate.progress import Track, untracked
 from foveate.records import read_record
 from foveate.settings import Precision
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_alloc_failed")
-"""Texts of torch's plain RuntimeErrors when memory runs out: on MPS and CUDA, on a CPU, in cuBLAS."""
+_OUT_OF_MEMORY = (
+    *("out of memory", "can't allocate memory", "not enough memory", "_alloc_failed"),
+    "could not create a primitive",
+)
+"""Texts of torch's plain RuntimeErrors when memory runs out: on MPS and CUDA, on a CPU, in cuBLAS, in oneDNN."""
+MORE_MEMORY = "measure on a device with more memory, such as --device cpu"
+"""The fix where memory does not suffice to measure."""
 _SETTINGS, _RECORD = "args.yaml", "run.json"
 
 
@@ -259,7 +264,7 @@ def collect_logits(
             torch.inference_mode(),
             float32_kept(device, precision),
             autocast(device, precision),
-            out_of_memory_explained("measure on a device with more memory, such as --device cpu", doing),
+            out_of_memory_explained(MORE_MEMORY, doing),
         ):
             batches = track(loader.epoch(), total=len(loader), label=label, images_each=loader.batch)
             for images, targets, _ in batches:

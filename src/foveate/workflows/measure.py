@@ -19,7 +19,7 @@ from foveate.data.dataset import Dataset
 from foveate.data.folds import OUT_OF_FOLD
 from foveate.data.splits import group_numbers
 from foveate.evaluation import Report, score, score_ablation
-from foveate.inference.network import ViewsAveraged
+from foveate.inference.network import MORE_MEMORY, ViewsAveraged, out_of_memory_explained
 from foveate.inference.receptive_field import effective_field, effective_side
 from foveate.metrics import point_metrics
 from foveate.model.receptive_field import sight
@@ -46,7 +46,16 @@ class Measurement:
     """[N, K], where these very weights were asked about the split already; None: they are asked."""
 
     def measure(self, track: Track) -> "Measured":
-        """Score the split."""
+        """Score the split.
+
+        Raises:
+            OutOfMemoryError: when memory runs out.
+            TrainingError: for logits that are not finite.
+        """
+        with out_of_memory_explained(MORE_MEMORY, f"measuring the {self.split} split"):
+            return self._measured(track)
+
+    def _measured(self, track: Track) -> "Measured":
         model, dataset, split = self.checkpoint.model, self.data.dataset, self.split
         labels = dataset.labels[dataset.splits[split]]
         logits = self.logits
@@ -145,7 +154,14 @@ class Measured:
 
         Args:
             name: of the folder, where it is still another.
+
+        Raises:
+            OutOfMemoryError: when memory runs out.
         """
+        with out_of_memory_explained("free some memory, or use a machine with more", "drawing the page"):
+            self._write(folder, name)
+
+    def _write(self, folder: RunFolder, name: str | None) -> None:
         from foveate.report.html import write_page  # with matplotlib, which takes a second to import
         from foveate.report.run_folder import page_of_run
 
