@@ -274,6 +274,29 @@ def test_a_site_that_is_allowed_may_use_it(serve: Any) -> None:
         assert other.status_code == 403
 
 
+def test_python_serves_in_a_thread_and_says_so_where_an_event_loop_runs(model: Path) -> None:
+    code = """
+import asyncio, sys, threading, time, httpx, foveate
+serving = foveate.serve(sys.argv[1], port=0, decoders=1)
+async def cell():
+    serving.run()
+try:
+    asyncio.run(cell())
+except foveate.ConfigError as error:
+    print(error)
+thread = threading.Thread(target=serving.run, daemon=True)
+thread.start()
+while thread.is_alive():
+    with httpx.Client(base_url=serving.url, timeout=60) as client:
+        if client.get("/v2/health/ready").status_code == 200:
+            sys.exit(print("ready"))
+"""
+    done = subprocess.run([sys.executable, "-c", code, model], capture_output=True, text=True, check=False)
+    told, *ready = done.stdout.splitlines()
+    assert told.startswith("an event loop runs in this thread, as it does in a notebook: serve in another one")
+    assert ready == ["ready"], done.stderr
+
+
 @pytest.mark.slow
 def test_what_was_accepted_is_answered_after_sigterm(serve: Any) -> None:
     with serve() as running, running.client() as client, concurrent.futures.ThreadPoolExecutor(8) as pool:

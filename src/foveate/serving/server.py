@@ -1,9 +1,13 @@
 """A server of one model: its socket, its process, its end."""
 
+import asyncio
+import contextlib
 import errno
 import signal
 import socket
+import threading
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.types import Receive, Scope, Send
@@ -51,8 +55,23 @@ def bind(host: str, port: int) -> socket.socket:
     return listening
 
 
+def refuse_running_loop() -> None:
+    """Refuse to serve in a thread that has an event loop already: a server has one of its own.
+
+    Raises:
+        ConfigError: for that.
+    """
+    with contextlib.suppress(RuntimeError):  # by which asyncio says that there is none
+        asyncio.get_running_loop()
+        raise ConfigError(
+            "an event loop runs in this thread, as it does in a notebook: serve in another one, by "
+            "`threading.Thread(target=serving.run, daemon=True).start()`"
+        )
+
+
 def run(app: Application, listening: socket.socket, limits: Limits) -> None:
-    """Serve until Ctrl-C or SIGTERM; what was accepted by then is answered.
+    """Serve until Ctrl-C or SIGTERM; what was accepted by then is answered. In another thread than the main one,
+    which alone hears of them, serve until the process ends.
 
     Raises:
         FoveateError: when the application cannot start.
@@ -85,7 +104,9 @@ def run(app: Application, listening: socket.socket, limits: Limits) -> None:
         # uvicorn raises the signal again when it has ended, for whoever handled it before.
         server.handle_exit(number, frame)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # the only one that may set handlers
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run(sockets=[listening])
     except SystemExit:  # by which uvicorn ends where the application cannot start

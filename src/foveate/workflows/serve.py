@@ -57,13 +57,18 @@ class Serving:
     def run(self) -> None:
         """Answer until Ctrl-C or SIGTERM; what was accepted by then is answered.
 
+        In a thread beside the main one, as a notebook needs it, it answers until the process ends:
+        `threading.Thread(target=serving.run, daemon=True).start()`.
+
         Raises:
+            ConfigError: where an event loop runs in this thread.
             DataError: when images cannot be decoded here.
         """
         from foveate.serving.app import make_app
         from foveate.serving.limits import Limits
-        from foveate.serving.server import run
+        from foveate.serving.server import refuse_running_loop, run
 
+        refuse_running_loop()
         limits = Limits(images=self.queue)
         app = make_app(
             self.predictor,
