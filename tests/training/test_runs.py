@@ -16,6 +16,7 @@ from foveate.data.splits import StoredSplits
 from foveate.errors import CheckpointError, ConfigError
 from foveate.evaluation import score
 from foveate.files import write_json
+from foveate.training import runs
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
 from foveate.training.state import EpochResult
@@ -84,6 +85,30 @@ def test_history_is_a_row_an_epoch_without_anything_that_a_clock_decides(tmp_pat
     assert timing["train_s"] == 3.0
     assert timing["images_per_s"] == 200.0
     assert timing["epochs"][1] == {"epoch": 2, "seconds": 1.0, "images_per_s": 300.0, "features_kept": False}
+
+
+@pytest.mark.parametrize("name", ["results.csv", "timing.json"])
+def test_a_kill_between_the_two_files_leaves_the_epochs_that_both_have(tmp_path: Path, name: str) -> None:
+    folder = run(tmp_path)
+    folder.write_history(HISTORY[:1])
+    before = (folder.path / name).read_bytes()
+    folder.write_history(HISTORY)
+    (folder.path / name).write_bytes(before)
+    assert folder.read_history() == HISTORY[:1]
+    folder.change_record(finished=True)
+    with pytest.raises(CheckpointError, match=r"results.csv is damaged \(it has . epochs?, and timing.json has"):
+        folder.read_history()
+
+
+def test_a_kill_before_the_first_row_leaves_no_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = run(tmp_path)
+    monkeypatch.setattr(runs, "write_csv", killed)
+    with pytest.raises(KeyboardInterrupt):
+        folder.write_history(HISTORY[:1])
+    assert folder.read_history() == []
 
 
 def measured(right: int) -> dict[str, Any]:

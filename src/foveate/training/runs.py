@@ -205,10 +205,7 @@ class RunFolder:
         self.write_record(self.read_record().model_copy(update=values))
 
     def write_history(self, history: Sequence[EpochResult]) -> None:
-        """Write `results.csv`, a row an epoch, and the epochs' times to `timing.json`."""
-        columns = [column.name for column in fields(EpochResult) if column.name not in TIMING_COLUMNS]
-        rows = [[getattr(row, column) for column in columns] for row in history]
-        write_csv(self.path / "results.csv", [columns, *rows])
+        """Write `results.csv`, a row an epoch, and before it the epochs' times to `timing.json`."""
         epochs = [
             {"epoch": row.epoch, **{column: getattr(row, column) for column in TIMING_COLUMNS}} for row in history
         ]
@@ -220,9 +217,15 @@ class RunFolder:
                 "epochs": epochs,
             },
         )
+        columns = [column.name for column in fields(EpochResult) if column.name not in TIMING_COLUMNS]
+        rows = [[getattr(row, column) for column in columns] for row in history]
+        write_csv(self.path / "results.csv", [columns, *rows])
 
     def read_history(self) -> list[EpochResult]:
-        """The epochs in `results.csv` and `timing.json`; none for a folder that was not trained in."""
+        """The epochs in `results.csv` and `timing.json`; none for a folder that was not trained in.
+
+        Of a run that is not finished they are those that both have: a kill may have come between the two.
+        """
         path = self.path / "results.csv"
         if not path.exists():
             return []
@@ -239,7 +242,7 @@ class RunFolder:
             raise CheckpointError(f"{path} is damaged ({first_problem(error)}): {_FIX}") from error
         except (OSError, csv.Error, TypeError, ValueError, AttributeError) as error:
             raise CheckpointError(f"{path} is damaged ({one_line(error)}): {_FIX}") from error
-        if len(rows) != len(times):
+        if abs(len(rows) - len(times)) > (0 if self.read_record().finished else 1):
             raise CheckpointError(
                 f"{path} is damaged (it has {len(rows)} epochs, and timing.json has {len(times)}): {_FIX}"
             )
