@@ -84,6 +84,12 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
+def test_a_text_with_a_name_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"x.json: a name is not UTF-8, in '.*photos.*udcff.*': rename it$"):
+        write_json(tmp_path / "x.json", {"data": "photos/\udcff"})
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_json_refuses_what_is_not_json(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"ä": [1, None]})
     assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "ä": [\n    1,\n    null\n  ]\n}\n'

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from foveate.combinations import check_balance, check_model, check_start
 from foveate.errors import ConfigError, one_line
-from foveate.files import read_regular
+from foveate.files import check_utf8, read_regular
 from foveate.parsing import MalformedError, parse_yaml
 from foveate.settings import EARLIER_NAMES, AugmentConfig, DataConfig, ModelConfig, Section, TrainConfig
 from foveate.suggestions import close_to, nearest
@@ -112,6 +112,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: when it cannot be read, is not YAML of plain data, or is not a mapping.
     """
+    check_utf8(path)
     try:
         value = parse_yaml(read_regular(path, _FILE_BYTES).decode("utf-8-sig"))
     except OSError as error:

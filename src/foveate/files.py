@@ -25,6 +25,7 @@ _FIXES = {
     errno.ENOTDIR: "a part of the path is a file: choose another folder",
     errno.EISDIR: "it is a folder: remove it, or choose another place",
     errno.ELOOP: "a link is in its place: remove the link",
+    errno.ENOENT: "a folder is gone, perhaps the one that you are in: change to another folder",
 }
 
 
@@ -47,15 +48,32 @@ def cache_folder() -> Path:
         raise OutputError("there is no home folder to keep a cache in: set FOVEATE_CACHE to a folder") from error
 
 
+def check_utf8(path: Path | str, error: type[FoveateError] = ConfigError) -> None:
+    """Refuse a path that cannot be written down, as in the record of a run.
+
+    Raises:
+        FoveateError: of the type `error`, for a name that is not UTF-8.
+    """
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError as problem:
+        raise error(
+            f"{os.fspath(path)!a}: its path has a name that is not UTF-8, to be written down: rename it"
+        ) from problem
+
+
 @contextlib.contextmanager
 def writing_to(path: Path) -> Iterator[None]:
     """Turn an OSError raised while writing `path` into an OutputError that carries the fix.
 
     Raises:
-        OutputError: for every OSError raised inside.
+        OutputError: for every OSError raised inside, and for a text that is not UTF-8.
     """
     try:
         yield
+    except UnicodeEncodeError as error:
+        named = error.object[max(0, error.start - 40) : error.end + 40]
+        raise OutputError(f"cannot write {path}: a name is not UTF-8, in {named!a}: rename it") from error
     except OSError as error:
         fix = _FIXES.get(error.errno or 0, error.strerror or str(error))
         raise OutputError(f"cannot write {path}: {fix}") from error

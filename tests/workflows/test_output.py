@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from foveate.errors import ConfigError, OutputError
+from foveate.data.opening import check_data
+from foveate.errors import ConfigError, DataError, OutputError
 from foveate.workflows.output import new_output, refuse_within
 
 
@@ -38,9 +39,33 @@ def test_a_chosen_name_that_is_taken_or_no_name_is_refused(tmp_path: Path) -> No
     created(tmp_path, "mine")
     with pytest.raises(ConfigError, match=r"mine exists: choose another --name, or continue it with --resume"):
         created(tmp_path, "mine")
-    for name in ("a/b", "..", ""):
+    with pytest.raises(ConfigError, match=r"udcff': give a name of at most 150 bytes that are all printable"):
+        created(tmp_path, "\udcff")
+    for name in ("a/b", "..", "", "a/\udcff"):
         with pytest.raises(ConfigError, match="plain name"):
             created(tmp_path, name)
+
+
+def test_a_place_whose_name_cannot_be_written_down_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"udcff': its path has a name that is not UTF-8, .* rename it$"):
+        created(tmp_path / "\udcff")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the current folder cannot be removed there")
+def test_in_a_folder_that_was_removed_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "data").mkdir()
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    told = "cannot write .*: a folder is gone, perhaps the one that you are in: change to another folder"
+    with pytest.raises(OutputError, match=told):
+        created(Path("runs"))
+    with pytest.raises(OutputError, match=told):
+        refuse_within("runs", tmp_path / "data")
+    with pytest.raises(DataError, match="cannot read photos: No such file or directory"):
+        check_data("photos")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files as folders are told otherwise there")

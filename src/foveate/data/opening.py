@@ -8,6 +8,7 @@ import numpy as np
 
 from foveate.data.source import Source, reading
 from foveate.errors import DataError
+from foveate.files import check_utf8
 from foveate.progress import Track, untracked
 from foveate.suggestions import closest
 
@@ -25,8 +26,11 @@ def open_source(
             name.
 
     Raises:
+        ConfigError: for a `data_dir` that cannot be written down.
         DataError: when there is no such data set, or it is damaged.
     """
+    if data_dir:
+        check_utf8(data_dir)
     source = _open(data, data_dir, track)
     if recorded or data_dir or data not in _KNOWN or not Path(data).is_dir():
         return source
@@ -74,12 +78,9 @@ def _path(data: str) -> Path:
         raise DataError(f"the name of the data set is empty: give {_GIVE}")
     try:
         path = Path(data).expanduser()
-        # Not `Path.resolve`, which raises RuntimeError for a loop of links.
-        os.path.realpath(path).encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{data!a}: its path has a name that is not UTF-8, to be written down: rename it"
-        ) from error
+        with reading(path):
+            # Not `Path.resolve`, which raises RuntimeError for a loop of links.
+            check_utf8(os.path.realpath(path), DataError)
     except (ValueError, RuntimeError) as error:  # a NUL character; a user without a home
         raise DataError(f"{data!a} is not a path ({error}): give {_GIVE}") from error
     with reading(path):

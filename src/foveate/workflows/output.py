@@ -12,7 +12,7 @@ from typing import NamedTuple
 from filelock import FileLock
 
 from foveate.errors import ConfigError
-from foveate.files import new_folder, writing_to
+from foveate.files import check_utf8, new_folder, writing_to
 from foveate.records import printable
 
 _NAME_BYTES = 150
@@ -66,23 +66,26 @@ def refuse_within(path: Path | str, *data: Path | str, fix: str = "write elsewhe
 
     Raises:
         ConfigError: which ends with the `fix`.
+        OutputError: where the current folder was removed.
     """
     for each in data:
         # Not `Path.expanduser`, which raises RuntimeError for a file that is called ~img.jpg.
         place = Path(os.path.expanduser(each))  # noqa: PTH111
-        if str(each).strip() and place.is_dir() and Path(path).resolve().is_relative_to(place.resolve()):
-            raise ConfigError(f"{path} lies within the data, {each}: {fix}")
+        with writing_to(Path(path)):  # from a folder that was removed no other can be found
+            if str(each).strip() and place.is_dir() and Path(path).resolve().is_relative_to(place.resolve()):
+                raise ConfigError(f"{path} lies within the data, {each}: {fix}")
 
 
 def check_output_name(root: Path, verb: str, name: str | None) -> None:
     """Refuse a name or a place that `new_output` would refuse: before the work that comes first.
 
     Raises:
-        ConfigError: when the name is taken or is not a plain name.
+        ConfigError: when the name is taken or is not a plain name, or the place cannot be written down.
         OutputError: when nothing can be written there.
     """
-    parent = (root / verb).absolute()
+    check_utf8(root)
     with writing_to(root / verb):
+        parent = (root / verb).absolute()
         nearest = next(each for each in (parent, *parent.parents) if each.exists())
         if not nearest.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
@@ -120,4 +123,4 @@ def check_new_folder(path: Path) -> None:
 
 def clipped(name: str) -> str:
     """The beginning of a name, in as many bytes as a folder's name can have beside a number."""
-    return name.encode()[:_NAME_BYTES].decode(errors="ignore")
+    return name.encode(errors="backslashreplace")[:_NAME_BYTES].decode(errors="ignore")
