@@ -391,6 +391,24 @@ def test_a_time_without_the_features_that_were_kept_before_says_so(run: Run) -> 
         assert told in Parsed(render(run(timing={**timing, "features_kept": kept}))).text
 
 
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [
+        (True, "chosen by the log-loss over folds"),
+        (False, "folds could not choose it"),
+        (None, "chosen by the log"),
+    ],
+)
+def test_a_regression_whose_penalty_no_fold_chose_says_so(
+    run: Run, epochs: Callable[..., list[Any]], chosen: bool | None, told: str
+) -> None:
+    settings = {"train": {"optimizer": "logistic_regression"}, "model": {"backbone": "resnet18"}}
+    history = [dataclasses.replace(each, strength_chosen=chosen) for each in epochs(1)]
+    text = Parsed(render(run(settings=settings, history=history))).text
+    assert told in text
+    assert ("chosen by" in text) is (chosen is not False)
+
+
 def test_folds_are_told_apart_from_a_test_split_that_was_measured_after_them(run: Run, scored: Scored) -> None:
     folds = [FoldScore(images=300, accuracy=accuracy) for accuracy in (0.5, 0.6)]
     text = Parsed(render(run(reports={"test": scored(), "out-of-fold": replace(scored(), folds=folds)}))).text

@@ -107,8 +107,10 @@ class TestUnevenClasses:
 def test_noise_is_penalised_more_than_what_tells_the_classes(blobs: _Split) -> None:
     rng = np.random.default_rng(1)
     noise = _Split(rng.normal(size=(60, 300)).astype(np.float32), np.arange(60) % 3)
-    same = np.ones(3)
-    assert _best_strength(noise, None, same, 0) < _best_strength(blobs, None, same, 0)
+    of_noise, of_blobs = (_best_strength(each, None, np.ones(3), 0) for each in (noise, blobs))
+    assert of_noise is not None
+    assert of_blobs is not None
+    assert of_noise < of_blobs
 
 
 def test_images_of_one_group_are_in_one_fold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,13 +118,42 @@ def test_images_of_one_group_are_in_one_fold(monkeypatch: pytest.MonkeyPatch) ->
     rng = np.random.default_rng(2)
     features = np.repeat(rng.normal(size=(20, 50)), 10, axis=0).astype(np.float32)
     copies = _Split(features, np.repeat(np.arange(20) % 2, 10))
-    groups, same = np.repeat(np.arange(20).astype(str), 10), np.ones(2)
-    assert _best_strength(copies, groups, same, 0) < _best_strength(copies, None, same, 0)
+    groups, same = np.repeat(np.arange(20), 10), np.ones(2)
+    by_groups, by_images = (_best_strength(copies, each, same, 0) for each in (groups, None))
+    assert by_groups is not None
+    assert by_images is not None
+    assert by_groups < by_images
 
 
-def test_too_few_images_for_folds_take_the_middle_strength() -> None:
-    one_each = _Split(np.eye(3, dtype=np.float32), np.arange(3))
-    assert _best_strength(one_each, None, np.ones(3), 0) == pytest.approx(0.1)
+class TestWhatFoldsCannotHoldOut:
+    def test_one_image_of_each_class_leaves_nothing_to_choose_by(self) -> None:
+        one_each = _Split(np.eye(3, dtype=np.float32), np.arange(3))
+        assert _best_strength(one_each, None, np.ones(3), 0) is None
+
+    @pytest.mark.parametrize("classes", [2, 3])
+    def test_nor_does_one_group_of_each_class(self, blobs: _Split, classes: int) -> None:
+        few = blobs.labels < classes
+        train = _Split(blobs.features[few], blobs.labels[few])
+        assert _best_strength(train, train.labels, np.ones(3), 0) is None
+
+    @pytest.mark.parametrize("grouped", [False, True])
+    def test_a_class_of_one_unit_changes_nothing_for_the_others(self, blobs: _Split, grouped: bool) -> None:
+        """Of a fourth class there are ten images of one group, or one image."""
+        count = 10 if grouped else 1
+        apart = blobs._replace(features=blobs.features + 2 * np.eye(8, dtype=np.float32)[blobs.labels])
+        fourth = np.tile(4 * np.eye(8, dtype=np.float32)[3], (count, 1))
+        train = _Split(np.concatenate([apart.features, fourth]), np.concatenate([apart.labels, [3] * count]))
+        groups = np.concatenate([np.arange(120), [120] * count]) if grouped else None
+        assert _best_strength(train, groups, np.ones(4), 0) == _best_strength(apart, None, np.ones(3), 0) == 10
+
+    def test_the_middle_is_taken_and_the_epoch_says_so(
+        self, digits: Dataset, config: Callable[..., Config]
+    ) -> None:
+        by_class = replace(digits, groups=[str(label) for label in digits.labels])
+        for dataset, chosen in ((digits, True), (by_class, False)):
+            (row,) = Fit(config(), DeviceData.load(dataset, CPU)).epochs()
+            assert row.strength_chosen is chosen
+        assert row.lr == pytest.approx(0.1)
 
 
 def test_it_is_one_epoch_that_is_not_fitted_twice(

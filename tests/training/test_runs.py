@@ -84,7 +84,9 @@ def test_history_is_a_row_an_epoch_without_anything_that_a_clock_decides(tmp_pat
     timing = json.loads((folder.path / "timing.json").read_text())
     assert timing["train_s"] == 3.0
     assert timing["images_per_s"] == 200.0
-    assert timing["epochs"][1] == {"epoch": 2, "seconds": 1.0, "images_per_s": 300.0, "features_kept": False}
+    assert timing["epochs"][1] == {
+        "epoch": 2, "seconds": 1.0, "images_per_s": 300.0, "features_kept": False, "strength_chosen": None,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["results.csv", "timing.json"])

@@ -339,7 +339,7 @@ def _position(**changes: object) -> dict[str, object]:
 
 def _row(**changes: object) -> dict[str, object]:
     values = dict.fromkeys([field.name for field in fields(EpochResult)], 0.5)
-    return {**values, "epoch": 1, "features_kept": False, **changes}
+    return {**values, "epoch": 1, "features_kept": False, "strength_chosen": None, **changes}
 
 
 @pytest.mark.parametrize(

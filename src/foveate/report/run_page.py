@@ -160,10 +160,16 @@ def _training(run: RunPage) -> Section:
     last, count = run.history[-1], len(run.history)
     if run.settings.get("train", {}).get("optimizer") == "logistic_regression":
         backbone, right = run.settings["model"]["backbone"], percent(last.train_accuracy)
+        chosen = "chosen by the log-loss over folds within the training images"
+        if last.strength_chosen is False:
+            chosen = (
+                "the middle of those it may be: folds could not choose it, as fewer than two classes have two "
+                "training images, or two groups of them where images come in groups"
+            )
         note = (
             f"The classifier is a multinomial logistic regression on the features of a frozen {backbone}, with "
-            f"C = {last.lr:g}, chosen by the log-loss over folds within the training images. It classifies "
-            f"{right} of these correctly, which says nothing about others."
+            f"C = {last.lr:g}, {chosen}. It classifies {right} of the training images correctly, which says "
+            "nothing about others."
         )
         return Section("curves", "Training", "Training", [], note)
     validated = last.val_accuracy is not None and last.val_loss is not None

@@ -86,13 +86,15 @@ MeasuredSplits = dict[Literal["train", "validation", "test", "all", "out-of-fold
 
 
 class EpochTime(Record):
-    """The time of an epoch."""
+    """The time of an epoch, and what else `results.csv` does not say of it."""
 
     epoch: int
     seconds: float
     images_per_s: float
     features_kept: bool = False
     """Whether features of a frozen backbone were in the cache, so that computing them took no time here."""
+    strength_chosen: bool | None = None
+    """Whether folds chose the penalty of a logistic regression."""
 
 
 class Timing(Record):

@@ -46,7 +46,8 @@ def regression_epochs(
     """Fit the classifier of `state` to the training images, unless it is fitted already; yield it as one epoch.
 
     The strength of its penalty is chosen by the log-loss over stratified folds within the training images, those
-    of one group in one fold; the other splits take no part. Where classes are weighted, both losses are.
+    of one group in one fold; the other splits take no part. Where classes are weighted, both losses are. Where
+    fewer than two classes have two images, or groups, nothing can be chosen, and it is the middle one.
 
     Raises:
         TrainingError: when memory runs out.
@@ -60,7 +61,7 @@ def regression_epochs(
     train, kept = _features(model, data, "train", config, track)
     groups = data.dataset.groups
     of_images = None if groups is None else group_numbers(groups)[indices["train"]]
-    strength, weight, bias = _fit(train, of_images, _class_weights(data.dataset, config), config.train.seed)
+    chosen, weight, bias = _fit(train, of_images, _class_weights(data.dataset, config), config.train.seed)
     with torch.no_grad():
         head.classifier.weight.copy_(torch.from_numpy(weight))
         head.classifier.bias.copy_(torch.from_numpy(bias))
@@ -76,10 +77,11 @@ def regression_epochs(
         train_loss=found["loss"],
         train_accuracy=found["accuracy"],
         **validation_fields(validated),
-        lr=strength,
+        lr=_or_middle(chosen),
         seconds=seconds,
         images_per_s=len(train.labels) / seconds,
         features_kept=kept,
+        strength_chosen=chosen is not None,
     )
     state.history.append(result)
     state.epoch = 2
@@ -118,8 +120,8 @@ def _class_weights(dataset: Dataset, config: Config) -> NDArray[np.float64]:
 
 def _fit(
     train: _Split, groups: NDArray[np.int64] | None, class_weights: NDArray[np.float64], seed: int
-) -> tuple[float, Vectors, Vectors]:
-    """The best strength of the penalty, and weight [K, F] and bias [K] fitted with it.
+) -> tuple[float | None, Vectors, Vectors]:
+    """The `_best_strength` of the penalty, and weight [K, F] and bias [K] fitted with it, or with the middle one.
 
     Of fewer images than features the weights are a sum of the images' features, whatever the labels. So features
     are turned until the images lie in the first N of them, which changes neither distances nor the penalty, and
@@ -131,32 +133,49 @@ def _fit(
         images, features = train.features.shape
         turn = np.linalg.svd(train.features, full_matrices=False)[2] if images < features else None
         turned = train if turn is None else _Split(train.features @ turn.T, train.labels)
-        strength = _best_strength(turned, groups, class_weights, seed)
-        weight, bias = _fitted(turned, strength, class_weights)
-        return strength, weight if turn is None else weight @ turn, bias
+        chosen = _best_strength(turned, groups, class_weights, seed)
+        weight, bias = _fitted(turned, _or_middle(chosen), class_weights)
+        return chosen, weight if turn is None else weight @ turn, bias
+
+
+def _or_middle(chosen: float | None) -> float:
+    return float(_STRENGTHS[len(_STRENGTHS) // 2]) if chosen is None else chosen
 
 
 def _best_strength(
     train: _Split, groups: NDArray[np.int64] | None, class_weights: NDArray[np.float64], seed: int
-) -> float:
-    """The C whose log-loss over folds is least; the middle one where there are too few images for two folds."""
+) -> float | None:
+    """The C whose log-loss over folds is least; None where fewer than two classes have two units.
+
+    A unit is a group, or an image where there are no groups. Of a class with one unit no image can be held out and
+    fitted at once: it sets no limit to the number of folds. A held-out image is scored where its class is among
+    those fitted: the loss of any other says nothing of the penalty.
+    """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold  # slow to import
 
-    present, counts = np.unique(train.labels, return_counts=True)
-    folds = min(_FOLDS, int(counts.min()), len(train.labels) if groups is None else len(np.unique(groups)))
-    if folds < 2 or len(present) < 2:
-        return float(_STRENGTHS[len(_STRENGTHS) // 2])
+    labels = train.labels
+    units = np.arange(len(labels)) if groups is None else groups
+    of_units = np.unique(np.stack([labels, units]), axis=1)[0]  # the class of each, once
+    counts = np.unique(of_units, return_counts=True)[1]
+    several = counts[counts > 1]
+    if len(several) < 2:
+        return None
     make = StratifiedKFold if groups is None else StratifiedGroupKFold
+    parts = make(min(_FOLDS, int(several.min())), shuffle=True, random_state=seed % 2**32)
     losses = np.zeros(len(_STRENGTHS))
-    for rest, held_out in make(folds, shuffle=True, random_state=seed % 2**32).split(*train, groups):
-        fitted, asked = (_Split(train.features[each], train.labels[each]) for each in (rest, held_out))
-        if len(np.unique(fitted.labels)) < 2:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a class has fewer images than there are folds
+        drawn = list(parts.split(*train, groups))
+    for rest, held_out in drawn:
+        scored = held_out[np.isin(labels[held_out], labels[rest])]
+        fitted, asked = (_Split(train.features[each], labels[each]) for each in (rest, scored))
+        if len(np.unique(fitted.labels)) < 2 or not len(scored):
             continue
         for place, strength in enumerate(_STRENGTHS):
             logits = _logits(asked, *_fitted(fitted, float(strength), class_weights))
             each = -log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(logits)), asked.labels]
             losses[place] += float((each * class_weights[asked.labels]).sum())
-    return float(_STRENGTHS[losses.argmin()])
+    return float(_STRENGTHS[losses.argmin()]) if losses.any() else None
 
 
 def _fitted(train: _Split, strength: float, class_weights: NDArray[np.float64]) -> tuple[Vectors, Vectors]:

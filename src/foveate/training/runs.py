@@ -39,7 +39,7 @@ _HISTORY = TypeAdapter(list[EpochResult])
 _FIX = "restore it from a copy or train again"
 _FIX_MEASURED = "remove it, and measure again by `foveate evaluate RUN`"
 """The fix for files that `evaluate` writes: training again would cost too much."""
-TIMING_COLUMNS = ("seconds", "images_per_s", "features_kept")
+TIMING_COLUMNS = ("seconds", "images_per_s", "features_kept", "strength_chosen")
 """Kept out of results.csv: a run that was killed and resumed has the same results.csv as one that was not."""
 
 

@@ -44,6 +44,8 @@ class EpochResult:
     images_per_s: float
     features_kept: bool = field(default=False, kw_only=True)
     """Whether the features of a frozen backbone were in the cache: `seconds` lack the time to compute them."""
+    strength_chosen: bool | None = field(default=None, kw_only=True)
+    """Whether folds chose the C of a logistic regression; None of other epochs, and of earlier versions."""
 
 
 def validation_fields(measured: Mapping[str, float]) -> dict[str, Any]:
