@@ -79,6 +79,21 @@ def test_the_card_is_read_by_the_hub_and_has_figures_with_intervals() -> None:
     assert "python predict.py photo.jpg --coverage 0.95\n" in body
 
 
+@pytest.mark.parametrize("held_out", [True, False, None])
+def test_the_hub_is_given_no_accuracy_on_images_that_were_trained_on(held_out: bool | None) -> None:
+    data = ProofData(name="pets", split="validation", images=24, fingerprint="0" * 64, held_out=held_out)
+    _, front, body = (
+        bundle_files(exported.card(), certificate(data=data), {})["README.md"].decode().split("---\n", 2)
+    )
+    seen = held_out is False
+    assert ("model-index" in yaml.safe_load(front)) is not seen
+    assert ("The network was also trained on these images: the accuracies are too high" in body) is seen
+    assert ("measured on images that it was trained on: expect less" in body) is seen
+    assert ("measured on images like those it was trained on" in body) is not seen
+    assert (data.trained_on in certificate(data=data).lines) is not held_out
+    assert ("not known whether" in body) is (held_out is None)
+
+
 def test_names_of_any_kind_do_no_harm_in_the_card() -> None:
     names = ("<script>alert(1)</script>", "![x](http://example.org/x.png)", "---", "=1+1", "🦊" * 300)
     made = bundle_files(exported.card(names=names), certificate(), {})["README.md"].decode()

@@ -12,7 +12,7 @@ from foveate.data.dataset import Dataset, load_dataset
 from foveate.settings import DataConfig
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
-from foveate.workflows.start import start_told
+from foveate.workflows.start import start_saw, start_told
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +44,9 @@ def test_images_that_it_saw_are_counted(tmp_path: Path, digits: Dataset) -> None
     told = start_told(config, digits, ("validation", "test")) or ""
     assert f"has seen {len(validation)} of the images" in told
     assert start_told(config, digits, ("test",)) is None
+    assert start_saw(config, digits, ("validation",)) is True
+    assert start_saw(config, digits, ("test",)) is False
+    assert start_saw(resolve_config("small"), digits, ("validation",)) is False
 
 
 def test_data_that_has_changed_since_is_told(tmp_path: Path, digits: Dataset) -> None:
@@ -52,3 +55,6 @@ def test_data_that_has_changed_since_is_told(tmp_path: Path, digits: Dataset) ->
     told = start_told(config, grown, ("validation", "test")) or ""
     assert "was trained on digits as it was before: unless the data itself says" in told
     assert start_told(config, replace(grown, location="/elsewhere"), ("validation", "test")) is None
+    assert start_saw(config, grown, ("validation",)) is None
+    assert start_saw(config, replace(grown, location="/elsewhere"), ("validation",)) is False
+    assert start_saw(config.replacing(start=str(tmp_path / "a.safetensors")), digits, ("validation",)) is None

@@ -73,7 +73,7 @@ def _readme(card: Card, certificate: Certificate, description: Mapping[str, Any]
     }
     calibrated = "" if card.confidence.temperature is None else "calibrated "
     torch, data = certificate.torch, certificate.data
-    if torch and data:
+    if torch and data and data.held_out is not False:  # what the hub lists is how good a model is on other images
         front["model-index"] = [
             {
                 "name": certificate.model,
@@ -135,12 +135,9 @@ def _measured(certificate: Certificate) -> list[str]:
     data, torch = certificate.data, certificate.torch
     if data is None or torch is None:
         return ["It was exported unproved: nobody measured whether it gives what the trained network gives."]
-    known = {True: "which it was not trained on", False: "which it was trained on as well", None: ""}[
-        data.held_out
-    ]
     rows = [
-        f"On {data.images:,} images of {_plain(data.name)} (split: {_plain(data.split)}"
-        f"{', ' + known if known else ', of which it is not known whether it was trained on them'}):",
+        f"On {data.images:,} images of {_plain(data.name)} (split: {_plain(data.split)}). "
+        f"{data.trained_on.capitalize()}.",
         "",
         "| | accuracy | 95 % interval | same class as the trained network |",
         "|---|---|---|---|",
@@ -185,7 +182,11 @@ def _limits(card: Card, certificate: Certificate) -> list[str]:
             )
         )
     if certificate.data is not None:
-        said.append("Its accuracy was measured on images like those it was trained on; on others it may be lower.")
+        said.append(
+            "Its accuracy was measured on images that it was trained on: expect less on others."
+            if certificate.data.held_out is False
+            else "Its accuracy was measured on images like those it was trained on; on others it may be lower."
+        )
     if card.started_from is not None:
         said.append(f"Its training started from {_plain(card.started_from.words)}.")
     if card.license is None:

@@ -18,6 +18,13 @@ BOUNDS = {
 }
 """The bound that a file must keep, by its precision."""
 
+_TRAINED_ON = {
+    True: "the network was not trained on these images",
+    None: "it is not known whether the network was trained on these images",
+    False: "the network was also trained on these images: the accuracies are too high, but the comparison holds",
+}
+"""By whether the images were held out."""
+
 
 class Score(Record):
     """Share of images that are classified right, and its 95 % interval (Wilson)."""
@@ -81,6 +88,11 @@ class ProofData(Record):
     calibrated_on: Line | None = None
     """The number and the split of the images on which the ranges of 8-bit numbers were measured."""
 
+    @property
+    def trained_on(self) -> str:
+        """Whether the network was trained on them, and what follows for the accuracies, in words."""
+        return _TRAINED_ON[self.held_out]
+
 
 class Certificate(Record):
     """What an export proved, as `certificate.json` holds it."""
@@ -107,6 +119,7 @@ class Certificate(Record):
         lines = []
         if self.data is not None:
             lines.append(f"on {self.data.images:,} {self.data.split} images of {self.data.name}:")
+            lines += [] if self.data.held_out else [self.data.trained_on]
             lines.append(f"torch: {self.torch.words}")
         for file in self.files:
             if (found := file.measured) is None:

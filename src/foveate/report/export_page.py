@@ -20,13 +20,6 @@ from foveate.report.sections import (
     small,
 )
 
-_TRAINED_ON = {
-    True: "The network was not trained on these images.",
-    None: "It is not known whether the network was trained on these images.",
-    False: "The network was also trained on these images: the accuracies are too high, but the comparison holds.",
-}
-"""By whether the images were held out."""
-
 
 def export_page(certificate: Certificate, reasons: Mapping[str, str]) -> Page:
     """The page of a certificate.
@@ -88,7 +81,7 @@ def _proof(certificate: Certificate, reasons: Mapping[str, str]) -> Section:
     if certificate.passed and undecided:
         title = f"Proved; what {', '.join(undecided)} loses is not known well"
     return Section(
-        "proof", "Proof", title, [Card("", [table]), *cards], note + _TRAINED_ON[certificate.data.held_out]
+        "proof", "Proof", title, [Card("", [table]), *cards], f"{note}{certificate.data.trained_on.capitalize()}."
     )
 
 

@@ -22,6 +22,7 @@ from foveate.workflows.output import refuse_within
 from foveate.workflows.prepare import require_split
 from foveate.workflows.request import Display
 from foveate.workflows.run import dataset_of_model, dataset_of_run
+from foveate.workflows.start import start_saw
 
 CALIBRATION_IMAGES = 512
 """Training images whose ranges 8-bit numbers are fitted to."""
@@ -59,7 +60,8 @@ def proof_images(
         dataset = dataset_of_run(folder, config, record, data, data_dir, display, fix=fix)
         if record.class_names != about.class_names:
             raise CheckpointError(f"the weights in {model} have other classes than its run.json: restore them")
-        held_out, seed = not record.final, config.data.split_seed
+        saw = record.final or start_saw(config, dataset, ("validation",))
+        held_out, seed = None if saw is None else not saw, config.data.split_seed
     else:
         dataset = dataset_of_model(about, str(data), data_dir, display)
     refuse_within(to, dataset.location, fix=TO_FIX)

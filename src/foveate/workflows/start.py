@@ -53,14 +53,12 @@ def start_told(config: Config, dataset: Dataset, measured: Sequence[str]) -> str
         dataset: in the splits of this run.
         measured: the splits of it that this run measures, now or later.
     """
-    if config.train.start is None:
-        return None
-    folder = next((each for each in Path(config.train.start).parents if (each / "run.json").is_file()), None)
+    folder = _run_of(config)
     if folder is None:
         return None
     try:
-        record = RunFolder.open(folder).read_record()
-        seen = _seen(RunFolder.open(folder), record, dataset, measured)
+        record = folder.read_record()
+        seen = _seen(folder, record, dataset, measured)
     except CheckpointError:
         return None
     if seen:
@@ -74,7 +72,32 @@ def start_told(config: Config, dataset: Dataset, measured: Sequence[str]) -> str
             "the data itself says which images are for validation and test, it has seen some that are measured "
             "here, and the figures are too good; start from a run on other images"
         )
-    return unfinished_told(folder)
+    return unfinished_told(folder.path)
+
+
+def start_saw(config: Config, dataset: Dataset, measured: Sequence[str]) -> bool | None:
+    """Whether the network that is started from was trained on images of `measured`, as `start_told` takes them.
+
+    None where that is not known: it is no run's any more, or of a run on the same data as they were before.
+    """
+    if config.train.start is None:
+        return False
+    folder = _run_of(config)
+    if folder is None:
+        return None
+    try:
+        record = folder.read_record()
+        seen = _seen(folder, record, dataset, measured)
+    except CheckpointError:
+        return None
+    return bool(seen) if seen is not None or record.dataset != dataset.location else None
+
+
+def _run_of(config: Config) -> RunFolder | None:
+    """The run whose network is started from; None where there is none."""
+    within = Path(config.train.start).parents if config.train.start else ()
+    path = next((each for each in within if (each / "run.json").is_file()), None)
+    return None if path is None else RunFolder(path)
 
 
 def _seen(folder: RunFolder, record: RunRecord, dataset: Dataset, measured: Sequence[str]) -> int | None:
