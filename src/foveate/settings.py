@@ -259,7 +259,7 @@ class TrainConfig(Section):
         None
     )
     """What an image of each class counts in the training loss: a number for each class, in their order.
-    `balanced`: so that all classes count the same; it becomes such numbers once the training images are known."""
+    `balanced`: so that all classes count the same, which each training works out from its own images."""
     sampler: Literal["uniform", "balanced"] = "uniform"
     """`uniform`: a pass shows each training image once; `balanced`: as many images, as often of each class."""
     resize_scale: float = Field(1.0, gt=0, le=1)

@@ -20,7 +20,7 @@ from foveate.tensors import load_tensors
 from foveate.training import fit
 from foveate.training.device import DeviceData
 from foveate.training.fit import DRAWS, Fit, new_state
-from foveate.training.settings import resolve_settings
+from foveate.training.settings import balanced_weights, resolve_settings
 
 CPU = torch.device("cpu")
 TINY = {"stages": [{"filters": 4, "kernels": [3], "pool": 2, "dropout": 0.2}], "epochs": 3, "batch": 100}
@@ -55,6 +55,26 @@ class TestFit:
         assert len(whole) == straight.length == 3
         for name, weight in straight.state.model.state_dict().items():
             assert torch.equal(weight, part.state.model.state_dict()[name])
+
+    @pytest.mark.parametrize("preset", ["small", "photos"])
+    def test_weights_of_classes_follow_the_images_that_are_trained_on(self, digits: Dataset, preset: str) -> None:
+        def with_many_of(label: int) -> Dataset:
+            train, labels = digits.splits["train"], digits.labels
+            kept = [train[labels[train] == each][: 30 if each == label else 2] for each in range(10)]
+            return replace(digits, splits={"train": np.sort(np.concatenate(kept))})
+
+        def weights_of(config: Config) -> torch.Tensor:
+            trained = Fit(config, DeviceData.load(other, CPU))
+            next(trained.epochs())
+            return torch.cat([each.flatten() for each in trained.state.model.parameters()])
+
+        first, other = with_many_of(0), with_many_of(3)
+        network = {"backbone": "resnet18", "weights": None, "size": 16} if preset == "photos" else TINY
+        asked = resolve_config(preset, settings={**network, "batch": 20, "class_weights": "balanced"})
+        taken = resolve_settings(resolve_settings(asked, first), other)
+        given = taken.replacing(class_weights=balanced_weights(other))
+        assert torch.equal(weights_of(taken), weights_of(given))
+        assert not torch.equal(weights_of(taken), weights_of(taken.replacing(class_weights=None)))
 
     @pytest.mark.parametrize("settings", [{"sampler": "balanced"}, {"class_weights": "balanced"}])
     def test_uneven_classes_are_gone_on_from_within_a_pass_to_the_same_bits(

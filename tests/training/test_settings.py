@@ -35,13 +35,20 @@ def test_what_was_left_open_is_resolved(digits: Dataset) -> None:
     )
 
 
-def test_balanced_weights_become_a_number_for_each_class(digits: Dataset) -> None:
-    config = resolve_settings(resolve_config("small", settings={"class_weights": "balanced"}), digits)
+def test_balanced_weights_are_a_number_for_each_class(digits: Dataset) -> None:
     labels = digits.labels[digits.splits["train"]]
     theirs = compute_class_weight("balanced", classes=np.arange(10), y=labels)
-    assert config.train.class_weights == pytest.approx(tuple(theirs))
-    assert np.mean([config.train.class_weights[label] for label in labels]) == pytest.approx(1)  # type: ignore[index]
+    weights = balanced_weights(digits)
+    assert weights == pytest.approx(tuple(theirs))
+    assert np.mean([weights[label] for label in labels]) == pytest.approx(1)
+
+
+def test_settings_of_a_run_leave_the_weights_of_classes_to_the_images_of_the_next(digits: Dataset) -> None:
+    config = resolve_settings(resolve_config("small", settings={"class_weights": "balanced"}), digits)
+    assert config.train.class_weights == "balanced"
     assert resolve_settings(config, digits) == config  # a run's own settings give the same run again
+    given = config.replacing(class_weights=[2.0] * 10)  # as earlier versions kept it
+    assert resolve_settings(given, digits).train.class_weights == (2.0,) * 10
 
 
 def test_bf16_is_not_chosen_for_images_that_are_even_for_the_most_part(digits: Dataset) -> None:

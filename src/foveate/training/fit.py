@@ -36,6 +36,7 @@ from foveate.training.features import AfterBackbone, features_of, forward_of, se
 from foveate.training.loop import train_epochs
 from foveate.training.optim import build_optimizer, run_length
 from foveate.training.regression import regression_epochs
+from foveate.training.settings import balanced_weights
 from foveate.training.state import EpochResult, TrainingState, restore_state, save_state
 
 T = TypeVar("T")
@@ -115,6 +116,8 @@ class Fit:
 
     def _epochs(self, track: Track) -> Iterator[EpochResult]:
         config, data, forward = self.config, self.data, forward_of(self.state.model, self.config)
+        if config.train.class_weights == "balanced":
+            config = config.replacing(class_weights=balanced_weights(data.dataset))
         augment = build_augment(config.augment, len(data.dataset.class_names))
         if config.train.optimizer == "logistic_regression":
             return regression_epochs(self.state, data, config, track=track)

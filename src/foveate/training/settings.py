@@ -29,7 +29,9 @@ _MAX_EPOCHS = 20
 def resolve_settings(config: Config, dataset: Dataset, devices: int = 1) -> Config:
     """Replace the settings that the data decides by their values, so that `args.yaml` says all that a run is.
 
-    The device and the number of threads stay as they were asked for: what was used is in `env.json`.
+    The device and the number of threads stay as they were asked for: what was used is in `env.json`. So does
+    `class_weights=balanced`, which follows from the training images: `Fit` works it out. As numbers it would weigh
+    the classes of other images wrongly, where another run takes the settings of this one.
 
     Args:
         devices: that share each batch.
@@ -53,9 +55,7 @@ def resolve_settings(config: Config, dataset: Dataset, devices: int = 1) -> Conf
         images = config.train.images_seen or 0
         resolved["passes_per_epoch"] = passes_per_epoch(images, len(dataset.splits["train"]))
     weights = config.train.class_weights
-    if weights == "balanced":
-        resolved["class_weights"] = balanced_weights(dataset)
-    elif weights is not None and len(weights) != len(dataset.class_names):
+    if weights not in (None, "balanced") and len(weights) != len(dataset.class_names):
         raise ConfigError(
             f"train.class_weights has {len(weights)} numbers, and {dataset.name} has {len(dataset.class_names)} "
             "classes: give one for each, in the order of their names, or class_weights=balanced"

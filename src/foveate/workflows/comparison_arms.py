@@ -58,11 +58,11 @@ def resolved_arms(
 
 
 def _resolve(config: Config, dataset: Dataset, device: torch.device) -> Config:
-    """The settings of an arm with what the data and this machine decide, but for what each run resolves by the
-    images that it has.
+    """The settings of an arm with what the data and this machine decide, but for the passes of an epoch, which
+    each run resolves by the images that it has.
     """
     return with_place(resolve_settings(config, dataset), device).replacing(
-        passes_per_epoch=config.train.passes_per_epoch, class_weights=config.train.class_weights
+        passes_per_epoch=config.train.passes_per_epoch
     )
 
 

@@ -128,8 +128,7 @@ def tune(
         )
     resolved = resolve_settings(base, dataset)
     tell(display, *precision_told([base], [resolved], device))
-    # `balanced` stays as it is: each trial works it out, and so does the winner, for all images.
-    base = with_place(resolved, device).replacing(class_weights=base.train.class_weights)
+    base = with_place(resolved, device)
     config = validated(StudyConfig, {**values, **location, "base": base})
     usable = usable_in(chosen, config.base, dataset, config.first_size)
     if next(random_draws(chosen, config.seed, usable), None) is None:
