@@ -143,6 +143,11 @@ def test_a_pilot_is_called_no_evidence(make: MakePage) -> None:
     assert "--final" not in html
 
 
+def test_what_the_network_that_an_arm_starts_from_has_seen_stays_on_the_page(make: MakePage) -> None:
+    html = make(config=config(told=("arm minute<b>: the network has seen 3 of the images",)))
+    assert "<strong>Arm minute&lt;b&gt;: the network has seen 3 of the images.</strong>" in html
+
+
 def test_a_comparison_of_an_earlier_version_says_by_which_rule_it_is_judged(make: MakePage) -> None:
     html = make(config=config(rule="seeds"))
     assert "begun by an earlier version of Foveate, and the rule of that version judges it" in html

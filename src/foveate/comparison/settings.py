@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from foveate.comparison.arms import Arm
 from foveate.comparison.pooling import Rule
 from foveate.execution.campaign import CampaignConfig
-from foveate.records import distinct
+from foveate.records import Line, distinct
 
 _MAX_RUNS = 100_000
 
@@ -32,6 +32,9 @@ class ComparisonConfig(CampaignConfig):
     """How the pairs are judged. Files that lack it are of versions that judged by `seeds`; no new one has that."""
     pilot: bool = False
     """Whether it only measures how much seeds differ. It is not evidence, and never sees the test split."""
+
+    told: tuple[Line, ...] = ()
+    """What was told of the networks that arms start from when the comparison began."""
 
     def first_seed_of(self, arm: int) -> int:
         """Of the arm at a place."""

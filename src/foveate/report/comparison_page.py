@@ -75,6 +75,8 @@ def comparison_page(
             )
     for line in group_lines(pairs):
         note += Markup(" {}.").format(line.capitalize())
+    for line in config.told:
+        note += Markup(" <strong>{}.</strong>").format(line[0].upper() + line[1:])
     sections = [
         Section("verdicts", "Verdicts", "Verdicts", _verdicts(pairs, failures, config, sized=sized), note),
         _arms(summaries, config, sized=sized),

@@ -40,6 +40,7 @@ from foveate.workflows.comparison_arms import (
     requested_arms,
     resolved_arms,
     rule_for,
+    starts_told,
 )
 from foveate.workflows.comparison_files import (
     OPENINGS,
@@ -131,7 +132,7 @@ def compare(
 
     Args:
         data: as `train` takes it.
-        arms: each `PRESET[,KEY=VALUE…]`.
+        arms: each `PRESET[,KEY=VALUE…]`; its `start` may be the name of a run in `runs`.
         seeds: of every arm; the first is `first_seed`.
         controls: whether to make them.
         final: open the test split after every run has ended, and judge by it.
@@ -141,7 +142,8 @@ def compare(
             `rule` (`blocks`, `dunnett` or `pairs`: how the pairs are judged together), `hang_limit_s`.
 
     Raises:
-        ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
+        CheckpointError, ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written
+            then.
         ComparisonError: when no run came to an end.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the comparison can be resumed.
     """
@@ -165,7 +167,7 @@ def compare(
     crew = Workers(workers, ray, gpus)
     given = {"threads": crew.threads_for(settings), **settings}
     first_seed = int(more.get("first_seed", 0))
-    parsed = requested_arms(arms, given, first_seed, seeds, pilot=bool(more.get("pilot")))
+    parsed = requested_arms(arms, given, first_seed, seeds, pilot=bool(more.get("pilot")), runs=Path(runs))
     more["rule"] = rule_for(parsed, more.get("rule"))
     asked = [arm.config for arm in parsed]
     crew.check_attention(each.model.attention for each in asked)
@@ -177,7 +179,8 @@ def compare(
         raise DataError(f"{dataset.name} has a single validation image: add images, or set val_fraction higher")
     check_subsets(subsets, dataset)
     resolved = resolved_arms(parsed, dataset, device, subsets)
-    tell(display, *precision_told(asked, [arm.config for arm in resolved], device))
+    told = starts_told(resolved, dataset, display)
+    tell(display, *precision_told(asked, [arm.config for arm in resolved], device), *told)
     check_different(resolved, first_seed, seeds)  # again: what the data decides may make arms the same
     if controls:
         resolved += controls_of(resolved, dataset, display)
@@ -188,6 +191,7 @@ def compare(
             **location,
             "num_classes": len(dataset.class_names),
             "arms": resolved,
+            "told": told,
             "seeds": seeds,
             "draws": DRAWS,
         },

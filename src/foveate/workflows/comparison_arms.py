@@ -1,6 +1,7 @@
 """The arms of a new comparison: what is asked for, and what the data and the machine make of it."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -12,10 +13,12 @@ from foveate.comparison.training import training_subset
 from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.errors import ConfigError
+from foveate.records import MAX_LINE, printable
 from foveate.suggestions import close_to
 from foveate.training.device import with_place
 from foveate.training.settings import resolve_settings
 from foveate.workflows.request import Display
+from foveate.workflows.start import start_told, with_start
 
 PILOT_SEED = 1_000_000
 """The first seed of a pilot: no comparison begins there by default, so that a plan is made from other runs."""
@@ -28,18 +31,20 @@ RULE_OF_OWN_SEEDS: Rule = "dunnett"
 
 
 def requested_arms(
-    texts: Sequence[str], given: Mapping[str, Any], first_seed: int, seeds: int, *, pilot: bool
+    texts: Sequence[str], given: Mapping[str, Any], first_seed: int, seeds: int, *, pilot: bool, runs: Path
 ) -> list[Arm]:
     """The arms that are asked for, the reference first, over the settings `given` to all; before any data is read.
 
     Args:
         first_seed, seeds: of the arms that have no seeds of their own; of a `pilot` those are moved as well.
+        runs: where the runs lie that `start` may name.
 
     Raises:
+        CheckpointError: when there is no such run.
         ConfigError: for a text that does not describe an arm, and for arms that cannot be compared.
     """
     arms = order_arms([parse_arm(text, given) for text in texts], given)
-    arms = [arm.model_copy(update={"config": judged(arm.config)}) for arm in arms]
+    arms = [arm.model_copy(update={"config": with_start(judged(arm.config), runs)}) for arm in arms]
     if pilot:
         moved = [None if arm.first_seed is None else arm.first_seed + PILOT_SEED for arm in arms]
         arms = [arm.model_copy(update={"first_seed": seed}) for arm, seed in zip(arms, moved, strict=True)]
@@ -55,6 +60,16 @@ def resolved_arms(
     few = min((each for each in subsets if each), default=None)
     smallest = training_subset(dataset, few, arms[0].config.data.split_seed)
     return [arm.model_copy(update={"config": _resolve(arm.config, smallest, device)}) for arm in arms]
+
+
+def starts_told(arms: Sequence[Arm], dataset: Dataset, display: Display) -> list[str]:
+    """What `start_told` says of each of the `arms`; of the test split too, which may be opened later."""
+    judged_on = ("validation", "test")
+    return [
+        printable(f"arm {arm.name}: {line}")[:MAX_LINE]
+        for arm in arms
+        for line in start_told(arm.config, dataset, judged_on, display.track)
+    ]
 
 
 def _resolve(config: Config, dataset: Dataset, device: torch.device) -> Config:

@@ -9,9 +9,9 @@ import numpy as np
 from scipy.special import softmax
 
 from foveate.config import Config
-from foveate.data.dataset import Dataset, align_classes, load_dataset, load_known
+from foveate.data.dataset import Dataset, align_classes, load_dataset
 from foveate.data.splits import stratified_subset
-from foveate.errors import ConfigError, FoveateError
+from foveate.errors import ConfigError
 from foveate.inference.engine import BATCH, Engine, load_engine
 from foveate.report.html import write_page
 from foveate.report.run_folder import measured_splits, summarize
@@ -19,7 +19,7 @@ from foveate.report.run_page import RunPage, run_page
 from foveate.training.device import DeviceData, prepare_process
 from foveate.training.record import RunRecord
 from foveate.training.runs import RunFolder
-from foveate.workflows.leaks import copies_told
+from foveate.workflows.leaks import copies_of_run_told, copies_told
 from foveate.workflows.measure import Measurement, calibration, score_split
 from foveate.workflows.next_step import resuming
 from foveate.workflows.output import check_output_name, new_output, refuse_within
@@ -81,7 +81,7 @@ def evaluate(
     require_split(dataset, split, elsewhere if own or "test" not in dataset.splits else measuring_test)
     if not own:
         refuse_within(runs, str(data))
-        _warn_of_copies(folder, config, record, dataset, split, display)
+        tell(display, *_copies_told(dataset, split, folder, display))
     else:
         trained = ("train", "validation") if record.final else ("train",)
         tell(display, copies_told(dataset, split, dataset, trained, "it was trained on"))
@@ -252,18 +252,7 @@ def _warn_of_state(
         )
 
 
-def _warn_of_copies(
-    folder: RunFolder, config: Config, record: RunRecord, dataset: Dataset, split: str, display: Display
-) -> None:
-    """Say how many images of other data the run was trained on, or chose its epoch by."""
-    known = folder.known_data(record)
-    try:
-        own = load_known(record.dataset, config.data, known, data_dir=record.data_dir, track=display.track)
-    except FoveateError as error:  # it is not there any more, or has changed
-        display.say(
-            f"whether {folder.path} was trained on images of {dataset.name} is not known, as its own cannot be "
-            f"read: {error}"
-        )
-        return
-    trained = f"{folder.path} was trained or validated on"
-    tell(display, copies_told(dataset, split, own, ("train", "validation"), trained))
+def _copies_told(dataset: Dataset, split: str, folder: RunFolder, display: Display) -> list[str]:
+    """How many images of other data the run was trained on, or chose its epoch by."""
+    network, trained = str(folder.path), "was trained or validated on"
+    return copies_of_run_told(dataset, [split], folder, ("train", "validation"), network, trained, display.track)

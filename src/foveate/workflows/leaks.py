@@ -7,7 +7,11 @@ from numpy.typing import NDArray
 
 from foveate.counts import plural
 from foveate.data.copies import copies_among, exact_groups, near_copies_across, near_copies_among
-from foveate.data.dataset import Dataset
+from foveate.data.dataset import Dataset, load_known
+from foveate.errors import FoveateError
+from foveate.progress import Track
+from foveate.settings import DataConfig
+from foveate.training.runs import RunFolder
 from foveate.workflows.request import Display, tell
 
 
@@ -33,6 +37,40 @@ def copies_told(dataset: Dataset, split: str, other: Dataset, splits: Sequence[s
         return f"{told}: on others it will do worse"
     of_them = "with another label" if len(conflicts) == count else f"{len(conflicts):,} of them with another label"
     return f"{told}, {of_them}: the figures are wrong until the labels are corrected, or the copies removed"
+
+
+def copies_of_run_told(
+    dataset: Dataset,
+    measured: Sequence[str],
+    folder: RunFolder,
+    splits: Sequence[str],
+    network: str,
+    trained: str,
+    track: Track,
+) -> list[str]:
+    """A line for each of the `measured` splits of which some images are, by their pixels, in the `splits` of the
+    data set of a run; or one that this is not known, where that data set cannot be read.
+
+    Args:
+        network: how the lines call the network of that run.
+        trained: what it did with the images in `splits`, such as `was trained on`.
+
+    Raises:
+        CheckpointError: when the settings or the record of the run are damaged.
+    """
+    record, known = folder.read_record(), folder.known_data(folder.read_record())
+    same = DataConfig.of(dataset.preprocessing).model_dump(include={"size", "fit", "depth"})
+    settings = folder.read_config().data.model_copy(update=same)  # pixels are compared
+    try:
+        own = load_known(record.dataset, settings, known, data_dir=record.data_dir, track=track)
+    except FoveateError as error:  # it is not there any more, or has changed
+        return [
+            f"whether {network} was trained on images of {dataset.name} is not known, as its own cannot be read: "
+            f"{error}"
+        ]
+    asked = [split for split in measured if split in dataset.splits]
+    told = [copies_told(dataset, split, own, splits, f"{network} {trained}") for split in asked]
+    return [line for line in told if line is not None]
 
 
 def tell_own_copies(dataset: Dataset, display: Display, *, final: bool = False, folds: bool = False) -> None:

@@ -36,6 +36,7 @@ from foveate.workflows.campaign import (
 from foveate.workflows.output import check_output_name, refuse_within
 from foveate.workflows.request import Display, NullDisplay, command_line, tell
 from foveate.workflows.run import Run
+from foveate.workflows.start import start_told, with_start
 from foveate.workflows.study_files import Study, check_winner, open_study, write_results, write_winner
 from foveate.workflows.train import train
 from foveate.workflows.workers import Workers
@@ -72,13 +73,15 @@ def tune(
         gpus: how many of Ray's a trial takes, where its device is one; a fraction shares it. None: one.
         subset: images of training and validation together; None: all.
         storage: folder or URL for the checkpoints; None: the study's folder.
-        settings: of every trial, by name, over the space's. `threads` are those of a trial, and the study's, as
-            sums change with them: the processor's, shared out among the workers, where they are not given.
+        settings: of every trial, by name, over the space's; `start` may be the name of a run in `runs`. `threads`
+            are those of a trial, and the study's, as sums change with them: the processor's, shared out among the
+            workers, where they are not given.
         more: of `StudyConfig`, such as `algorithm`, `factor`, `first_size`, `semantics`, `time_s`; what is
             left open of the plan is as `tuning.settings.usual_plan` says.
 
     Raises:
-        ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written then.
+        CheckpointError, ConfigError, DataError, OutputError: for a request that cannot be met; nothing is written
+            then.
         StudyError: when too many trials failed.
         KeyboardInterrupt: after Ctrl-C or SIGTERM; the study can be resumed.
     """
@@ -100,7 +103,7 @@ def tune(
     if asked_of_all.threads is None:
         given["threads"] = crew.threads_for({"device": asked_of_all.device})
     whole_length = chosen.base(**given).train.images_seen
-    base = chosen.base(**given, epochs=max_epochs)
+    base = with_start(chosen.base(**given, epochs=max_epochs), Path(runs))
     crew.check_attention(_attentions(chosen, base))
     values: dict[str, Any] = {
         **usual_plan(chosen, base, max_epochs, more),
@@ -127,7 +130,8 @@ def tune(
             passes_per_epoch=max(1, round(whole_length / (max_epochs * len(dataset.splits["train"]))))
         )
     resolved = resolve_settings(base, dataset)
-    tell(display, *precision_told([base], [resolved], device))
+    started = start_told(resolved, whole, ("validation", "test"), display.track)
+    tell(display, *precision_told([base], [resolved], device), *started)
     base = with_place(resolved, device)
     config = validated(StudyConfig, {**values, **location, "base": base})
     usable = usable_in(chosen, config.base, dataset, config.first_size)

@@ -130,7 +130,7 @@ def train(
     tell(
         display,
         None if fit.origin is None else f"training starts from {fit.origin.words}",
-        start_told(resolved, own.dataset, measured),
+        *start_told(resolved, own.dataset, measured, display.track),
         few_to_tune_told(resolved, trained_images),
     )
     command = command or command_line(
