@@ -252,6 +252,7 @@ def test_an_unknown_preset_names_the_nearest() -> None:
         (b"!!python/object/apply:os.system ['true']\n", "is not YAML"),
         (b"epocs: 3\n", "did you mean 'epochs'"),
         (b"preset: [paper]\n", "unknown preset"),
+        (b"preset: ''\n", "unknown preset ''"),
         (b"lr: 1\nlr: 2\n", "the key 'lr' occurs twice"),
         (b"lr: 2001-13-45\n", r"train\.lr='2001-13-45': it must be a number"),
         (b"lr: !!float x\n", "is not YAML: could not convert"),
@@ -328,8 +329,9 @@ def test_a_setting_of_an_earlier_version_keeps_working_under_its_earlier_name(ea
     assert Config.model_validate(stored) == expected
     assert setting_path(earlier) == path
     check_setting(f"{section}.{earlier}")
-    with pytest.raises(ConfigError, match="given twice"):
-        resolve_config("small", settings={earlier: value, path: value})
+    for twice in ({earlier: value, path: value}, {section: {earlier: value, now: value}}):
+        with pytest.raises(ConfigError, match="given twice"):
+            resolve_config("small", settings=twice)
 
 
 def test_every_setting_is_a_typed_keyword() -> None:

@@ -87,8 +87,8 @@ def resolve_config(
         ConfigError: for an unknown preset or key (the nearest name is in the message), or a bad value.
     """
     from_file = _nest(read_yaml(file)) if file else {}
-    named = from_file.pop("preset", None)
-    values = _preset(preset or named or DEFAULT_PRESET)
+    named = (preset, from_file.pop("preset", None), DEFAULT_PRESET)
+    values = _preset(next(each for each in named if each is not None))
     given = _nest(settings or {})
     config = _validate(_onto(_onto(values, from_file), given))
     if config.train.optimizer == "logistic_regression":
@@ -220,15 +220,16 @@ def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
         section, _, leaf = key.rpartition(".")
         leaf = EARLIER_NAMES.get(leaf, leaf)
         section = section or owner.get(leaf, "")
-        _refuse_twice(nested, key if key in sections else section, value if key in sections else {leaf: value})
         if key in sections:
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{key} is a section: it must hold settings as `key: value`")
-            nested = _merge(nested, {key: {EARLIER_NAMES.get(name, name): value[name] for name in value}})
+            nested.setdefault(key, {})
+            for name, each in value.items():
+                _put(nested, key, EARLIER_NAMES.get(name) or name, each)
         elif key == "preset":
             nested["preset"] = value
         elif leaf in sections.get(section, ()):
-            nested = _merge(nested, {section: {leaf: value}})
+            _put(nested, section, leaf, value)
         else:
             raise ConfigError(f"unknown setting {key!r}{nearest(leaf, owner)}")
     for section, values in nested.items():
@@ -238,10 +239,11 @@ def _nest(settings: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _refuse_twice(nested: Mapping[str, Any], section: str, values: Any) -> None:
-    """Refuse a setting that is there in two spellings, `lr` and `train.lr`."""
-    if twice := nested.get(section, {}).keys() & (values.keys() if isinstance(values, Mapping) else ()):
-        raise ConfigError(f"the setting {section}.{min(twice)} is given twice: remove one of them")
+def _put(nested: dict[str, Any], section: str, leaf: str, value: Any) -> None:
+    """Put a setting where it belongs; refuse one that is there in another spelling: `lr` and `train.lr`."""
+    if leaf in nested.setdefault(section, {}):
+        raise ConfigError(f"the setting {section}.{leaf} is given twice: remove one of them")
+    nested[section][leaf] = value
 
 
 def layered(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
