@@ -112,6 +112,19 @@ def test_closing_tells_those_whose_images_wait(start: Start, encode: Encode) -> 
             each.result(0)
 
 
+def test_an_image_that_is_no_longer_wanted_costs_no_other(start: Start, encode: Encode) -> None:
+    images, file = start(), encode()
+    decoding = [images.decode(file) for _ in range(40)]
+    for each in decoding[::2]:
+        each.cancel()
+    for each in decoding[1::2]:
+        np.testing.assert_array_equal(each.result(60), decode_image(file, Preprocessing(16)))
+    waiting = [images.decode(file) for _ in range(40)]
+    waiting[-1].cancel()
+    images.close()
+    assert all(each.done() for each in waiting)
+
+
 def test_an_image_that_comes_after_the_end_is_refused(start: Start, encode: Encode) -> None:
     images = start()
     images.close()

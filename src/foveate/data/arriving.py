@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -218,10 +218,7 @@ class ArrivingImages:
         taken = self._taken[place]
         for row in rows:
             future = taken.futures[row % _AT_ONCE]
-            if row in bad:
-                future.set_exception(BadImageError(bad[row]))
-            else:
-                future.set_result(pixels[row].copy())
+            _settle(future, BadImageError(bad[row]) if row in bad else pixels[row].copy())
         taken.left -= len(rows)
         if not taken.left:
             del self._taken[place]
@@ -231,12 +228,20 @@ class ArrivingImages:
         lost = [future for taken in self._taken.values() for future in taken.futures]
         self._taken.clear()
         for future in lost:
-            if not future.done():
-                future.set_exception(DataError(reason))
+            _settle(future, DataError(reason))
 
     def _refuse_waiting(self, reason: str) -> None:
         """Tell those whose images wait; from any thread."""
         with contextlib.suppress(IndexError):
             while True:
                 _, future = self._waiting.popleft()
-                future.set_exception(DataError(reason))
+                _settle(future, DataError(reason))
+
+
+def _settle(future: Decoder, outcome: NDArray[np.uint8] | Exception) -> None:
+    """Say what became of an image, unless that was said or whoever asked has cancelled it."""
+    with contextlib.suppress(InvalidStateError):
+        if isinstance(outcome, Exception):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
