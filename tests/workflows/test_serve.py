@@ -6,6 +6,7 @@ import pytest
 from tests import exported
 
 from foveate.confidence import Confidence
+from foveate.errors import ConfigError
 from foveate.exporting.graph import described
 from foveate.workflows.serve import _name_of, serve
 
@@ -17,6 +18,17 @@ def test_whoever_starts_it_is_told_what_the_model_cannot_say(tmp_path: Path) -> 
     serving.listening.close()
     (line,) = serving.notes
     assert "probabilities are not calibrated" in line
+
+
+def test_a_variable_that_is_empty_is_not_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(described(exported.plain(), exported.card()))
+    monkeypatch.setenv("FOVEATE_TOKEN", "")
+    serving = serve(path, port=0)
+    serving.listening.close()
+    assert serving.access.token is None
+    with pytest.raises(ConfigError, match=r"^--token: give at least 16"):
+        serve(path, port=0, token="")
 
 
 @pytest.mark.parametrize(

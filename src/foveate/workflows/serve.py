@@ -108,7 +108,7 @@ def serve(
         host: address to listen on; beyond loopback only with a token.
         port: 0: any that is free.
         name: of the model in addresses (default: that of its folder or file).
-        token: that requests must have; None: the variable FOVEATE_TOKEN, else none.
+        token: that requests must have; None: the variable FOVEATE_TOKEN, else, or where that is empty, none.
         allow_hosts: names by which browsers may call the server, beside loopback's.
         allow_origins: sites whose pages may use it, such as https://example.org.
         queue: images that are accepted at one time, under Ray by each replica (default: two batches).
@@ -130,7 +130,7 @@ def serve(
     from foveate.serving.limits import Limits
     from foveate.serving.server import bind
 
-    token = token if token is not None else os.environ.get(_TOKEN_VARIABLE)
+    token = token if token is not None else os.environ.get(_TOKEN_VARIABLE) or None  # as compose files unset it
     _check_token(token, host, loopback=is_loopback(host))
     queue = Limits.images if queue is None else queue
     decoders = (1 if ray is not None else usable_processors()) if decoders is None else decoders
