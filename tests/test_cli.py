@@ -1,14 +1,17 @@
 """What only the command line does; whole commands are in integration/."""
 
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from tests.commands import call, finish
 
+import foveate
 from foveate.cli import main
 from foveate.cli.options import given_settings
 from foveate.errors import ConfigError
@@ -59,6 +62,20 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None
     )  # fmt: skip
     assert done.stderr == b""
     assert b"\\U0001f41c (4 images)" in done.stdout
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(**_: object) -> None:
+        with tempfile.TemporaryDirectory(dir=tmp_path):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    monkeypatch.setattr(foveate, "summarize", killed)
+    try:
+        assert call(tmp_path, "summary").status == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_table_of_layers_does_not_wait_for_what_draws_plots() -> None:

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -46,6 +47,8 @@ for command in (check, train, evaluate, predict, explain, tune, compare, export,
 def main() -> None:
     """Run the command line and exit: 0 done, 1 the work failed, 2 the request was wrong, 130 interrupted."""
     open_closed()
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:  # as Ctrl-C, by which temporary files are removed
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     # OpenMP's threads spin while they wait for each other: where a neighbour has the core, that costs a factor
     # of two; where none has, sleeping costs nothing that was measured. Read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
