@@ -156,19 +156,27 @@ def conformal_scores(probabilities: Floats, labels: NDArray[np.integer[Any]]) ->
 
 
 def fit_confidence(
-    logits: NDArray[Any], labels: NDArray[np.integer[Any]], *, seed: int, grouped: bool = False
+    logits: NDArray[Any],
+    labels: NDArray[np.integer[Any]],
+    *,
+    seed: int,
+    grouped: bool = False,
+    least_temperature: float = 0.0,
 ) -> Confidence:
     """Fit all that confidence needs on logits [N, K] and labels [N] of validation images.
 
     The temperature is fitted on one half of them, drawn by `seed`, and the scores of prediction sets are those of
     the other half: the sets' coverage is promised only for images that nothing was fitted on. Of fewer images than
     `FEWEST_IMAGES` nothing is fitted.
+
+    Args:
+        least_temperature: a lower one is not taken.
     """
     if len(labels) < FEWEST_IMAGES:
         return Confidence(images=len(labels), grouped=grouped)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     one, other = shuffled[: len(labels) // 2], shuffled[len(labels) // 2 :][:MAX_SCORES]
-    temperature = fit_temperature(logits[one], labels[one])
+    temperature = max(least_temperature, fit_temperature(logits[one], labels[one]))
     scaled = Confidence(temperature=temperature).probabilities(logits[other])
     scores = np.sort(conformal_scores(scaled, labels[other])).tolist()
     threshold = float(np.quantile(energy(logits), 1 - UNLIKE_SHARE, method="higher"))

@@ -1,4 +1,4 @@
-"""The folds of a run that is resumed: where its data has moved, and with the threads that it began with."""
+"""The folds of a run that is resumed, and the confidence that folds give its network."""
 
 from pathlib import Path
 
@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import foveate as fv
+from foveate.config import resolve_config
 from foveate.folds.training import result_path
+from foveate.workflows.folds import fold_confidence
 from foveate.workflows.workers import Workers
 
 
@@ -34,3 +36,18 @@ def test_folds_that_are_left_are_trained_on_data_that_has_moved(
     resumed = fv.resume(run.path, data_dir="second", workers=0)
     assert resumed.metrics == whole
     assert resumed.resuming() == f"foveate train --resume {run.path} --data-dir {tmp_path / 'second'}"
+
+
+@pytest.mark.parametrize("scale", [0.5, 2.0])
+def test_folds_of_a_regression_make_the_model_less_sure_and_never_surer(scale: float) -> None:
+    """Logits of networks that are half as sure as they should be, or twice."""
+    rng = np.random.default_rng(0)
+    true = 3 * rng.normal(size=(1000, 3))
+    labels = (true + rng.gumbel(size=true.shape)).argmax(axis=1)
+    logits = (scale * true).astype(np.float32)
+    regression, steps = (
+        fold_confidence(resolve_config(preset), logits, labels, grouped=False) for preset in ("photos", "minute")
+    )
+    assert steps.temperature == pytest.approx(scale, rel=0.2)
+    assert regression.temperature == max(1.0, steps.temperature or 0)
+    assert regression.scores is not None

@@ -34,7 +34,7 @@ def folds_section(measured: Measured) -> Section:
         ""
         if measured.calibration is None
         else " Temperature and prediction sets are fitted on the answers of the folds’ networks, which saw fewer "
-        "images: for the final model they are a little too careful."
+        "images and may be more or less sure than the final model: for it they hold approximately."
     )
     note = (
         f"Each of {measured.n:,} images was predicted by one of {len(rows)} networks, which was trained without "

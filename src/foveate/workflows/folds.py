@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from foveate.checkpoint import save_confidence
-from foveate.confidence import fit_confidence
+from foveate.confidence import Confidence, fit_confidence
 from foveate.config import Config
 from foveate.data.dataset import Dataset
 from foveate.data.folds import (
@@ -98,7 +98,7 @@ def cross_validate(
     """Train the folds that have no result yet, and measure all of them together; then write the run's page.
 
     What confidence needs is fitted on the out-of-fold logits, and saved with the weights of the final network. It
-    comes of networks that were trained on fewer images, and so is a little too careful for that one.
+    comes of networks that were trained on fewer images, and so holds for that one about.
 
     Args:
         config: of the final network, which is trained already.
@@ -158,7 +158,7 @@ def _measure(
     logits, folds = campaign.pooled()
     labels = dataset.labels[dataset.splits[OUT_OF_FOLD]]
     report = score_split(dataset, OUT_OF_FOLD, logits)
-    confidence = fit_confidence(logits, labels, seed=config.data.split_seed, grouped=bool(dataset.groups))
+    confidence = fold_confidence(config, logits, labels, grouped=bool(dataset.groups))
     save_confidence(folder.kept_weights, confidence)
     checkpoint = folder.load_network(config, device)
     measured: dict[str, Any] = {"variants": {}, "gate": checkpoint.model.gate}
@@ -168,3 +168,16 @@ def _measure(
     folder.predictions.write(OUT_OF_FOLD, dataset, softmax(logits, axis=1))
     folder.write_metrics(OUT_OF_FOLD, {**report.to_dict(), **measured})
     write_page(page_of_run(folder, checkpoint, config, dataset), folder.report)
+
+
+def fold_confidence(
+    config: Config, logits: NDArray[np.float32], labels: NDArray[np.int64], *, grouped: bool
+) -> Confidence:
+    """What confidence needs, fitted for the final network on out-of-fold logits [N, K] and labels [N].
+
+    Each logistic regression chooses its own penalty, so that logits of the folds may have another scale than those
+    of the final one. That is about as sure as it should be, by the log-loss that chose its penalty: no temperature
+    makes it surer.
+    """
+    least = 1.0 if config.train.optimizer == "logistic_regression" else 0.0
+    return fit_confidence(logits, labels, seed=config.data.split_seed, grouped=grouped, least_temperature=least)
