@@ -83,6 +83,20 @@ def test_other_data_get_a_folder_with_their_figures_or_none(
     assert list(measured.metrics) == ["all"]
 
 
+def test_the_test_split_of_other_data_is_not_the_runs_own(
+    foveate: Foveate, photographs: Photographs, run: Path, tmp_path: Path
+) -> None:
+    photographs("other/test", each=4)
+    assert foveate("evaluate", run, tmp_path / "other", "--final").status == 0
+    (opening,) = fv.open_run(run).folder.read_record().test_openings
+    assert not opening.own
+    before = foveate("evaluate", run)
+    assert before.status == 0, before.err
+    assert "was opened before" not in before.out
+    assert "was opened before" not in foveate("evaluate", run, "--final").out
+    assert "was opened before: a network" in foveate("evaluate", run, "--final").out
+
+
 @pytest.mark.parametrize("keep", ["best", "last"])
 def test_what_the_kept_weights_gave_on_validation_is_not_computed_again(
     keep: str, foveate: Foveate, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -141,6 +141,8 @@ def test_a_training_that_is_not_finished_is_resumed_first() -> None:
 def test_once_the_test_split_was_opened_nothing_is_tried_by_its_figures() -> None:
     opened = (Opening(time="2026-11-26T00:00:00+00:00", command="foveate evaluate mine --final"),)
     assert told(RUN, resolve_config("minute"), report(0.7), test_openings=opened).startswith(USE)
+    of_others = (opened[0].model_copy(update={"own": False}),)
+    assert told(RUN, resolve_config("minute"), report(0.7), test_openings=of_others).startswith("train with --pre")
 
 
 def test_the_folder_of_another_data_set_has_no_network_to_use() -> None:

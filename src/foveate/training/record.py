@@ -16,11 +16,13 @@ class TestOpening(Record):
 
     time: str
     command: str
+    own: bool = True
+    """Whether it is that of the data which the network was trained on; earlier versions did not say."""
 
     @classmethod
-    def now(cls, command: str) -> "TestOpening":
+    def now(cls, command: str, *, own: bool = True) -> "TestOpening":
         """The opening that `command` is about to do."""
-        return cls(time=datetime.now(UTC).isoformat(timespec="seconds"), command=command)
+        return cls(time=datetime.now(UTC).isoformat(timespec="seconds"), command=command, own=own)
 
 
 class FoldsRecord(Record):
@@ -55,6 +57,11 @@ class RunRecord(Record):
     """Of a run with `keep=last`: its last epoch has ended, and the network is in `weights/best.safetensors`."""
     finished: bool = False
     """Trained to its end, measured and reported."""
+
+    @property
+    def opened(self) -> bool:
+        """Whether the test split of the run's own data was opened."""
+        return any(opening.own for opening in self.test_openings)
 
     @classmethod
     def of(

@@ -192,13 +192,16 @@ class RunFolder:
         """
         return read_record(self.path / "run.json", RunRecord, fix=_FIX)
 
-    def record_test_opening(self, command: str) -> None:
+    def record_test_opening(self, command: str, *, own: bool = True) -> None:
         """Record that the test split is about to be opened: before it is, so that a kill hides nothing.
 
         The caller has the run `locked`, so that no opening of another process is lost.
+
+        Args:
+            own: whether it is the test split of the run's own data.
         """
         record = self.read_record()
-        self.change_record(test_openings=(*record.test_openings, TestOpening.now(command)))
+        self.change_record(test_openings=(*record.test_openings, TestOpening.now(command, own=own)))
 
     def change_record(self, **values: Any) -> None:
         """Write `run.json` with other values of some fields."""

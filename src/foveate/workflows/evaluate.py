@@ -102,9 +102,9 @@ def evaluate(
     weights = folder.kept_weights if own and record.finished else None
     measurement = Measurement(config, checkpoint, on_device, split, weights, corrupted)
     with folder.locked(IN_USE) if own or final else contextlib.nullcontext():
-        _warn_of_state(folder, record, display, final=final, moved=moved)
+        _warn_of_state(folder, record, display, own=own, final=final, moved=moved)
         if final:
-            folder.record_test_opening(command)
+            folder.record_test_opening(command, own=own)
         if own:
             measurement.measure(display.track).write(folder)
             return Run(folder, moved)
@@ -236,16 +236,18 @@ def _require_finished(folder: RunFolder, record: RunRecord) -> None:
 
 
 def _warn_of_state(
-    folder: RunFolder, record: RunRecord, display: Display, *, final: bool, moved: str | None
+    folder: RunFolder, record: RunRecord, display: Display, *, own: bool, final: bool, moved: str | None
 ) -> None:
     """Say what a person who measures a run should know of it."""
     tell(display, unfinished_told(folder.path, moved))
-    if record.test_openings and final:
+    if not own or not record.opened:
+        return
+    if final:
         display.say(
             f"the test split of {folder.path} was opened before: a network that was chosen by its figures has "
             "figures that are too good"
         )
-    if record.test_openings and not final and "test" not in folder.read_metrics():
+    elif "test" not in folder.read_metrics():
         display.say(
             f"the test split of {folder.path} was opened before, and its figures are no longer there: --final "
             "measures them again"

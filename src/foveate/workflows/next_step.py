@@ -61,7 +61,7 @@ def next_step(
         return f"{resuming(path, moved)} (training has not come to its end)"
     run = shlex.quote(words[2] if elsewhere else str(path))
     use = f"foveate predict {run} IMAGES (tells the classes of new images; `foveate serve {run}` opens a page)"
-    if elsewhere or record.test_openings:
+    if elsewhere or record.opened:
         return use  # what is chosen after its test figures were seen has figures that are too good
     images = {name: each["support"] for name, each in report.get("per_class", {}).items()}
     uneven = uneven_told(images) is not None and not counts_evenly(config)
