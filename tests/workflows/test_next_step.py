@@ -28,7 +28,7 @@ def told(path: Path, config: Config, found: dict[str, Any], **changed: Any) -> s
 
 
 def report(low: float, n: int = 200) -> dict[str, Any]:
-    return {"n": n, "intervals": {"accuracy": [low, min(1.0, low + 0.1)]}}
+    return {"n": n, "accuracy": low, "intervals": {"accuracy": [low, min(1.0, low + 0.1)]}}
 
 
 @pytest.mark.parametrize(
@@ -150,3 +150,5 @@ def test_the_folder_of_another_data_set_has_no_network_to_use() -> None:
     there = Path("runs/evaluate/mine-on-other")
     assert told(there, config, report(0.7), command=command).startswith("look at the mistakes")
     assert told(there, config, report(0.97), command=command).startswith(USE)
+    few = {"n": 6, "accuracy": 1.0, "intervals": {"accuracy": [0.6, 1.0]}}
+    assert told(there, config, few, command=command).startswith(USE)  # there is no mistake to look at

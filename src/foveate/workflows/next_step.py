@@ -55,7 +55,7 @@ def next_step(
     """
     words = shlex.split(record.command)
     elsewhere = words[:2] == ["foveate", "evaluate"]  # on other data: the folder has no network
-    if elsewhere and report["intervals"]["accuracy"][0] < _GOOD:
+    if elsewhere and report["accuracy"] < 1 and report["intervals"]["accuracy"][0] < _GOOD:
         return "look at the mistakes with the highest confidence in the report: some of them may be wrong labels"
     if not elsewhere and not record.finished:
         return f"{resuming(path, moved)} (training has not come to its end)"
