@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from foveate.config import Config, resolve_config
-from foveate.training.record import RunRecord
+from foveate.training.record import FoldsRecord, RunRecord
 from foveate.training.record import TestOpening as Opening
+from foveate.training.runs import RunFolder
 from foveate.workflows.next_step import few_to_tune_told, next_step
+from foveate.workflows.run import Run
 
 RUN = Path("runs/train/mine")
 RECORD = RunRecord(
@@ -23,7 +26,7 @@ RECORD = RunRecord(
 USE = "foveate predict runs/train/mine IMAGES ("
 
 
-def told(path: Path, config: Config, found: dict[str, Any], **changed: Any) -> str:
+def told(path: Path, config: Config, found: dict[str, Any] | None, **changed: Any) -> str:
     return next_step(RECORD.model_copy(update=changed), path, config, found)
 
 
@@ -152,3 +155,16 @@ def test_the_folder_of_another_data_set_has_no_network_to_use() -> None:
     assert told(there, config, report(0.97), command=command).startswith(USE)
     few = {"n": 6, "accuracy": 1.0, "intervals": {"accuracy": [0.6, 1.0]}}
     assert told(there, config, few, command=command).startswith(USE)  # there is no mistake to look at
+
+
+def test_a_run_whose_figures_were_removed_is_measured_again(tmp_path: Path) -> None:
+    config, again = resolve_config("minute"), "(the figures are not there any more: measures again)"
+    assert told(RUN, config, None) == f"foveate evaluate {RUN} {again}"
+    assert told(RUN, config, None, final=True) == f"foveate evaluate {RUN} --final {again}"
+    folds = FoldsRecord(count=5, sha256="0" * 64)
+    assert told(RUN, config, None, final=True, folds=folds).startswith(USE)  # its test split stays closed
+    folder = RunFolder(tmp_path)
+    folder.write_identity(config, torch.device("cpu"), RECORD)
+    assert Run(folder).next_step == f"foveate evaluate {tmp_path} {again}"
+    command = "foveate evaluate runs/train/mine other"
+    assert told(tmp_path, config, None, command=command) == f"{command} {again}"

@@ -46,35 +46,41 @@ def few_to_tune_told(config: Config, images: int) -> str | None:
 
 
 def next_step(
-    record: RunRecord, path: Path, config: Config, report: Mapping[str, Any], moved: str | None = None
+    record: RunRecord, path: Path, config: Config, report: Mapping[str, Any] | None, moved: str | None = None
 ) -> str:
     """One line on what to do with the run in `path`, by its figures on one of its splits.
 
     Args:
+        report: these figures; None: they are not there any more.
         moved: where its data lies now, if not where the record has it.
     """
     words = shlex.split(record.command)
     elsewhere = words[:2] == ["foveate", "evaluate"]  # on other data: the folder has no network
-    if elsewhere and report["accuracy"] < 1 and report["intervals"]["accuracy"][0] < _GOOD:
-        return "look at the mistakes with the highest confidence in the report: some of them may be wrong labels"
     if not elsewhere and not record.finished:
         return f"{resuming(path, moved)} (training has not come to its end)"
+    if elsewhere and report and report["accuracy"] < 1 and report["intervals"]["accuracy"][0] < _GOOD:
+        return "look at the mistakes with the highest confidence in the report: some of them may be wrong labels"
     run = shlex.quote(words[2] if elsewhere else str(path))
     use = f"foveate predict {run} IMAGES (tells the classes of new images; `foveate serve {run}` opens a page)"
-    if elsewhere or record.opened:
+    if report is None and not record.folds:  # a cross-validation cannot be measured again
+        again = command_line("evaluate", path, *filter(None, [moved]), final=record.final)
+        return f"{record.command if elsewhere else again} (the figures are not there any more: measures again)"
+    if report is None or elsewhere or record.opened:
         return use  # what is chosen after its test figures were seen has figures that are too good
+    return _improving(record, run, config, report, moved) or use
+
+
+def _improving(
+    record: RunRecord, run: str, config: Config, report: Mapping[str, Any], moved: str | None
+) -> str | None:
+    """What may make a network better, or tell more of it; None of one that is good."""
     images = {name: each["support"] for name, each in report.get("per_class", {}).items()}
     uneven = uneven_told(images) is not None and not counts_evenly(config)
     if uneven and report["intervals"].get("balanced_accuracy", report["intervals"]["macro_recall"])[0] < _GOOD:
         return f"train with --set class_weights=balanced, which counts all classes the same{_BALANCED_GAVE}"
     if report["intervals"]["accuracy"][0] >= _GOOD:
-        return use
-    return (
-        _folds(record, report, moved)
-        or _other_training(config, record)
-        or _maps(record, run, config, report)
-        or use
-    )
+        return None
+    return _folds(record, report, moved) or _other_training(config, record) or _maps(record, run, config, report)
 
 
 def resuming(path: Path, moved: str | None = None, **flags: Any) -> str:

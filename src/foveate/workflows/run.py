@@ -63,7 +63,7 @@ class Run:
     @property
     def next_step(self) -> str:
         """What to try next, in a line."""
-        *_, report = self.metrics.values()  # of the split that was measured last
+        report = next(reversed(self.metrics.values()), None)  # of the split that was measured last
         return next_step(self.folder.read_record(), self.path, self.config, report, self.moved)
 
     def resuming(self, **flags: Any) -> str:
