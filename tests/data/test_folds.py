@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from foveate.data.dataset import Dataset, load_dataset
-from foveate.data.folds import StoredFolds, check_units, draw_folds, fold_units, hold_out
+from foveate.data.folds import StoredFolds, check_units, draw_folds, fold_units, hold_out, most_folds
 from foveate.errors import CheckpointError, DataError
 from foveate.settings import DataConfig
 
@@ -148,3 +148,13 @@ def test_one_training_image_in_five_is_held_out_and_no_other_is_touched() -> Non
     assert parts is not None
     assert not {index % 40 for index in parts["train"]} & {index % 40 for index in parts["validation"]}
     assert hold_out(replace(digits, splits={"train": train[:30]}), 5, seed=3) is None
+
+
+def test_how_many_folds_can_be_drawn_is_known_by_drawing_them() -> None:
+    pixels = list(range(20))
+    assert most_folds(_joined([0] * 10 + [1] * 10, pixels), 0) == 5
+    assert most_folds(_joined([0] * 17 + [1] * 3, pixels), 0) == 3
+    assert most_folds(_joined([0] * 19 + [1], pixels), 0) == 0
+    groups = [f"{number // 5}" for number in range(20)]  # two of each class
+    assert most_folds(_joined([0] * 10 + [1] * 10, pixels, groups), 0) == 2
+    assert most_folds(_joined([0] * 18 + [1] * 2, [*range(18), 18, 18]), 0) == 0  # copies share a fold

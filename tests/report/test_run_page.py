@@ -197,18 +197,14 @@ def test_a_few_validation_images_are_no_word_on_the_figure_of_the_test_split(run
     assert told not in Parsed(render(run(reports={"validation": few, "test": many}))).text
 
 
-@pytest.mark.parametrize(
-    ("fields", "other"),
-    [({}, False), ({"command": "foveate evaluate RUN OTHER"}, True), ({"settings": {}, "command": ""}, True)],
-)
-def test_no_training_is_advised_by_other_data(
-    run: Run, scored: Scored, *, fields: dict[str, Any], other: bool
-) -> None:
-    report = scored(("cat", "dog"), images=20)
-    text = Parsed(render(run(("cat", "dog"), reports={"validation": report}, **fields))).text
+@pytest.mark.parametrize("folds", [0, 4])
+def test_as_many_folds_are_advised_as_can_be_drawn(run: Run, scored: Scored, folds: int) -> None:
+    """Of other data, which a network is measured on, none can be: it is trained already."""
+    report = dataclasses.replace(scored(("cat", "dog"), images=20), most_folds=folds)
+    text = Parsed(render(run(("cat", "dog"), reports={"validation": report}))).text
     assert "20 validation images tell only that the accuracy is between" in text
-    assert ("train with --folds 5" in text) is not other
-    assert ("only more images tell more" in text) is other
+    assert ("train with --folds 4" in text) is (folds == 4)
+    assert ("only more images tell more" in text) is (folds == 0)
 
 
 def test_the_layers_of_a_backbone_are_folded_and_those_of_a_small_network_are_not(run: Run) -> None:

@@ -103,19 +103,19 @@ def test_the_next_command_can_be_pasted_whatever_the_run_is_called() -> None:
 
 
 def test_few_validation_images_are_measured_by_folds_with_the_same_settings() -> None:
-    few = {"n": 20, "intervals": {"accuracy": [0.6, 0.9]}}
+    few = {"n": 20, "intervals": {"accuracy": [0.6, 0.9]}, "most_folds": 4}
     config = resolve_config("photos")
     assert told(RUN, config, few) == (
-        "foveate train photos --set lr=0.1 --folds 5 (measures every image by a network that never saw it)"
+        "foveate train photos --set lr=0.1 --folds 4 (measures every image by a network that never saw it)"
     )
-    assert told(RUN, config, few | {"folds": [{}] * 5}, final=True).startswith(USE)  # it was done
+    assert told(RUN, config, few | {"most_folds": 0}).startswith(USE)  # none can be drawn
     assert told(RUN, config, few, command="foveate train photos --devices 2").startswith(USE)
 
 
 def test_the_data_is_named_so_that_it_is_found_from_this_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = {"n": 20, "intervals": {"accuracy": [0.6, 0.9]}}
+    few = {"n": 20, "intervals": {"accuracy": [0.6, 0.9]}, "most_folds": 4}
     photos = tmp_path / "photos"
     photos.mkdir()
     monkeypatch.chdir(tmp_path)
@@ -126,7 +126,7 @@ def test_the_data_is_named_so_that_it_is_found_from_this_folder(
 
 
 def test_data_that_has_moved_is_named_where_it_lies_now() -> None:
-    few, config = {"n": 20, "intervals": {"accuracy": [0.6, 0.9]}}, resolve_config("photos")
+    few, config = {"n": 20, "intervals": {"accuracy": [0.6, 0.9]}, "most_folds": 4}, resolve_config("photos")
     assert next_step(RECORD, RUN, config, few, "new place").startswith(
         "foveate train 'new place' --set lr=0.1 --f"
     )

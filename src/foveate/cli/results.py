@@ -92,8 +92,7 @@ def print_results(run: "Run | MeasuredModel", *, verbose: bool = False) -> None:
         measured = f"{report['accuracy']:.1%} ({low:.1%} to {high:.1%}) of {plural(report['n'], 'image')}"
         print(f"{split} accuracy: {measured}{spread}")
         recalls = {name: found for name, found in report["per_class"].items() if found["support"]}
-        smallest = 0 if other else min(each["support"] for each in report["per_class"].values())
-        if (line := few_images_told(split, report["n"], (low, high), smallest)) is not None:
+        if (line := few_images_told(split, report["n"], (low, high), report.get("most_folds", 0))) is not None:
             print(line)
         name, found = min(recalls.items(), key=lambda each: each[1]["recall"])
         if found["recall"] == max(each["recall"] for each in recalls.values()):

@@ -16,6 +16,7 @@ from foveate.errors import CheckpointError, DataError
 
 FOLDS_FILE = "folds.npy"
 MOST_FOLDS = 100
+USUAL_FOLDS = 5
 OUT_OF_FOLD = "out-of-fold"
 """Stands in the place of a split for all images of the folds, each predicted by a network trained without it."""
 
@@ -98,6 +99,19 @@ def draw_folds(labels: NDArray[np.int64], units: NDArray[np.int64], count: int, 
                 f"be parted in such a way that every fold leaves each class some to train on: {fewer}add images"
             )
     return folds
+
+
+def most_folds(joined: Dataset, seed: int) -> int:
+    """How many folds of the training images of `joined` can be drawn, up to the usual number; 0: none."""
+    train, units = joined.splits["train"], fold_units(joined)
+    for count in range(USUAL_FOLDS, 1, -1):
+        try:
+            check_units(joined, units, count)
+            draw_folds(joined.labels[train], units, count, seed)
+        except DataError:
+            continue
+        return count
+    return 0
 
 
 def hold_out(joined: Dataset, count: int, seed: int) -> dict[str, NDArray[np.int64]] | None:

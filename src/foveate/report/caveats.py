@@ -8,26 +8,26 @@ _WIDE = 0.05
 """Half the width of an interval of accuracy above which other images may give quite another figure."""
 
 
-_FOLDED = 2
-"""Validation images of the smallest class from which five folds can be drawn: it has about five times as many."""
+def wide(interval: Sequence[float]) -> bool:
+    """Whether an interval of accuracy is so wide that the figure tells little."""
+    return (interval[1] - interval[0]) / 2 > _WIDE
 
 
-def few_images_told(split: str, images: int, interval: Sequence[float], smallest: int) -> str | None:
+def few_images_told(split: str, images: int, interval: Sequence[float], folds: int) -> str | None:
     """A line on how little validation images, or those of all folds, tell by their accuracy's interval.
 
     None where it is narrow, and of other splits.
 
     Args:
-        smallest: how many of them the smallest class has.
+        folds: how many can be drawn from train and validation; below 2: none.
     """
-    half = (interval[1] - interval[0]) / 2
-    if split not in ("validation", "out-of-fold") or half <= _WIDE:
+    if split not in ("validation", "out-of-fold") or not wide(interval):
         return None
     measured = f"{images:,} validation images" if split == "validation" else f"{images:,} images"
     told = f"{measured} tell only that the accuracy is between {interval[0]:.1%} and {interval[1]:.1%}: "
-    if split != "validation" or smallest < _FOLDED:
+    if split != "validation" or folds < 2:
         return told + "only more images tell more"
-    return told + "train with --folds 5, which measures every image by a network that never saw it"
+    return told + f"train with --folds {folds}, which measures every image by a network that never saw it"
 
 
 def undefined(metric: str, value: float | None, interval: Sequence[float] | None) -> bool:

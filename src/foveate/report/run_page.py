@@ -97,11 +97,6 @@ class RunPage:
         return train.get("class_weights") is not None or train.get("sampler") == "balanced"
 
     @property
-    def on_other_data(self) -> bool:
-        """Whether the network of a run, or of a model's file, is measured on other data than those of a run."""
-        return not self.settings or self.command.startswith("foveate evaluate ")
-
-    @property
     def lead(self) -> str:
         """The split that headlines and plots show."""
         return lead_split(self.reports)
@@ -139,7 +134,6 @@ def run_page(run: RunPage) -> Page:
             paper=run.paper,
             epochs=len(run.history),
             balanced=run.counts_evenly,
-            other=run.on_other_data,
         ),
         folds_section(run.reports[OUT_OF_FOLD]) if OUT_OF_FOLD in run.reports else None,
         _training(run) if run.history else None,

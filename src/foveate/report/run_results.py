@@ -71,7 +71,6 @@ def results_section(
     paper: bool,
     epochs: int,
     balanced: bool = False,
-    other: bool = False,
 ) -> Section:
     """Every metric with its interval, beside the paper's in a run of the paper; and what else was measured.
 
@@ -81,7 +80,6 @@ def results_section(
         split: the one that comes first, of which there is more.
         epochs: that were trained.
         balanced: whether training counted all classes the same.
-        other: whether the data are others than those of the training: more of them would not change the network.
     """
     lead = reports[split]
     ordered = {split: lead, **reports}
@@ -95,8 +93,7 @@ def results_section(
             " is wider. They hold for groups that were not seen."
         )
     # Of the split of the headline alone: what another one tells must not be read as a word on that figure.
-    smallest = 0 if other else min(each.support for each in lead.per_class.values())
-    told = few_images_told(split, lead.n, lead.intervals["accuracy"], smallest)
+    told = few_images_told(split, lead.n, lead.intervals["accuracy"], lead.most_folds)
     warnings: list[str] = [] if told is None else [Markup("<strong>{}</strong>").format(sentence(told))]
     columns = [
         Column(small(name.capitalize(), f"{each.n:,} images"), "n strong") for name, each in ordered.items()

@@ -60,6 +60,8 @@ class Measured(Report):
     receptive_field: ReceptiveField | None = None
     folds: list[FoldScore] = Field(default_factory=list, max_length=MOST_FOLDS)
     """Of a cross-validation."""
+    most_folds: int = Field(default=0, ge=0, le=MOST_FOLDS)
+    """Of few validation images: how many folds could be drawn, up to the usual number."""
     copies_across_folds: int = Field(default=0, ge=0)
     """Images that have a copy, or a near copy, in another fold."""
 

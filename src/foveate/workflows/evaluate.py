@@ -100,7 +100,7 @@ def evaluate(
     on_device = DeviceData.load(dataset, picked)
     corrupted = _sample(on_device, split, images, config.data.split_seed) if corruptions else None
     weights = folder.kept_weights if own and record.finished else None
-    measurement = Measurement(config, checkpoint, on_device, split, weights, corrupted)
+    measurement = Measurement(config, checkpoint, on_device, split, weights, corrupted, own)
     with folder.locked(IN_USE) if own or final else contextlib.nullcontext():
         _warn_of_state(folder, record, display, own=own, final=final, moved=moved)
         if final:

@@ -16,7 +16,7 @@ from foveate.confidence import Confidence, fit_confidence
 from foveate.config import Config
 from foveate.data.corruptions import CORRUPTIONS, SEVERITIES, Corrupted
 from foveate.data.dataset import Dataset
-from foveate.data.folds import OUT_OF_FOLD
+from foveate.data.folds import OUT_OF_FOLD, most_folds
 from foveate.data.splits import group_numbers
 from foveate.evaluation import Report, score, score_ablation
 from foveate.inference.network import MORE_MEMORY, ViewsAveraged, out_of_memory_explained
@@ -24,6 +24,7 @@ from foveate.inference.receptive_field import effective_field, effective_side
 from foveate.metrics import point_metrics
 from foveate.model.receptive_field import sight
 from foveate.progress import Track
+from foveate.report.caveats import wide
 from foveate.training.device import DeviceData
 from foveate.training.measured import ReceptiveField
 from foveate.training.runs import RunFolder
@@ -42,6 +43,8 @@ class Measurement:
     """The network's file, which keeps the confidence once it is fitted on validation; None: nothing is fitted."""
     corrupted: DeviceData | None = None
     """The images of the split that are measured under corruptions too."""
+    own: bool = True
+    """Whether they are of the data that the run was trained on, in its splits."""
     logits: NDArray[np.float32] | None = None
     """[N, K], where these very weights were asked about the split already; None: they are asked."""
 
@@ -72,6 +75,8 @@ class Measurement:
         found: dict[str, Any] = {**report.to_dict(), "variants": variants, "gate": model.gate}
         found["calibration"] = calibration(logits, labels, confidence)
         found["receptive_field"] = self._receptive_field().model_dump(mode="json")
+        if self.own and split == "validation" and wide(report.intervals["accuracy"]):
+            found["most_folds"] = most_folds(dataset.for_final(), self.config.data.split_seed)
         if self.corrupted is not None:
             found["corruptions"] = self._under_corruptions(self.corrupted, track)
         return Measured(self, logits, found, confidence)

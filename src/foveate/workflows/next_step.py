@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from foveate.config import Config, preset_names, resolve_config
-from foveate.report.caveats import few_images_told, uneven_told
+from foveate.report.caveats import uneven_told
 from foveate.training.record import RunRecord
 from foveate.workflows.request import command_line
 
@@ -91,15 +91,8 @@ def resuming(path: Path, moved: str | None = None, **flags: Any) -> str:
 def _folds(record: RunRecord, report: Mapping[str, Any], moved: str | None) -> str | None:
     """The command of the run with folds, under another name, where its validation images tell little."""
     words = shlex.split(record.command)
-    smallest = min((each["support"] for each in report.get("per_class", {}).values()), default=report["n"])
-    told = few_images_told("validation", report["n"], report["intervals"]["accuracy"], smallest)
-    if (
-        told is None
-        or "--folds" not in told
-        or report.get("folds")
-        or "--devices" in words
-        or words[:2] != ["foveate", "train"]
-    ):
+    folds = report.get("most_folds", 0)  # of few validation images alone
+    if folds < 2 or "--devices" in words or words[:2] != ["foveate", "train"]:
         return None
     if moved is not None:
         words[2] = moved
@@ -108,7 +101,7 @@ def _folds(record: RunRecord, report: Mapping[str, Any], moved: str | None) -> s
     if "--name" in words:
         place = words.index("--name")
         words[place : place + 2] = []
-    command = shlex.join([*words, "--folds", "5"])
+    command = shlex.join([*words, "--folds", str(folds)])
     return f"{command} (measures every image by a network that never saw it)"
 
 
