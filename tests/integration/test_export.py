@@ -1,6 +1,7 @@
 """Export from a run or a weights file: the files, the proof, and what is refused."""
 
 import json
+import shutil
 import subprocess
 import venv
 from collections.abc import Callable
@@ -163,7 +164,7 @@ def test_wrong_requests_are_one_line_and_nothing_is_written(
         (CheckpointError, "no model at", tmp_path / "none", tmp_path / "out", {}),
         (CheckpointError, "is not a run", tmp_path / "full", tmp_path / "out", {}),
         (DataError, "unknown to the model", weights, tmp_path / "out", {"data": pets}),
-        (CheckpointError, "is not the data set of", run, tmp_path / "out", {"data": pets}),
+        (DataError, "unknown to the model", run, tmp_path / "out", {"data": pets}),
     ]
     for error, told, source, to, given in refused:
         with pytest.raises(error, match=told) as caught:
@@ -189,7 +190,17 @@ def test_a_run_whose_images_are_gone_says_how_to_name_them(
     moved = data.rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match="by --data"):
         api.export(made.path, tmp_path / "out")
-    assert api.export(made.path, tmp_path / "out", data=moved).certificate.passed
+    done = api.export(made.path, tmp_path / "out", data=moved).certificate
+    assert done.data is not None
+    assert (done.data.split, done.data.held_out) == ("validation", True)
+    shutil.copytree(moved, data)
+    shutil.copy(data / "red" / "0.jpg", data / "red" / "added.jpg")
+    ways = "restore the images that it had; or give other images by --data, or leave the proof out by --unproved"
+    with pytest.raises(CheckpointError, match=ways):
+        api.export(made.path, tmp_path / "grown")
+    grown = api.export(made.path, tmp_path / "grown", data=data).certificate
+    assert grown.data is not None
+    assert (grown.data.split, grown.data.held_out) == ("all", None)
 
 
 @pytest.mark.slow

@@ -203,7 +203,7 @@ def test_a_taken_name_is_refused_before_an_image_is_decoded_and_no_opening_is_re
     def decode(*_: object, **__: object) -> None:
         raise AssertionError("the data was read")
 
-    monkeypatch.setattr("foveate.workflows.evaluate.load_dataset", decode)
+    monkeypatch.setattr("foveate.workflows.run.load_dataset", decode)
     monkeypatch.setattr("foveate.workflows.prepare.open_source", decode)
     before = (run / "run.json").read_bytes()
     done = foveate("evaluate", run, other, "--name", "taken", *(["--final"] if final else []))

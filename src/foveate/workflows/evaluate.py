@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 
-from foveate.config import Config
-from foveate.data.dataset import Dataset, align_classes, load_dataset
+from foveate.data.dataset import Dataset
 from foveate.data.splits import stratified_subset
 from foveate.errors import ConfigError
 from foveate.inference.engine import BATCH, Engine, load_engine
@@ -24,8 +23,8 @@ from foveate.workflows.measure import Measurement, calibration, score_split
 from foveate.workflows.next_step import resuming
 from foveate.workflows.output import check_output_name, new_output, refuse_within
 from foveate.workflows.prepare import require_split
-from foveate.workflows.request import Display, NullDisplay, command_line, find_device, print_data_warnings, tell
-from foveate.workflows.run import IN_USE, Run, dataset_of_model, dataset_of_run, folder_of, unfinished_told
+from foveate.workflows.request import Display, NullDisplay, command_line, find_device, tell
+from foveate.workflows.run import IN_USE, Run, dataset_of_model, dataset_to_measure, folder_of, unfinished_told
 
 
 def evaluate(
@@ -67,7 +66,7 @@ def evaluate(
         _require_finished(folder, record)
     picked = find_device(display, device, config.train.device)
     prepare_process(config)
-    dataset, own = _dataset(folder, config, record, data, data_dir, display)
+    dataset, own = dataset_to_measure(folder, config, record, data, data_dir, display)
     if own and record.final and not final:
         found = f"; its out-of-fold figures are in {folder.report}" if record.folds else ""
         raise ConfigError(
@@ -186,25 +185,6 @@ def _write(
         reports=measured_splits({split: measured}),
     )
     write_page(run_page(page), folder.report)
-
-
-def _dataset(
-    folder: RunFolder,
-    config: Config,
-    record: RunRecord,
-    data: str | Path | None,
-    data_dir: Path | str | None,
-    display: Display,
-) -> tuple[Dataset, bool]:
-    """The images to measure on, and whether they are the run's own."""
-    if data is not None:
-        other = load_dataset(str(data), config.data, data_dir=data_dir, for_training=False, track=display.track)
-        # By another path it may be the run's own data: then its splits hold, and the record of its test split.
-        if other.fingerprint != record.fingerprint:
-            dataset = align_classes(other, record.class_names)
-            print_data_warnings(dataset, display)
-            return dataset, False
-    return dataset_of_run(folder, config, record, data, data_dir, display), True
 
 
 def _sample(data: DeviceData, split: str, count: int | None, seed: int) -> DeviceData:

@@ -21,7 +21,7 @@ from foveate.training.runs import RunFolder
 from foveate.workflows.output import refuse_within
 from foveate.workflows.prepare import require_split
 from foveate.workflows.request import Display
-from foveate.workflows.run import dataset_of_model, dataset_of_run
+from foveate.workflows.run import dataset_of_model, dataset_to_measure
 from foveate.workflows.start import start_saw
 
 CALIBRATION_IMAGES = 512
@@ -50,17 +50,23 @@ def proof_images(
     *,
     int8: bool,
 ) -> ProofImages:
-    """The images of the proof: the run's own validation images, or those of `data`."""
+    """The images of the proof: the run's own validation images, or those of other `data`, whose classes
+    are matched by name.
+    """
     held_out: bool | None = None
     seed = 0
     if model.is_dir():
         folder = RunFolder.open(model)
         config, record = folder.read_config(), folder.read_record()
-        fix = "give its new place by --data, or leave the proof out by --unproved"
-        dataset = dataset_of_run(folder, config, record, data, data_dir, display, fix=fix)
+        out = "other images by --data, or leave the proof out by --unproved"
+        fix = f"give its new place or {out}"
+        try:
+            dataset, own = dataset_to_measure(folder, config, record, data, data_dir, display, fix=fix)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; or give {out}") from error
         if record.class_names != about.class_names:
             raise CheckpointError(f"the weights in {model} have other classes than its run.json: restore them")
-        saw = record.final or start_saw(config, dataset, ("validation",))
+        saw = (record.final or start_saw(config, dataset, ("validation",))) if own else None
         held_out, seed = None if saw is None else not saw, config.data.split_seed
     else:
         dataset = dataset_of_model(about, str(data), data_dir, display)

@@ -143,6 +143,32 @@ def dataset_of_run(
     return dataset
 
 
+def dataset_to_measure(
+    folder: RunFolder,
+    config: Config,
+    record: RunRecord,
+    data: str | Path | None,
+    data_dir: Path | str | None,
+    display: Display,
+    *,
+    fix: str | None = None,
+) -> tuple[Dataset, bool]:
+    """The images to measure a run's network on, and whether they are the run's own.
+
+    Args:
+        data: None: the run's own; of other data the classes are matched by name.
+        fix: as `dataset_of_run` takes it.
+    """
+    if data is not None:
+        other = load_dataset(str(data), config.data, data_dir=data_dir, for_training=False, track=display.track)
+        # By another path it may be the run's own data: then its splits hold, and the record of its test split.
+        if other.fingerprint != record.fingerprint:
+            dataset = align_classes(other, record.class_names)
+            print_data_warnings(dataset, display)
+            return dataset, False
+    return dataset_of_run(folder, config, record, data, data_dir, display, fix=fix), True
+
+
 def dataset_of_model(about: About, data: str | Path, data_dir: Path | str | None, display: Display) -> Dataset:
     """Images with labels for a model file of which no run is known: as it takes them, their classes as its own."""
     settings = DataConfig.of(about.preprocessing)
