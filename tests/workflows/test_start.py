@@ -18,7 +18,7 @@ from foveate.training.runs import RunFolder
 from foveate.workflows import comparison, study
 from foveate.workflows.comparison_arms import requested_arms, starts_told
 from foveate.workflows.request import NullDisplay
-from foveate.workflows.start import start_saw, start_told
+from foveate.workflows.start import start_saw, start_told, starting_from
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +101,23 @@ def test_arms_that_start_from_a_run_by_its_name_are_told_what_it_saw(tmp_path: P
     assert told.startswith("arm minute,attention=none,start=seen: the network that training starts from has seen ")
     with pytest.raises(CheckpointError, match="nobody: there is no such file or folder, and no run"):
         requested_arms(["minute", "minute,start=nobody"], {}, 0, 2, pilot=False, runs=tmp_path)
+
+
+def test_a_folder_that_is_no_run_does_not_hide_the_run_of_its_name(
+    tmp_path: Path, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs" / "train").mkdir(parents=True)
+    run_on(digits, tmp_path / "runs" / "train" / "base")
+    monkeypatch.chdir(tmp_path)
+    runs = Path("runs")
+    for folder in ("base", "other"):
+        Path(folder).mkdir()
+    assert starting_from({"start": "base"}, runs) == {"start": "runs/train/base"}
+    assert starting_from({"start": "other"}, runs) == {"start": "other"}  # which is then said to be no run
+    run_on(digits, tmp_path / "mine")
+    assert starting_from({"start": "mine"}, runs) == {"start": "mine"}
+    Path("base.safetensors").touch()
+    assert starting_from({"start": "base.safetensors"}, runs) == {"start": "base.safetensors"}
 
 
 class NotMadeError(Exception):

@@ -33,13 +33,18 @@ def starting_from(settings: Settings, runs: Path) -> Settings:
         start = found.get(name)
         if not isinstance(start, str | Path):
             continue
-        start = at_home(start)
-        named = runs / "train" / start
-        path = next((each for each in (Path(start), named) if each.exists()), None)
-        if path is None:
-            raise CheckpointError(f"--start {start}: there is no such file or folder, and no run {named}")
-        found[name] = str(path)
+        found[name] = str(_model_at(at_home(start), runs))
     return cast("Settings", found)
+
+
+def _model_at(start: Path | str, runs: Path) -> Path:
+    """A run or a file of that path, else the run of that name; else what is there, which is neither."""
+    path, named = Path(start), runs / "train" / start
+    places = [each for each in (path, named) if each.is_file() or (each / "run.json").is_file()]
+    places += [each for each in (path, named) if each.exists()]
+    if not places:
+        raise CheckpointError(f"--start {start}: there is no such file or folder, and no run {named}")
+    return places[0]
 
 
 def preset_of_start(start: str) -> str:
