@@ -121,6 +121,16 @@ def test_every_image_is_in_one_split(declared: list[str], for_training: bool, tm
     assert sorted(np.concatenate(list(dataset.splits.values())).tolist()) == list(range(20))
 
 
+def test_images_without_a_split_are_of_the_training_split_where_others_have_one(tmp_path: Path) -> None:
+    for split, expected in (
+        ([""] * 6 + ["val", "val"], {"train": [3, 3], "validation": [1, 1]}),
+        (["train"] * 2 + [""] * 4 + ["test"] * 2, {"train": [3, 3], "test": [1, 1]}),
+        ([""] * 8, {"all": [4, 4]}),
+    ):
+        path = save_npz(tmp_path, ["cat", "dog"] * 4, split=split)
+        assert counts(load_dataset(path, CONFIG, for_training=False)) == expected
+
+
 def test_the_seed_and_the_size_choose_splits_and_pixels_alone(write_folder: WriteFolder) -> None:
     root = str(write_folder({"cat": 20, "dog": 20}))
     first, again = load_dataset(root, CONFIG), load_dataset(root, CONFIG)

@@ -83,6 +83,24 @@ def test_other_data_get_a_folder_with_their_figures_or_none(
     assert list(measured.metrics) == ["all"]
 
 
+def test_of_a_table_with_some_splits_the_validation_images_are_measured_and_the_others_told(
+    foveate: Foveate, photographs: Photographs, run: Path, tmp_path: Path
+) -> None:
+    other = photographs("other", each=4)
+    images = sorted(other.glob("*/*.jpg"))
+    rows = [
+        f"other/{each.relative_to(other)},{each.parent.name},{'val' if each.stem == '0' else ''}"
+        for each in images
+    ]
+    (tmp_path / "table.csv").write_text("\n".join(["image,label,split", *rows]))
+    for model in (run, run / "weights" / "best.safetensors"):
+        done = foveate("evaluate", model, "table.csv")
+        assert done.status == 0, done.err
+        told = f"{len(rows) - 3} of {len(rows)} images of table are in other splits than validation: they are not"
+        assert told in done.out
+        assert "validation accuracy" in done.out
+
+
 def test_the_test_split_of_other_data_is_not_the_runs_own(
     foveate: Foveate, photographs: Photographs, run: Path, tmp_path: Path
 ) -> None:

@@ -87,8 +87,9 @@ def load_dataset(
     To train, splits that the data does not declare are held out, stratified and seeded by `config.split_seed`:
     a test and then a validation split where it declares neither, a validation split where it declares a test split
     alone; a validation split alone leaves it without a test split. Images of one group are held out together.
-    Images without a declared split train where others have one. To evaluate, nothing is held out: images without a
-    declared split are the split `all`, and one class and any share of bad images will do.
+    Images without a declared split are of the training split where others have one. To evaluate, nothing is held
+    out: where no image has a declared split they are the split `all`, and one class and any share of bad images
+    will do.
 
     Args:
         data: `digits`, `cue`, `cifar10`, a folder `[{train,val,test}/]<class>/`, a CSV table, Parquet, or .npz.
@@ -144,7 +145,11 @@ def dataset_of(
             notes.append(faint_text(faint))
     else:
         splits = {name: np.flatnonzero(good & (source.declared == code)) for code, name in enumerate(SPLITS)}
-        splits["all"] = np.flatnonzero(good & (source.declared == UNDECLARED))
+        rest = np.flatnonzero(good & (source.declared == UNDECLARED))
+        if any(map(len, splits.values())):
+            splits["train"] = np.sort(np.concatenate([splits["train"], rest]))
+        else:
+            splits["all"] = rest
     return Dataset(
         name=source.name,
         location=source.location,

@@ -80,6 +80,7 @@ def evaluate(
     require_split(dataset, split, elsewhere if own or "test" not in dataset.splits else measuring_test)
     if not own:
         refuse_within(runs, str(data))
+        tell(display, _left_out_told(dataset, split))
         tell(display, *_copies_told(dataset, split, folder, display))
     else:
         trained = ("train", "validation") if record.final else ("train",)
@@ -156,6 +157,7 @@ def evaluate_model(
     dataset = dataset_of_model(engine.about, data, data_dir, display)
     split = "test" if final else "all" if "all" in dataset.splits else "validation"
     require_split(dataset, split, "leave --final out" if final else "give --final for its test split")
+    tell(display, _left_out_told(dataset, split))
     indices = dataset.splits[split]
     batches = [indices[at : at + BATCH] for at in range(0, len(indices), BATCH)]
     tracked = display.track(batches, total=len(batches), label=split, images_each=BATCH)
@@ -232,6 +234,16 @@ def _warn_of_state(
             f"the test split of {folder.path} was opened before, and its figures are no longer there: --final "
             "measures them again"
         )
+
+
+def _left_out_told(dataset: Dataset, split: str) -> str | None:
+    """A line on the images of other data that are not measured, as they are in other splits."""
+    count = sum(map(len, dataset.splits.values()))
+    if not (left := count - len(dataset.splits[split])):
+        return None
+    return (
+        f"{left:,} of {count:,} images of {dataset.name} are in other splits than {split}: they are not measured"
+    )
 
 
 def _copies_told(dataset: Dataset, split: str, folder: RunFolder, display: Display) -> list[str]:
