@@ -384,6 +384,23 @@ def animals(write_folder: WriteFolder) -> Dataset:
     return load_dataset(str(write_folder({"cat": 4, "dog": 4})), CONFIG)
 
 
+def test_class_names_that_are_encoded_in_another_way_are_matched(animals: Dataset) -> None:
+    composed, decomposed = "K\u00e4fer", "Ka\u0308fer"
+    mac = replace(animals, class_names=("cat", decomposed))
+    aligned = align_classes(mac, [composed, "cat"])
+    assert aligned.class_names == (composed, "cat")
+    assert aligned.labels.tolist() == [1 - label for label in animals.labels.tolist()]
+    assert [note for note in aligned.notes if note not in animals.notes] == [
+        f"the class {decomposed} of {animals.name} is taken for that of the model which looks the same: its "
+        "letters are encoded in another way"
+    ]
+    # Those that are the same are matched first; what could be either is neither.
+    both = align_classes(replace(animals, class_names=(composed, decomposed)), [decomposed, composed])
+    assert both.labels.tolist() == aligned.labels.tolist()
+    with pytest.raises(DataError, match="unknown to the model"):
+        align_classes(replace(animals, class_names=("cat", "K\u212bfer")), ["cat", "K\u00c5fer", "KA\u030afer"])
+
+
 def test_classes_are_aligned_by_name(animals: Dataset) -> None:
     aligned = align_classes(animals, ["cow", "dog", "cat"])
     assert aligned.class_names == ("cow", "dog", "cat")

@@ -1,6 +1,8 @@
 """A data set ready to train or evaluate on: decoded images, labels, splits, and what is wrong with it."""
 
 import hashlib
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -208,17 +210,28 @@ def load_known(
 def align_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
     """The data set with its labels as positions in `class_names`, matched by name.
 
+    Names may be encoded in two ways, as a Mac does it and as others do: `ä` is one character, or two.
+
     Raises:
         DataError: when it has images of a class that is not in `class_names`.
     """
-    position = {name: index for index, name in enumerate(class_names)}
+    position = _positions(dataset.class_names, class_names)
     present = [dataset.class_names[label] for label in np.unique(dataset.labels)]
     if unknown := [name for name in present if name not in position]:
         raise DataError(
             f"{dataset.location} has images of {listed(unknown)}, unknown to the model, whose classes are "
             f"{listed(class_names)}: rename or remove them"
         )
-    notes = [f"{dataset.name} has no image of class {name}" for name in class_names if name not in present]
+    notes = [
+        f"the class {name} of {dataset.name} is taken for that of the model which looks the same: its letters are "
+        "encoded in another way"
+        for name in present
+        if name not in class_names
+    ]
+    found = {position[name] for name in present}
+    notes += [
+        f"{dataset.name} has no image of class {name}" for at, name in enumerate(class_names) if at not in found
+    ]
     table = np.array([position.get(name, -1) for name in dataset.class_names], np.int64)
     return replace(
         dataset,
@@ -226,6 +239,16 @@ def align_classes(dataset: Dataset, class_names: Sequence[str]) -> Dataset:
         labels=table[dataset.labels],
         notes=tuple(dict.fromkeys([*dataset.notes, *notes])),
     )
+
+
+def _positions(names: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
+    """The place in `class_names` of each of the `names` that is there, or that alone looks like one alone."""
+    exact = {name: place for place, name in enumerate(class_names)}
+    ours, theirs = ([unicodedata.normalize("NFC", name) for name in each] for each in (names, class_names))
+    times, known = Counter(ours), Counter(theirs)
+    alike = {look: place for place, look in enumerate(theirs) if times[look] == known[look] == 1}
+    places = {name: exact.get(name, alike.get(look)) for name, look in zip(names, ours, strict=True)}
+    return {name: place for name, place in places.items() if place is not None}
 
 
 def _stored_splits(
