@@ -21,6 +21,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from tests.commands import undrawn
 from tests.data.test_cifar10 import batches
 
 import foveate as library
@@ -156,6 +157,14 @@ def narrower(data: Any, named: dict[str, Any]) -> dict[str, Any]:
     return FEW_FILTERS
 
 
+def narrow_space(space: str) -> Space:
+    """A space as it is, with a quarter of the filters."""
+    values = read_space(space).model_dump(mode="json")
+    if "width" in values["hyperparameters"]:
+        values["hyperparameters"]["width"] |= {"low": 4, "high": 16, "step": 4}
+    return Space.model_validate(values)
+
+
 def small(verb: str, real: Callable[..., Any], proved: bool) -> Callable[..., Any]:
     """A function of the library that does as little as it can of what it is asked for.
 
@@ -176,7 +185,7 @@ def small(verb: str, real: Callable[..., Any], proved: bool) -> Callable[..., An
         if str(data) == "digits":
             named["images_seen"], length = min(named.get("images_seen", digits), digits), {}
         named["workers"] = 0 if named.get("folds") else None
-        named |= {} if proved else narrower(data, named)
+        named |= narrower(data, named)
         return real(few(data), **{**length, **named})
 
     def check(data: Any, **named: Any) -> Any:
@@ -184,11 +193,9 @@ def small(verb: str, real: Callable[..., Any], proved: bool) -> Callable[..., An
         return real(data, settings=settings, **named)
 
     def tune(data: Any, **named: Any) -> Any:
-        settings = {
-            **named.pop("settings", {}),
-            "passes_per_epoch": 1,
-        }  # else of few images an epoch is thousands of passes
-        few = {"max_epochs": 2, "factor": 2, "workers": 0, "subset": None}
+        # Of few images an epoch would be thousands of passes.
+        settings = {"size": 16, **named.pop("settings", {}), "passes_per_epoch": 1}
+        few = {"max_epochs": 2, "factor": 2, "workers": 0, "subset": 200 if str(data) == "digits" else None}
         if "time_s" in named:  # else an hour of brackets
             few |= {"time_s": 0.1}
         return real(data, **{**named, **few, "settings": settings})
@@ -246,9 +253,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (root / "cifar10" / "cifar-10-batches-bin" / name).write_bytes(content)
     # With validation images enough for prediction sets.
     settings = {"epochs": 5, "val_fraction": 0.6, **FEW_FILTERS}
-    run = library.train(root / "DATA", runs=tmp_path_factory.mktemp("runs"), **settings)
-    shutil.copytree(run.path, root / "NAME")
-    shutil.copy(library.export(run.path, tmp_path_factory.mktemp("exports") / "NAME").model, root)
+    with undrawn():
+        run = library.train(root / "DATA", runs=tmp_path_factory.mktemp("runs"), **settings)
+        shutil.copytree(run.path, root / "NAME")
+        shutil.copy(library.export(run.path, tmp_path_factory.mktemp("exports") / "NAME").model, root)
     return root
 
 
@@ -290,6 +298,7 @@ def test_a_page_can_be_followed(
     monkeypatch.setenv("FOVEATE_DATA", str(tmp_path / "cifar10"))
     for verb in verbs():
         monkeypatch.setattr(library, verb, small(verb, getattr(library, verb), proved=page.name == "export.md"))
+    monkeypatch.setattr("foveate.workflows.study.read_space", narrow_space)
     lines = [words for words in commands(page) if is_run(page, words)]
     snippets = blocks(page, "python")
     make_what_is_named(" ".join([*(" ".join(words) for words in lines), *snippets]), foveate, prepared, tmp_path)
