@@ -80,7 +80,10 @@ def workers_of(process: int) -> list[int]:
 
 @pytest.mark.parametrize("seed", [0, 2])
 def test_killed_twice_it_ends_with_the_table_of_the_unkilled(folder: Path, unkilled: str, seed: int) -> None:
-    """Once the driver or a worker at a random moment, then the other; by two workers, where that had one."""
+    """Once the driver or a worker at a random moment, then the other; by two workers, where that had one.
+
+    What is left then is done by this process.
+    """
     order, runs = random.Random(seed), f"killed-{seed}"
     study = folder / runs / "tune" / "study"
     arguments = started(folder, runs, "--workers", "2")
@@ -98,7 +101,7 @@ def test_killed_twice_it_ends_with_the_table_of_the_unkilled(folder: Path, unkil
         while any(Path(f"/proc/{worker}").exists() for worker in workers) and time.monotonic() < deadline:
             time.sleep(0.05)
         arguments = ["tune", "--resume", str(study), "--workers", "2"]
-    finish(folder, *arguments)
+    finish(folder, *arguments[:3], "--workers", "0")
     assert table(folder, runs) == unkilled
 
 
@@ -123,7 +126,7 @@ def test_ctrl_c_stops_and_says_how_to_go_on_and_leaves_a_winner(folder: Path, un
     assert f"continue with: foveate tune --resume {study.relative_to(folder)}" in told
     assert (study / "study.html").exists()
     assert "test accuracy: " in finish(folder, "train", "--from", str(study), "--runs", runs)
-    finish(folder, "tune", "--resume", str(study))
+    finish(folder, "tune", "--resume", str(study), "--workers", "0")
     assert table(folder, runs) == unkilled
 
 
@@ -138,7 +141,7 @@ def test_a_full_disk_stops_it_with_one_line_and_it_goes_on_when_there_is_room(
     assert "the disk is full" in done.err
     (disk / "ballast").unlink()
     study = disk / "runs" / "tune" / "study"
-    finish(folder, "tune", "--resume", str(study))
+    finish(folder, "tune", "--resume", str(study), "--workers", "0")
     assert (study / "tune_results.csv").read_text() == unkilled
 
 
@@ -194,7 +197,7 @@ def test_of_few_images_an_epoch_is_several_passes(folder: Path) -> None:
 def test_a_study_that_fails_leaves_its_table(folder: Path) -> None:
     knobs = {"lr": {"type": "float", "low": 1e30, "high": 1e31, "log": True}}
     (folder / "wild.yaml").write_text(yaml.safe_dump({**SPACE, "knobs": knobs}))
-    words = ["tune", "digits", "--space", str(folder / "wild.yaml"), "--runs", "wild", *FLAGS]
+    words = ["tune", "digits", "--space", str(folder / "wild.yaml"), "--runs", "wild", *FLAGS, "--workers", "0"]
     done = call(folder, *words)
     assert done.status == 1
     assert "trials failed; the last error: TrainingError" in done.err
@@ -208,7 +211,7 @@ def test_a_study_that_fails_leaves_its_table(folder: Path) -> None:
 
 def test_in_this_process_it_prints_where_everything_lies(folder: Path, foveate: Callable[..., Any]) -> None:
     """The same as the command line's own process, where what is covered can be counted."""
-    outcome = foveate(*started(folder, "here", "--max-epochs", "2"))
+    outcome = foveate(*started(folder, "here", "--max-epochs", "2", "--workers", "0"))
     assert outcome.status == 0
     lines = outcome.out.splitlines()
     assert lines[0] == "hyperband, li2018: 4 trials, 5 jobs, 7 epochs on 1 worker"
@@ -232,7 +235,7 @@ def test_the_usual_plan_is_screening_and_ends_the_same_where_it_was_killed(folde
     with start(folder, *words, "--runs", "screening-killed", "--workers", "2") as driver:
         wait_for_journal(study / "journal.jsonl", 17, driver)
         driver.kill()
-    finish(folder, "tune", "--resume", str(study))
+    finish(folder, "tune", "--resume", str(study), "--workers", "0")
     assert table(folder, "screening-killed") == table(folder, "screening")
     best = (study / "best.yaml").read_text().splitlines()[0]
     assert re.search(r"on the validation images, \d\.\d\d points too high on average, as the best of 2", best)
@@ -326,7 +329,7 @@ def test_a_study_that_runs_is_not_run_twice_and_a_winner_is_not_there_yet(
 ) -> None:
     study = folder / "busy" / "tune" / "study"
     with subprocess.Popen(
-        command(*started(folder, "busy")),
+        command(*started(folder, "busy", "--workers", "0")),
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
