@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tests.commands import Outcome, undrawn
+from tests.integration.conftest import Outcome
 
 import foveate as package
 from foveate.checkpoint import load_model, weights_origin
@@ -41,8 +41,7 @@ class Told(NullDisplay):
 def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the run `first`."""
     runs = tmp_path_factory.mktemp("before") / "runs"
-    with undrawn():
-        package.train("digits", preset="minute", runs=runs, name="first", **{**SHORT, "images_seen": 7000})
+    package.train("digits", preset="minute", runs=runs, name="first", **{**SHORT, "images_seen": 7000})
     return runs
 
 

@@ -132,6 +132,36 @@ def test_metrics_of_one_split_stand_beside_those_of_the_other(tmp_path: Path) ->
     }
 
 
+def test_metrics_of_a_thousand_classes_come_back(tmp_path: Path) -> None:
+    folder, rng = run(tmp_path), np.random.default_rng(0)
+    names = tuple(f"Käfer {number}" for number in range(1000))
+    labels = rng.integers(0, 1000, 2000)
+    report = score(rng.normal(size=(2000, 1000)), labels, names, resamples=10).to_dict()
+    for split in ("validation", "test"):
+        folder.write_metrics(split, report)
+    assert folder.read_metrics() == {"validation": report, "test": report}
+    assert (folder.path / "metrics.json").stat().st_size < 2_000_000
+
+
+@pytest.mark.parametrize(
+    ("confusions", "told"),
+    [
+        ("x", "not lists of a true class"),
+        ([[0, 0]], "not lists of a true class"),
+        ([[0, 0, -1]], "not lists of a true class"),
+        ([[0, True, 1]], "not lists of a true class"),
+        ([[0, 2, 4]], "not of its 2 classes"),
+        ([[0, 0, 9]], "does not hold n=4 images"),
+    ],
+)
+def test_damaged_confusions_are_said(tmp_path: Path, confusions: Any, told: str) -> None:
+    folder = run(tmp_path)
+    values = {name: each for name, each in measured(3).items() if name != "confusion_matrix"}
+    write_json(folder.path / "metrics.json", {"validation": {**values, "confusions": confusions}})
+    with pytest.raises(CheckpointError, match=f"metrics.json is damaged .*{told}"):
+        folder.read_metrics()
+
+
 @pytest.fixture
 def whole_run(tmp_path: Path, two_classes: Callable[..., Dataset]) -> RunFolder:
     folder = run(tmp_path)

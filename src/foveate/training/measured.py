@@ -1,7 +1,9 @@
 """The schemas of `metrics.json`, `timing.json` and `env.json`, which may come from a stranger."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, model_validator
 from pydantic.dataclasses import dataclass
 
@@ -9,6 +11,10 @@ from foveate.data.folds import MOST_FOLDS
 from foveate.evaluation import AblationResult, Report, Scores
 from foveate.records import FiniteJson, Record
 
+_WHOLE_MATRIX = 200
+"""Classes up to which a file has the whole confusion matrix: that of a thousand has a million numbers."""
+_MOST_CLASSES = 10_000
+"""Of which a confusion matrix is made in memory: 800 MB."""
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -82,6 +88,40 @@ class Measured(Report):
         if self.n != sum(map(sum, self.confusion_matrix)) or self.n < 1:
             raise ValueError(f"confusion_matrix does not hold n={self.n} images")
         return self
+
+
+def for_file(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A split's measurements as `metrics.json` keeps them: of many classes `confusions`, not the whole matrix."""
+    kept = dict(report)
+    if len(kept["class_names"]) > _WHOLE_MATRIX:
+        matrix = np.array(kept.pop("confusion_matrix"))
+        places = np.nonzero(matrix)
+        kept["confusions"] = np.stack([*places, matrix[places]], axis=1).tolist()
+    return kept
+
+
+def from_file(kept: Any) -> Any:
+    """What `for_file` was given, of what a stranger's file may hold; as it is where that has no `confusions`.
+
+    Raises:
+        ValueError: when those are not true class, predicted class and count, of classes that there are.
+    """
+    if not isinstance(kept, dict) or "confusions" not in kept:
+        return kept
+    names, found = kept.get("class_names"), kept["confusions"]
+    count = len(names) if isinstance(names, list) else 0
+    whole = isinstance(found, list) and all(isinstance(each, list) and len(each) == 3 for each in found)
+    if not whole or not all(type(number) is int and number >= 0 for each in found for number in each):
+        raise ValueError("confusions are not lists of a true class, a predicted class and a count")
+    if count > _MOST_CLASSES or any(max(each[:2]) >= count for each in found):
+        raise ValueError(f"confusions are not of its {count:,} classes")
+    matrix = np.zeros((count, count), np.int64)
+    for true, predicted, images in found:
+        matrix[true, predicted] = min(images, np.iinfo(np.int64).max)
+    return {
+        **{name: each for name, each in kept.items() if name != "confusions"},
+        "confusion_matrix": matrix.tolist(),
+    }
 
 
 MeasuredSplits = dict[Literal["train", "validation", "test", "all", "out-of-fold"], Measured]

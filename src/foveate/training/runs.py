@@ -27,7 +27,7 @@ from foveate.preprocessing import Preprocessing
 from foveate.records import first_problem, printable, read_record, validate_record
 from foveate.training.device import EVAL_BATCH_SIZE
 from foveate.training.environment import environment
-from foveate.training.measured import Environment, MeasuredSplits, Timing
+from foveate.training.measured import Environment, MeasuredSplits, Timing, for_file, from_file
 from foveate.training.predictions import Predictions
 from foveate.training.record import RunRecord, TestOpening
 from foveate.training.state import EpochResult
@@ -267,7 +267,7 @@ class RunFolder:
         """Put one split's measurements into `metrics.json`, beside those of the others."""
         path = self.path / "metrics.json"
         known = self.read_metrics() if path.exists() else {}
-        write_json(path, {**known, split: report})
+        write_json(path, {name: for_file(each) for name, each in {**known, split: report}.items()})
 
     def read_metrics(self) -> dict[str, dict[str, Any]]:
         """The measurements by split; empty before the first.
@@ -278,7 +278,11 @@ class RunFolder:
         path = self.path / "metrics.json"
         if not path.exists():
             return {}
-        values: dict[str, dict[str, Any]] = read_record(path, dict[str, Any], fix=_FIX_MEASURED)
+        kept = read_record(path, dict[str, Any], fix=_FIX_MEASURED)
+        try:
+            values: dict[str, dict[str, Any]] = {name: from_file(each) for name, each in kept.items()}
+        except ValueError as error:
+            raise CheckpointError(f"{path} is damaged ({error}): {_FIX_MEASURED}") from error
         validate_record(values, MeasuredSplits, source=str(path), fix=_FIX_MEASURED)
         return values
 
