@@ -98,7 +98,7 @@ def cross_validate(
     """Train the folds that have no result yet, and measure all of them together; then write the run's page.
 
     What confidence needs is fitted on the out-of-fold logits, and saved with the weights of the final network. It
-    comes of networks that were trained on fewer images, and so holds for that one about.
+    comes of networks that were trained on fewer images, so for that one it is approximate.
 
     Args:
         config: of the final network, which is trained already.
