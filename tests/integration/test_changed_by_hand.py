@@ -105,7 +105,7 @@ def test_data_that_was_moved_is_asked_for(
         "any more: give its new place after the run, as in `foveate evaluate runs/train/m NEW/PLACE`" in done.err
     )
     for words, fix in (
-        (("export", "runs/train/m", "--to", "out"), "give its new place or other images by --data, or leave the proof out"),
+        (("export", "runs/train/m", "--to", "out"), "give its new place or other images by --data, or"),
         (("explain", "runs/train/m"), "put it back, as maps are measured on its validation images, or give"),
     ):
         done = foveate(*words)
