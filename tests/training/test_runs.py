@@ -162,6 +162,16 @@ def test_damaged_confusions_are_said(tmp_path: Path, confusions: Any, told: str)
         folder.read_metrics()
 
 
+@pytest.mark.parametrize("count", [4_000, 6_000])
+def test_a_small_file_does_not_stand_for_a_large_matrix(tmp_path: Path, count: int) -> None:
+    folder, names = run(tmp_path), [str(number) for number in range(count)]
+    scored = dict.fromkeys(names) if count > 5_000 else {}
+    values = {**measured(3), "class_names": names, "per_class": scored, "confusions": []}
+    write_json(folder.path / "metrics.json", {"validation": values})
+    with pytest.raises(CheckpointError, match=f"its {count:,} classes are more than 5,000, or do not all have"):
+        folder.read_metrics()
+
+
 @pytest.fixture
 def whole_run(tmp_path: Path, two_classes: Callable[..., Dataset]) -> RunFolder:
     folder = run(tmp_path)

@@ -129,11 +129,7 @@ def run_page(run: RunPage) -> Page:
     fitted_on = "the out-of-fold answers" if OUT_OF_FOLD in run.reports else "validation"
     sections = [
         results_section(
-            run.reports,
-            run.lead,
-            paper=run.paper,
-            epochs=len(run.history),
-            balanced=run.counts_evenly,
+            run.reports, run.lead, paper=run.paper, epochs=len(run.history), balanced=run.counts_evenly
         ),
         folds_section(run.reports[OUT_OF_FOLD]) if OUT_OF_FOLD in run.reports else None,
         _training(run) if run.history else None,

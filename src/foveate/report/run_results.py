@@ -65,12 +65,7 @@ def uneven_line(report: Measured, *, balanced: bool = False) -> str | None:
 
 
 def results_section(
-    reports: Mapping[str, Measured],
-    split: str,
-    *,
-    paper: bool,
-    epochs: int,
-    balanced: bool = False,
+    reports: Mapping[str, Measured], split: str, *, paper: bool, epochs: int, balanced: bool = False
 ) -> Section:
     """Every metric with its interval, beside the paper's in a run of the paper; and what else was measured.
 

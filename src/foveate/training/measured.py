@@ -13,8 +13,8 @@ from foveate.records import FiniteJson, Record
 
 _WHOLE_MATRIX = 200
 """Classes up to which a file has the whole confusion matrix: that of a thousand has a million numbers."""
-_MOST_CLASSES = 10_000
-"""Of which a confusion matrix is made in memory: 800 MB."""
+_MOST_CLASSES = 5_000
+"""Of which a confusion matrix is made in memory: 400 MB, with its lists."""
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -110,10 +110,13 @@ def from_file(kept: Any) -> Any:
         return kept
     names, found = kept.get("class_names"), kept["confusions"]
     count = len(names) if isinstance(names, list) else 0
+    if count > _MOST_CLASSES or not isinstance(kept.get("per_class"), dict) or len(kept["per_class"]) != count:
+        # Before memory is taken for it: a few bytes could stand for a large matrix.
+        raise ValueError(f"its {count:,} classes are more than {_MOST_CLASSES:,}, or do not all have their scores")
     whole = isinstance(found, list) and all(isinstance(each, list) and len(each) == 3 for each in found)
     if not whole or not all(type(number) is int and number >= 0 for each in found for number in each):
         raise ValueError("confusions are not lists of a true class, a predicted class and a count")
-    if count > _MOST_CLASSES or any(max(each[:2]) >= count for each in found):
+    if any(max(each[:2]) >= count for each in found):
         raise ValueError(f"confusions are not of its {count:,} classes")
     matrix = np.zeros((count, count), np.int64)
     for true, predicted, images in found:
